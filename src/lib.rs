@@ -1,0 +1,29 @@
+//! `BundleRun`: run a command in a container on a GPU cluster and keep what came out.
+//!
+//! The map; a module uses only modules above it (`tests/structure.rs` checks):
+//!
+//! | module | what it is | may touch |
+//! |---|---|---|
+//! | [`names`] | every string we own | nothing |
+//! | [`report`] | the contracts operator -> runner -> helper -> operator | serde |
+//! | `api` | the `BundleRun` resource: types, schema, CEL | serde, schemars, kube's derive |
+//! | `plan` | PURE: observed facts in, steps and status out | no I/O, no clock |
+//! | `cluster` | the only Kubernetes I/O: observe, carry out, events | the API server |
+//! | `operator` | settings, wiring, reconcile, release loop, health | everything above |
+//! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
+//! | `helper` | the native sidecar: prepare, watch, report | files, no kube |
+
+pub mod names;
+pub mod report;
+
+#[cfg(feature = "operator")]
+pub mod api;
+#[cfg(feature = "operator")]
+pub mod cluster;
+#[cfg(feature = "operator")]
+pub mod helper;
+#[cfg(feature = "operator")]
+pub mod operator;
+#[cfg(feature = "operator")]
+pub mod plan;
+pub mod runner;

@@ -1,0 +1,98 @@
+//! Every string this project owns, each in one place.
+//!
+//! Two processes that meet through a name (the operator writes it, the runner reads it) must take it from here.
+
+/// API group of our resources.
+pub const GROUP: &str = "bundlerun.dev";
+/// The served and stored version.
+pub const VERSION: &str = "v1alpha1";
+/// Kind of the one resource there is.
+pub const KIND: &str = "BundleRun";
+/// Plural, as in URLs and RBAC rules.
+pub const PLURAL: &str = "bundleruns";
+/// Short name for `kubectl get br`.
+pub const SHORT_NAME: &str = "br";
+
+/// Field manager of every write and reporting controller of every event.
+pub const OPERATOR: &str = "bundle-operator";
+
+/// Finalizer on pods: holds a pod until its ending is recorded on its `BundleRun`.
+pub const POD_FINALIZER: &str = "bundlerun.dev/record";
+/// Pod annotation that carries the [`crate::report::Request`] as JSON.
+pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
+
+/// Pod label: name of the run.
+pub const RUN_LABEL: &str = "bundlerun.dev/run";
+/// Pod label: uid of the run, so that a run of the same name made later is another one.
+pub const RUN_UID_LABEL: &str = "bundlerun.dev/run-uid";
+/// Pod label: number of the attempt, from 1.
+pub const ATTEMPT_LABEL: &str = "bundlerun.dev/attempt";
+/// Label Kueue reads on the run; copied to the pod as Job users expect.
+pub const KUEUE_QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+
+/// Native sidecar made of our image: prepares, watches and reports.
+pub const HELPER_CONTAINER: &str = "bundle";
+/// The user's container.
+pub const RUN_CONTAINER: &str = "run";
+
+/// Names of the pod's volumes.
+pub mod volumes {
+    /// The working directory (emptyDir).
+    pub const BUNDLE: &str = "bundle";
+    /// The runner and the helper's marks (emptyDir, read-only in the run container).
+    pub const BIN: &str = "bin";
+    /// What the runner leaves for the helper (emptyDir, writable in the run container).
+    pub const RECORD: &str = "record";
+    /// The request annotation as a file (downward API).
+    pub const REQUEST: &str = "request";
+    /// `/dev/shm` (emptyDir in memory).
+    pub const SHM: &str = "shm";
+    /// The host's GPU driver (hostPath of a GPU profile).
+    pub const DRIVER: &str = "driver";
+}
+
+/// Absolute paths inside the containers; both containers see a volume at the same place.
+pub mod paths {
+    /// Working directory and HOME of the command; kept as the output.
+    pub const BUNDLE: &str = "/bundle";
+    /// Parent of all that is ours in a container; users can mount nothing at or below it.
+    pub const OURS: &str = "/.bundlerun";
+    /// Mount of [`super::volumes::BIN`].
+    pub const BIN: &str = "/.bundlerun/bin";
+    /// Entry of the run container.
+    pub const RUNNER: &str = "/.bundlerun/bin/bundle-runner";
+    /// Mount of [`super::volumes::RECORD`].
+    pub const RECORD: &str = "/.bundlerun/record";
+    /// Mount of [`super::volumes::REQUEST`].
+    pub const REQUEST: &str = "/.bundlerun/request";
+    /// The operator (and helper) in our image.
+    pub const OPERATOR_BINARY: &str = "/bundle-operator";
+    /// The runner in our image; *prepare* copies it to [`RUNNER`].
+    pub const RUNNER_IN_IMAGE: &str = "/bundle-runner";
+    /// Where the kubelet reads the helper's last words.
+    pub const TERMINATION_MESSAGE: &str = "/dev/termination-log";
+}
+
+/// File names within the mounts of [`paths`].
+pub mod files {
+    /// In [`super::paths::REQUEST`]: the request, JSON.
+    pub const REQUEST: &str = "request.json";
+    /// In [`super::paths::RECORD`]: made with `O_EXCL` by the runner before the command starts.
+    pub const STARTED: &str = "started";
+    /// In [`super::paths::RECORD`]: made by the helper; the runner holds an OFD lock on it for as long as it lives.
+    pub const LOCK: &str = "lock";
+    /// In [`super::paths::RECORD`]: the [`crate::report::Record`], JSON, renamed into place when the command has ended.
+    pub const RECORD: &str = "record.json";
+    /// In [`super::paths::BIN`]: *prepare* is done, the run container may start.
+    pub const PREPARED: &str = "prepared";
+    /// In [`super::paths::BIN`]: every input is in place, the command may start.
+    pub const STAGED: &str = "staged";
+    /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::report::Cause`].
+    pub const END: &str = "end";
+    /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
+    pub const REPORTED: &str = "reported";
+    /// In [`super::paths::BUNDLE`]: the command's standard output.
+    pub const STDOUT: &str = "stdout";
+    /// In [`super::paths::BUNDLE`]: the command's standard error.
+    pub const STDERR: &str = "stderr";
+}
