@@ -1,1 +1,19 @@
-//! api
+//! The `BundleRun` resource: its types, its schema and the rules the API server enforces. No decisions.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`spec`] | what the user asks for |
+//! | [`status`] | what the operator records |
+//! | [`quantity`], [`duration`] | exact values of the two notations used in a spec |
+//! | [`crd`] | the `CustomResourceDefinition`, with the rules put in |
+
+pub mod crd;
+pub mod duration;
+pub mod quantity;
+mod schema;
+pub mod spec;
+pub mod status;
+
+pub use quantity::Quantity;
+pub use spec::{BundleRun, BundleRunSpec};
+pub use status::{BundleRunStatus, Phase};

@@ -1,0 +1,382 @@
+//! What the user asks for. The field docs are what `kubectl explain bundlerun.spec` prints.
+//!
+//! These are the raw types, as stored: what the schema cannot say is checked again where a spec is turned into a
+//! request. Bounds and patterns stand here at their field; the rules in CEL are in [`super::crd`].
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Toleration;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::Quantity;
+use super::schema;
+use super::status::BundleRunStatus;
+
+/// Restarts after interruptions by the platform when `retry.interruptions` is unset.
+pub const DEFAULT_INTERRUPTIONS: u32 = 3;
+/// The GPU profile when `gpuProfile` is unset.
+pub const DEFAULT_GPU_PROFILE: &str = "default";
+
+/// What to run, where, with what, and what to keep. All but `suspend`, `stop`, `podRetention` and
+/// `ttlSecondsAfterFinished` is fixed once the run exists: for something else, create a run with another name.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "bundlerun.dev",
+    version = "v1alpha1",
+    kind = "BundleRun",
+    plural = "bundleruns",
+    singular = "bundlerun",
+    shortname = "br",
+    namespaced,
+    status = "BundleRunStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "A BundleRun runs one command in a container image and keeps its whole working directory as the output, with a record of exactly what ran and how it ended.",
+    printcolumn(name = "Phase", json_path = ".status.phase", type_ = "string"),
+    printcolumn(name = "Reason", json_path = ".status.reason", type_ = "string"),
+    printcolumn(name = "GPUs", json_path = ".spec.resources.gpus", type_ = "integer"),
+    printcolumn(name = "Attempt", json_path = ".status.attempt", type_ = "integer"),
+    printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date"),
+    printcolumn(
+        name = "Image",
+        json_path = ".status.image.requested",
+        type_ = "string",
+        priority = 1
+    ),
+    printcolumn(name = "Node", json_path = ".status.node", type_ = "string", priority = 1),
+    printcolumn(
+        name = "Duration",
+        json_path = ".status.usage.wallSeconds",
+        type_ = "number",
+        priority = 1
+    ),
+    printcolumn(name = "Exit", json_path = ".status.exitCode", type_ = "integer", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleRunSpec {
+    /// Container image the command runs in, by tag or digest. Default: the operator's CPU image when
+    /// `resources.gpus` is 0, else its GPU image. Example: `docker.io/library/python:3.13`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+
+    /// Command line for a shell: bash if the image has it, else sh; the `.bashrc` in the image's WORKDIR is sourced
+    /// first and the image's ENTRYPOINT is not used. Exactly one of `command` and `argv` is set.
+    /// Example: `python train.py --epochs 3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+
+    /// Program and arguments, executed without any shell, for images that have none; the image's ENTRYPOINT is not
+    /// used. Exactly one of `command` and `argv` is set. Example: `["/app/train", "--epochs", "3"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+
+    /// Environment variables of the command; they win over the image's. Values reach the process unchanged:
+    /// `$(NAME)` is not expanded. Default: none. Example: `[{name: SEED, value: "7"}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+
+    /// Read-only files and directories the command finds at their `path`; never part of the output. Default: none.
+    /// Example: `[{path: data, run: {name: prepare}}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+
+    /// Read-write persistent volumes, for checkpoints and caches; shared by all attempts and not part of the output.
+    /// Default: none. Example: `[{path: checkpoints, claim: {name: my-claim}}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+
+    /// Devices, CPU, memory and disk of the run. Example: `{gpus: 1, cpus: 8, memory: 32Gi}`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+
+    /// Name of one of the GPU profiles the administrator defined. Default: `default`. Example: `mig-1g`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_profile: Option<String>,
+
+    /// How long the command may run; staging inputs and saving the output do not count. Days, hours, minutes and
+    /// seconds, from `1s` to `365d`. Default: no limit. Example: `1d12h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<String>,
+
+    /// What of the working directory is kept. Default: everything. Example: `{exclude: ["*.tmp"]}`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outputs: Outputs,
+
+    /// How often the command is started again after an end that is not its success. Example: `{limit: 2}`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry: Retry,
+
+    /// Inputs may come from runs that failed or were stopped. Default: false. Example: `true`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_failed_inputs: bool,
+
+    /// Holds the run; during an attempt, ends it like an interruption by the platform (what is there is saved, it is
+    /// charged to nobody) and holds the next. May be changed at any time. Default: false. Example: `true`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suspend: bool,
+
+    /// Ends the run now and keeps what is there. May be changed at any time; a stopped run stays stopped.
+    /// Default: false. Example: `true`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stop: bool,
+
+    /// Labels a node must have. Default: none beyond those of the GPU profile. Example: `{zone: a}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Taints of nodes that the run accepts, as in a pod. Default: none beyond those of the GPU profile.
+    /// Example: `[{key: dedicated, operator: Equal, value: ml, effect: NoSchedule}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::tolerations")]
+    pub tolerations: Vec<Toleration>,
+
+    /// Name of the PriorityClass of the pod. Default: the cluster's default class. Example: `batch-low`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+
+    /// Name of the scheduler that places the pod. Default: the cluster's default scheduler. Example: `volcano`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_name: Option<String>,
+
+    /// Secrets with credentials for the image's registry. Default: those of the service account.
+    /// Example: `[{name: registry-login}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<SecretReference>,
+
+    /// Service account of the pod; its token is not mounted. Default: `default`. Example: `research`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+
+    /// User id of all containers of the pod. Default: the user the image names. Example: `1000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_user: Option<i64>,
+
+    /// How long the finished pod is kept, for `kubectl logs`; the record stays. May be changed at any time. Days,
+    /// hours, minutes and seconds. Default: the operator's setting (1h). Example: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_retention: Option<String>,
+
+    /// Seconds after its end when the whole BundleRun is deleted. Keep it unset for runs that GitOps tools apply:
+    /// they would create and run it again. May be changed at any time. Default: never. Example: `604800`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<u32>,
+}
+
+/// One environment variable: a literal value, or a key of a Secret or ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Name of the variable. Names the platform sets (`BUNDLE_*` and those of the GPU driver) are refused.
+    /// Example: `SEED`.
+    pub name: String,
+
+    /// Literal value, passed on unchanged. Exactly one of `value` and `valueFrom` is set. Example: `7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+
+    /// Where the value comes from. Exactly one of `value` and `valueFrom` is set.
+    /// Example: `{secretKeyRef: {name: wandb, key: token}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvVarSource>,
+}
+
+/// Where the value of a variable comes from: exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVarSource {
+    /// A key of a Secret in the namespace of the run. Example: `{name: wandb, key: token}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeySelector>,
+
+    /// A key of a ConfigMap in the namespace of the run. Example: `{name: settings, key: seed}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeySelector>,
+}
+
+/// A key of a Secret or ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySelector {
+    /// Name of the object. Example: `wandb`.
+    pub name: String,
+
+    /// Key in its data. Example: `token`.
+    pub key: String,
+
+    /// The variable is left out when the object or the key does not exist. Default: false, the run waits for it.
+    /// Example: `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// One read-only input: a path and exactly one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    /// Where the command finds it: relative to the working directory, or absolute; `.` puts the entries of a directory
+    /// into the working directory. Example: `data`.
+    pub path: String,
+
+    /// The output of another run of this namespace. Example: `{name: prepare, path: train.csv}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSource>,
+
+    /// A bundle or any image in a registry. Example: `{reference: registry.example.com/models@sha256:...}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+
+    /// A persistent volume claim of this namespace, mounted read-only. Example: `{name: datasets, path: imagenet}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimSource>,
+
+    /// A ConfigMap of this namespace, or one of its keys. Example: `{name: scripts, key: train.py}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<KeySource>,
+
+    /// A Secret of this namespace, or one of its keys. Example: `{name: token}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<KeySource>,
+
+    /// The text of a small file. Example: `print("hello")`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+
+    /// A file to download. Example: `{href: "https://example.com/a.tar", sha256: ...}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<UrlSource>,
+}
+
+/// The output of another run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSource {
+    /// Name of the run. Example: `prepare`.
+    pub name: String,
+
+    /// File or directory in its output. Default: all of it. Example: `train.csv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// An image in a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The image, by tag or digest. Example: `registry.example.com/models:v3`.
+    pub reference: String,
+
+    /// File or directory in it. Default: all of it. Example: `weights`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A persistent volume claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimSource {
+    /// Name of the PersistentVolumeClaim in the namespace of the run. Example: `datasets`.
+    pub name: String,
+
+    /// Directory in the volume, relative. Default: all of it. Example: `team-a/checkpoints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A Secret or ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySource {
+    /// Name of the object. Example: `scripts`.
+    pub name: String,
+
+    /// Key whose value is the file. Default: a directory with a file for every key. Example: `train.py`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A file to download.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UrlSource {
+    /// Address of the file, http or https. Example: `https://example.com/data.csv`.
+    pub href: String,
+
+    /// SHA-256 of its content, 64 lower-case hex digits; other content is refused.
+    /// Example: `9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`.
+    pub sha256: String,
+}
+
+/// One read-write persistent volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// Where the command finds it: relative to the working directory, or absolute. Example: `checkpoints`.
+    pub path: String,
+
+    /// The claim that is mounted there. Example: `{name: my-claim}`.
+    pub claim: ClaimSource,
+}
+
+/// Devices, CPU, memory and disk of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Number of whole GPUs. Default: 0. Example: `1`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gpus: u32,
+
+    /// CPU cores, requested and limited. Default: 1. Example: `500m` or `8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Quantity>,
+
+    /// Memory in bytes, requested and limited; files in `/dev/shm` count. Default: 2Gi. Example: `32Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+
+    /// Size in bytes the working directory may reach, and what the node must have free. Default: the operator's
+    /// setting. Example: `100Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Quantity>,
+
+    /// Size of `/dev/shm` in bytes, at most `memory`. Default: the operator's setting. Example: `8Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_memory: Option<Quantity>,
+}
+
+/// What of the working directory is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outputs {
+    /// Globs relative to the working directory; what they match is not saved. Default: none.
+    /// Example: `["*.tmp", "cache/**"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// How often a command is started again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Restarts after the run's own failures. Default: 0. Example: `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+
+    /// Restarts after interruptions by the platform, such as a lost node; they do not count as failures of the run.
+    /// Default: 3. Example: `10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interruptions: Option<u32>,
+}
+
+/// A Secret by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Name of the Secret in the namespace of the run. Example: `registry-login`.
+    pub name: String,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
