@@ -1,0 +1,263 @@
+# shellcheck shell=bash
+# Configuration and start script of every component. The start scripts run inside the
+# cluster's namespaces; each waits for what it needs, so they can all start at once.
+
+POD_CIDR=10.88.0.0/16
+SERVICE_CIDR=10.96.0.0/16
+SERVICE_API_IP=10.96.0.1
+DNS_IP=10.96.0.10
+REGISTRY_PORT=5000
+
+# component NAME: makes its start script from standard input.
+component() {
+  {
+    printf '#!/bin/bash\nset -euo pipefail\n'
+    declare -f until_ok
+    cat
+  } >"$STATE/components/$1"
+  chmod +x "$STATE/components/$1"
+}
+
+# Copied into the start scripts: waits until a command succeeds.
+until_ok() { until "$@" >/dev/null 2>&1; do sleep 0.1; done; }
+
+API_READY='until_ok curl -sf --cacert pki/ca.crt --cert pki/admin.crt --key pki/admin.key https://127.0.0.1:6443/readyz'
+
+write_control_plane() {
+  component etcd <<EOF
+# A local cluster need not survive a power cut: skip the fsyncs.
+exec bin/etcd --name local --data-dir etcd --unsafe-no-fsync --log-level warn \\
+  --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \\
+  --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \\
+  --initial-cluster local=http://127.0.0.1:2380
+EOF
+
+  cat >"$STATE/config/audit-policy.yaml" <<EOF
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+EOF
+  component kube-apiserver <<EOF
+until_ok curl -sf http://127.0.0.1:2379/health
+# --audit-log-maxsize is in MiB: never rotated, so that tests can count requests.
+exec bin/kube-apiserver --etcd-servers http://127.0.0.1:2379 \\
+  --bind-address 0.0.0.0 --secure-port 6443 --advertise-address $NODE_IP \\
+  --service-cluster-ip-range $SERVICE_CIDR \\
+  --tls-cert-file pki/kube-apiserver.crt --tls-private-key-file pki/kube-apiserver.key \\
+  --client-ca-file pki/ca.crt \\
+  --kubelet-client-certificate pki/kubelet-client.crt --kubelet-client-key pki/kubelet-client.key \\
+  --kubelet-preferred-address-types InternalIP \\
+  --service-account-issuer https://kubernetes.default.svc.cluster.local \\
+  --service-account-key-file pki/service-accounts.pub \\
+  --service-account-signing-key-file pki/service-accounts.key \\
+  --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged \\
+  --max-requests-inflight 800 --max-mutating-requests-inflight 400 \\
+  --audit-policy-file config/audit-policy.yaml --audit-log-path $STATE/audit.log \\
+  --audit-log-format json --audit-log-maxsize 1000000
+EOF
+
+  component kube-controller-manager <<EOF
+$API_READY
+exec bin/kube-controller-manager --leader-elect=false --bind-address 127.0.0.1 \\
+  --kubeconfig kubeconfigs/kube-controller-manager \\
+  --authentication-kubeconfig kubeconfigs/kube-controller-manager \\
+  --authorization-kubeconfig kubeconfigs/kube-controller-manager \\
+  --root-ca-file pki/ca.crt --service-account-private-key-file pki/service-accounts.key \\
+  --cluster-signing-cert-file pki/ca.crt --cluster-signing-key-file pki/ca.key \\
+  --use-service-account-credentials --kube-api-qps 200 --kube-api-burst 400
+EOF
+
+  cat >"$STATE/config/kube-scheduler.yaml" <<EOF
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+leaderElection: {leaderElect: false}
+clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-scheduler, qps: 200, burst: 400}
+EOF
+  component kube-scheduler <<EOF
+$API_READY
+exec bin/kube-scheduler --config config/kube-scheduler.yaml --bind-address 127.0.0.1 \\
+  --authentication-kubeconfig kubeconfigs/kube-scheduler --authorization-kubeconfig kubeconfigs/kube-scheduler
+EOF
+}
+
+write_node() {
+  local plugins=$KUBELET_ROOT/device-plugins
+
+  cat >"$STATE/config/containerd.toml" <<EOF
+version = 3
+root = "$STATE/containerd"
+state = "/run/containerd"
+
+[grpc]
+address = "$CONTAINERD_SOCKET"
+
+[plugins.'io.containerd.cri.v1.runtime']
+# Without CAP_SYS_RESOURCE nobody may lower oom_score_adj, and no sandbox would start.
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["$STATE/bin"]
+conf_dir = "$STATE/config/cni"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = "$STATE/bin/runc"
+
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "$STATE/config/certs.d"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "$REGISTRY_NODE/pause:1"
+EOF
+  local host
+  for host in "$REGISTRY_NODE" "$REGISTRY_HOST"; do
+    mkdir -p "$STATE/config/certs.d/$host"
+    printf 'server = "http://%s"\n' "$host" >"$STATE/config/certs.d/$host/hosts.toml"
+  done
+  component containerd <<EOF
+# containerd starts its shim by name.
+PATH=$STATE/bin:\$PATH exec bin/containerd --config config/containerd.toml
+EOF
+
+  mkdir -p "$STATE/config/cni"
+  cat >"$STATE/config/cni/10-pods.conflist" <<EOF
+{"cniVersion": "1.0.0", "name": "bundlerun-$NAME", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "dataDir": "$STATE/cni",
+            "ranges": [[{"subnet": "$POD_CIDR"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}
+EOF
+
+  # Names outside the cluster get an answer from CoreDNS (there are none), not from
+  # whatever the machine's own resolver knows.
+  : >"$STATE/config/resolv.conf"
+  cat >"$STATE/config/kubelet.yaml" <<EOF
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+containerRuntimeEndpoint: unix://$CONTAINERD_SOCKET
+cgroupDriver: cgroupfs
+cgroupRoot: /$CGROUP
+failCgroupV1: false
+failSwapOn: false
+oomScoreAdj: 0
+# The init script shows the kubelet the kernel settings that it wants.
+protectKernelDefaults: true
+authentication:
+  anonymous: {enabled: false}
+  webhook: {enabled: true}
+  x509: {clientCAFile: $STATE/pki/ca.crt}
+authorization: {mode: Webhook}
+clusterDomain: cluster.local
+clusterDNS: [$DNS_IP]
+resolvConf: $STATE/config/resolv.conf
+podLogsDir: $STATE/logs/pods
+maxPods: 250
+podPidsLimit: 1024
+serializeImagePulls: false
+registryPullQPS: 0
+eventRecordQPS: 0
+kubeAPIQPS: 200
+kubeAPIBurst: 400
+# A nearly full disk is the machine's normal state; only the last bit is an emergency.
+evictionHard:
+  memory.available: 50Mi
+  nodefs.available: 1%
+  nodefs.inodesFree: 1%
+  imagefs.available: 1%
+  imagefs.inodesFree: 1%
+evictionPressureTransitionPeriod: 10s
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+EOF
+  component kubelet <<EOF
+until_ok test -S "$CONTAINERD_SOCKET"
+$API_READY
+PATH=$STATE/bin:\$PATH exec bin/kubelet --config config/kubelet.yaml --kubeconfig kubeconfigs/kubelet \\
+  --root-dir $KUBELET_ROOT --cert-dir pki/kubelet --hostname-override $NODE_NAME --node-ip $NODE_IP \\
+  --node-labels bundlerun.dev/cluster=$NAME
+EOF
+
+  cat >"$STATE/config/kube-proxy.yaml" <<EOF
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: iptables
+hostnameOverride: $NODE_NAME
+clusterCIDR: $POD_CIDR
+oomScoreAdj: 0
+clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-proxy}
+# Machine-wide limits are not ours to change.
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+iptables: {minSyncPeriod: 100ms}
+EOF
+  component kube-proxy <<EOF
+$API_READY
+exec bin/kube-proxy --config config/kube-proxy.yaml
+EOF
+
+  component fake-gpu <<EOF
+until_ok test -S $plugins/kubelet.sock
+exec bin/fake-gpu -device-plugins $plugins -control $DEVICE_PLUGIN_CONTROL -devices $STATE/devices -node $NODE_NAME
+EOF
+}
+
+write_services() {
+  cat >"$STATE/config/registry.yaml" <<EOF
+version: 0.1
+log: {level: warn}
+storage:
+  filesystem: {rootdirectory: $STATE/registry}
+  delete: {enabled: true}
+http: {addr: "0.0.0.0:$REGISTRY_PORT"}
+EOF
+  component registry <<EOF
+exec bin/registry serve config/registry.yaml
+EOF
+
+  cat >"$STATE/config/Corefile" <<EOF
+cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
+  bind $NODE_IP 127.0.0.1
+  errors
+  kubernetes cluster.local in-addr.arpa ip6.arpa {
+    kubeconfig $STATE/kubeconfigs/coredns
+    pods insecure
+    ttl 5
+  }
+}
+# The cluster has no way to the outside: say so at once.
+.:53 {
+  bind $NODE_IP 127.0.0.1
+  errors
+  template ANY ANY {
+    rcode NXDOMAIN
+  }
+}
+EOF
+  component coredns <<EOF
+$API_READY
+exec bin/coredns -conf config/Corefile
+EOF
+
+  # CoreDNS runs beside the kubelet, not in a pod, so its Service has no selector.
+  cat >"$STATE/config/kube-dns.yaml" <<EOF
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns}}
+spec:
+  clusterIP: $DNS_IP
+  ports:
+  - {name: dns, port: 53, protocol: UDP}
+  - {name: dns-tcp, port: 53, protocol: TCP}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kube-dns, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+endpoints:
+- addresses: [$NODE_IP]
+ports:
+- {name: dns, port: 53, protocol: UDP}
+- {name: dns-tcp, port: 53, protocol: TCP}
+EOF
+}

@@ -1,0 +1,3 @@
+module bundlerun.dev/local/supervisor
+
+go 1.26.0
