@@ -1,1 +1,56 @@
-//! cluster
+//! The only Kubernetes I/O: what is there ([`observe`](Cluster::observe)) and the effects ([`carry_out`](Cluster::carry_out)).
+//!
+//! Nothing is decided here. 404 and 409 are answers, not errors; every call has a timeout.
+
+mod carry_out;
+mod client;
+mod observe;
+mod pod_triggers;
+mod run_triggers;
+mod watch;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use carry_out::Answer;
+pub use client::connect;
+pub use observe::{Cluster, Snapshot};
+pub use pod_triggers::PodTriggers;
+pub use run_triggers::RunTriggers;
+pub use watch::{Event, pods, runs};
+
+use crate::api::BundleRun;
+
+/// A run as it comes from the API server: one that cannot be decoded must not hold up the others.
+pub type GuardedRun = kube::core::DeserializeGuard<BundleRun>;
+
+/// Longest wait for one answer of the API server.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A call that got no usable answer. Worth another try, with back-off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server answered with an error, or could not be reached.
+    #[error("{action}: {source}")]
+    Api {
+        /// What was tried, on what.
+        action: String,
+        /// The client's error.
+        source: Box<kube::Error>,
+    },
+    /// No answer came in time.
+    #[error("{action}: no answer within {}s", CALL_TIMEOUT.as_secs())]
+    Timeout {
+        /// What was tried, on what.
+        action: String,
+    },
+}
+
+/// One call, bounded in time; the inner result is left to the caller, who knows which answers are no errors.
+async fn bounded<T>(action: &str, call: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| Error::Timeout { action: action.to_owned() })
+}
+
+fn failed(action: &str, error: kube::Error) -> Error {
+    Error::Api { action: action.to_owned(), source: Box::new(error) }
+}

@@ -1,1 +1,18 @@
-//! plan
+//! PURE: what shall be done about one run, given what was observed, the settings and the time.
+//!
+//! [`plan`] is total and deterministic: the clock is a parameter, nothing is read or written, waiting is a value.
+//! The object is the state: whatever a later plan needs is on the `BundleRun` or its pod, so a crash loses nothing.
+
+pub mod facts;
+mod gpu;
+mod outcome;
+mod pod;
+mod request;
+pub mod settings;
+mod status;
+mod steps;
+
+pub use facts::{PodFacts, PodSeen};
+pub use settings::{GpuProfile, Settings};
+pub use status::current_pod;
+pub use steps::{Notice, Observed, Plan, PodRef, Refusal, Severity, Step, plan};

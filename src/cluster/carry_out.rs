@@ -1,0 +1,189 @@
+//! One step of a plan -> one call. The API server's refusals are answers the next plan can use.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Api, Resource, ResourceExt};
+use kube_runtime::events::{self, EventType};
+use kube_runtime::reflector::ObjectRef;
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::observe::Cluster;
+use super::{Error, bounded, failed};
+use crate::api::{BundleRun, BundleRunStatus};
+use crate::names;
+use crate::plan::{Notice, PodFacts, PodRef, Refusal, Severity, Step};
+
+/// What came of a step.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// It is done, or was already.
+    Done,
+    /// The API server will not take the pod: worth another plan.
+    Refused(Refusal),
+    /// Somebody else changed the run since it was observed: plan again when the cache has caught up.
+    Stale,
+    /// The run is gone.
+    Gone,
+}
+
+impl Cluster {
+    /// Carries out one step for a run.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that says nothing about the step (the server is overloaded, for instance).
+    pub async fn carry_out(&self, run: &BundleRun, step: Step) -> Result<Answer, Error> {
+        match step {
+            Step::CreatePod(pod) => self.create_pod(run, *pod).await,
+            Step::WriteStatus(status) => self.write_status(run, *status).await,
+            Step::DeletePod(pod) => self.delete_pod(&pod).await,
+            Step::Release(pod) => self.release(&pod).await,
+            Step::Tell(notice) => {
+                self.tell(run, notice).await;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    async fn create_pod(&self, run: &BundleRun, pod: Pod) -> Result<Answer, Error> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let action = format!("create pod {namespace}/{name}");
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        match bounded(&action, api.create(&post(), &pod)).await? {
+            Ok(_) => {
+                info!(pod = name, "created the pod");
+                Ok(Answer::Done)
+            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let there = self.get_pod(&namespace, &name).await?;
+                let owner = there.as_ref().and_then(PodFacts::owner).map(|(_, uid)| uid);
+                if owner.is_some() && owner == run.metadata.uid.as_deref() {
+                    info!(pod = name, "adopted the pod: it was made for this very run");
+                    return Ok(Answer::Done);
+                }
+                Ok(Answer::Refused(Refusal::NameTaken))
+            }
+            Err(kube::Error::Api(status)) => {
+                refusal(&status).map(Answer::Refused).ok_or_else(|| failed(&action, kube::Error::Api(status)))
+            }
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    /// Replaces the whole status of exactly the version that was observed, so that neither a stale cache nor a second
+    /// operator can undo an ending.
+    async fn write_status(&self, run: &BundleRun, status: BundleRunStatus) -> Result<Answer, Error> {
+        let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
+        let action = format!("write status of {namespace}/{name}");
+        let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
+        let (phase, reason) = (status.phase, status.reason.clone());
+        let new = BundleRun { status: Some(status), ..run.clone() };
+        match bounded(&action, api.replace_status(&name, &post(), &new)).await? {
+            Ok(written) => {
+                info!(?phase, reason, "wrote the status");
+                self.remember(written);
+                Ok(Answer::Done)
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Answer::Stale),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Gone),
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    async fn delete_pod(&self, pod: &PodRef) -> Result<Answer, Error> {
+        let action = format!("delete pod {}/{}", pod.namespace, pod.name);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let only_this = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+        let params = DeleteParams::default().preconditions(only_this);
+        match bounded(&action, api.delete(&pod.name, &params)).await? {
+            Ok(_) => {
+                info!(pod = pod.name, "deleted the pod");
+                Ok(Answer::Done)
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(Answer::Done),
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    /// Takes our finalizer off a pod, and no other.
+    ///
+    /// # Errors
+    /// When there is no answer, or another finalizer was changed at the same moment: try again.
+    pub async fn release(&self, pod: &PodRef) -> Result<Answer, Error> {
+        let action = format!("release pod {}/{}", pod.namespace, pod.name);
+        let cached = self.pods.get(&ObjectRef::new(&pod.name).within(&pod.namespace));
+        let facts = match cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid)) {
+            Some(facts) => facts.metadata.finalizers.clone(),
+            None => self.get_pod(&pod.namespace, &pod.name).await?.and_then(|p| p.metadata.finalizers),
+        };
+        let Some(index) = facts.iter().flatten().position(|f| f == names::POD_FINALIZER) else {
+            return Ok(Answer::Done);
+        };
+        let path = format!("/metadata/finalizers/{index}");
+        let patch: json_patch::Patch = serde_json::from_value(json!([
+            {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+            {"op": "test", "path": path, "value": names::POD_FINALIZER},
+            {"op": "remove", "path": path},
+        ]))
+        .map_err(|e| failed(&action, kube::Error::SerdeError(e)))?;
+        let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);
+        match bounded(&action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
+            Ok(_) => Ok(Answer::Done),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Done),
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    /// An event that cannot be written is lost with a line in the log: it is news, not state.
+    async fn tell(&self, run: &BundleRun, notice: Notice) {
+        let event = events::Event {
+            type_: match notice.severity {
+                Severity::Normal => EventType::Normal,
+                Severity::Warning => EventType::Warning,
+            },
+            action: "Run".into(),
+            reason: notice.reason.chars().take(128).collect(),
+            note: Some(notice.note.chars().take(1000).collect()).filter(|n: &String| !n.is_empty()),
+            secondary: None,
+        };
+        let told = bounded("write an event", self.recorder.publish(&event, &run.object_ref(&()))).await;
+        if let Err(error) = told.and_then(|r| r.map_err(|e| failed("write an event", e))) {
+            warn!(reason = notice.reason, %error, "an event was lost");
+        }
+    }
+
+    /// Whether a run with this uid exists, as the API server knows it now.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn run_exists(&self, namespace: &str, name: &str, uid: &str) -> Result<bool, Error> {
+        let action = format!("get run {namespace}/{name}");
+        let api: Api<BundleRun> = Api::namespaced(self.client.clone(), namespace);
+        let run = bounded(&action, api.get_metadata_opt(name)).await?.map_err(|e| failed(&action, e))?;
+        Ok(run.is_some_and(|r| r.metadata.uid.as_deref() == Some(uid)))
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(names::OPERATOR.into()), ..PostParams::default() }
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
+}
+
+/// What a refusal to create a pod means. Kubernetes has no field for most of it, only words.
+fn refusal(status: &Status) -> Option<Refusal> {
+    let message = status.message.clone();
+    let says = |words: &str| message.contains(words);
+    match status.code {
+        403 if says("exceeded quota") => Some(Refusal::QuotaExceeded(message)),
+        403 if says("violates PodSecurity") => Some(Refusal::PodSecurity(message)),
+        403 if says("because it is being terminated") => Some(Refusal::NamespaceTerminating),
+        403 => Some(Refusal::Forbidden(message)),
+        404 if says("namespaces") => Some(Refusal::NamespaceTerminating),
+        400 | 413 | 422 => Some(Refusal::Invalid(message)),
+        _ => None,
+    }
+}

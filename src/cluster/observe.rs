@@ -1,0 +1,110 @@
+//! Caches -> what a plan is made from.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client, ResourceExt};
+use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::reflector::{ObjectRef, Store};
+
+use super::{Error, GuardedRun, bounded, failed};
+use crate::api::BundleRun;
+use crate::names;
+use crate::plan::{self, Observed, PodFacts, PodSeen, Refusal};
+
+/// The cluster, as the operator sees it.
+pub struct Cluster {
+    pub(super) client: Client,
+    pub(super) runs: Store<GuardedRun>,
+    pub(super) pods: Store<PodFacts>,
+    pub(super) recorder: Recorder,
+    /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
+    pub(super) written: Mutex<HashMap<String, Written>>,
+}
+
+pub(super) struct Written {
+    run: Arc<BundleRun>,
+    at: Timestamp,
+}
+
+/// What was seen of one run.
+pub struct Snapshot {
+    /// The newest version known.
+    pub run: Arc<BundleRun>,
+    pod: Option<Arc<PodFacts>>,
+    written_at: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// The facts for a plan, with the API server's answer to an earlier step of the same reconcile.
+    #[must_use]
+    pub fn observed<'a>(&'a self, refusal: Option<&'a Refusal>) -> Observed<'a> {
+        let uid = self.run.metadata.uid.as_deref();
+        let pod = match &self.pod {
+            None => PodSeen::Absent,
+            Some(pod) if pod.owner().map(|(_, owner)| owner) == uid => PodSeen::Ours(pod),
+            Some(_) => PodSeen::Foreign,
+        };
+        Observed { run: &self.run, pod, refusal, written_at: self.written_at }
+    }
+}
+
+impl Cluster {
+    /// A cluster seen through these caches.
+    #[must_use]
+    pub fn new(client: Client, runs: Store<GuardedRun>, pods: Store<PodFacts>, instance: Option<String>) -> Self {
+        let reporter = Reporter { controller: names::OPERATOR.into(), instance };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, runs, pods, recorder, written: Mutex::default() }
+    }
+
+    /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
+    /// names and the cache lacks is looked for at the API server, before it is called lost.
+    ///
+    /// # Errors
+    /// When that one look gets no answer.
+    pub async fn observe(&self, cached: &BundleRun) -> Result<Snapshot, Error> {
+        let (run, written_at) = self.newest(cached);
+        let (attempt, pod_name) = plan::current_pod(&run);
+        let namespace = run.namespace().unwrap_or_default();
+        let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
+        let recorded = run.status.iter().flat_map(|s| &s.attempts).any(|a| a.attempt == attempt && a.uid.is_some());
+        if pod.is_none() && recorded {
+            pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
+        }
+        Ok(Snapshot { run, pod, written_at })
+    }
+
+    /// A pod as the API server has it now.
+    pub(super) async fn get_pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, Error> {
+        let action = format!("get pod {namespace}/{name}");
+        let api: Api<PodFacts> = Api::namespaced(self.client.clone(), namespace);
+        bounded(&action, api.get_opt(name)).await?.map_err(|e| failed(&action, e))
+    }
+
+    pub(super) fn remember(&self, run: BundleRun) {
+        let Some(uid) = run.metadata.uid.clone() else { return };
+        let written = Written { run: Arc::new(run), at: Timestamp::now() };
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);
+    }
+
+    /// Forgets what was written to a run that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn newest(&self, cached: &BundleRun) -> (Arc<BundleRun>, Option<Timestamp>) {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = cached.metadata.uid.as_deref().and_then(|uid| written.get(uid));
+        match ours {
+            Some(ours) if version(&ours.run) > version(cached) => (Arc::clone(&ours.run), Some(ours.at)),
+            ours => (Arc::new(cached.clone()), ours.map(|w| w.at)),
+        }
+    }
+}
+
+/// Resource versions of one resource are ordered integers (Kubernetes KEP-5504; true of every etcd-backed server before).
+fn version(run: &BundleRun) -> u128 {
+    run.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,150 @@
+//! One run: observe -> plan -> carry out.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube_runtime::controller::Action;
+use tokio::sync::Semaphore;
+use tracing::{Instrument, info_span, warn};
+
+use super::backoff::Backoff;
+use crate::api::{BundleRun, Phase};
+use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
+use crate::plan::{Plan, Refusal, Settings, Step, plan};
+
+/// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
+const RESYNC: Duration = Duration::from_secs(300);
+/// New pods wait this long for a turn when many are being made.
+const TURN: Duration = Duration::from_millis(200);
+/// When somebody else changed the run, the cache catches up within this.
+const CATCH_UP: Duration = Duration::from_millis(500);
+/// A plan is followed by at most this many others in one reconcile: refusals are new facts, but must come to an end.
+const PLANS_MAX: u32 = 3;
+
+/// What every reconcile uses.
+pub(super) struct Context {
+    cluster: Arc<Cluster>,
+    settings: Settings,
+    /// New pods take at most half of the places, so that a burst of them never delays a record.
+    creating: Semaphore,
+    backoff: Backoff,
+}
+
+impl Context {
+    pub(super) fn new(cluster: Arc<Cluster>, settings: Settings, concurrency: u16) -> Self {
+        let places = usize::from(concurrency / 2).max(1);
+        Self { cluster, settings, creating: Semaphore::new(places), backoff: Backoff::default() }
+    }
+}
+
+/// Why a reconcile did not get through.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// A defect of ours; it stalls this run, not the others.
+    #[error("a defect in the operator: {0}")]
+    Panic(String),
+}
+
+/// Looks at one run and does what its plan says.
+pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Result<Action, Error> {
+    let span = info_span!("run", namespace = run.namespace(), name = run.name_any());
+    async {
+        let run = match &run.0 {
+            Ok(run) => run,
+            Err(invalid) => {
+                warn!(error = invalid.error, "this BundleRun cannot be decoded: it is left alone until it changes");
+                return Ok(Action::await_change());
+            }
+        };
+        let action = contain_panic(follow(run, &context)).await?;
+        context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
+        Ok(action)
+    }
+    .instrument(span)
+    .await
+}
+
+/// Later and later, per run.
+#[allow(clippy::needless_pass_by_value)] // the signature is the controller's
+pub(super) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Arc<Context>) -> Action {
+    Action::requeue(context.backoff.next(run.uid().as_deref().unwrap_or_default()))
+}
+
+async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
+    let mut refusal: Option<Refusal> = None;
+    for _ in 0..PLANS_MAX {
+        let seen = context.cluster.observe(run).await?;
+        let plan = plan(&seen.observed(refusal.as_ref()), &context.settings, Timestamp::now());
+        match carry_out(plan, &seen, context).await? {
+            Outcome::Finished(action) => return Ok(action),
+            Outcome::Refused(answer) => refusal = Some(answer),
+        }
+    }
+    Ok(Action::requeue(CATCH_UP))
+}
+
+enum Outcome {
+    Finished(Action),
+    Refused(Refusal),
+}
+
+async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Outcome, Error> {
+    let mut active = seen.run.status.as_ref().and_then(|s| s.phase).is_none_or(is_active);
+    for step in plan.steps {
+        let _place = match &step {
+            Step::CreatePod(_) => match context.creating.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return Ok(Outcome::Finished(Action::requeue(TURN))),
+            },
+            Step::WriteStatus(status) => {
+                active = status.phase.is_none_or(is_active);
+                None
+            }
+            _ => None,
+        };
+        match context.cluster.carry_out(&seen.run, step).await? {
+            Answer::Done => {}
+            Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+            Answer::Stale => return Ok(Outcome::Finished(Action::requeue(CATCH_UP))),
+            Answer::Gone => return Ok(Outcome::Finished(Action::await_change())),
+        }
+    }
+    Ok(Outcome::Finished(match plan.next {
+        Some(next) => Action::requeue(next),
+        None if active => Action::requeue(RESYNC),
+        None => Action::await_change(),
+    }))
+}
+
+fn is_active(phase: Phase) -> bool {
+    !matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Stopped)
+}
+
+/// A panic becomes an error of this run: kube-runtime would end the whole controller.
+async fn contain_panic(work: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(Error::Panic(words(panic.as_ref()))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_one_run() {
+        let result = contain_panic(async { panic!("index out of range") }).await;
+        assert_eq!(result.unwrap_err().to_string(), "a defect in the operator: index out of range");
+    }
+}

@@ -1,0 +1,335 @@
+//! The facts we use of a pod, and nothing else of it: a full `Pod` costs ten times the memory in the cache.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+use crate::report::Message;
+
+/// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Resource)]
+#[resource(inherit = Pod)]
+pub struct PodFacts {
+    /// Name, uid, labels, finalizers, owner and deletion time; managed fields and annotations are removed by the cache.
+    pub metadata: ObjectMeta,
+    /// See [`SpecFacts`].
+    #[serde(default)]
+    pub spec: SpecFacts,
+    /// See [`StatusFacts`].
+    #[serde(default)]
+    pub status: StatusFacts,
+}
+
+/// What we use of a pod's spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpecFacts {
+    /// The node the pod is bound to.
+    pub node_name: Option<String>,
+}
+
+/// What we use of a pod's status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusFacts {
+    /// Pending, Running, Succeeded, Failed or Unknown.
+    pub phase: Option<String>,
+    /// Why the pod is in this phase, such as `Evicted`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// `PodScheduled`, `DisruptionTarget` and so on.
+    pub conditions: Vec<ConditionFacts>,
+    /// The run container is among these.
+    pub container_statuses: Vec<ContainerFacts>,
+    /// The helper (a native sidecar) is among these.
+    pub init_container_statuses: Vec<ContainerFacts>,
+}
+
+/// A pod condition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConditionFacts {
+    /// Name of the condition.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// CamelCase reason.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// When the status last flipped.
+    pub last_transition_time: Option<Time>,
+}
+
+/// A container's status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerFacts {
+    /// Name of the container.
+    pub name: String,
+    /// Whether its postStart hook is done; until then the next container is not created.
+    pub started: Option<bool>,
+    /// `<repository>@<digest>` once pulled.
+    #[serde(rename = "imageID")]
+    pub image_id: String,
+    /// At most one of the three is set.
+    pub state: StateFacts,
+}
+
+/// A container's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StateFacts {
+    /// Not started yet.
+    pub waiting: Option<WaitingFacts>,
+    /// Running.
+    pub running: Option<RunningFacts>,
+    /// Ended.
+    pub terminated: Option<TerminatedFacts>,
+}
+
+/// Why a container has not started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitingFacts {
+    /// Such as `ContainerCreating` or `ImagePullBackOff`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+}
+
+/// Since when a container runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunningFacts {
+    /// Whole seconds.
+    pub started_at: Option<Time>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TerminatedFacts {
+    /// Exit code as the kubelet saw it.
+    pub exit_code: i32,
+    /// Such as `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+    pub reason: Option<String>,
+    /// Termination message.
+    pub message: Option<String>,
+    /// None when the container never started.
+    pub started_at: Option<Time>,
+    /// Whole seconds.
+    pub finished_at: Option<Time>,
+}
+
+/// What the caches tell of the pod of the current attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PodSeen<'a> {
+    /// There is none of that name: never made, or gone.
+    Absent,
+    /// The pod of this run and attempt.
+    Ours(&'a PodFacts),
+    /// A pod of that name that belongs to somebody else, such as a deleted run of the same name.
+    Foreign,
+}
+
+impl PodFacts {
+    /// The user's container.
+    #[must_use]
+    pub fn run(&self) -> Option<&ContainerFacts> {
+        self.status.container_statuses.iter().find(|c| c.name == names::RUN_CONTAINER)
+    }
+
+    /// The native sidecar.
+    #[must_use]
+    pub fn helper(&self) -> Option<&ContainerFacts> {
+        self.status.init_container_statuses.iter().find(|c| c.name == names::HELPER_CONTAINER)
+    }
+
+    /// A condition by its type.
+    #[must_use]
+    pub fn condition(&self, type_: &str) -> Option<&ConditionFacts> {
+        self.status.conditions.iter().find(|c| c.type_ == type_)
+    }
+
+    /// When the pod was made.
+    #[must_use]
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.metadata.creation_timestamp.as_ref().map(|t| t.0)
+    }
+
+    /// The helper's last words, if it had any.
+    #[must_use]
+    pub fn message(&self) -> Option<Message> {
+        Message::decode(self.helper()?.state.terminated.as_ref()?.message.as_deref()?)
+    }
+
+    /// Deletion was asked for, by anybody.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// When deletion was asked for; the timestamp on the object is when the grace ends.
+    #[must_use]
+    pub fn delete_asked_at(&self) -> Option<Timestamp> {
+        let ends = self.metadata.deletion_timestamp.as_ref()?.0;
+        let grace = SignedDuration::from_secs(self.metadata.deletion_grace_period_seconds.unwrap_or(0));
+        ends.checked_sub(grace).ok()
+    }
+
+    /// Our finalizer is still on it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|f| f == names::POD_FINALIZER)
+    }
+
+    /// Name and uid of the run that owns it. Labels prove nothing: whoever may create pods may set them.
+    #[must_use]
+    pub fn owner(&self) -> Option<(&str, &str)> {
+        let owners = self.metadata.owner_references.iter().flatten();
+        owners
+            .filter(|o| o.kind == names::KIND && o.api_version.starts_with(names::GROUP) && o.controller == Some(true))
+            .map(|o| (o.name.as_str(), o.uid.as_str()))
+            .next()
+    }
+
+    /// Where the pod stands on its way: all that decides whether a change of a pod is worth a plan.
+    #[must_use]
+    pub fn stage(&self) -> Stage<'_> {
+        let phase_ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let run = self.run().map(|c| &c.state);
+        let helper = self.helper().map(|c| &c.state);
+        let run_ended = run.is_some_and(|s| s.terminated.is_some());
+        let helper_ended = helper.is_some_and(|s| s.terminated.is_some());
+        let never_bound = self.spec.node_name.is_none();
+        if (run_ended && helper_ended) || phase_ended || (self.is_deleting() && never_bound) {
+            return Stage::Ended;
+        }
+        if self.is_deleting() {
+            return Stage::Deleting;
+        }
+        if run_ended {
+            return Stage::Finalizing;
+        }
+        if run.is_some_and(|s| s.running.is_some()) {
+            return Stage::Running;
+        }
+        if never_bound {
+            return match self.condition("PodScheduled") {
+                Some(c) if c.status == "False" => Stage::Waiting(Wait {
+                    kind: WaitKind::Scheduling,
+                    reason: c.reason.as_deref().unwrap_or("Unschedulable"),
+                    message: c.message.as_deref().unwrap_or_default(),
+                }),
+                _ => Stage::Starting,
+            };
+        }
+        [self.helper(), self.run()]
+            .into_iter()
+            .flatten()
+            .find_map(|container| {
+                let waiting = container.state.waiting.as_ref()?;
+                let reason = waiting.reason.as_deref().unwrap_or_default();
+                let kind = WaitKind::of_container(&container.name, reason)?;
+                let message = waiting.message.as_deref().unwrap_or_default();
+                Some(Stage::Waiting(Wait { kind, reason, message }))
+            })
+            .unwrap_or(Stage::Starting)
+    }
+}
+
+/// See [`PodFacts::stage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage<'a> {
+    /// On its way without trouble: being scheduled, pulled or prepared.
+    Starting,
+    /// Held up.
+    Waiting(Wait<'a>),
+    /// The run container runs.
+    Running,
+    /// The run container has ended, the helper has not.
+    Finalizing,
+    /// Asked to go away, not gone.
+    Deleting,
+    /// All containers have ended, or none will ever start.
+    Ended,
+}
+
+/// What a pod waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wait<'a> {
+    /// Decides deadline, blame and hint.
+    pub kind: WaitKind,
+    /// Kubernetes' reason.
+    pub reason: &'a str,
+    /// Kubernetes' message.
+    pub message: &'a str,
+}
+
+/// Kinds of waiting, by who can end them; on the object they are `waiting.stage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitKind {
+    /// The API server refuses the pod: a quota, a policy, a missing service account.
+    Admission,
+    /// No node fits yet; may take as long as the queue is.
+    Scheduling,
+    /// The image cannot be pulled, or not yet.
+    Image,
+    /// The reference is no image reference: waiting is pointless.
+    ImageName,
+    /// The same for the helper's image, which is the platform's.
+    HelperImage,
+    /// A Secret, ConfigMap, key or user that the container needs is missing.
+    Config,
+    /// Nothing is wrong, it just takes long: pulling a large image, mounting a slow volume.
+    Starting,
+}
+
+impl WaitKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Admission,
+        Self::Scheduling,
+        Self::Image,
+        Self::ImageName,
+        Self::HelperImage,
+        Self::Config,
+        Self::Starting,
+    ];
+
+    /// What `status.waiting.stage` shows.
+    #[must_use]
+    pub fn stage(self) -> &'static str {
+        match self {
+            Self::Admission => "Admission",
+            Self::Scheduling => "Scheduling",
+            Self::Image => "ImagePull",
+            Self::ImageName => "ImageName",
+            Self::HelperImage => "HelperImagePull",
+            Self::Config => "Configuration",
+            Self::Starting => "Starting",
+        }
+    }
+
+    /// Reasons the kubelet gives while it retries; normal progress (`ContainerCreating`, `PodInitializing`) is none.
+    fn of_container(container: &str, reason: &str) -> Option<Self> {
+        let ours = container == names::HELPER_CONTAINER;
+        match reason {
+            "InvalidImageName" if !ours => Some(Self::ImageName),
+            "InvalidImageName" | "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "ImageInspectError"
+            | "RegistryUnavailable" | "SignatureValidationFailed" => {
+                Some(if ours { Self::HelperImage } else { Self::Image })
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
+                Some(Self::Config)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! How an attempt ended: an ordered list of small named checks over the facts; the first that speaks decides.
+//!
+//! Only the helper's report makes a success; the pod's phase never does (Kubernetes says Succeeded also when the
+//! helper died and the output with it, or when the kernel killed a child of a command that exits 0).
+
+use super::facts::{PodFacts, TerminatedFacts, WaitKind};
+use crate::api::status::{Blame, Waiting};
+use crate::report::{Cause, Message, MissingRecord, Record};
+
+/// How an attempt ended, and what the user is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    /// CamelCase, becomes `status.reason` and `status.result.cause`.
+    pub(super) cause: String,
+    pub(super) blame: Option<Blame>,
+    pub(super) message: String,
+    pub(super) hint: Option<&'static str>,
+}
+
+/// What follows from an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The command ended by itself with exit code 0 and the helper reported.
+    Succeeded,
+    /// The run's own doing, or nothing that another attempt would mend.
+    Failed,
+    /// The platform's doing: another attempt is due if any is left.
+    Interrupted,
+}
+
+/// The facts of an ended attempt.
+pub(super) struct Ending<'a> {
+    pub(super) pod: &'a PodFacts,
+    pub(super) message: Option<&'a Message>,
+    /// What the object says the pod was waiting for.
+    pub(super) waiting: Option<&'a Waiting>,
+}
+
+impl Outcome {
+    fn succeeded() -> Self {
+        Self {
+            verdict: Verdict::Succeeded,
+            cause: "Completed".into(),
+            blame: None,
+            message: "the command exited with 0".into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn failed(cause: impl Into<String>, blame: Blame, message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Failed, cause: cause.into(), blame: Some(blame), message: message.into(), hint: None }
+    }
+
+    pub(super) fn interrupted(cause: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Interrupted, ..Self::failed(cause, Blame::Platform, message) }
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    /// The pod is gone although nobody released it: whatever it did, nobody saw it end.
+    pub(super) fn pod_gone(pod: &str) -> Self {
+        Self::interrupted("PodGone", format!("pod {pod} disappeared before its ending could be recorded"))
+    }
+}
+
+type Check = fn(&Ending) -> Option<Outcome>;
+
+/// The order matters: what the user's container can write never overrules what the kubelet saw; what is known of the
+/// command comes before what is known of its pod.
+const CHECKS: [Check; 12] = [
+    waited_too_long,
+    record_contradicts_kubelet,
+    ended_for_a_cause,
+    out_of_memory,
+    ended_when_asked_to,
+    command_ended,
+    refused_or_evicted_by_the_kubelet,
+    container_could_not_start,
+    out_of_memory_says_the_kubelet,
+    deleted,
+    runner_died,
+    helper_died,
+];
+
+/// Decides; total, because the last resort is an interruption.
+pub(super) fn decide(ending: &Ending) -> Outcome {
+    CHECKS
+        .iter()
+        .find_map(|check| check(ending))
+        .unwrap_or_else(|| Outcome::interrupted("Unknown", "the pod ended without any report of the command"))
+}
+
+impl Ending<'_> {
+    fn record(&self) -> Option<&Record> {
+        self.message?.report.record.as_ref()
+    }
+
+    fn missing(&self) -> Option<MissingRecord> {
+        self.message?.report.missing
+    }
+
+    /// How the run container ended, if it ran at all and the kubelet saw its end.
+    fn run_ended(&self) -> Option<&TerminatedFacts> {
+        self.pod
+            .run()?
+            .state
+            .terminated
+            .as_ref()
+            .filter(|t| t.reason.as_deref() != Some("ContainerStatusUnknown"))
+    }
+}
+
+/// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
+fn waited_too_long(ending: &Ending) -> Option<Outcome> {
+    let waiting = ending.waiting?;
+    let deadline = waiting.deadline.as_ref()?.0;
+    if ending.pod.delete_asked_at()? < deadline || ending.record().is_some_and(|r| r.started_at_ms.is_some()) {
+        return None;
+    }
+    Some(gave_up(waiting))
+}
+
+/// The ending of a run whose wait passed its deadline.
+pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
+    let cause = waiting.reason.clone().unwrap_or_else(|| "DeadlineExceeded".into());
+    let message = waiting.message.clone().unwrap_or_default();
+    let kind = WaitKind::ALL.into_iter().find(|k| Some(k.stage()) == waiting.stage.as_deref());
+    match kind {
+        Some(WaitKind::Image | WaitKind::ImageName) => Outcome::failed("ImagePullFailed", Blame::User, message)
+            .hint("check the image's name and tag, that the cluster can reach its registry, and imagePullSecrets"),
+        Some(WaitKind::HelperImage) => Outcome::failed("HelperImagePullFailed", Blame::Platform, message)
+            .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
+        Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
+            .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
+        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Admission) | None => {
+            Outcome::failed(cause, Blame::Platform, message)
+        }
+    }
+}
+
+/// The run container can write the record; the exit code is the kubelet's own observation.
+fn record_contradicts_kubelet(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    let seen = ending.run_ended()?;
+    (record.container_exit_code() != seen.exit_code).then(|| {
+        Outcome::failed(
+            "RecordContradicted",
+            Blame::User,
+            format!(
+                "the record in the pod says the container ends with {}, the kubelet saw {}",
+                record.container_exit_code(),
+                seen.exit_code
+            ),
+        )
+        .hint("the command must leave /.bundlerun alone")
+    })
+}
+
+fn ended_for_a_cause(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    let cause = record.cause?;
+    let detail = |text: &str| {
+        if record.detail.is_empty() { text.to_owned() } else { format!("{text}: {}", record.detail) }
+    };
+    let user = |text: &str| Outcome::failed(format!("{cause:?}"), Blame::User, detail(text));
+    let platform = |text: &str| Outcome::interrupted(format!("{cause:?}"), detail(text));
+    Some(match cause {
+        Cause::TimeLimitExceeded => user("the command ran longer than timeLimit")
+            .hint("raise timeLimit in a new run, or make the command save its progress on a claim"),
+        Cause::DiskLimitExceeded => user("the working directory grew over resources.disk")
+            .hint("raise resources.disk in a new run, or write less"),
+        Cause::BashrcEndedShell => user("the image's .bashrc ended the shell before the command began")
+            .hint("take exit, and what fails under set -e, out of the .bashrc in the image's WORKDIR"),
+        Cause::NoShell => user("the image has no shell that starts").hint("use argv instead of command"),
+        Cause::CommandNotFound => user("the program is not in the image").hint("check argv and the image's PATH"),
+        Cause::CommandNotExecutable => user("the program cannot be executed")
+            .hint("check its mode, its interpreter and that it is built for this machine"),
+        Cause::StartedTwice => platform("Kubernetes started the container a second time"),
+        Cause::RequestUnreadable => platform("the request did not reach the container"),
+        Cause::RunnerFailed => platform("the runner could not do its work"),
+        Cause::StagingFailed => platform("the inputs could not be put in place"),
+    })
+}
+
+/// Told as such also when the command went on and exited 0: what it left may lack what the killed process was doing.
+fn out_of_memory(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    let told_by_kubelet = ending.run_ended().is_some_and(|t| t.reason.as_deref() == Some("OOMKilled"));
+    (record.usage.oom_kills > 0 || told_by_kubelet).then(|| {
+        let end = ending_words(record);
+        oom(&format!("the kernel killed a process of the run because resources.memory was used up; the command {end}"))
+    })
+}
+
+fn oom(message: &str) -> Outcome {
+    Outcome::failed("OutOfMemory", Blame::User, message)
+        .hint("raise resources.memory in a new run, or use less; files in /dev/shm count")
+}
+
+fn ended_when_asked_to(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    record.asked_to_stop.then(|| why_asked(ending.pod))
+}
+
+fn command_ended(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    let message = format!("the command {}", ending_words(record));
+    match (record.exit_code, record.signal) {
+        (Some(0), None) => Some(Outcome::succeeded()),
+        (Some(_), None) => Some(
+            Outcome::failed("CommandFailed", Blame::User, message).hint("see status.output.stderrTail and kubectl logs"),
+        ),
+        (_, Some(_)) => Some(Outcome::failed("CommandKilled", Blame::User, message).hint(
+            "a signal nobody in the platform sent: a crash of the program, or the command's own doing",
+        )),
+        (None, None) => None,
+    }
+}
+
+fn ending_words(record: &Record) -> String {
+    match (record.exit_code, record.signal) {
+        (_, Some(signal)) => format!("was ended by signal {signal}{}", signal_name(signal)),
+        (Some(code), None) => format!("exited with {code}"),
+        (None, None) => "left no exit code".into(),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        3 => " (SIGQUIT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        24 => " (SIGXCPU)",
+        25 => " (SIGXFSZ)",
+        31 => " (SIGSYS)",
+        _ => "",
+    }
+}
+
+/// `Evicted`, `UnexpectedAdmissionError`, `OutOfcpu`, `NodeAffinity`, `Terminated` (node shutdown), `Preempting`...:
+/// the kubelet ended the pod or never took it.
+fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    let status = &ending.pod.status;
+    let reason = status.reason.as_deref().filter(|r| !r.is_empty())?;
+    let message = status.message.clone().unwrap_or_default();
+    if reason == "Evicted" && message.contains("EmptyDir") {
+        return Some(
+            Outcome::failed("EmptyDirLimitExceeded", Blame::User, message)
+                .hint("raise resources.disk (or sharedMemory) in a new run, or write less"),
+        );
+    }
+    Some(Outcome::interrupted(reason, message))
+}
+
+/// The container runtime refused to start the entry: the image and the request do not fit together.
+fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
+    let ended = ending.run_ended()?;
+    matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun")).then(|| {
+        Outcome::failed("ContainerCannotStart", Blame::User, ended.message.clone().unwrap_or_default())
+            .hint("the image must be built for this machine's architecture and allow the requested user and mounts")
+    })
+}
+
+/// The whole container was killed, the runner with it.
+fn out_of_memory_says_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    (ending.run_ended()?.reason.as_deref() == Some("OOMKilled"))
+        .then(|| oom("the kernel killed the whole container because resources.memory was used up"))
+}
+
+fn deleted(ending: &Ending) -> Option<Outcome> {
+    ending.pod.is_deleting().then(|| why_asked(ending.pod))
+}
+
+/// Evictions, preemptions and drains leave a condition; a plain deletion leaves none.
+fn why_asked(pod: &PodFacts) -> Outcome {
+    if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
+        return Outcome::interrupted(
+            disruption.reason.as_deref().unwrap_or("Disrupted"),
+            disruption.message.clone().unwrap_or_default(),
+        );
+    }
+    if pod.is_deleting() {
+        return Outcome::interrupted("PodDeleted", "the pod was deleted while the run was not finished");
+    }
+    let reason = pod.status.reason.as_deref().unwrap_or("AskedToStop");
+    Outcome::interrupted(reason, pod.status.message.clone().unwrap_or_else(|| "the node asked the pod to stop".into()))
+}
+
+fn runner_died(ending: &Ending) -> Option<Outcome> {
+    let seen = ending
+        .run_ended()
+        .map_or_else(String::new, |t| format!("; the kubelet saw exit code {}", t.exit_code));
+    match ending.missing()? {
+        MissingRecord::RunnerDied => {
+            Some(Outcome::interrupted("RunnerDied", format!("the run container was killed from outside{seen}")))
+        }
+        MissingRecord::Unreadable => Some(
+            Outcome::failed("RecordUnreadable", Blame::User, format!("the record in the pod is damaged{seen}"))
+                .hint("the command must leave /.bundlerun alone"),
+        ),
+        MissingRecord::NeverStarted => {
+            Some(Outcome::interrupted("NeverStarted", format!("the run container ended before it began{seen}")))
+        }
+    }
+}
+
+fn helper_died(ending: &Ending) -> Option<Outcome> {
+    let helper = ending.pod.helper()?.state.terminated.as_ref()?;
+    Some(Outcome::interrupted(
+        "HelperDied",
+        format!("the helper container ended with {} and left no report", helper.exit_code),
+    ))
+}

@@ -1,0 +1,270 @@
+//! Validated request -> pod. Infallible.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction,
+    Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
+    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::request::RunRequest;
+use super::settings::Settings;
+use crate::names::{self, files, paths, volumes};
+
+/// What the helper has after the runner's grace, to count the files and report.
+const REPORT_GRACE_SECONDS: u64 = 30;
+/// Headroom of the working directory's backstop over `resources.disk`; the helper ends the run long before.
+const DISK_BACKSTOP_BYTES: u64 = 1 << 30;
+/// The helper's memory limit: over four times its measured peak.
+const HELPER_MEMORY: &str = "64Mi";
+
+/// Name of the pod of an attempt.
+pub(super) fn pod_name(run: &str, attempt: u32) -> String {
+    format!("{run}-{attempt}")
+}
+
+/// The pod of one attempt. `image` is what to pull: the requested one, or its digest once that is known.
+pub(super) fn build(request: &RunRequest, attempt: u32, image: &str, settings: &Settings) -> Pod {
+    let mut node_selector = request.gpus.node_selector();
+    node_selector.extend(request.node_selector.clone());
+    let mut tolerations = request.tolerations.clone();
+    tolerations.extend(request.gpus.tolerations());
+    let grace = settings.stop_grace.as_secs() + REPORT_GRACE_SECONDS;
+    Pod {
+        metadata: metadata(request, attempt),
+        spec: Some(PodSpec {
+            restart_policy: Some("Never".into()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
+            security_context: Some(PodSecurityContext {
+                run_as_user: request.run_as_user,
+                run_as_non_root: request.run_as_user.map(|uid| uid != 0),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+                ..PodSecurityContext::default()
+            }),
+            runtime_class_name: request.gpus.runtime_class_name(),
+            node_selector: (!node_selector.is_empty()).then_some(node_selector),
+            tolerations: (!tolerations.is_empty()).then_some(tolerations),
+            priority_class_name: request.priority_class_name.clone(),
+            scheduler_name: request.scheduler_name.clone(),
+            service_account_name: request.service_account_name.clone(),
+            image_pull_secrets: (!request.image_pull_secrets.is_empty()).then(|| {
+                request.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+            }),
+            init_containers: Some(vec![helper(request, settings)]),
+            containers: vec![run(request, attempt, image)],
+            volumes: Some(pod_volumes(request)),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn metadata(request: &RunRequest, attempt: u32) -> ObjectMeta {
+    let mut labels = BTreeMap::from([
+        ("app.kubernetes.io/name".to_owned(), "bundlerun".to_owned()),
+        ("app.kubernetes.io/managed-by".to_owned(), names::OPERATOR.to_owned()),
+        ("app.kubernetes.io/part-of".to_owned(), "bundlerun".to_owned()),
+        (names::RUN_LABEL.to_owned(), request.name.clone()),
+        (names::RUN_UID_LABEL.to_owned(), request.uid.clone()),
+        (names::ATTEMPT_LABEL.to_owned(), attempt.to_string()),
+    ]);
+    labels.extend(request.queue.clone().map(|queue| (names::KUEUE_QUEUE_LABEL.to_owned(), queue)));
+    ObjectMeta {
+        name: Some(pod_name(&request.name, attempt)),
+        namespace: Some(request.namespace.clone()),
+        labels: Some(labels),
+        annotations: Some(BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), request.request_json.clone())])),
+        finalizers: Some(vec![names::POD_FINALIZER.to_owned()]),
+        owner_references: Some(vec![OwnerReference {
+            api_version: format!("{}/{}", names::GROUP, names::VERSION),
+            kind: names::KIND.into(),
+            name: request.name.clone(),
+            uid: request.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The native sidecar. Its postStart hook returns when *prepare* is done, so the run container starts after it, while
+/// a startup probe would cost every run two seconds.
+fn helper(request: &RunRequest, settings: &Settings) -> Container {
+    let subcommand = |name: &str| vec![paths::OPERATOR_BINARY.to_owned(), "helper".to_owned(), name.to_owned()];
+    Container {
+        name: names::HELPER_CONTAINER.into(),
+        image: Some(settings.helper_image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        command: Some(subcommand("run")),
+        restart_policy: Some("Always".into()),
+        lifecycle: Some(Lifecycle {
+            post_start: Some(LifecycleHandler {
+                exec: Some(ExecAction { command: Some(subcommand("prepared")) }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(ResourceRequirements {
+            requests: Some(quantities([("cpu", "10m"), ("memory", "16Mi")])),
+            limits: Some(quantities([("memory", HELPER_MEMORY)])),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            // Root with one capability reads what any user wrote, 0600 included. With `runAsUser` both containers
+            // share that uid, nothing is needed, and the pod fits the restricted Pod Security level.
+            run_as_user: request.run_as_user.is_none().then_some(0),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: request.run_as_user.is_none().then(|| vec!["DAC_OVERRIDE".into()]),
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![
+            mount(volumes::BUNDLE, paths::BUNDLE),
+            mount(volumes::BIN, paths::BIN),
+            mount(volumes::RECORD, paths::RECORD),
+            read_only(mount(volumes::REQUEST, paths::REQUEST)),
+        ]),
+        ..Container::default()
+    }
+}
+
+/// The user's container: `workingDir` stays unset so that the runner starts in the image's WORKDIR, where the
+/// `.bashrc` is, and as the image's user.
+fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
+    let mut limits = quantities([
+        ("cpu", format!("{}m", request.cpu_millis)),
+        ("memory", request.memory_bytes.to_string()),
+    ]);
+    limits.extend(request.gpus.limits());
+    let mut requests = limits.clone();
+    // A request only: the kubelet answers an overrun of a limit with an eviction that loses the record.
+    requests.insert("ephemeral-storage".into(), Quantity(request.disk_bytes.to_string()));
+    Container {
+        name: names::RUN_CONTAINER.into(),
+        image: Some(image.to_owned()),
+        // A tag is looked up at each attempt that names one; a digest cannot change.
+        image_pull_policy: Some(if image.contains('@') { "IfNotPresent" } else { "Always" }.into()),
+        command: Some(vec![paths::RUNNER.into(), "run".into()]),
+        env: Some(environment(request, attempt)),
+        resources: Some(ResourceRequirements {
+            requests: Some(requests),
+            limits: Some(limits),
+            ..ResourceRequirements::default()
+        }),
+        security_context: request.run_as_user.map(|_| SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(
+            [
+                mount(volumes::BUNDLE, paths::BUNDLE),
+                read_only(mount(volumes::BIN, paths::BIN)),
+                mount(volumes::RECORD, paths::RECORD),
+                read_only(mount(volumes::REQUEST, paths::REQUEST)),
+                mount(volumes::SHM, "/dev/shm"),
+            ]
+            .into_iter()
+            .chain(request.volumes.iter().enumerate().map(|(i, volume)| VolumeMount {
+                sub_path: volume.sub_path.clone(),
+                ..mount(&claim_volume(i), &volume.mount_path)
+            }))
+            .collect(),
+        ),
+        ..Container::default()
+    }
+}
+
+/// The user's variables come after ours, so that HOME can be set; names that must stay ours are refused by the CRD.
+fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
+    let literal = |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), ..EnvVar::default() };
+    let cpus = request.cpu_millis.div_ceil(1000);
+    let mut env = vec![
+        literal("HOME", paths::BUNDLE.into()),
+        literal("CODALAB", "true".into()),
+        literal("BUNDLE_NAME", request.name.clone()),
+        literal("BUNDLE_UID", request.uid.clone()),
+        literal("BUNDLE_ATTEMPT", attempt.to_string()),
+        literal("BUNDLE_CPUS", cpus.to_string()),
+        literal("BUNDLE_MEMORY_BYTES", request.memory_bytes.to_string()),
+        literal("BUNDLE_GPUS", request.gpus.count.to_string()),
+    ];
+    env.retain(|ours| request.env.iter().all(|theirs| theirs.name != ours.name));
+    env.extend(request.env.iter().cloned());
+    env.extend(request.gpus.env());
+    env
+}
+
+fn pod_volumes(request: &RunRequest) -> Vec<Volume> {
+    let empty_dir = |name: &str, source| Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() };
+    let mut all = vec![
+        empty_dir(
+            volumes::BUNDLE,
+            EmptyDirVolumeSource {
+                size_limit: Some(bytes(request.disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES))),
+                medium: None,
+            },
+        ),
+        empty_dir(volumes::BIN, EmptyDirVolumeSource::default()),
+        empty_dir(volumes::RECORD, EmptyDirVolumeSource::default()),
+        Volume {
+            name: volumes::REQUEST.into(),
+            downward_api: Some(DownwardAPIVolumeSource {
+                items: Some(vec![DownwardAPIVolumeFile {
+                    path: files::REQUEST.into(),
+                    field_ref: Some(ObjectFieldSelector {
+                        field_path: format!("metadata.annotations['{}']", names::REQUEST_ANNOTATION),
+                        api_version: None,
+                    }),
+                    ..DownwardAPIVolumeFile::default()
+                }]),
+                default_mode: None,
+            }),
+            ..Volume::default()
+        },
+        empty_dir(
+            volumes::SHM,
+            EmptyDirVolumeSource {
+                medium: Some("Memory".into()),
+                size_limit: Some(bytes(request.shared_memory_bytes)),
+            },
+        ),
+    ];
+    all.extend(request.volumes.iter().enumerate().map(|(i, volume)| Volume {
+        name: claim_volume(i),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: volume.claim.clone(),
+            read_only: None,
+        }),
+        ..Volume::default()
+    }));
+    all
+}
+
+fn claim_volume(index: usize) -> String {
+    format!("claim-{index}")
+}
+
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: volume.into(), mount_path: path.into(), ..VolumeMount::default() }
+}
+
+fn read_only(mount: VolumeMount) -> VolumeMount {
+    VolumeMount { read_only: Some(true), ..mount }
+}
+
+fn bytes(n: u64) -> Quantity {
+    Quantity(n.to_string())
+}
+
+fn quantities<V: Into<String>, const N: usize>(pairs: [(&str, V); N]) -> BTreeMap<String, Quantity> {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), Quantity(value.into()))).collect()
+}

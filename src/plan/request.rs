@@ -1,0 +1,220 @@
+//! Raw spec -> validated request: the only fallible part of a plan, and it tells all problems at once.
+//!
+//! The API server has already refused most bad input (schema and CEL). What is checked here is what CEL cannot say,
+//! and what an object stored under an older schema may still hold.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
+
+use super::gpu::Gpus;
+use super::settings::Settings;
+use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
+use crate::api::{BundleRun, Quantity, duration};
+use crate::names;
+use crate::report::{Command, Request};
+
+/// `resources.cpus` of runs that say none, in thousandths.
+const DEFAULT_CPU_MILLIS: u64 = 1000;
+/// `resources.memory` of runs that say none.
+const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
+/// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
+const REQUEST_MAX_BYTES: usize = 250_000;
+
+/// A run whose every field is known to be usable.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RunRequest {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: String,
+    pub(super) queue: Option<String>,
+    pub(super) image: String,
+    /// The request annotation: [`Request`] as JSON.
+    pub(super) request_json: String,
+    pub(super) env: Vec<EnvVar>,
+    pub(super) volumes: Vec<ClaimMount>,
+    pub(super) gpus: Gpus,
+    pub(super) cpu_millis: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) shared_memory_bytes: u64,
+    pub(super) run_as_user: Option<i64>,
+    pub(super) node_selector: BTreeMap<String, String>,
+    pub(super) tolerations: Vec<Toleration>,
+    pub(super) priority_class_name: Option<String>,
+    pub(super) scheduler_name: Option<String>,
+    pub(super) image_pull_secrets: Vec<String>,
+    pub(super) service_account_name: Option<String>,
+    /// How many attempts the platform may interrupt.
+    pub(super) interruptions: u32,
+}
+
+/// A persistent volume claim and where the command finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClaimMount {
+    /// Absolute path in the container.
+    pub(super) mount_path: String,
+    pub(super) claim: String,
+    pub(super) sub_path: Option<String>,
+}
+
+/// Validates a run. The error lists every problem, each naming its field.
+pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunRequest, Vec<String>> {
+    let spec = &run.spec;
+    let mut problems = Problems(Vec::new());
+
+    let command = problems.check("spec", command(spec));
+    let resources = &spec.resources;
+    let cpu_millis =
+        problems.check("spec.resources.cpus", parse(resources.cpus.as_ref(), DEFAULT_CPU_MILLIS, Quantity::millis));
+    let memory_bytes =
+        problems.check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
+    let disk_bytes =
+        problems.check("spec.resources.disk", parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes));
+    let shared_memory_bytes =
+        problems.check("spec.resources.sharedMemory", shared_memory(resources, memory_bytes, settings));
+    let time_limit_seconds = problems.check(
+        "spec.timeLimit",
+        spec.time_limit.as_deref().map(duration::parse_seconds).transpose().map_err(|e| e.to_string()),
+    );
+    let gpus = problems.check("spec.gpuProfile", gpus(spec, settings));
+
+    let request_json = match (command, time_limit_seconds, disk_bytes) {
+        (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => problems.check(
+            "spec.command",
+            request_json(&Request {
+                command,
+                time_limit_seconds,
+                stop_grace_seconds: settings.stop_grace.as_secs(),
+                disk_bytes: Some(disk_bytes),
+            }),
+        ),
+        _ => None,
+    };
+
+    match (cpu_millis, memory_bytes, disk_bytes, shared_memory_bytes, gpus, request_json) {
+        (
+            Some(cpu_millis),
+            Some(memory_bytes),
+            Some(disk_bytes),
+            Some(shared_memory_bytes),
+            Some(gpus),
+            Some(request_json),
+        ) if problems.0.is_empty() => Ok(RunRequest {
+            name: run.metadata.name.clone().unwrap_or_default(),
+            namespace: run.metadata.namespace.clone().unwrap_or_default(),
+            uid: run.metadata.uid.clone().unwrap_or_default(),
+            queue: run.metadata.labels.as_ref().and_then(|l| l.get(names::KUEUE_QUEUE_LABEL)).cloned(),
+            image: spec.image.clone().unwrap_or_else(|| default_image(gpus.count, settings).to_owned()),
+            request_json,
+            env: spec.env.iter().map(env_var).collect(),
+            volumes: spec.volumes.iter().map(claim_mount).collect(),
+            gpus,
+            cpu_millis,
+            memory_bytes,
+            disk_bytes,
+            shared_memory_bytes,
+            run_as_user: spec.run_as_user,
+            node_selector: spec.node_selector.clone(),
+            tolerations: spec.tolerations.clone(),
+            priority_class_name: spec.priority_class_name.clone(),
+            scheduler_name: spec.scheduler_name.clone(),
+            image_pull_secrets: spec.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
+            service_account_name: spec.service_account_name.clone(),
+            interruptions: spec.retry.interruptions.unwrap_or(spec::DEFAULT_INTERRUPTIONS),
+        }),
+        _ => Err(problems.0),
+    }
+}
+
+/// The problems found so far.
+struct Problems(Vec<String>);
+
+impl Problems {
+    /// Keeps the value, or notes the problem with the field's name.
+    fn check<T>(&mut self, field: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.0.push(format!("{field}: {problem}"))).ok()
+    }
+}
+
+fn command(spec: &BundleRunSpec) -> Result<Command, String> {
+    match (&spec.command, &spec.argv) {
+        (Some(text), None) => Ok(Command::Shell(text.clone())),
+        (None, Some(argv)) if !argv.is_empty() => Ok(Command::Argv(argv.clone())),
+        _ => Err("set exactly one of command and argv".into()),
+    }
+}
+
+fn parse<E: ToString>(
+    quantity: Option<&Quantity>,
+    default: u64,
+    parse: impl FnOnce(&Quantity) -> Result<u64, E>,
+) -> Result<u64, String> {
+    quantity.map_or(Ok(default), |q| parse(q).map_err(|e| e.to_string()))
+}
+
+fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Settings) -> Result<u64, String> {
+    let memory_bytes = memory_bytes.unwrap_or(u64::MAX);
+    let Some(asked) = &resources.shared_memory else { return Ok(settings.shared_memory_bytes.min(memory_bytes)) };
+    let asked = asked.bytes().map_err(|e| e.to_string())?;
+    if asked > memory_bytes {
+        return Err("must not be more than memory: files in /dev/shm count as memory".into());
+    }
+    Ok(asked)
+}
+
+fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
+    let name = spec.gpu_profile.as_deref().unwrap_or(DEFAULT_GPU_PROFILE);
+    match settings.gpu_profiles.get(name) {
+        Some(profile) => Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() }),
+        None => {
+            let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
+            Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")))
+        }
+    }
+}
+
+fn request_json(request: &Request) -> Result<String, String> {
+    let json = serde_json::to_string(request).map_err(|e| e.to_string())?;
+    if json.len() > REQUEST_MAX_BYTES {
+        return Err(format!(
+            "takes {} bytes as JSON, at most {REQUEST_MAX_BYTES} fit a pod: put the text into a ConfigMap or an image",
+            json.len()
+        ));
+    }
+    Ok(json)
+}
+
+pub(super) fn default_image(gpus: u32, settings: &Settings) -> &str {
+    if gpus == 0 { &settings.cpu_image } else { &settings.gpu_image }
+}
+
+fn env_var(var: &spec::EnvVar) -> EnvVar {
+    EnvVar {
+        name: var.name.clone(),
+        // Kubernetes expands $(NAME) and $$ in values: doubling every $ hands it to the process unchanged.
+        value: var.value.as_ref().map(|v| v.replace('$', "$$")),
+        value_from: var.value_from.as_ref().map(|from| EnvVarSource {
+            secret_key_ref: from.secret_key_ref.as_ref().map(|k| SecretKeySelector {
+                name: k.name.clone(),
+                key: k.key.clone(),
+                optional: k.optional,
+            }),
+            config_map_key_ref: from.config_map_key_ref.as_ref().map(|k| ConfigMapKeySelector {
+                name: k.name.clone(),
+                key: k.key.clone(),
+                optional: k.optional,
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn claim_mount(volume: &spec::Volume) -> ClaimMount {
+    let mount_path = if volume.path.starts_with('/') {
+        volume.path.clone()
+    } else {
+        format!("{}/{}", names::paths::BUNDLE, volume.path)
+    };
+    ClaimMount { mount_path, claim: volume.claim.name.clone(), sub_path: volume.claim.path.clone() }
+}

@@ -1,0 +1,42 @@
+//! What the admin decides, validated: the operator reads it from its settings file before anything else runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Toleration;
+
+/// All that a plan needs to know of the admin's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Default image of runs with `gpus: 0`.
+    pub cpu_image: String,
+    /// Default image of runs with GPUs.
+    pub gpu_image: String,
+    /// Our own image: the helper container of every pod.
+    pub helper_image: String,
+    /// `resources.disk` of runs that say none, in bytes.
+    pub disk_bytes: u64,
+    /// `resources.sharedMemory` of runs that say none, in bytes; never more than the run's memory.
+    pub shared_memory_bytes: u64,
+    /// Between TERM and KILL, after the time limit and when a run is asked to stop.
+    pub stop_grace: Duration,
+    /// A pod whose image cannot be pulled is given up after this.
+    pub image_deadline: Duration,
+    /// A pod that waits for a missing Secret, ConfigMap, service account or claim is given up after this.
+    pub config_deadline: Duration,
+    /// By name; `default` is what runs use that name none.
+    pub gpu_profiles: BTreeMap<String, GpuProfile>,
+}
+
+/// What a GPU is on this cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GpuProfile {
+    /// The extended resource a device plugin advertises, such as `nvidia.com/gpu`.
+    pub resource_name: String,
+    /// Runtime class of GPU pods.
+    pub runtime_class_name: Option<String>,
+    /// Added to the run's own.
+    pub tolerations: Vec<Toleration>,
+    /// Added to the run's own; the run's entries win.
+    pub node_selector: BTreeMap<String, String>,
+}

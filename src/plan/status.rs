@@ -1,0 +1,344 @@
+//! Facts -> status: phase, conditions, times, the record. A condition's transition time moves only when it flips.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::facts::{PodFacts, Wait};
+use super::outcome::{Outcome, Verdict};
+use super::pod;
+use crate::api::BundleRun;
+use crate::api::status::{
+    ATTEMPTS_KEPT, Attempt, BundleRunStatus, Output, Phase, RecordedImage, RunResult, Timeline, Usage, Waiting,
+};
+use crate::report::{Message, Record};
+
+/// Longest `status.message` and `status.waiting.message`, in bytes.
+const MESSAGE_MAX_BYTES: usize = 1024;
+
+/// A status in the making: the run's present one, changed by the named steps below.
+pub(super) struct Draft<'a> {
+    run: &'a BundleRun,
+    status: BundleRunStatus,
+    now: Timestamp,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn of(run: &'a BundleRun, now: Timestamp) -> Self {
+        let mut status = run.status.clone().unwrap_or_default();
+        status.observed_generation = run.metadata.generation;
+        Self { run, status, now }
+    }
+
+    /// The status, if it differs from what the object has.
+    pub(super) fn changed(self) -> Option<BundleRunStatus> {
+        (self.run.status.as_ref() != Some(&self.status)).then_some(self.status)
+    }
+
+    /// Held up: by what, since when, and when it is given up.
+    pub(super) fn waiting(mut self, phase: Phase, attempt: u32, wait: &Wait, deadline: Option<Timestamp>) -> Self {
+        let same_stage = self.status.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
+        let since = same_stage.and_then(|w| w.since.clone()).unwrap_or(Time(self.now));
+        let message = cut(wait.message);
+        self.status.waiting = Some(Waiting {
+            stage: Some(wait.kind.stage().into()),
+            reason: Some(wait.reason.into()),
+            message: Some(message.clone()),
+            since: Some(since),
+            deadline: deadline.map(Time),
+        });
+        self.status.attempt = Some(attempt);
+        self.active(phase, Some(wait.reason), Some(message))
+    }
+
+    /// Nothing holds it up any more.
+    pub(super) fn starting(mut self, attempt: u32) -> Self {
+        self.status.waiting = None;
+        self.status.attempt = Some(attempt);
+        self.active(Phase::Pending, None, None)
+    }
+
+    /// The run container runs.
+    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts) -> Self {
+        self.status.waiting = None;
+        self.observe_pod(requested, attempt, pod);
+        self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
+        self.active(Phase::Running, None, None)
+    }
+
+    /// The command has ended or was told to, the helper has not.
+    pub(super) fn finalizing(mut self, requested: &str, attempt: u32, pod: &PodFacts, reason: Option<&str>) -> Self {
+        self.status.waiting = None;
+        self.observe_pod(requested, attempt, pod);
+        self.active(Phase::Finalizing, reason, None)
+    }
+
+    /// The attempt ended in a way that is not the run's end: the next one is announced here.
+    pub(super) fn interrupted(
+        mut self,
+        requested: &str,
+        attempt: u32,
+        pod: Option<&PodFacts>,
+        message: Option<&Message>,
+        outcome: &Outcome,
+    ) -> Self {
+        self.end_attempt(requested, attempt, pod, message, outcome);
+        self.status.waiting = None;
+        self.status.start_time = None;
+        self.status.node = None;
+        self.status.attempt = Some(attempt + 1);
+        let text = format!("attempt {attempt} was interrupted: {}", outcome.message);
+        self.active(Phase::Pending, Some(&outcome.cause), Some(cut(&text)))
+    }
+
+    /// The run's end. After this nothing but `observedGeneration` changes.
+    pub(super) fn ended(
+        mut self,
+        requested: &str,
+        attempt: u32,
+        pod: Option<&PodFacts>,
+        message: Option<&Message>,
+        outcome: &Outcome,
+    ) -> Self {
+        self.end_attempt(requested, attempt, pod, message, outcome);
+        self.status.waiting = None;
+        self.status.attempt = Some(attempt);
+        let record = message.and_then(|m| m.report.record.as_ref());
+        let finish = record.and_then(finished_at).unwrap_or(self.now);
+        self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
+        self.status.finish_time = Some(whole_seconds(finish));
+        self.status.timeline = Some(timeline(self.run, pod, record));
+        self.status.exit_code = record.and_then(|r| r.exit_code);
+        self.status.signal = record.and_then(|r| r.signal);
+        self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
+        self.status.output = message.map(output);
+        self.status.result = Some(RunResult {
+            cause: outcome.cause.clone(),
+            blame: outcome.blame,
+            hint: outcome.hint.map(str::to_owned),
+        });
+        self.status.reason = Some(outcome.cause.clone());
+        let mut text = outcome.message.clone();
+        if let Some(warning) = record.filter(|r| r.cause.is_none() && !r.detail.is_empty()) {
+            text = format!("{text}; {}", warning.detail);
+        }
+        self.status.message = Some(cut(&text));
+        let cause = outcome.cause.as_str();
+        self.status.conditions.retain(|c| c.type_ != "Reconciling");
+        if record.is_some_and(|r| r.started_at_ms.is_some()) {
+            self.set("OutputSaved", "False", "NoStore", "no store is configured: the output went with the pod");
+        }
+        if outcome.verdict == Verdict::Succeeded {
+            self.status.phase = Some(Phase::Succeeded);
+            self.set("Complete", "True", cause, "");
+            self.set("Ready", "True", cause, "");
+        } else {
+            self.status.phase = Some(Phase::Failed);
+            self.set("Failed", "True", cause, "");
+            self.set("Stalled", "True", cause, "");
+            self.set("Ready", "False", cause, "");
+        }
+        self
+    }
+
+    fn active(mut self, phase: Phase, reason: Option<&str>, message: Option<String>) -> Self {
+        self.status.phase = Some(phase);
+        self.status.reason = reason.map(str::to_owned);
+        self.status.message = message;
+        let word = format!("{phase:?}");
+        self.set("Reconciling", "True", reason.unwrap_or(&word), "");
+        self.set("Ready", "False", reason.unwrap_or(&word), "");
+        self
+    }
+
+    /// What a pod tells while it lives and after: node, digest, times.
+    fn observe_pod(&mut self, requested: &str, attempt: u32, pod: &PodFacts) {
+        self.status.attempt = Some(attempt);
+        self.status.node.clone_from(&pod.spec.node_name);
+        let known = self.status.image.take().and_then(|i| i.digest);
+        let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(str::to_owned).or(known);
+        self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest });
+        if let Some(scheduled) = pod.condition("PodScheduled") {
+            let reason = if scheduled.status == "True" { "Scheduled" } else { "Unschedulable" };
+            self.set_at("Scheduled", &scheduled.status, reason, "", scheduled.last_transition_time.clone());
+        }
+        let started = pod.run().and_then(|c| {
+            c.state.running.as_ref().and_then(|r| r.started_at.clone()).or_else(|| {
+                c.state.terminated.as_ref().and_then(|t| t.started_at.clone()).filter(|t| t.0.as_second() > 0)
+            })
+        });
+        let entry = Attempt {
+            attempt,
+            pod: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            node: pod.spec.node_name.clone(),
+            start_time: started,
+            ..Attempt::default()
+        };
+        match self.attempt_mut(attempt) {
+            Some(known) => *known = entry,
+            None => self.status.attempts.push(entry),
+        }
+        let excess = self.status.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        self.status.attempts.drain(..excess);
+    }
+
+    fn end_attempt(
+        &mut self,
+        requested: &str,
+        attempt: u32,
+        pod: Option<&PodFacts>,
+        message: Option<&Message>,
+        outcome: &Outcome,
+    ) {
+        if let Some(pod) = pod {
+            self.observe_pod(requested, attempt, pod);
+        } else if self.status.image.is_none() {
+            self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest: None });
+        }
+        let record = message.and_then(|m| m.report.record.as_ref());
+        let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
+        if let Some(entry) = self.attempt_mut(attempt) {
+            if let Some(started) = record.and_then(|r| Timestamp::from_millisecond(r.started_at_ms?).ok()) {
+                entry.start_time = Some(whole_seconds(started));
+            }
+            entry.finish_time = Some(finish);
+            entry.cause = Some(outcome.cause.clone());
+            entry.exit_code = record.and_then(|r| r.exit_code);
+            entry.signal = record.and_then(|r| r.signal);
+        }
+    }
+
+    fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Attempt> {
+        self.status.attempts.iter_mut().find(|a| a.attempt == attempt)
+    }
+
+    fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
+        self.set_at(type_, status, reason, message, None);
+    }
+
+    fn set_at(&mut self, type_: &str, status: &str, reason: &str, message: &str, at: Option<Time>) {
+        let known = self.status.conditions.iter_mut().find(|c| c.type_ == type_);
+        let flipped_at = match &known {
+            Some(known) if known.status == status => known.last_transition_time.clone(),
+            _ => at.unwrap_or_else(|| whole_seconds(self.now)),
+        };
+        let condition = Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            last_transition_time: flipped_at,
+            observed_generation: None,
+        };
+        match known {
+            Some(known) => *known = condition,
+            None => self.status.conditions.push(condition),
+        }
+    }
+}
+
+/// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
+fn digest_of(image_id: &str) -> Option<&str> {
+    let digest = image_id.rsplit('@').next()?;
+    digest.starts_with("sha256:").then_some(digest)
+}
+
+/// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
+/// run the same image.
+pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
+    let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
+    match digest {
+        Some(digest) => format!("{}@{digest}", repository(requested)),
+        None => requested.to_owned(),
+    }
+}
+
+/// A reference without its tag and digest. A colon before the last slash is a port.
+fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
+    let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let pod_created = pod.and_then(PodFacts::created_at);
+    let scheduled = pod
+        .and_then(|p| p.condition("PodScheduled"))
+        .filter(|c| c.status == "True")
+        .and_then(|c| c.last_transition_time.as_ref())
+        .map(|t| t.0);
+    let run_state = pod.and_then(PodFacts::run).and_then(|c| c.state.terminated.as_ref());
+    let container_started = run_state.and_then(|t| t.started_at.as_ref()).map(|t| t.0).filter(|t| t.as_second() > 0);
+    let command_ended = record.and_then(finished_at);
+    let reported = pod
+        .and_then(PodFacts::helper)
+        .and_then(|c| c.state.terminated.as_ref())
+        .and_then(|t| t.finished_at.as_ref())
+        .map(|t| t.0);
+    Timeline {
+        waiting: between(created, pod_created),
+        scheduling: between(pod_created, scheduled),
+        pulling: between(scheduled, container_started),
+        running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),
+        saving: between(command_ended, reported),
+        ..Timeline::default()
+    }
+}
+
+/// Whole seconds: Kubernetes' times have no more. Two clocks may disagree by one, which is no negative time.
+fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
+    let whole = (to?.as_second() - from?.as_second()).max(0);
+    u32::try_from(whole).ok().map(f64::from)
+}
+
+fn usage(record: &Record) -> Usage {
+    Usage {
+        wall_seconds: Some(seconds(record.usage.wall_ms)),
+        cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
+        cpu_system_seconds: Some(seconds(record.usage.cpu_system_ms)),
+        memory_peak_bytes: Some(record.usage.memory_peak_bytes),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // exact below 2^53 ms, which is 285,000 years
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn output(message: &Message) -> Output {
+    let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Output {
+        bundle: None,
+        files: Some(message.report.files),
+        bytes: Some(message.report.bytes),
+        stdout_tail: tail(&message.stdout_tail),
+        stderr_tail: tail(&message.stderr_tail),
+    }
+}
+
+fn finished_at(record: &Record) -> Option<Timestamp> {
+    Timestamp::from_millisecond(record.finished_at_ms).ok()
+}
+
+/// Kubernetes' `Time` has whole seconds.
+fn whole_seconds(t: Timestamp) -> Time {
+    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= MESSAGE_MAX_BYTES {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(MESSAGE_MAX_BYTES);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+/// Number and pod name of the run's current attempt.
+#[must_use]
+pub fn current_pod(run: &BundleRun) -> (u32, String) {
+    let attempt = run.status.as_ref().and_then(|s| s.attempt).unwrap_or(1).max(1);
+    (attempt, pod::pod_name(run.metadata.name.as_deref().unwrap_or_default(), attempt))
+}
