@@ -192,3 +192,203 @@ pub struct Message {
     /// Last part of stderr, likewise.
     pub stderr_tail: String,
 }
+
+impl Message {
+    /// The termination message of `report` and the ends of what the command wrote, in any bytes: the first line is
+    /// compact JSON below [`FIRST_LINE_MAX_BYTES`] (`detail` gives way), all of it at most [`MESSAGE_MAX_BYTES`].
+    ///
+    /// The tails share what the first line leaves: half for each, and what one does not need goes to the other.
+    #[must_use]
+    pub fn encode(report: &Report, stdout: &[u8], stderr: &[u8]) -> String {
+        let mut report = Report { stdout_len: MESSAGE_MAX_BYTES, stderr_len: MESSAGE_MAX_BYTES, ..report.clone() };
+        if let Some(record) = &mut report.record {
+            record.detail = one_line(&record.detail);
+        }
+        let room = MESSAGE_MAX_BYTES.saturating_sub(first_line(&mut report).len());
+
+        let (stdout, stderr) = (readable_tail(stdout), readable_tail(stderr));
+        let half = room / 2;
+        let stdout = last_bytes(&stdout, half.max(room.saturating_sub(stderr.len())));
+        let stderr = last_bytes(&stderr, room - stdout.len());
+        report.stdout_len = stdout.len();
+        report.stderr_len = stderr.len();
+        first_line(&mut report) + stdout + stderr
+    }
+
+    /// Reads a message back, also one that was cut short anywhere after its first line. None: it is no such message.
+    #[must_use]
+    pub fn decode(message: &str) -> Option<Message> {
+        let (line, rest) = message.split_once('\n').unwrap_or((message, ""));
+        let report: Report = serde_json::from_str(line).ok()?;
+        let (stdout, rest) = rest.split_at(rest.floor_char_boundary(report.stdout_len));
+        let (stderr, _) = rest.split_at(rest.floor_char_boundary(report.stderr_len));
+        Some(Message { stdout_tail: stdout.to_owned(), stderr_tail: stderr.to_owned(), report })
+    }
+}
+
+/// The first line with its newline; shortens `detail` until it fits.
+fn first_line(report: &mut Report) -> String {
+    loop {
+        let mut line = serde_json::to_string(report).unwrap_or_default();
+        line.push('\n');
+        let excess = (line.len() + 1).saturating_sub(FIRST_LINE_MAX_BYTES);
+        match &mut report.record {
+            // A byte of text is at most two of JSON here: control characters are gone.
+            Some(record) if excess > 0 && !record.detail.is_empty() => {
+                let keep = record.detail.len().saturating_sub(excess.div_ceil(2));
+                record.detail.truncate(record.detail.floor_char_boundary(keep));
+            }
+            _ => return line,
+        }
+    }
+}
+
+/// Text for a `detail`: one line, without control characters, at most [`DETAIL_MAX_BYTES`].
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let text = text.trim();
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.truncate(line.floor_char_boundary(DETAIL_MAX_BYTES));
+    line
+}
+
+/// The end of some output as text: at least what a message can hold, if there is as much.
+fn readable_tail(output: &[u8]) -> String {
+    let tail = output.get(output.len().saturating_sub(MESSAGE_MAX_BYTES)..).unwrap_or_default();
+    let cut = tail.len() < output.len();
+    // A character that the cut went through would show as up to three replacement characters.
+    let begin = if cut { tail.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count() } else { 0 };
+    let text = String::from_utf8_lossy(tail.get(begin..).unwrap_or_default());
+    // Progress bars return to the line's start; each of their states becomes a line.
+    text.replace("\r\n", "\n")
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            '\r' => '\n',
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+fn last_bytes(text: &str, most: usize) -> &str {
+    let begin = text.ceil_char_boundary(text.len().saturating_sub(most));
+    text.get(begin..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn report(detail: &str) -> Report {
+        let usage = Usage {
+            wall_ms: u64::MAX,
+            cpu_user_ms: u64::MAX,
+            cpu_system_ms: u64::MAX,
+            memory_peak_bytes: u64::MAX,
+            oom_kills: u64::MAX,
+        };
+        let record = Record {
+            cause: Some(Cause::CommandNotExecutable),
+            exit_code: Some(i32::MIN),
+            signal: Some(i32::MIN),
+            asked_to_stop: true,
+            started_at_ms: Some(i64::MIN),
+            finished_at_ms: i64::MIN,
+            usage,
+            detail: detail.to_owned(),
+        };
+        Report {
+            record: Some(record),
+            missing: Some(MissingRecord::NeverStarted),
+            files: u64::MAX,
+            bytes: u64::MAX,
+            ..Report::default()
+        }
+    }
+
+    fn readable(text: &str) -> bool {
+        text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t')
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(
+            detail in "(\\PC|[\"\\\\\n\u{0}]){0,300}",
+            stdout in prop::collection::vec(any::<u8>(), 0..6000),
+            stderr in prop::collection::vec(any::<u8>(), 0..6000),
+        ) {
+            let text = Message::encode(&report(&detail), &stdout, &stderr);
+            prop_assert!(text.len() <= MESSAGE_MAX_BYTES);
+            prop_assert!(text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
+            let message = Message::decode(&text).unwrap();
+            prop_assert!(readable(&message.stdout_tail) && readable(&message.stderr_tail));
+            let got = message.report.record.clone().unwrap();
+            prop_assert!(got.detail.len() <= DETAIL_MAX_BYTES);
+            prop_assert!(one_line(&detail).starts_with(&got.detail));
+            let again = Message::encode(&message.report, message.stdout_tail.as_bytes(), message.stderr_tail.as_bytes());
+            prop_assert_eq!(Message::decode(&again).unwrap(), message);
+        }
+
+        #[test]
+        fn a_message_cut_anywhere_after_its_first_line_keeps_what_is_left(
+            stdout in "\\PC{0,80}", stderr in "\\PC{0,80}", cut in 0usize..2000,
+        ) {
+            let text = Message::encode(&report("why"), stdout.as_bytes(), stderr.as_bytes());
+            let line = text.find('\n').unwrap();
+            let cut = text.floor_char_boundary(cut);
+            match Message::decode(&text[..cut]) {
+                None => prop_assert!(cut < line),
+                Some(message) => {
+                    prop_assert!(cut >= line);
+                    prop_assert!(stdout.starts_with(&message.stdout_tail));
+                    prop_assert!(stderr.starts_with(&message.stderr_tail));
+                    prop_assert_eq!(message.report.record.unwrap().detail, "why");
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_can_be_decoded_or_refused(text in "\\PC{0,200}") {
+            let _ = Message::decode(&text);
+        }
+    }
+
+    #[test]
+    fn a_long_tail_takes_what_the_other_leaves() {
+        let long = vec![b'x'; 10_000];
+        let message = Message::decode(&Message::encode(&Report::default(), &long, b"short")).unwrap();
+        assert_eq!(message.stderr_tail, "short");
+        assert!(message.stdout_tail.len() > 4000);
+        let message = Message::decode(&Message::encode(&Report::default(), b"short", &long)).unwrap();
+        assert_eq!(message.stdout_tail, "short");
+        assert!(message.stderr_tail.len() > 4000);
+        let message = Message::decode(&Message::encode(&Report::default(), &long, &long)).unwrap();
+        assert!(message.stdout_tail.len().abs_diff(message.stderr_tail.len()) <= 1);
+    }
+
+    #[test]
+    fn tails_are_text() {
+        let message = Message::decode(&Message::encode(&Report::default(), b"a\x1b[1m\x00\xff\tb\r\nc", b"1%\r2%")).unwrap();
+        assert_eq!(message.stdout_tail, "a\u{fffd}[1m\u{fffd}\u{fffd}\tb\nc");
+        assert_eq!(message.stderr_tail, "1%\n2%");
+    }
+
+    #[test]
+    fn a_cut_character_leaves_no_trace() {
+        let long = "ä".repeat(5000);
+        let message = Message::decode(&Message::encode(&Report::default(), long.as_bytes(), &[])).unwrap();
+        assert!(message.stdout_tail.chars().all(|c| c == 'ä'));
+        let message = Message::decode(&Message::encode(&Report::default(), &long.as_bytes()[1..], &[])).unwrap();
+        assert!(message.stdout_tail.chars().all(|c| c == 'ä'));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_runner_is_read() {
+        let line = r#"{"record":{"exitCode":0,"finishedAtMs":1,"usage":{"gpuMs":3},"new":1},"files":2,"more":[]}"#;
+        let message = Message::decode(line).unwrap();
+        assert_eq!(message.report.record.unwrap().exit_code, Some(0));
+        assert_eq!(message.report.files, 2);
+    }
+}

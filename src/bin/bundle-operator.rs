@@ -1,1 +1,76 @@
-fn main() {}
+//! The operator, and the helper container of its pods: one binary, one image.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(version, about = "Runs BundleRuns on Kubernetes")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator until SIGTERM.
+    Run {
+        /// The settings file.
+        #[arg(long, env = "SETTINGS", default_value = "/etc/bundlerun/settings.yaml")]
+        settings: PathBuf,
+        /// Where /healthz and /readyz are served.
+        #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+        listen: SocketAddr,
+        /// This very image, for the helper container of every pod.
+        #[arg(long, env = "HELPER_IMAGE")]
+        helper_image: String,
+        /// Name of this operator's pod, for events.
+        #[arg(long, env = "POD_NAME")]
+        instance: Option<String>,
+    },
+    /// Print the CustomResourceDefinition.
+    Crd,
+    /// In the helper container of a run's pod.
+    #[command(subcommand)]
+    Helper(Helper),
+}
+
+#[derive(Subcommand)]
+enum Helper {
+    /// Prepare, watch and report: the container's main process.
+    Run,
+    /// Wait until the run container may start: the container's postStart hook.
+    Prepared,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { settings, listen, helper_image, instance } => {
+            run_operator(bundlerun::operator::Options { settings, listen, helper_image, instance })
+        }
+        Command::Crd => {
+            print!("{}", bundlerun::api::crd::crd_yaml());
+            ExitCode::SUCCESS
+        }
+        Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::helper::Paths::default()),
+        Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::helper::Paths::default()),
+    }
+}
+
+fn run_operator(options: bundlerun::operator::Options) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = tokio::runtime::Runtime::new()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(bundlerun::operator::run(options)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "ended");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 
-use super::{Error, GuardedRun, bounded, failed};
+use super::{Error, bounded, failed};
 use crate::api::BundleRun;
 use crate::names;
 use crate::plan::{self, Observed, PodFacts, PodSeen, Refusal};
@@ -16,7 +16,6 @@ use crate::plan::{self, Observed, PodFacts, PodSeen, Refusal};
 /// The cluster, as the operator sees it.
 pub struct Cluster {
     pub(super) client: Client,
-    pub(super) runs: Store<GuardedRun>,
     pub(super) pods: Store<PodFacts>,
     pub(super) recorder: Recorder,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
@@ -51,12 +50,12 @@ impl Snapshot {
 }
 
 impl Cluster {
-    /// A cluster seen through these caches.
+    /// A cluster seen through this cache of pods.
     #[must_use]
-    pub fn new(client: Client, runs: Store<GuardedRun>, pods: Store<PodFacts>, instance: Option<String>) -> Self {
+    pub fn new(client: Client, pods: Store<PodFacts>, instance: Option<String>) -> Self {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, runs, pods, recorder, written: Mutex::default() }
+        Self { client, pods, recorder, written: Mutex::default() }
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run

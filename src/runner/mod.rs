@@ -1,1 +1,98 @@
-//! runner
+//! PID 1 of the run container: starts the command once, stays with it to its end, and writes the record.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `paths` | where things are |
+//! | `attempt` | all that is between the claim and the record |
+//! | `claim` | the right to start, given once, and the lock whose end tells of our death |
+//! | `request` | the request and the helper's marks |
+//! | `environment`, `exec`, `shell` | what is started and how |
+//! | `supervise` | from a program's start to the end of all that it started |
+//! | `limits` | when to end it and how hard (pure) |
+//! | `signals`, `processes`, `tee` | signals in and out, reaping, output |
+//! | `usage`, `record`, `never_ran` | what is written down |
+//! | `sys` | the only unsafe code |
+//!
+//! Guarantees: nothing of ours is ever on the command's standard output, and on standard error only one line when the
+//! command never ran; the record is there before the process ends, unless it is killed; the exit code is
+//! [`Record::container_exit_code`].
+
+mod attempt;
+mod claim;
+mod environment;
+mod exec;
+mod limits;
+mod never_ran;
+mod paths;
+mod processes;
+mod record;
+mod request;
+mod shell;
+pub(crate) mod signals;
+mod supervise;
+pub(crate) mod sys;
+mod tee;
+mod usage;
+
+use crate::names::files;
+use crate::report::{Cause, Record};
+use claim::{Claim, Refused};
+use never_ran::NeverRan;
+pub use paths::Paths;
+use record::RecordFile;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `bundle-runner run [--root DIR]`; `DIR` holds the container's tree, for tests.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let paths = match (words.as_slice(), args.get(2)) {
+        ([Some("run")], _) => Paths::default(),
+        ([Some("run"), Some("--root"), _], Some(root)) => Paths::below(Path::new(root)),
+        _ => {
+            eprintln!("usage: bundle-runner run [--root DIR]");
+            return ExitCode::from(125);
+        }
+    };
+    ExitCode::from(u8::try_from(run(&paths)).unwrap_or(255))
+}
+
+/// Runs what is requested, writes the record and returns the exit code.
+fn run(paths: &Paths) -> i32 {
+    let claim = Claim::take(&paths.record);
+    let file = match &claim {
+        Ok(_) => Some(RecordFile::reserve(&paths.record)),
+        Err(_) => None,
+    };
+    let outcome = match &claim {
+        Ok(_) => attempt::attempt(paths),
+        Err(Refused::StartedBefore) => Err(NeverRan::because(
+            Cause::StartedTwice,
+            "Kubernetes started the container again; the command was not run a second time",
+        )),
+        Err(Refused::Failed(what, error)) => {
+            Err(NeverRan::because(Cause::RunnerFailed, format!("{}: cannot {what}: {error}", paths.record.display())))
+        }
+    };
+    let record = outcome.unwrap_or_else(|never_ran| {
+        let record = never_ran.into_record();
+        eprintln!("bundle-runner: {}", if record.detail.is_empty() { "the command was not run" } else { &record.detail });
+        record
+    });
+    let record = Record { finished_at_ms: since_epoch_ms(SystemTime::now()), ..record };
+    let written = match file {
+        Some(file) => file.write(&record),
+        None => record::write_if_absent(&paths.record, &record),
+    };
+    if let Err(error) = written {
+        eprintln!("bundle-runner: cannot write {}: {error}", paths.record.join(files::RECORD).display());
+    }
+    record.container_exit_code()
+}
+
+fn since_epoch_ms(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
+}

@@ -1,0 +1,157 @@
+//! All that is between the claim and the record.
+
+use super::environment::{self, Environment, search_path};
+use super::exec::{self, Launch};
+use super::limits::{Limits, Reason};
+use super::never_ran::NeverRan;
+use super::paths::Paths;
+use super::shell::{self, Bashrc, Progress};
+use super::signals::Signals;
+use super::supervise::{Ended, supervise};
+use super::tee::{Stream, Tee, create_output};
+use super::{processes, request, since_epoch_ms, usage};
+use crate::names::files;
+use crate::report::{Cause, Command, Record};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::io;
+use std::time::Duration;
+
+/// Waits for the inputs, runs the command and tells how it ended.
+pub(crate) fn attempt(paths: &Paths) -> Result<Record, NeverRan> {
+    let signals = Signals::catch().map_err(|error| failed("catch signals", &error))?;
+    processes::adopt_orphans();
+    let request = request::read(&paths.request)?;
+    request::wait_until_staged(paths, &signals)?;
+    let output = |name| {
+        let path = paths.bundle.join(name);
+        create_output(&path).map_err(|error| failed(&format!("create {}", path.display()), &error))
+    };
+    let mut stage = Stage {
+        paths,
+        signals,
+        limits: Limits::of(&request),
+        stdout: output(files::STDOUT)?,
+        stderr: output(files::STDERR)?,
+    };
+    match &request.command {
+        Command::Argv(argv) => stage.run_program(argv),
+        Command::Shell(text) => stage.run_shell(text),
+    }
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> NeverRan {
+    NeverRan::because(Cause::RunnerFailed, format!("cannot {what}: {error}"))
+}
+
+/// What every program that is tried shares.
+struct Stage<'a> {
+    paths: &'a Paths,
+    signals: Signals,
+    limits: Limits,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Stage<'_> {
+    fn run_program(&mut self, argv: &[String]) -> Result<Record, NeverRan> {
+        let directory = &self.paths.bundle;
+        let environment = environment::complete(std::env::vars_os().collect(), directory, Some(directory));
+        let words = exec::words(argv);
+        let name = words.first().copied().unwrap_or_default();
+        let program = exec::find(name, search_path(&environment), directory)?;
+        let launch = Launch {
+            program: &program,
+            argv: words.clone(),
+            environment: &environment,
+            directory: Some(directory),
+            marks: false,
+        };
+        let ended = self.run(&launch).map_err(|error| exec::start_failed(name, &error))?;
+        Ok(self.record(ended))
+    }
+
+    /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.
+    fn run_shell(&mut self, text: &str) -> Result<Record, NeverRan> {
+        let cwd = std::env::current_dir().ok();
+        let environment: Environment =
+            environment::complete(std::env::vars_os().collect(), &self.paths.bundle, cwd.as_deref());
+        let mut tried = vec![];
+        for shell in shell::candidates(&environment) {
+            match self.run(&shell.launch(text, &self.paths.bundle, &environment)) {
+                Ok(ended) if ended.progress == Progress::Silent && self.limits.reason().is_none() => {
+                    tried.push(format!("{}: {}", shell.program().display(), status(&ended)));
+                }
+                Ok(ended) => return Ok(self.record(ended)),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
+                    return Err(exec::start_failed(shell.name().as_ref(), &error));
+                }
+                Err(error) => tried.push(format!("{}: {error}", shell.program().display())),
+            }
+        }
+        let found = if tried.is_empty() { "the image has none".to_owned() } else { tried.join(", ") };
+        Err(NeverRan::because(Cause::NoShell, format!("no shell for `command` ({found}): use `argv`")))
+    }
+
+    fn run(&mut self, launch: &Launch<'_>) -> io::Result<Ended> {
+        let files = [self.stdout.try_clone()?, self.stderr.try_clone()?];
+        let running = launch.start()?;
+        let [stdout, stderr] = files;
+        let streams = [
+            Stream { name: files::STDOUT, source: running.stdout, file: stdout, log: rustix::stdio::stdout() },
+            Stream { name: files::STDERR, source: running.stderr, file: stderr, log: rustix::stdio::stderr() },
+        ];
+        match Tee::start(streams) {
+            Ok(tee) => Ok(supervise(running.pid, running.marks, tee, &mut self.limits, &self.signals, self.paths)),
+            Err(error) => {
+                processes::kill_leftovers(Duration::from_secs(1));
+                Err(error)
+            }
+        }
+    }
+
+    fn record(&self, ended: Ended) -> Record {
+        let reason = self.limits.reason();
+        let mut notes = vec![];
+        let cause = match (reason, ended.began, ended.progress) {
+            (Some(Reason::Cause(cause)), ..) => Some(cause),
+            (Some(Reason::AskedToStop), ..) | (None, Some(_), _) => None,
+            (None, None, Progress::Lost) => {
+                notes.push(format!("cannot enter {}", self.paths.bundle.display()));
+                Some(Cause::RunnerFailed)
+            }
+            (None, None, _) => {
+                notes.push(format!("the image's .bashrc ended the shell ({}) before the command began", status(&ended)));
+                Some(Cause::BashrcEndedShell)
+            }
+        };
+        if reason.is_some() && ended.began.is_none() {
+            notes.push("the image's .bashrc had not ended, the command never began".to_owned());
+        }
+        match ended.progress {
+            Progress::Ready(Bashrc::Returned(status @ 1..)) => notes.push(format!(".bashrc returned status {status}")),
+            Progress::Ready(Bashrc::Unreadable) => notes.push(".bashrc could not be read and was left out".to_owned()),
+            _ => {}
+        }
+        notes.extend(ended.warnings);
+        let wall = ended.began.map(|began| ended.ended.monotonic.saturating_duration_since(began.monotonic));
+        Record {
+            cause,
+            exit_code: ended.began.and(ended.status.exit_status()),
+            signal: ended.status.terminating_signal(),
+            asked_to_stop: reason == Some(Reason::AskedToStop),
+            started_at_ms: ended.began.map(|began| since_epoch_ms(began.wall)),
+            usage: usage::measure(&self.paths.cgroup, wall.unwrap_or_default()),
+            detail: notes.join("; "),
+            ..Record::default()
+        }
+    }
+}
+
+fn status(ended: &Ended) -> String {
+    match (ended.status.exit_status(), ended.status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}

@@ -1,0 +1,81 @@
+//! The command's environment: the container's, with what is missing filled in.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Where programs are looked for when the image says nothing; what Docker sets.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Caches are not output: they stay out of the working directory, which is HOME.
+const CACHE: &str = "/tmp/.cache";
+
+/// Variables of a process.
+pub(crate) type Environment = BTreeMap<OsString, OsString>;
+
+/// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`.
+pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Option<&Path>) -> Environment {
+    let mut default = |name: &str, value: &OsStr| {
+        environment.entry(name.into()).or_insert_with(|| value.to_owned()).clone()
+    };
+    default("HOME", home.as_os_str());
+    default("PATH", OsStr::new(DEFAULT_PATH));
+    let cache = default("XDG_CACHE_HOME", OsStr::new(CACHE));
+    let cache = Path::new(&cache);
+    default("PIP_CACHE_DIR", cache.join("pip").as_os_str());
+    default("HF_HOME", cache.join("huggingface").as_os_str());
+    default("CUDA_CACHE_PATH", cache.join("nv").as_os_str());
+    match directory {
+        Some(directory) => environment.insert("PWD".into(), directory.into()),
+        None => environment.remove(OsStr::new("PWD")),
+    };
+    environment
+}
+
+/// The directories to look for programs in: of the environment, or the usual ones if it names none.
+pub(crate) fn search_path(environment: &Environment) -> &OsStr {
+    environment.get(OsStr::new("PATH")).map(OsString::as_os_str).filter(|path| !path.is_empty()).unwrap_or(OsStr::new(DEFAULT_PATH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(vars: &[(&str, &str)]) -> Environment {
+        vars.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn what_is_set_stays_also_when_it_is_empty() {
+        let given = environment(&[
+            ("HOME", ""),
+            ("PATH", ""),
+            ("XDG_CACHE_HOME", "/x"),
+            ("PIP_CACHE_DIR", "/p"),
+            ("HF_HOME", "/h"),
+            ("CUDA_CACHE_PATH", "/c"),
+            ("A", "$A"),
+        ]);
+        assert_eq!(complete(given.clone(), Path::new("/bundle"), None), given);
+    }
+
+    #[test]
+    fn caches_are_outside_of_the_bundle() {
+        let got = complete(environment(&[("PWD", "/old")]), Path::new("/bundle"), Some(Path::new("/bundle")));
+        let want = environment(&[
+            ("HOME", "/bundle"),
+            ("PATH", DEFAULT_PATH),
+            ("PWD", "/bundle"),
+            ("XDG_CACHE_HOME", "/tmp/.cache"),
+            ("PIP_CACHE_DIR", "/tmp/.cache/pip"),
+            ("HF_HOME", "/tmp/.cache/huggingface"),
+            ("CUDA_CACHE_PATH", "/tmp/.cache/nv"),
+        ]);
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn caches_follow_the_cache_directory_of_the_image() {
+        let got = complete(environment(&[("XDG_CACHE_HOME", "/c")]), Path::new("/bundle"), None);
+        assert_eq!(got.get(OsStr::new("HF_HOME")).unwrap(), "/c/huggingface");
+    }
+}

@@ -1,0 +1,37 @@
+//! Endings in which the command never began.
+
+use crate::report::{Cause, Record};
+
+/// Why the command never began.
+#[derive(Debug, Default)]
+pub(crate) struct NeverRan {
+    /// None: the platform asked to stop.
+    pub(crate) cause: Option<Cause>,
+    pub(crate) detail: String,
+}
+
+impl NeverRan {
+    pub(crate) fn because(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause: Some(cause), detail: detail.into() }
+    }
+
+    /// The platform asked to stop before there was anything to stop.
+    pub(crate) fn asked_to_stop() -> Self {
+        Self { cause: None, detail: "asked to stop before the command began".to_owned() }
+    }
+
+    /// The record of it. 126 and 127 are also the command's exit code, as from a shell.
+    pub(crate) fn into_record(self) -> Record {
+        let exit_code = match self.cause {
+            Some(cause @ (Cause::CommandNotFound | Cause::CommandNotExecutable)) => Some(cause.container_exit_code()),
+            _ => None,
+        };
+        Record {
+            cause: self.cause,
+            exit_code,
+            asked_to_stop: self.cause.is_none(),
+            detail: self.detail,
+            ..Record::default()
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Where things are: the pod's mounts, or the same tree below another root.
+
+use crate::names::paths;
+use std::path::{Path, PathBuf};
+
+/// The directories and files that the runner and the helper meet in.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Working directory and HOME of the command.
+    pub bundle: PathBuf,
+    /// The runner and the helper's marks.
+    pub bin: PathBuf,
+    /// What the runner leaves for the helper.
+    pub record: PathBuf,
+    /// The request.
+    pub request: PathBuf,
+    /// The runner as it lies in our image.
+    pub runner_in_image: PathBuf,
+    /// Where the kubelet reads the helper's last words.
+    pub termination_message: PathBuf,
+    /// Mount of the container's cgroup.
+    pub cgroup: PathBuf,
+}
+
+impl Default for Paths {
+    /// The paths in our containers.
+    fn default() -> Self {
+        Self::below(Path::new("/"))
+    }
+}
+
+impl Paths {
+    /// The same tree below `root`, for tests.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let at = |path: &str| root.join(path.trim_start_matches('/'));
+        Self {
+            bundle: at(paths::BUNDLE),
+            bin: at(paths::BIN),
+            record: at(paths::RECORD),
+            request: at(paths::REQUEST),
+            runner_in_image: at(paths::RUNNER_IN_IMAGE),
+            termination_message: at(paths::TERMINATION_MESSAGE),
+            cgroup: at("/sys/fs/cgroup"),
+        }
+    }
+}

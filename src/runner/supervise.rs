@@ -1,0 +1,118 @@
+//! From the start of a program to the end of all that it started.
+
+use super::limits::{Due, Limits, Reason};
+use super::paths::Paths;
+use super::processes;
+use super::request::ordered_end;
+use super::shell::{Marks, Progress};
+use super::signals::{Caught, Signals, wait_readable};
+use super::tee::Tee;
+use crate::report::Cause;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, Signal, WaitStatus};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long background processes may go on writing after the command has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long a log that takes nothing is waited for, once nobody writes any more.
+const LOG: Duration = Duration::from_secs(1);
+/// How long killed processes may take to go.
+const REAP: Duration = Duration::from_secs(5);
+/// Between two looks for the helper's order to end.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A moment, on the clock that measures and on the one that tells the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) monotonic: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: WaitStatus,
+    /// When the command began; a shell may never come to that.
+    pub(crate) began: Option<Moment>,
+    pub(crate) ended: Moment,
+    /// How far the shell came; `Silent` without one.
+    pub(crate) progress: Progress,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Stays with the program (`marks`: a shell's) until it and all that it started are gone and its output is written.
+pub(crate) fn supervise(
+    command: Pid,
+    marks: Option<OwnedFd>,
+    mut tee: Tee,
+    limits: &mut Limits,
+    signals: &Signals,
+    paths: &Paths,
+) -> Ended {
+    let mut began = marks.is_none().then(Moment::now);
+    let mut marks = Marks::from(marks);
+    let mut next_look = Instant::now();
+    limits.count_from(Instant::now());
+
+    let status = loop {
+        let now = Instant::now();
+        match limits.due(now) {
+            Due::TimeIsUp => end(limits, Cause::TimeLimitExceeded, now),
+            Due::Kill => processes::signal_everything(Signal::KILL),
+            Due::Nothing => {}
+        }
+        if now >= next_look {
+            next_look = now + LOOK;
+            if let Some(cause) = ordered_end(paths) {
+                end(limits, cause, now);
+            }
+        }
+
+        let until = limits.next().map_or(next_look, |next| next.min(next_look));
+        let marks_or_signals = marks.pipe().unwrap_or(signals.as_fd());
+        wait_readable([signals.as_fd(), marks_or_signals], Some(until.saturating_duration_since(now)));
+
+        for caught in signals.take() {
+            match caught {
+                Caught::Stop(signal) => {
+                    limits.end(Reason::AskedToStop, Instant::now());
+                    processes::signal_group(command, signal);
+                }
+                Caught::Forward(signal) => processes::signal_group(command, signal),
+                Caught::Child => {}
+            }
+        }
+        // Reaped first, read after: the last mark was written before the end.
+        let status = processes::reap(command);
+        marks.read();
+        if began.is_none() && matches!(marks.progress(), Progress::Ready(_)) {
+            let now = Moment::now();
+            limits.count_from(now.monotonic);
+            began = Some(now);
+        }
+        if let Some(status) = status {
+            break status;
+        }
+    };
+
+    let ended = Moment::now();
+    let all_copied = tee.wait(DRAIN);
+    processes::kill_leftovers(REAP);
+    if !all_copied && !tee.wait(LOG) {
+        tee.cut();
+        tee.wait(LOG);
+    }
+    Ended { status, began, ended, progress: marks.progress(), warnings: tee.into_warnings() }
+}
+
+fn end(limits: &mut Limits, cause: Cause, now: Instant) {
+    if limits.end(Reason::Cause(cause), now) {
+        processes::signal_everything(Signal::TERM);
+    }
+}
