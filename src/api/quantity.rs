@@ -99,7 +99,9 @@ impl JsonSchema for Quantity {
 fn scaled(text: &str, decimals: i64) -> Result<u64, QuantityError> {
     let malformed = || QuantityError::Malformed(text.to_owned());
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let end = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at_checked(end).ok_or_else(malformed)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -107,7 +109,11 @@ fn scaled(text: &str, decimals: i64) -> Result<u64, QuantityError> {
     }
     let (twos, tens) = suffix_powers(suffix).ok_or_else(malformed)?;
 
-    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0').collect();
+    let mut digits: Vec<u8> = whole
+        .bytes()
+        .chain(fraction.bytes())
+        .map(|digit| digit - b'0')
+        .collect();
     for _ in 0..twos {
         double(&mut digits);
     }
@@ -172,7 +178,9 @@ fn round_up(digits: &[u8], point: i64) -> Option<u64> {
     }
     let kept = usize::try_from(whole_length.clamp(0, length)).ok()?;
     let (kept_digits, dropped) = significant.split_at_checked(kept)?;
-    let mut value = kept_digits.iter().try_fold(0_u64, |value, digit| append_digit(value, *digit))?;
+    let mut value = kept_digits
+        .iter()
+        .try_fold(0_u64, |value, digit| append_digit(value, *digit))?;
     for _ in length..whole_length {
         value = append_digit(value, 0)?;
     }
@@ -217,7 +225,11 @@ mod tests {
     #[test]
     fn fractions_round_up() {
         for (text, bytes, millis) in [("512m", 1, 512), ("1n", 1, 1), ("0.0005", 1, 1), ("1.0001", 2, 1001)] {
-            assert_eq!((Quantity::from(text).bytes(), Quantity::from(text).millis()), (Ok(bytes), Ok(millis)), "{text}");
+            assert_eq!(
+                (Quantity::from(text).bytes(), Quantity::from(text).millis()),
+                (Ok(bytes), Ok(millis)),
+                "{text}"
+            );
         }
     }
 
@@ -231,13 +243,26 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_an_error() {
-        for text in ["", ".", "Gi", "1.1.1", "1K", "1gi", "1 Gi", "1Gi ", "0x1", "1e", "1e+", "e3", "--1", "1m1", "٣"] {
-            assert_eq!(Quantity::from(text).bytes(), Err(QuantityError::Malformed(text.to_owned())), "{text}");
+        for text in [
+            "", ".", "Gi", "1.1.1", "1K", "1gi", "1 Gi", "1Gi ", "0x1", "1e", "1e+", "e3", "--1", "1m1", "٣",
+        ] {
+            assert_eq!(
+                Quantity::from(text).bytes(),
+                Err(QuantityError::Malformed(text.to_owned())),
+                "{text}"
+            );
         }
-        assert_eq!(Quantity::from("-1n").bytes(), Err(QuantityError::Negative("-1n".to_owned())));
+        assert_eq!(
+            Quantity::from("-1n").bytes(),
+            Err(QuantityError::Negative("-1n".to_owned()))
+        );
         assert_eq!(Quantity::Number(i64::MIN).bytes().map_err(|_| ()), Err(()));
         for text in ["8Ei", "1e19", "9223372036854775808", "1e2147483647"] {
-            assert_eq!(Quantity::from(text).bytes(), Err(QuantityError::TooLarge(text.to_owned())), "{text}");
+            assert_eq!(
+                Quantity::from(text).bytes(),
+                Err(QuantityError::TooLarge(text.to_owned())),
+                "{text}"
+            );
         }
     }
 
@@ -247,13 +272,30 @@ mod tests {
         let tens = tens - fraction.len() as i64;
         let power = BigUint::from(10_u8).pow(tens.unsigned_abs() as u32);
         let number = digits << twos;
-        let value = if tens >= 0 { number * power } else { (number + &power - 1_u8) / power };
+        let value = if tens >= 0 {
+            number * power
+        } else {
+            (number + &power - 1_u8) / power
+        };
         u64::try_from(value).ok().filter(|value| i64::try_from(*value).is_ok())
     }
 
     const SUFFIXES: [(&str, u32, i64); 16] = [
-        ("", 0, 0), ("n", 0, -9), ("u", 0, -6), ("m", 0, -3), ("k", 0, 3), ("M", 0, 6), ("G", 0, 9), ("T", 0, 12),
-        ("P", 0, 15), ("E", 0, 18), ("Ki", 10, 0), ("Mi", 20, 0), ("Gi", 30, 0), ("Ti", 40, 0), ("Pi", 50, 0),
+        ("", 0, 0),
+        ("n", 0, -9),
+        ("u", 0, -6),
+        ("m", 0, -3),
+        ("k", 0, 3),
+        ("M", 0, 6),
+        ("G", 0, 9),
+        ("T", 0, 12),
+        ("P", 0, 15),
+        ("E", 0, 18),
+        ("Ki", 10, 0),
+        ("Mi", 20, 0),
+        ("Gi", 30, 0),
+        ("Ti", 40, 0),
+        ("Pi", 50, 0),
         ("Ei", 60, 0),
     ];
 
