@@ -5,11 +5,14 @@
 //! | [`spec`] | what the user asks for |
 //! | [`status`] | what the operator records |
 //! | [`quantity`], [`duration`] | exact values of the two notations used in a spec |
+//! | `schema` | patterns, and schemas of Kubernetes types |
+//! | [`rules`] | what the API server checks in CEL |
 //! | [`crd`] | the `CustomResourceDefinition`, with the rules put in |
 
 pub mod crd;
 pub mod duration;
 pub mod quantity;
+pub mod rules;
 mod schema;
 pub mod spec;
 pub mod status;

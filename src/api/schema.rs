@@ -1,6 +1,42 @@
-//! Schemas of the few Kubernetes types we embed, with our own docs and bounds.
+//! Patterns, and the schemas of the few Kubernetes types we embed, with our own docs and bounds.
+//!
+//! Patterns hold no backslash, so that they read the same in a schema and in a CEL string.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Image reference: `[domain[:port]/]path[:tag][@digest]`, as in
+/// <https://pkg.go.dev/github.com/distribution/reference>.
+pub(super) const IMAGE: &str = concat!(
+    "^((([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)",
+    "|[[][a-fA-F0-9:]+[]])(:[0-9]+)?/)?",
+    "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*",
+    "(:[a-zA-Z0-9_][-a-zA-Z0-9_.]{0,127})?(@(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?$",
+);
+/// Where an input is mounted: no empty part, no slash at the end. Colons separate in mount options.
+pub(super) const PATH: &str = "^/?[^/:[:cntrl:]]+(/[^/:[:cntrl:]]+)*$";
+/// A path within a volume, a bundle or an image: relative.
+pub(super) const RELATIVE_PATH: &str = "^[^/:[:cntrl:]]+(/[^/:[:cntrl:]]+)*$";
+/// Name of an environment variable that every supported Kubernetes version takes.
+pub(super) const ENV_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
+/// Name of an object: DNS-1123 subdomain.
+pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Name of a GPU profile: DNS-1123 label.
+pub(super) const PROFILE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Key in a Secret or ConfigMap.
+pub(super) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
+/// Key of a label or taint.
+pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$";
+/// Value of a label or taint.
+pub(super) const LABEL_VALUE: &str = "^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$";
+
+/// Labels that a node must have.
+pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+    })
+}
 
 /// RFC 3339, as Kubernetes writes times.
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
@@ -62,6 +98,7 @@ pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
                 "value": {
                     "type": "string",
                     "maxLength": 63,
+                    "pattern": LABEL_VALUE,
                     "description": "Value of the taint. Example: `ml`.",
                 },
                 "effect": {

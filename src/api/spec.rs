@@ -10,6 +10,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::duration;
 use super::quantity::Quantity;
 use super::schema;
 use super::status::BundleRunStatus;
@@ -59,32 +60,38 @@ pub struct BundleRunSpec {
     /// Container image the command runs in, by tag or digest. Default: the operator's CPU image when
     /// `resources.gpus` is 0, else its GPU image. Example: `docker.io/library/python:3.13`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), extend("pattern" = schema::IMAGE))]
     pub image: Option<String>,
 
     /// Command line for a shell: bash if the image has it, else sh; the `.bashrc` in the image's WORKDIR is sourced
     /// first and the image's ENTRYPOINT is not used. Exactly one of `command` and `argv` is set.
     /// Example: `python train.py --epochs 3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100_000))]
     pub command: Option<String>,
 
     /// Program and arguments, executed without any shell, for images that have none; the image's ENTRYPOINT is not
     /// used. Exactly one of `command` and `argv` is set. Example: `["/app/train", "--epochs", "3"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 32_768)), extend("x-kubernetes-list-type" = "atomic"))]
     pub argv: Option<Vec<String>>,
 
     /// Environment variables of the command; they win over the image's. Values reach the process unchanged:
     /// `$(NAME)` is not expanded. Default: none. Example: `[{name: SEED, value: "7"}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
 
     /// Read-only files and directories the command finds at their `path`; never part of the output. Default: none.
     /// Example: `[{path: data, run: {name: prepare}}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub inputs: Vec<Input>,
 
     /// Read-write persistent volumes, for checkpoints and caches; shared by all attempts and not part of the output.
     /// Default: none. Example: `[{path: checkpoints, claim: {name: my-claim}}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub volumes: Vec<Volume>,
 
     /// Devices, CPU, memory and disk of the run. Example: `{gpus: 1, cpus: 8, memory: 32Gi}`.
@@ -93,11 +100,13 @@ pub struct BundleRunSpec {
 
     /// Name of one of the GPU profiles the administrator defined. Default: `default`. Example: `mig-1g`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), extend("pattern" = schema::PROFILE_NAME))]
     pub gpu_profile: Option<String>,
 
     /// How long the command may run; staging inputs and saving the output do not count. Days, hours, minutes and
     /// seconds, from `1s` to `365d`. Default: no limit. Example: `1d12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub time_limit: Option<String>,
 
     /// What of the working directory is kept. Default: everything. Example: `{exclude: ["*.tmp"]}`.
@@ -124,6 +133,7 @@ pub struct BundleRunSpec {
 
     /// Labels a node must have. Default: none beyond those of the GPU profile. Example: `{zone: a}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,
 
     /// Taints of nodes that the run accepts, as in a pod. Default: none beyond those of the GPU profile.
@@ -134,33 +144,40 @@ pub struct BundleRunSpec {
 
     /// Name of the PriorityClass of the pod. Default: the cluster's default class. Example: `batch-low`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub priority_class_name: Option<String>,
 
     /// Name of the scheduler that places the pod. Default: the cluster's default scheduler. Example: `volcano`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub scheduler_name: Option<String>,
 
     /// Secrets with credentials for the image's registry. Default: those of the service account.
     /// Example: `[{name: registry-login}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<SecretReference>,
 
     /// Service account of the pod; its token is not mounted. Default: `default`. Example: `research`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub service_account_name: Option<String>,
 
     /// User id of all containers of the pod. Default: the user the image names. Example: `1000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub run_as_user: Option<i64>,
 
     /// How long the finished pod is kept, for `kubectl logs`; the record stays. May be changed at any time. Days,
     /// hours, minutes and seconds. Default: the operator's setting (1h). Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub pod_retention: Option<String>,
 
     /// Seconds after its end when the whole BundleRun is deleted. Keep it unset for runs that GitOps tools apply:
     /// they would create and run it again. May be changed at any time. Default: never. Example: `604800`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
 }
 
@@ -170,10 +187,12 @@ pub struct BundleRunSpec {
 pub struct EnvVar {
     /// Name of the variable. Names the platform sets (`BUNDLE_*` and those of the GPU driver) are refused.
     /// Example: `SEED`.
+    #[schemars(length(min = 1, max = 256), extend("pattern" = schema::ENV_NAME))]
     pub name: String,
 
     /// Literal value, passed on unchanged. Exactly one of `value` and `valueFrom` is set. Example: `7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32_768))]
     pub value: Option<String>,
 
     /// Where the value comes from. Exactly one of `value` and `valueFrom` is set.
@@ -200,9 +219,11 @@ pub struct EnvVarSource {
 #[serde(rename_all = "camelCase")]
 pub struct KeySelector {
     /// Name of the object. Example: `wandb`.
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub name: String,
 
     /// Key in its data. Example: `token`.
+    #[schemars(length(max = 253), extend("pattern" = schema::DATA_KEY))]
     pub key: String,
 
     /// The variable is left out when the object or the key does not exist. Default: false, the run waits for it.
@@ -217,6 +238,7 @@ pub struct KeySelector {
 pub struct Input {
     /// Where the command finds it: relative to the working directory, or absolute; `.` puts the entries of a directory
     /// into the working directory. Example: `data`.
+    #[schemars(length(max = 512), extend("pattern" = schema::PATH))]
     pub path: String,
 
     /// The output of another run of this namespace. Example: `{name: prepare, path: train.csv}`.
@@ -241,6 +263,7 @@ pub struct Input {
 
     /// The text of a small file. Example: `print("hello")`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 60_000))]
     pub text: Option<String>,
 
     /// A file to download. Example: `{href: "https://example.com/a.tar", sha256: ...}`.
@@ -253,10 +276,12 @@ pub struct Input {
 #[serde(rename_all = "camelCase")]
 pub struct RunSource {
     /// Name of the run. Example: `prepare`.
+    #[schemars(length(max = 52), extend("pattern" = schema::NAME))]
     pub name: String,
 
     /// File or directory in its output. Default: all of it. Example: `train.csv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
     pub path: Option<String>,
 }
 
@@ -265,10 +290,12 @@ pub struct RunSource {
 #[serde(rename_all = "camelCase")]
 pub struct ImageSource {
     /// The image, by tag or digest. Example: `registry.example.com/models:v3`.
+    #[schemars(length(max = 512), extend("pattern" = schema::IMAGE))]
     pub reference: String,
 
     /// File or directory in it. Default: all of it. Example: `weights`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
     pub path: Option<String>,
 }
 
@@ -277,10 +304,12 @@ pub struct ImageSource {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
     /// Name of the PersistentVolumeClaim in the namespace of the run. Example: `datasets`.
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub name: String,
 
     /// Directory in the volume, relative. Default: all of it. Example: `team-a/checkpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
     pub path: Option<String>,
 }
 
@@ -289,10 +318,12 @@ pub struct ClaimSource {
 #[serde(rename_all = "camelCase")]
 pub struct KeySource {
     /// Name of the object. Example: `scripts`.
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub name: String,
 
     /// Key whose value is the file. Default: a directory with a file for every key. Example: `train.py`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("pattern" = schema::DATA_KEY))]
     pub key: Option<String>,
 }
 
@@ -301,10 +332,12 @@ pub struct KeySource {
 #[serde(rename_all = "camelCase")]
 pub struct UrlSource {
     /// Address of the file, http or https. Example: `https://example.com/data.csv`.
+    #[schemars(length(max = 2048), extend("pattern" = "^https?://[^[:space:]]+$"))]
     pub href: String,
 
     /// SHA-256 of its content, 64 lower-case hex digits; other content is refused.
     /// Example: `9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`.
+    #[schemars(length(max = 64), extend("pattern" = "^[a-f0-9]{64}$"))]
     pub sha256: String,
 }
 
@@ -313,6 +346,7 @@ pub struct UrlSource {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Where the command finds it: relative to the working directory, or absolute. Example: `checkpoints`.
+    #[schemars(length(max = 512), extend("pattern" = schema::PATH))]
     pub path: String,
 
     /// The claim that is mounted there. Example: `{name: my-claim}`.
@@ -325,6 +359,7 @@ pub struct Volume {
 pub struct Resources {
     /// Number of whole GPUs. Default: 0. Example: `1`.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0, max = 1024))]
     pub gpus: u32,
 
     /// CPU cores, requested and limited. Default: 1. Example: `500m` or `8`.
@@ -352,6 +387,7 @@ pub struct Outputs {
     /// Globs relative to the working directory; what they match is not saved. Default: none.
     /// Example: `["*.tmp", "cache/**"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
     pub exclude: Vec<String>,
 }
 
@@ -361,11 +397,13 @@ pub struct Outputs {
 pub struct Retry {
     /// Restarts after the run's own failures. Default: 0. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
     pub limit: Option<u32>,
 
     /// Restarts after interruptions by the platform, such as a lost node; they do not count as failures of the run.
     /// Default: 3. Example: `10`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,
 }
 
@@ -374,6 +412,7 @@ pub struct Retry {
 #[serde(rename_all = "camelCase")]
 pub struct SecretReference {
     /// Name of the Secret in the namespace of the run. Example: `registry-login`.
+    #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub name: String,
 }
 

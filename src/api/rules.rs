@@ -1,0 +1,407 @@
+//! The rules in CEL that the API server enforces on a `BundleRun`; bounds and patterns stand at the fields themselves.
+//!
+//! Rules are data, so that every one of them can be tested against an object it accepts and one it refuses. A message
+//! names the field and the way out. `oldSelf` makes a rule one for updates only. How CEL is bounded:
+//! <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>.
+
+use super::{duration, schema};
+
+/// One rule and where it is evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Path of the schema node that is `self`; `[]` stands for the items of a list, the empty path for the object.
+    pub at: &'static str,
+    /// The field the error is reported for, relative to `at`; none: `at` itself.
+    pub field: Option<String>,
+    /// The expression; false refuses the object.
+    pub rule: String,
+    /// What the user reads.
+    pub message: String,
+    /// Reported as `Forbidden` instead of `Invalid value`: the value is well-formed, it may just not be there.
+    pub forbidden: bool,
+}
+
+impl Rule {
+    fn new(at: &'static str, rule: impl Into<String>, message: impl Into<String>) -> Self {
+        Rule {
+            at,
+            field: None,
+            rule: rule.into(),
+            message: message.into(),
+            forbidden: false,
+        }
+    }
+
+    fn on(self, field: &str) -> Self {
+        Rule {
+            field: Some(format!(".{field}")),
+            ..self
+        }
+    }
+
+    fn forbidden(self) -> Self {
+        Rule {
+            forbidden: true,
+            ..self
+        }
+    }
+}
+
+/// All rules, in the order in which errors are listed.
+#[must_use]
+pub fn all() -> Vec<Rule> {
+    let mut rules = not_yet();
+    rules.extend(command());
+    rules.extend(env());
+    rules.extend(paths("spec.inputs[].path", "inputs"));
+    rules.extend(paths("spec.volumes[].path", "volumes"));
+    rules.extend(sources());
+    rules.extend(resources());
+    rules.extend(times());
+    rules.extend(placement());
+    rules.extend(immutable());
+    rules
+}
+
+/// What this version does not do yet: refused, so that nothing is silently ignored. Whoever brings a field to life
+/// deletes its line.
+fn not_yet() -> Vec<Rule> {
+    [
+        ("inputs", "!has(self.inputs) || self.inputs.size() == 0"),
+        ("gpuProfile", "!has(self.gpuProfile) || self.gpuProfile == 'default'"),
+        (
+            "outputs.exclude",
+            "!has(self.outputs) || !has(self.outputs.exclude) || self.outputs.exclude.size() == 0",
+        ),
+        (
+            "retry.limit",
+            "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0",
+        ),
+        (
+            "retry.interruptions",
+            "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions == 3",
+        ),
+        (
+            "allowFailedInputs",
+            "!has(self.allowFailedInputs) || !self.allowFailedInputs",
+        ),
+        ("suspend", "!has(self.suspend) || !self.suspend"),
+        ("stop", "!has(self.stop) || !self.stop"),
+        ("podRetention", "!has(self.podRetention)"),
+        ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)"),
+    ]
+    .into_iter()
+    .map(|(field, rule)| {
+        let message = format!("spec.{field}: not yet supported by this version; leave it out");
+        Rule::new("spec", rule, message).on(field).forbidden()
+    })
+    .collect()
+}
+
+fn command() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "",
+            "self.metadata.name.size() <= 52",
+            "metadata.name: at most 52 characters, because the names of pods and saved bundles are made from it; choose a shorter name",
+        ),
+        Rule::new(
+            "spec",
+            "has(self.command) != has(self.argv)",
+            "spec: set exactly one of command (a line for a shell) and argv (a program and its arguments)",
+        ),
+        Rule::new(
+            "spec.command",
+            NO_NUL,
+            "command must not contain a NUL character: no program can receive it",
+        ),
+        Rule::new(
+            "spec.command",
+            "bytes(self).size() <= 100000",
+            "command: at most 100000 bytes; put long scripts into the image or a volume",
+        ),
+        Rule::new(
+            "spec.argv[]",
+            NO_NUL,
+            "argv must not contain a NUL character: no program can receive it",
+        ),
+        Rule::new(
+            "spec.argv",
+            "self.size() == 0 || self[0] != ''",
+            "argv: the first item is the program to execute and cannot be empty",
+        ),
+        Rule::new(
+            "spec.argv",
+            "self.map(argument, bytes(argument).size()).sum() <= 100000",
+            "argv: at most 100000 bytes in all; put long scripts into the image or a volume",
+        ),
+        Rule::new(
+            "spec.image",
+            format!("self.matches('{}')", schema::IMAGE),
+            "image must be a reference such as python:3.13, registry.example.com:5000/team/image:v1 or image@sha256:<64 hex digits>: no scheme, no spaces, lower-case repository",
+        ),
+    ]
+}
+
+const NO_NUL: &str = r"!self.contains('\u0000')";
+
+const NO_DOTS: &str = "!self.matches('(^|/)[.][.]?(/|$)')";
+
+fn env() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "spec.env[].name",
+            "!self.startsWith('BUNDLE_')",
+            "env: names that start with BUNDLE_ are set by the operator; choose another name",
+        ),
+        Rule::new(
+            "spec.env[].name",
+            "!(self in ['NVIDIA_VISIBLE_DEVICES', 'NVIDIA_IMEX_CHANNELS']) && !self.startsWith('NVIDIA_MIG_')",
+            "env: this variable decides which GPUs a container sees and is set by the platform; ask for GPUs with resources.gpus",
+        ),
+        Rule::new(
+            "spec.env[].name",
+            "self != 'LD_PRELOAD'",
+            "env: LD_PRELOAD would be loaded into the platform's own processes; set it inside command",
+        ),
+        Rule::new(
+            "spec.env[].value",
+            NO_NUL,
+            "env: a value must not contain a NUL character: no program can receive it",
+        ),
+        Rule::new(
+            "spec.env[]",
+            "has(self.value) != has(self.valueFrom)",
+            "env: set exactly one of value and valueFrom",
+        ),
+        Rule::new(
+            "spec.env[].valueFrom",
+            "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            "env: set exactly one of valueFrom.secretKeyRef and valueFrom.configMapKeyRef",
+        ),
+    ]
+}
+
+/// Where inputs and volumes may be mounted: the same rules for both, but for `.`, which only inputs can be.
+fn paths(at: &'static str, field: &str) -> Vec<Rule> {
+    let or_dot = if field == "inputs" { "self == '.' || " } else { "" };
+    vec![
+        Rule::new(
+            at,
+            format!("self.matches('{}')", schema::PATH),
+            format!(
+                "{field}: path must be relative, such as data/train, or absolute, without empty parts, a slash at its end, colons or control characters"
+            ),
+        ),
+        Rule::new(
+            at,
+            format!("{or_dot}{NO_DOTS}"),
+            format!("{field}: path must not have . or .. as a part; write the path out"),
+        ),
+        Rule::new(
+            at,
+            "!self.matches('^(/|/(etc|bin|sbin|lib|lib32|lib64|libx32|usr|var|tmp))$')",
+            format!(
+                "{field}: path would hide a directory that the image needs; choose a directory below it, or a relative path"
+            ),
+        ),
+        Rule::new(
+            at,
+            "!self.matches('^/(proc|sys|dev|run|var/run)(/.*)?$')",
+            format!("{field}: path is in a directory of the system; choose another path, or a relative one"),
+        ),
+        Rule::new(
+            at,
+            "!self.matches('^/([.]bundlerun|bundle)(/.*)?$')",
+            format!("{field}: path is in a directory of the platform; for the working directory write a relative path"),
+        ),
+        Rule::new(
+            at,
+            "!self.matches('^(stdout|stderr)(/.*)?$')",
+            format!(
+                "{field}: stdout and stderr in the working directory are the output of the command; choose another path"
+            ),
+        ),
+    ]
+}
+
+/// Paths within a source.
+const SOURCE_PATHS: [&str; 4] = [
+    "spec.inputs[].run.path",
+    "spec.inputs[].image.path",
+    "spec.inputs[].claim.path",
+    "spec.volumes[].claim.path",
+];
+
+fn sources() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = SOURCE_PATHS
+        .iter()
+        .map(|at| {
+            Rule::new(
+                at,
+                NO_DOTS,
+                "path in a source must not have . or .. as a part; write the path out",
+            )
+        })
+        .collect();
+    rules.extend([
+        Rule::new(
+            "spec.inputs[]",
+            "[has(self.run), has(self.image), has(self.claim), has(self.configMap), has(self.secret), has(self.text), has(self.url)].filter(source, source).size() == 1",
+            "inputs: set exactly one source: run, image, claim, configMap, secret, text or url",
+        ),
+        Rule::new(
+            "spec.inputs",
+            "self.all(a, !self.exists(b, a.path.startsWith(b.path + '/')))",
+            "inputs: no path may be inside another; choose paths beside each other",
+        ),
+        Rule::new(
+            "spec.inputs",
+            "self.map(input, has(input.text) ? bytes(input.text).size() : 0).sum() <= 60000",
+            "inputs: at most 60000 bytes of text in all; put long texts into a ConfigMap",
+        ),
+        Rule::new(
+            "spec.volumes",
+            "self.all(a, !self.exists(b, a.path.startsWith(b.path + '/')))",
+            "volumes: no path may be inside another; choose paths beside each other",
+        ),
+        Rule::new(
+            "spec",
+            "!has(self.inputs) || !has(self.volumes) || self.inputs.all(a, !self.volumes.exists(b, a.path == b.path || a.path.startsWith(b.path + '/') || b.path.startsWith(a.path + '/')))",
+            "volumes: no path may be that of an input, inside one or around one; choose paths beside each other",
+        )
+        .on("volumes"),
+    ]);
+    rules
+}
+
+fn resources() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = [
+        ("spec.resources.cpus", "cpus", "1m", "1024", "cores, such as 500m or 8"),
+        ("spec.resources.memory", "memory", "16Mi", "64Ti", "bytes, such as 512Mi or 32Gi (m means thousandths)"),
+        ("spec.resources.disk", "disk", "1Mi", "1Pi", "bytes, such as 10Gi"),
+        ("spec.resources.sharedMemory", "sharedMemory", "1Mi", "64Ti", "bytes, such as 8Gi"),
+    ]
+    .into_iter()
+    .map(|(at, field, least, most, unit)| {
+        let quantity = "quantity(string(self))";
+        let rule = format!(
+            "isQuantity(string(self)) && {quantity}.compareTo(quantity('{least}')) >= 0 && {quantity}.compareTo(quantity('{most}')) <= 0"
+        );
+        Rule::new(at, rule, format!("resources.{field} must be from {least} to {most} {unit}"))
+    })
+    .collect();
+    rules.push(
+        Rule::new(
+            "spec.resources",
+            "!has(self.sharedMemory) || !isQuantity(string(self.sharedMemory)) || (has(self.memory) ? !isQuantity(string(self.memory)) || quantity(string(self.sharedMemory)).compareTo(quantity(string(self.memory))) <= 0 : quantity(string(self.sharedMemory)).compareTo(quantity('2Gi')) <= 0)",
+            "resources.sharedMemory must not be more than resources.memory (2Gi when unset), because it counts as memory; ask for more memory",
+        )
+        .on("sharedMemory"),
+    );
+    rules
+}
+
+fn times() -> Vec<Rule> {
+    let seconds = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)]
+        .map(|(unit, seconds)| {
+            format!("self.findAll('[0-9]+{unit}').map(part, int(part.replace('{unit}', ''))).sum() * {seconds}")
+        })
+        .join(" + ");
+    [("timeLimit", "1s", 1), ("podRetention", "0s", 0)]
+        .into_iter()
+        .map(|(field, least, least_seconds)| {
+            let at = if field == "timeLimit" {
+                "spec.timeLimit"
+            } else {
+                "spec.podRetention"
+            };
+            let rule = format!(
+                "self.matches('{}') && {seconds} >= {least_seconds} && {seconds} <= {}",
+                duration::PATTERN,
+                duration::MAX_SECONDS
+            );
+            let message = format!(
+                "{field} must be days, hours, minutes and seconds, such as 1d12h or 90s, from {least} to 365d in all"
+            );
+            Rule::new(at, rule, message)
+        })
+        .collect()
+}
+
+fn placement() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "spec.nodeSelector",
+            format!(
+                "self.all(key, key.size() <= 317 && key.matches('{}'))",
+                schema::LABEL_KEY
+            ),
+            "nodeSelector: keys must be label names such as zone or example.com/zone",
+        ),
+        Rule::new(
+            "spec.tolerations[]",
+            "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+            "tolerations: without a key the operator must be Exists",
+        ),
+        Rule::new(
+            "spec.tolerations[]",
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "tolerations: with operator Exists there can be no value",
+        ),
+        Rule::new(
+            "spec.tolerations[]",
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerations: tolerationSeconds needs effect NoExecute",
+        ),
+    ]
+}
+
+/// Fields that never change once the run exists; `suspend`, `stop`, `podRetention` and `ttlSecondsAfterFinished` may.
+const IMMUTABLE: [&str; 18] = [
+    "image",
+    "command",
+    "argv",
+    "env",
+    "inputs",
+    "volumes",
+    "gpuProfile",
+    "timeLimit",
+    "outputs",
+    "retry",
+    "allowFailedInputs",
+    "nodeSelector",
+    "tolerations",
+    "priorityClassName",
+    "schedulerName",
+    "imagePullSecrets",
+    "serviceAccountName",
+    "runAsUser",
+];
+
+/// At the parent, not at the field: a rule at a field sees neither its addition nor its removal.
+fn immutable() -> Vec<Rule> {
+    let rule = |at, field: &str, equal: &str| {
+        let name = if at == "spec" {
+            field.to_owned()
+        } else {
+            format!("resources.{field}")
+        };
+        let message = format!(
+            "spec.{name} cannot change once the run exists: create a run with another name, or have it replaced (Argo CD: sync options Force=true,Replace=true; Flux: force)"
+        );
+        let rule = format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {equal})");
+        Rule::new(at, rule, message).on(field).forbidden()
+    };
+    let mut rules: Vec<Rule> = IMMUTABLE
+        .iter()
+        .map(|field| rule("spec", field, &format!("self.{field} == oldSelf.{field}")))
+        .collect();
+    rules.push(rule("spec", "resources", "true"));
+    rules.push(rule("spec.resources", "gpus", "self.gpus == oldSelf.gpus"));
+    for field in ["cpus", "memory", "disk", "sharedMemory"] {
+        let equal = format!("quantity(string(self.{field})).compareTo(quantity(string(oldSelf.{field}))) == 0");
+        rules.push(rule("spec.resources", field, &equal));
+    }
+    rules
+}
