@@ -51,10 +51,16 @@ fn main() -> ExitCode {
         Command::Run { settings, listen, helper_image, instance } => {
             run_operator(bundlerun::operator::Options { settings, listen, helper_image, instance })
         }
-        Command::Crd => {
-            print!("{}", bundlerun::api::crd::crd_yaml());
-            ExitCode::SUCCESS
-        }
+        Command::Crd => match bundlerun::api::crd::crd_yaml() {
+            Ok(yaml) => {
+                print!("{yaml}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::helper::Paths::default()),
         Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::helper::Paths::default()),
     }

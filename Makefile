@@ -1,0 +1,39 @@
+# `make demo` and `make test` are all that a newcomer needs; the rest are their parts.
+
+SHELL := /bin/bash
+TARGET := $(shell uname -m)-unknown-linux-gnu
+CLUSTER ?= bundlerun
+STATIC := target/static
+
+.PHONY: demo test static lint test-pure test-cluster crd down clean
+
+demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
+	deploy/demo --cluster $(CLUSTER)
+
+test: lint test-pure test-cluster ## All that CI runs.
+
+static: ## The binaries of the image: static, so that the runner works in any image.
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --bin bundle-operator --target $(TARGET)
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile runner --no-default-features --bin bundle-runner --target $(TARGET)
+	mkdir -p $(STATIC)
+	cp target/$(TARGET)/release/bundle-operator target/$(TARGET)/runner/bundle-runner $(STATIC)/
+
+lint: ## Formatting and clippy, warnings are errors.
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features cluster-tests -- -D warnings
+	cargo clippy --locked --no-default-features --bin bundle-runner -- -D warnings
+
+test-pure: ## Needs no cluster.
+	cargo test --locked
+
+test-cluster: static ## On a local cluster of its own.
+	deploy/test-cluster
+
+crd: ## Writes crds/bundlerun.yaml anew.
+	cargo run --locked --quiet -- crd >crds/bundlerun.yaml
+
+down: ## Takes the local cluster away.
+	deploy/local/cluster down --name $(CLUSTER)
+
+clean: down
+	cargo clean
