@@ -77,7 +77,7 @@ impl Stage<'_> {
         let environment: Environment =
             environment::complete(std::env::vars_os().collect(), &self.paths.bundle, cwd.as_deref());
         let mut tried = vec![];
-        for shell in shell::candidates(&environment) {
+        for shell in shell::candidates(&environment, &self.paths.shells) {
             match self.run(&shell.launch(text, &self.paths.bundle, &environment)) {
                 Ok(ended) if ended.progress == Progress::Silent && self.limits.reason().is_none() => {
                     tried.push(format!("{}: {}", shell.program().display(), status(&ended)));
@@ -134,7 +134,7 @@ impl Stage<'_> {
             _ => {}
         }
         notes.extend(ended.warnings);
-        let wall = ended.began.map(|began| ended.ended.monotonic.saturating_duration_since(began.monotonic));
+        let wall = ended.began.map(|began| ended.at.monotonic.saturating_duration_since(began.monotonic));
         Record {
             cause,
             exit_code: ended.began.and(ended.status.exit_status()),

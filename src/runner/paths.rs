@@ -20,6 +20,8 @@ pub struct Paths {
     pub termination_message: PathBuf,
     /// Mount of the container's cgroup.
     pub cgroup: PathBuf,
+    /// Directories that have the image's shell when PATH does not lead to it.
+    pub shells: Vec<PathBuf>,
 }
 
 impl Default for Paths {
@@ -42,6 +44,7 @@ impl Paths {
             runner_in_image: at(paths::RUNNER_IN_IMAGE),
             termination_message: at(paths::TERMINATION_MESSAGE),
             cgroup: at("/sys/fs/cgroup"),
+            shells: ["/bin", "/usr/bin", "/usr/local/bin"].map(at).to_vec(),
         }
     }
 }

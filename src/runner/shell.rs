@@ -44,8 +44,6 @@ const SCRIPT: &str = "{ \
 
 /// Shells in order of preference.
 const NAMES: [&str; 2] = ["bash", "sh"];
-/// Where they are when PATH does not lead to them.
-const DIRECTORIES: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
 
 /// A shell the image seems to have.
 #[derive(Debug)]
@@ -54,10 +52,10 @@ pub(crate) struct Shell {
     program: PathBuf,
 }
 
-/// The shells to try, each program once.
-pub(crate) fn candidates(environment: &Environment) -> Vec<Shell> {
+/// The shells to try, each program once: in PATH, then in the `usual` directories.
+pub(crate) fn candidates(environment: &Environment, usual: &[PathBuf]) -> Vec<Shell> {
     let path = search_path(environment).to_owned();
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from)).collect();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(usual.iter().cloned()).collect();
     let mut shells: Vec<Shell> = vec![];
     for name in NAMES {
         for directory in &directories {

@@ -40,7 +40,8 @@ pub(crate) struct Ended {
     pub(crate) status: WaitStatus,
     /// When the command began; a shell may never come to that.
     pub(crate) began: Option<Moment>,
-    pub(crate) ended: Moment,
+    /// When it ended; what it left behind was ended after that.
+    pub(crate) at: Moment,
     /// How far the shell came; `Silent` without one.
     pub(crate) progress: Progress,
     pub(crate) warnings: Vec<String>,
@@ -101,14 +102,14 @@ pub(crate) fn supervise(
         }
     };
 
-    let ended = Moment::now();
+    let at = Moment::now();
     let all_copied = tee.wait(DRAIN);
     processes::kill_leftovers(REAP);
     if !all_copied && !tee.wait(LOG) {
         tee.cut();
         tee.wait(LOG);
     }
-    Ended { status, began, ended, progress: marks.progress(), warnings: tee.into_warnings() }
+    Ended { status, began, at, progress: marks.progress(), warnings: tee.into_warnings() }
 }
 
 fn end(limits: &mut Limits, cause: Cause, now: Instant) {

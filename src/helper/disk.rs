@@ -1,0 +1,69 @@
+//! Ends a run whose working directory grows over its limit: the kubelet would notice after half a minute, evict the
+//! pod and lose the output.
+
+use super::prepare::mark;
+use super::tree;
+use crate::names::files;
+use crate::report::{Cause, Request};
+use crate::runner::Paths;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Shortest time between two walks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A walk is followed by a pause this many times as long: a tenth of the time, at most, goes into walking.
+const PAUSE_PER_WALK: u32 = 9;
+/// How fast the watch ends when it is told to.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Watches from its own thread until dropped: a walk through millions of files must not hold up the ending.
+#[derive(Debug)]
+pub(super) struct DiskWatch {
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for DiskWatch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl DiskWatch {
+    /// Starts watching, if the request has a limit. A request that cannot be read ends the run in other ways.
+    pub(super) fn start(paths: &Paths) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let limit = std::fs::read(paths.request.join(files::REQUEST))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Request>(&text).ok())
+            .and_then(|request| request.disk_bytes);
+        if let Some(limit) = limit {
+            let (paths, is_over) = (paths.clone(), Arc::clone(&over));
+            let watch = move || watch(&paths, limit, &is_over);
+            if let Err(error) = thread::Builder::new().name("disk".to_owned()).spawn(watch) {
+                eprintln!("bundle-operator helper: the disk limit is not watched: {error}");
+            }
+        }
+        Self { over }
+    }
+}
+
+fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
+    let go_on = || !over.load(Ordering::Relaxed);
+    while go_on() {
+        let begin = Instant::now();
+        let size = tree::measure(&paths.bundle, go_on);
+        if size.disk_bytes > limit && go_on() {
+            let cause = serde_json::to_vec(&Cause::DiskLimitExceeded).unwrap_or_default();
+            match mark(&paths.bin, files::END, &cause) {
+                Ok(()) => return,
+                Err(error) => eprintln!("bundle-operator helper: {error}"),
+            }
+        }
+        let next = Instant::now() + PAUSE.max(begin.elapsed() * PAUSE_PER_WALK);
+        while go_on() && Instant::now() < next {
+            thread::sleep(BREATH);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Measuring a tree that the user's code wrote, or is writing.
+
+use super::untrusted::{open_in, open_mount};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
+use std::path::Path;
+
+/// Deeper directories are not looked into: one descriptor is held for each level.
+const MAX_DEPTH: usize = 256;
+
+/// How much there is in a tree; a file with several names counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Regular files.
+    pub(super) files: u64,
+    /// Their lengths.
+    pub(super) bytes: u64,
+    /// What they take on the disk: less than their length where they have holes.
+    pub(super) disk_bytes: u64,
+}
+
+/// Sums in which each of `n` names of a file counts as an n-th of it: no list of known inodes is needed, which could
+/// grow without bound. Fixed point, 32 bits behind it.
+#[derive(Default)]
+struct Sums {
+    files: u128,
+    bytes: u128,
+    disk_bytes: u128,
+}
+
+impl Sums {
+    fn add(&mut self, stat: &Stat) {
+        let names = u128::from(stat.st_nlink).max(1);
+        let length = u128::try_from(stat.st_size).unwrap_or(0);
+        let blocks = u128::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        self.files += (1 << 32) / names;
+        self.bytes += (length << 32) / names;
+        // Some file systems (XFS) allocate ahead of a file that grows.
+        self.disk_bytes += (blocks.min(length.next_multiple_of(4096)) << 32) / names;
+    }
+
+    fn size(&self) -> Size {
+        let round = |sum: u128| u64::try_from((sum + (1 << 31)) >> 32).unwrap_or(u64::MAX);
+        Size { files: round(self.files), bytes: round(self.bytes), disk_bytes: round(self.disk_bytes) }
+    }
+}
+
+/// Measures the tree below `root`, as far as `go_on` lets it. What vanishes meanwhile is left out; nothing is followed
+/// out of the tree, and memory does not grow with it.
+pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
+    let mut sums = Sums::default();
+    let mut open: Vec<Dir> = open_mount(root).and_then(Dir::new).into_iter().collect();
+    while let Some(dir) = open.last_mut() {
+        let Some(Ok(entry)) = dir.read() else {
+            open.pop();
+            continue;
+        };
+        if !go_on() {
+            break;
+        }
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let Ok(dir_fd) = dir.fd() else { continue };
+        if matches!(entry.file_type(), FileType::RegularFile | FileType::Directory | FileType::Unknown) {
+            let Ok(stat) = rustix::fs::statat(dir_fd, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => sums.add(&stat),
+                FileType::Directory => {
+                    if let Ok(below) = open_in(dir_fd, name, OFlags::DIRECTORY).and_then(Dir::new)
+                        && open.len() < MAX_DEPTH
+                    {
+                        open.push(below);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    sums.size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn size(root: &Path) -> Size {
+        measure(root, || true)
+    }
+
+    #[test]
+    fn a_file_with_three_names_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), vec![1; 10_000]).unwrap();
+        fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        fs::hard_link(dir.path().join("a"), dir.path().join("d/e/c")).unwrap();
+        fs::write(dir.path().join("d/x"), "12345").unwrap();
+        let size = size(dir.path());
+        assert_eq!((size.files, size.bytes), (2, 10_005));
+        assert!(size.disk_bytes >= 10_000 && size.disk_bytes <= 16_384, "{size:?}");
+    }
+
+    #[test]
+    fn a_hole_takes_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        let size = size(dir.path());
+        assert_eq!(size.bytes, 1 << 40);
+        assert!(size.disk_bytes < 1 << 20);
+    }
+
+    #[test]
+    fn no_link_leads_out_and_no_fifo_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("large"), vec![0; 5000]).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("dir-link")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("large"), dir.path().join("file-link")).unwrap();
+        std::os::unix::fs::symlink(".", dir.path().join("loop")).unwrap();
+        std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
+        fs::write(dir.path().join("a"), "1").unwrap();
+        assert_eq!(size(dir.path()).bytes, 1);
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_survived() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "i=0; while [ $i -lt 400 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > deep; cd /";
+        std::process::Command::new("sh").args(["-c", script]).current_dir(dir.path()).status().unwrap();
+        fs::write(dir.path().join("a"), "1").unwrap();
+        assert_eq!(size(dir.path()).files, 1);
+    }
+}

@@ -1,0 +1,72 @@
+//! From the start of the runner to its death.
+
+use super::disk::DiskWatch;
+use crate::names::files;
+use crate::report::MissingRecord;
+use crate::runner::Paths;
+use crate::runner::signals::wait_readable;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::thread;
+use std::time::Duration;
+
+/// How the watch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The runner is gone.
+    RunnerGone,
+    /// There never was one, and there will be none.
+    NeverStarted,
+}
+
+impl End {
+    /// Why there is no record, if there is none.
+    pub(super) fn without_record(self) -> MissingRecord {
+        match self {
+            End::RunnerGone => MissingRecord::RunnerDied,
+            End::NeverStarted => MissingRecord::NeverStarted,
+        }
+    }
+}
+
+/// Between two looks for the runner's start; pulling the image takes longer than that.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Waits for the runner's start, then for the kernel to drop its lock. An order to stop says that there will be no
+/// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
+pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
+    let started = paths.record.join(files::STARTED);
+    // The lock file's name can be the user's; `started` without our lock being held is what counts.
+    while rustix::fs::lstat(&started).is_err() {
+        let [stopped] = wait_readable([stop], Some(LOOK));
+        if stopped && rustix::fs::lstat(&started).is_err() {
+            return End::NeverStarted;
+        }
+    }
+    let _disk = DiskWatch::start(paths);
+    match when_free(lock) {
+        Ok(free) => {
+            wait_readable([free.as_fd()], None);
+        }
+        Err(error) => {
+            eprintln!("bundle-operator helper: looking for the end of the runner instead of waiting for it: {error}");
+            while flock(lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                thread::sleep(LOOK);
+            }
+        }
+    }
+    End::RunnerGone
+}
+
+/// A pipe that ends when nobody else holds the lock.
+fn when_free(lock: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let (ends, holds) = pipe_with(PipeFlags::CLOEXEC)?;
+    let lock = lock.try_clone()?;
+    thread::Builder::new().name("lock".to_owned()).spawn(move || {
+        while flock(&lock, FlockOperation::LockExclusive) == Err(Errno::INTR) {}
+        drop(holds);
+    })?;
+    Ok(ends)
+}
