@@ -61,8 +61,8 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::helper::Paths::default()),
-        Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::helper::Paths::default()),
+        Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::runner::Paths::default()),
+        Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::runner::Paths::default()),
     }
 }
 
