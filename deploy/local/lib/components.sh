@@ -3,6 +3,7 @@
 # cluster's namespaces; each waits for what it needs, so they can all start at once.
 
 POD_CIDR=10.88.0.0/16
+POD_GATEWAY=10.88.0.1
 SERVICE_CIDR=10.96.0.0/16
 SERVICE_API_IP=10.96.0.1
 DNS_IP=10.96.0.10
@@ -52,6 +53,10 @@ exec bin/kube-apiserver --etcd-servers http://127.0.0.1:2379 \\
   --service-account-issuer https://kubernetes.default.svc.cluster.local \\
   --service-account-key-file pki/service-accounts.pub \\
   --service-account-signing-key-file pki/service-accounts.key \\
+  --requestheader-client-ca-file pki/ca.crt --requestheader-allowed-names front-proxy \\
+  --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \\
+  --requestheader-extra-headers-prefix X-Remote-Extra- \\
+  --proxy-client-cert-file pki/front-proxy.crt --proxy-client-key-file pki/front-proxy.key \\
   --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged \\
   --max-requests-inflight 800 --max-mutating-requests-inflight 400 \\
   --audit-policy-file config/audit-policy.yaml --audit-log-path $STATE/audit.log \\
@@ -82,16 +87,36 @@ exec bin/kube-scheduler --config config/kube-scheduler.yaml --bind-address 127.0
 EOF
 }
 
-write_node() {
-  local plugins=$KUBELET_ROOT/device-plugins
+# node_names INDEX: sets the names of one node's files. The first node's are plain, the
+# others end in -INDEX.
+node_names() {
+  local suffix=''
+  (($1 == 1)) || suffix=-$1
+  NODE=$NAME-node$suffix
+  NODE_ADDRESS=10.213.$SLOT.$(($1 + 1))
+  KUBELET=kubelet$suffix CONTAINERD=containerd$suffix FAKE_GPU=fake-gpu$suffix
+  GPU_CONTROL=$STATE/config/gpus$suffix
+}
 
-  cat >"$STATE/config/containerd.toml" <<EOF
+# write_node INDEX
+write_node() {
+  local index=$1 NODE NODE_ADDRESS KUBELET CONTAINERD FAKE_GPU GPU_CONTROL socket join
+  node_names "$index"
+  socket=$STATE/run/$CONTAINERD.sock
+  mkdir -p "$STATE/config/cni-$index" "$STATE/$KUBELET/device-plugins"
+
+  # Everything of a node is in the node's own cgroup: `node-off` finds it there.
+  join="for root in $(cgroup_hierarchies | tr '\n' ' '); do echo \$\$ >\$root/$CGROUP/node-$index/system/cgroup.procs; done"
+
+  cat >"$STATE/config/$CONTAINERD.toml" <<EOF
 version = 3
-root = "$STATE/containerd"
-state = "/run/containerd"
+root = "$STATE/$CONTAINERD"
+state = "/run/$CONTAINERD"
+# Would make folders in /opt.
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
 
 [grpc]
-address = "$CONTAINERD_SOCKET"
+address = "$socket"
 
 [plugins.'io.containerd.cri.v1.runtime']
 # Without CAP_SYS_RESOURCE nobody may lower oom_score_adj, and no sandbox would start.
@@ -99,7 +124,7 @@ restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["$STATE/bin"]
-conf_dir = "$STATE/config/cni"
+conf_dir = "$STATE/config/cni-$index"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
@@ -110,35 +135,32 @@ config_path = "$STATE/config/certs.d"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = "$REGISTRY_NODE/pause:1"
 EOF
-  local host
-  for host in "$REGISTRY_NODE" "$REGISTRY_HOST"; do
-    mkdir -p "$STATE/config/certs.d/$host"
-    printf 'server = "http://%s"\n' "$host" >"$STATE/config/certs.d/$host/hosts.toml"
-  done
-  component containerd <<EOF
+  component "$CONTAINERD" <<EOF
+$join
 # containerd starts its shim by name.
-PATH=$STATE/bin:\$PATH exec bin/containerd --config config/containerd.toml
+PATH=$STATE/bin:\$PATH exec bin/containerd --config config/$CONTAINERD.toml
 EOF
 
-  mkdir -p "$STATE/config/cni"
-  cat >"$STATE/config/cni/10-pods.conflist" <<EOF
-{"cniVersion": "1.0.0", "name": "bundlerun-$NAME", "plugins": [
+  # All nodes share one bridge; each gives its pods addresses of its own range.
+  cat >"$STATE/config/cni-$index/10-pods.conflist" <<EOF
+{"cniVersion": "1.0.0", "name": "$NODE", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "dataDir": "$STATE/cni",
-            "ranges": [[{"subnet": "$POD_CIDR"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+            "ranges": [[{"subnet": "$POD_CIDR", "gateway": "$POD_GATEWAY",
+                         "rangeStart": "10.88.$index.1", "rangeEnd": "10.88.$index.254"}]],
+            "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}
 ]}
 EOF
 
-  # Names outside the cluster get an answer from CoreDNS (there are none), not from
-  # whatever the machine's own resolver knows.
-  : >"$STATE/config/resolv.conf"
-  cat >"$STATE/config/kubelet.yaml" <<EOF
+  cat >"$STATE/config/$KUBELET.yaml" <<EOF
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-containerRuntimeEndpoint: unix://$CONTAINERD_SOCKET
+address: $NODE_ADDRESS
+healthzPort: 0
+containerRuntimeEndpoint: unix://$socket
 cgroupDriver: cgroupfs
-cgroupRoot: /$CGROUP
+cgroupRoot: /$CGROUP/node-$index
 failCgroupV1: false
 failSwapOn: false
 oomScoreAdj: 0
@@ -171,38 +193,33 @@ evictionPressureTransitionPeriod: 10s
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 EOF
-  component kubelet <<EOF
-until_ok test -S "$CONTAINERD_SOCKET"
+  component "$KUBELET" <<EOF
+$join
+until_ok test -S $socket
 $API_READY
-PATH=$STATE/bin:\$PATH exec bin/kubelet --config config/kubelet.yaml --kubeconfig kubeconfigs/kubelet \\
-  --root-dir $KUBELET_ROOT --cert-dir pki/kubelet --hostname-override $NODE_NAME --node-ip $NODE_IP \\
+# The path of the device plugins is fixed in the kubelet: each kubelet sees its own there.
+PATH=$STATE/bin:\$PATH exec unshare --mount --propagation unchanged bash -c \\
+  'mount --bind "\$0" /var/lib/kubelet/device-plugins && exec "\$@"' $STATE/$KUBELET/device-plugins \\
+  bin/kubelet --config config/$KUBELET.yaml --kubeconfig kubeconfigs/$KUBELET \\
+  --root-dir $STATE/$KUBELET --cert-dir pki/$KUBELET --hostname-override $NODE --node-ip $NODE_ADDRESS \\
   --node-labels bundlerun.dev/cluster=$NAME
 EOF
 
-  cat >"$STATE/config/kube-proxy.yaml" <<EOF
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-mode: iptables
-hostnameOverride: $NODE_NAME
-clusterCIDR: $POD_CIDR
-oomScoreAdj: 0
-clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-proxy}
-# Machine-wide limits are not ours to change.
-conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-iptables: {minSyncPeriod: 100ms}
-EOF
-  component kube-proxy <<EOF
-$API_READY
-exec bin/kube-proxy --config config/kube-proxy.yaml
-EOF
-
-  component fake-gpu <<EOF
-until_ok test -S $plugins/kubelet.sock
-exec bin/fake-gpu -device-plugins $plugins -control $DEVICE_PLUGIN_CONTROL -devices $STATE/devices -node $NODE_NAME
+  # Relative: the path of a socket may have at most 107 bytes.
+  component "$FAKE_GPU" <<EOF
+$join
+until_ok test -S $KUBELET/device-plugins/kubelet.sock
+exec bin/fake-gpu -device-plugins $KUBELET/device-plugins -control $GPU_CONTROL \\
+  -devices $STATE/devices-$index -node $NODE
 EOF
 }
 
 write_services() {
+  local host
+  for host in "$REGISTRY_NODE" "$REGISTRY_HOST"; do
+    mkdir -p "$STATE/config/certs.d/$host"
+    printf 'server = "http://%s"\n' "$host" >"$STATE/config/certs.d/$host/hosts.toml"
+  done
   cat >"$STATE/config/registry.yaml" <<EOF
 version: 0.1
 log: {level: warn}
@@ -215,6 +232,28 @@ EOF
 exec bin/registry serve config/registry.yaml
 EOF
 
+  # One is enough: all nodes share the cluster's network namespace.
+  cat >"$STATE/config/kube-proxy.yaml" <<EOF
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: iptables
+hostnameOverride: $NAME-node
+clusterCIDR: $POD_CIDR
+nodePortAddresses: [primary]
+oomScoreAdj: 0
+clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-proxy}
+# Machine-wide limits are not ours to change.
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+iptables: {minSyncPeriod: 100ms}
+EOF
+  component kube-proxy <<EOF
+$API_READY
+exec bin/kube-proxy --config config/kube-proxy.yaml
+EOF
+
+  # Names outside the cluster get an answer from CoreDNS (there are none), not from
+  # whatever the machine's own resolver knows.
+  : >"$STATE/config/resolv.conf"
   cat >"$STATE/config/Corefile" <<EOF
 cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
   bind $NODE_IP 127.0.0.1

@@ -7,9 +7,10 @@
 cgroup_hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts; }
 
 make_cgroups() {
-  local root group
+  local root group index groups=("$CGROUP" "$CGROUP/system")
+  for ((index = 1; index <= NODES; index++)); do groups+=("$CGROUP/node-$index" "$CGROUP/node-$index/system"); done
   for root in $(cgroup_hierarchies); do
-    for group in "$root/$CGROUP" "$root/$CGROUP/system"; do
+    for group in "${groups[@]/#/$root/}"; do
       mkdir -p "$group"
       if [[ -f $group/cpuset.cpus && ! -f $group/cgroup.controllers ]]; then
         cat "${group%/*}/cpuset.cpus" >"$group/cpuset.cpus"
@@ -18,7 +19,7 @@ make_cgroups() {
     done
     # Only where v2 is all there is: beside v1 its controllers are not the ones in use.
     if [[ $root == /sys/fs/cgroup ]]; then
-      for group in "$root" "$root/$CGROUP"; do
+      for group in "$root" "$root/$CGROUP" "$root/$CGROUP"/node-*; do
         sed 's/[^ ]\+/+&/g' "$group/cgroup.controllers" >"$group/cgroup.subtree_control"
       done
     fi
@@ -32,34 +33,36 @@ join_cgroups() {
   done
 }
 
-cluster_pids() {
+# pids_in CGROUP: all processes in it and below.
+pids_in() {
   local root
   for root in $(cgroup_hierarchies); do
-    [[ -d $root/$CGROUP ]] || continue
-    find "$root/$CGROUP" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+    [[ -d $root/$1 ]] || continue
+    find "$root/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true
   done | sort -un | grep -vx 0 || true
 }
 
 # init_pid: the machine's number of the cluster's process 1; empty when there is none.
 init_pid() {
   local pid
-  for pid in $(cluster_pids); do
-    if [[ $(awk '/^NSpid:/ { print $3 }' "/proc/$pid/status" 2>/dev/null) == 1 &&
-      $(awk '/^NSpid:/ { print NF }' "/proc/$pid/status" 2>/dev/null) == 3 ]]; then
+  for pid in $(pids_in "$CGROUP/system"); do
+    # "NSpid: OUTSIDE INSIDE"; a process of a deeper namespace has one number more.
+    if [[ $(grep -s ^NSpid: "/proc/$pid/status") =~ ^NSpid:[[:space:]]+[0-9]+[[:space:]]+1$ ]]; then
       echo "$pid"
       return
     fi
   done
 }
 
-kill_processes() {
-  local pids freezer i
-  for freezer in $(cgroup_hierarchies); do
+# kill_all CGROUP
+kill_all() {
+  local pids root i
+  for root in $(cgroup_hierarchies); do
     # A frozen process dies only after it is thawed.
-    find "$freezer/$CGROUP" -name freezer.state -exec sh -c 'for f; do echo THAWED >"$f"; done' sh {} + 2>/dev/null || true
+    find "$root/$1" -name freezer.state -exec sh -c 'for f; do echo THAWED >"$f"; done' sh {} + 2>/dev/null || true
   done
   for ((i = 0; i < 100; i++)); do
-    pids=$(cluster_pids)
+    pids=$(pids_in "$1")
     [[ -z $pids ]] && return
     # shellcheck disable=SC2086 # one word per process
     kill -9 $pids 2>/dev/null || true
@@ -79,46 +82,47 @@ remove_cgroups() {
   done
 }
 
-# The interface's alias names its cluster.
-cluster_interfaces() {
-  ip -json link show | jq -r --arg alias "$CGROUP" '.[] | select(.ifalias == $alias) | .ifname'
-}
+# The interface is named after the cluster; names of interfaces have at most 15 bytes.
+interface() { echo "brl-$(sha256sum <<<"$NAME" | cut -c1-8)"; }
 
-remove_interfaces() {
-  local interface
-  for interface in $(cluster_interfaces); do
-    ip link delete "$interface" 2>/dev/null || true
+# claim_slot: sets SLOT, a number that no other cluster has; it decides the addresses.
+# The interface with its address is the claim; one process at a time chooses.
+claim_slot() {
+  local fd i
+  exec {fd}</run
+  flock "$fd"
+  # From the name, so that a cluster usually gets the same addresses again.
+  SLOT=$((16#$(sha256sum <<<"$NAME" | cut -c1-4) % 250))
+  for ((i = 0; i < 250; i++)); do
+    [[ -n $(ip -4 route show root "10.213.$SLOT.0/24") ]] || break
+    SLOT=$(((SLOT + 1) % 250))
   done
+  ((i < 250)) || fail "all address ranges 10.213.N.0/24 are in use: take down a cluster that you no longer need"
+  ip link add "$(interface)" type veth peer name "$(interface)-in"
+  ip address add "10.213.$SLOT.1/24" dev "$(interface)"
+  ip link set "$(interface)" up
+  exec {fd}<&-
 }
 
-# choose_slot: a free number for this cluster; decides its addresses.
-choose_slot() {
-  local slot
-  for ((slot = 1; slot < 64; slot++)); do
-    if ! ip link show "brl$slot" >/dev/null 2>&1 && ! ip -4 route show "10.213.$slot.0/30" | grep -q .; then
-      echo "$slot"
-      return
-    fi
-  done
-  fail "all 63 address ranges 10.213.N.0/30 are in use: take down a cluster you no longer need"
-}
+remove_interface() { ip link delete "$(interface)" 2>/dev/null || true; }
 
-# start_namespaces: the machine's end of the veth pair is made first and holds the slot.
 start_namespaces() {
-  local pid host_ip=${NODE_IP%.*}.1
+  local pid index addresses=()
+  for ((index = 1; index <= NODES; index++)); do addresses+=("10.213.$SLOT.$((index + 1))/24"); done
   make_cgroups
   (
     join_cgroups
     close_inherited
-    exec setsid unshare --net "$LOCAL_DIR/lib/init" "$STATE" uplink "$NODE_IP" "$SERVICE_CIDR"
+    exec setsid unshare --net "$LOCAL_DIR/lib/init" "$STATE" uplink "$SERVICE_CIDR" "${addresses[@]}"
   ) </dev/null >>"$STATE/logs/supervisor.log" 2>&1 &
   pid=$!
   disown "$pid"
   wait_for 5 other_netns "$pid" || fail "no network namespace for the cluster: see $STATE/logs/supervisor.log"
-  ip link set "brl$SLOT-in" name uplink netns "$pid"
-  ip address add "$host_ip/30" dev "brl$SLOT"
-  ip link set "brl$SLOT" up
+  ip link set "$(interface)-in" name uplink netns "$pid"
+  wait_for 10 has_init || fail "the cluster's first process did not start: see $STATE/logs/supervisor.log"
 }
+
+has_init() { [[ -n $(init_pid) ]]; }
 
 # Locks held by this script must not live on in the cluster.
 close_inherited() {
@@ -129,13 +133,7 @@ close_inherited() {
   done
 }
 
-other_netns() { [[ $(readlink "/proc/$1/ns/net") != "$(readlink /proc/self/ns/net)" ]]; }
-
-claim_slot() {
-  SLOT=$(choose_slot)
-  ip link add "brl$SLOT" type veth peer name "brl$SLOT-in"
-  ip link set "brl$SLOT" alias "$CGROUP"
-}
+other_netns() { [[ -e /proc/$1 && $(readlink "/proc/$1/ns/net") != "$(readlink /proc/self/ns/net)" ]]; }
 
 # inside COMMAND...: runs a command in the cluster's namespaces.
 inside() { nsenter --target "$(init_pid)" --net --pid --mount -- "$@"; }

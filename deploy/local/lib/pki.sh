@@ -35,7 +35,7 @@ EOF
 }
 
 write_pki() {
-  local user
+  local user index NODE NODE_ADDRESS KUBELET CONTAINERD FAKE_GPU GPU_CONTROL
   mkdir -p "$STATE/pki" "$STATE/kubeconfigs"
   openssl ecparam -name prime256v1 -genkey -noout -out "$STATE/pki/ca.key"
   openssl req -x509 -new -key "$STATE/pki/ca.key" -subj "/CN=$NAME" -days 3650 -out "$STATE/pki/ca.crt" \
@@ -52,9 +52,14 @@ write_pki() {
   certificate kube-scheduler /CN=system:kube-scheduler
   certificate kube-proxy /CN=system:kube-proxy
   certificate coredns /O=system:masters/CN=coredns
-  certificate kubelet "/O=system:nodes/CN=system:node:$NODE_NAME"
-  for user in kube-controller-manager kube-scheduler kube-proxy coredns kubelet; do
+  certificate front-proxy /CN=front-proxy
+  for user in kube-controller-manager kube-scheduler kube-proxy coredns; do
     kubeconfig_file "$STATE/kubeconfigs/$user" "$user" https://127.0.0.1:6443
+  done
+  for ((index = 1; index <= NODES; index++)); do
+    node_names "$index"
+    certificate "$KUBELET" "/O=system:nodes/CN=system:node:$NODE"
+    kubeconfig_file "$STATE/kubeconfigs/$KUBELET" "$KUBELET" https://127.0.0.1:6443
   done
   kubeconfig_file "$STATE/kubeconfig" admin "https://$NODE_IP:6443"
 }

@@ -4,7 +4,7 @@
 // Every executable file in STATE/components is one component. Its output goes to
 // STATE/logs/NAME.log. STATE/run/NAME.status holds one line: "PID RESTARTS", PID as
 // the cluster's own process namespace counts it, 0 while the component waits to be
-// started again.
+// started again. A component is not started while STATE/run/NAME.stopped exists.
 package main
 
 import (
@@ -61,6 +61,10 @@ func main() {
 	for {
 		select {
 		case c := <-due:
+			if _, err := os.Stat(filepath.Join(state, "run", c.name+".stopped")); err == nil {
+				time.AfterFunc(firstDelay, func() { due <- c })
+				continue
+			}
 			pid, err := start(state, c)
 			if err != nil {
 				log.Printf("%s: cannot start %s: %v", c.name, c.path, err)
