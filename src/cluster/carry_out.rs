@@ -81,7 +81,7 @@ impl Cluster {
         let new = BundleRun { status: Some(status), ..run.clone() };
         match bounded(&action, api.replace_status(&name, &post(), &new)).await? {
             Ok(written) => {
-                info!(?phase, reason, "wrote the status");
+                info!(phase = phase.map(|p| format!("{p:?}")), reason, "wrote the status");
                 self.remember(written);
                 Ok(Answer::Done)
             }
