@@ -112,6 +112,7 @@ func (p *plugin) readControl(path string) error {
 	}
 	defer file.Close()
 	var gpus []gpu
+	var uuids strings.Builder
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
 		if len(fields) == 0 {
@@ -124,7 +125,13 @@ func (p *plugin) readControl(path string) error {
 		if err := p.makeNode(fmt.Sprintf("nvidia%d", index)); err != nil {
 			return err
 		}
-		gpus = append(gpus, gpu{uuid: uuid(p.node, index), index: index, health: fields[1]})
+		g := gpu{uuid: uuid(p.node, index), index: index, health: fields[1]}
+		gpus = append(gpus, g)
+		fmt.Fprintln(&uuids, g.index, g.uuid)
+	}
+	// For the container runtime, which knows nothing of the device plugin.
+	if err := replaceFile(filepath.Join(p.devices, "uuids"), uuids.String()); err != nil {
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,6 +142,17 @@ func (p *plugin) readControl(path string) error {
 		p.changed = make(chan struct{})
 	}
 	return nil
+}
+
+// replaceFile writes only what differs, and never shows half a file.
+func replaceFile(path, content string) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == content {
+		return nil
+	}
+	if err := os.WriteFile(path+".new", []byte(content), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func (p *plugin) serve(folder, resource string) error {

@@ -4,24 +4,26 @@
 # One folder under tools/ is one Go module whose `tool` lines name what to build and
 # whose go.sum pins it. The cache key covers everything that decides the binaries.
 
-TOOLS=(supervisor fake-gpu etcd runc cni containerd registry crane kubernetes coredns)
+TOOLS=(supervisor fake-gpu fake-nvidia-runtime etcd runc cni containerd registry crane kubernetes coredns)
 
 # tool_settings TOOL: sets dir, packages, cgo, tags and ldflags for one tool.
 tool_settings() {
   dir=$LOCAL_DIR/tools/$1 packages=tool cgo=0 tags='' ldflags='-s -w'
   local version
   case $1 in
-    supervisor | fake-gpu) dir=$LOCAL_DIR/$1 packages=. ;;
+    supervisor | fake-*) dir=$LOCAL_DIR/$1 packages=. ;;
     # libseccomp is a C library.
     runc) cgo=1 tags=seccomp ;;
     # Snapshotters that need more libraries and that nobody asks for here.
     containerd) tags='no_btrfs no_zfs no_devmapper no_aufs' ;;
     kubernetes)
-      # Without these the API server says v0.0.0 and clients refuse features.
+      # Without these everything says v0.0.0, in its version and as a user agent.
       version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' "$dir/go.mod")
-      local pkg=k8s.io/component-base/version major minor
+      local package major minor
       IFS=. read -r major minor _ <<<"${version#v}"
-      ldflags+=" -X $pkg.gitVersion=$version -X $pkg.gitMajor=$major -X $pkg.gitMinor=$minor"
+      for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        ldflags+=" -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+      done
       ;;
   esac
 }

@@ -125,6 +125,12 @@ netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["$STATE/bin"]
 conf_dir = "$STATE/config/cni-$index"
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+default_runtime_name = "nvidia"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.nvidia]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.nvidia.options]
+BinaryName = "$STATE/bin/fake-nvidia-runtime"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
@@ -137,6 +143,7 @@ sandbox = "$REGISTRY_NODE/pause:1"
 EOF
   component "$CONTAINERD" <<EOF
 $join
+export FAKE_NVIDIA_RUNC=$STATE/bin/runc FAKE_NVIDIA_DEVICES=$STATE/devices-$index FAKE_NVIDIA_DRIVER=$STATE/driver
 # containerd starts its shim by name.
 PATH=$STATE/bin:\$PATH exec bin/containerd --config config/$CONTAINERD.toml
 EOF
@@ -214,6 +221,17 @@ exec bin/fake-gpu -device-plugins $KUBELET/device-plugins -control $GPU_CONTROL 
 EOF
 }
 
+# write_driver: what the host of a GPU has, in the places where GKE has it.
+write_driver() {
+  local version=550.54.14
+  mkdir -p "$STATE/driver"/{lib64,bin}
+  gcc -shared -fPIC -s -DVERSION=12040 -Wl,-soname,libcuda.so.1 -o "$STATE/driver/lib64/libcuda.so.$version" \
+    "$LOCAL_DIR/images/src/libcuda.c"
+  ln -s "libcuda.so.$version" "$STATE/driver/lib64/libcuda.so.1"
+  printf '#!/bin/sh\necho "Driver Version: %s"\nls /dev/nvidia[0-9]*\n' "$version" >"$STATE/driver/bin/nvidia-smi"
+  chmod +x "$STATE/driver/bin/nvidia-smi"
+}
+
 write_services() {
   local host
   for host in "$REGISTRY_NODE" "$REGISTRY_HOST"; do
@@ -279,7 +297,17 @@ exec bin/coredns -conf config/Corefile
 EOF
 
   # CoreDNS runs beside the kubelet, not in a pod, so its Service has no selector.
-  cat >"$STATE/config/kube-dns.yaml" <<EOF
+  cat >"$STATE/config/objects.yaml" <<EOF
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: nvidia}
+handler: nvidia
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: runc}
+handler: runc
+---
 apiVersion: v1
 kind: Service
 metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns}}
