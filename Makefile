@@ -27,7 +27,7 @@ test-pure: ## Needs no cluster.
 	cargo test --locked
 
 test-cluster: static ## On a local cluster of its own.
-	deploy/test-cluster
+	tests/cluster/run
 
 crd: ## Writes crds/bundlerun.yaml anew.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml

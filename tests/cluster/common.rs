@@ -1,0 +1,313 @@
+//! What the cluster tests share: namespaces, runs, waiting for a condition with the last state in the failure.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
+use futures::{StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt};
+use kube_runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Long enough for a loaded machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Tests that stop the operator must not run beside others.
+static OPERATOR: RwLock<()> = RwLock::const_new(());
+
+/// A namespace of one test.
+pub struct Space {
+    pub client: Client,
+    pub name: String,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+    _exclusive: Option<RwLockWriteGuard<'static, ()>>,
+}
+
+impl Space {
+    /// For tests that leave the operator alone.
+    pub async fn new() -> Self {
+        let shared = OPERATOR.read().await;
+        Self { _shared: Some(shared), ..Self::bare().await }
+    }
+
+    /// For tests that stop the operator: no other runs meanwhile.
+    pub async fn exclusive() -> Self {
+        let exclusive = OPERATOR.write().await;
+        Self { _exclusive: Some(exclusive), ..Self::bare().await }
+    }
+
+    async fn bare() -> Self {
+        let client = Client::try_default().await.unwrap();
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
+        let name = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
+        // A pod cannot be made before its namespace has this.
+        let space = Self { client, name, _shared: None, _exclusive: None };
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = space.api();
+        eventually("the default service account", async || {
+            accounts.get_opt("default").await.unwrap().ok_or("none yet")
+        })
+        .await;
+        space
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    pub fn runs(&self) -> Api<BundleRun> {
+        self.api()
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        self.api()
+    }
+
+    /// Creates a run; what it does not say about resources is small, so that many fit the node.
+    pub async fn start(&self, name: &str, spec: Value) -> BundleRun {
+        self.runs().create(&PostParams::default(), &run(name, spec)).await.unwrap()
+    }
+
+    /// Creates a run and waits for its end.
+    pub async fn run(&self, name: &str, spec: Value) -> BundleRunStatus {
+        self.start(name, spec).await;
+        self.end_of(name).await
+    }
+
+    /// Waits for the end of a run.
+    pub async fn end_of(&self, name: &str) -> BundleRunStatus {
+        self.until(name, "to end", |s| matches!(s.phase, Some(Phase::Succeeded | Phase::Failed | Phase::Stopped))).await
+    }
+
+    /// Waits for a run's status to be as wished.
+    pub async fn until(&self, name: &str, wish: &str, is: impl Fn(&BundleRunStatus) -> bool) -> BundleRunStatus {
+        let run = watch_until(self.runs(), name, wish, |run: Option<&BundleRun>| {
+            run.and_then(|r| r.status.as_ref()).is_some_and(&is)
+        })
+        .await;
+        run.and_then(|r| r.status).unwrap()
+    }
+
+    /// Waits for a pod to be as wished.
+    pub async fn pod_until(&self, name: &str, wish: &str, is: impl Fn(&Pod) -> bool) -> Pod {
+        watch_until(self.pods(), name, wish, |pod: Option<&Pod>| pod.is_some_and(&is)).await.unwrap()
+    }
+
+    /// Waits until the run container runs.
+    pub async fn pod_running(&self, name: &str) -> Pod {
+        self.pod_until(name, "to run", |pod| {
+            let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+            statuses.filter(|c| c.name == "run").any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+        })
+        .await
+    }
+
+    /// Waits until something is gone.
+    pub async fn gone<K>(&self, name: &str)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        watch_until(self.api::<K>(), name, "to be gone", |object: Option<&K>| object.is_none()).await;
+    }
+
+    /// What the run container of a pod wrote.
+    pub async fn logs(&self, pod: &str) -> String {
+        let params = LogParams { container: Some("run".into()), ..LogParams::default() };
+        self.pods().logs(pod, &params).await.unwrap()
+    }
+
+    /// Events about a run.
+    pub async fn events(&self, run: &str) -> Vec<Event> {
+        let events: Api<Event> = self.api();
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.into_iter().filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some("BundleRun") && r.name.as_deref() == Some(run))).collect()
+    }
+
+    /// Deletes the namespace and proves that nothing of it stays.
+    pub async fn end(self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        watch_until(namespaces, &self.name, "to be gone", |n: Option<&Namespace>| n.is_none()).await;
+    }
+
+    /// Applies a change of any object's fields.
+    pub async fn merge<K>(&self, name: &str, patch: Value)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// A volume on the node and a claim bound to it, for commands that leave traces across attempts.
+    /// The directory is the host's: what the command writes there can be read here.
+    pub async fn claim(&self, name: &str) -> std::path::PathBuf {
+        use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+        let directory = std::env::temp_dir().join(format!("{}-{name}", self.name));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let volume = json!({
+            "metadata": {"name": format!("{}-{name}", self.name)},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
+                "hostPath": {"path": directory}, "claimRef": {"namespace": self.name, "name": name}}});
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+        let claim = json!({
+            "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": format!("{}-{name}", self.name),
+                "resources": {"requests": {"storage": "1Gi"}}}});
+        let claims: Api<PersistentVolumeClaim> = self.api();
+        claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+        directory
+    }
+}
+
+/// A run; what its spec does not say about resources is small, so that many fit the node.
+pub fn run(name: &str, mut spec: Value) -> BundleRun {
+    let small = json!({"cpus": "20m", "memory": "128Mi", "sharedMemory": "16Mi"});
+    let resources = spec.as_object_mut().unwrap().entry("resources").or_insert(json!({}));
+    for (field, value) in small.as_object().unwrap() {
+        resources.as_object_mut().unwrap().entry(field).or_insert(value.clone());
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": name}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// Follows one object until it is as wished; the failure shows the last state seen.
+pub async fn watch_until<K>(api: Api<K>, name: &str, wish: &str, is: impl Fn(Option<&K>) -> bool) -> Option<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut last = None;
+    let found = tokio::time::timeout(PATIENCE, async {
+        let states = watcher::watch_object(api, name).default_backoff();
+        pin_mut!(states);
+        while let Some(state) = states.next().await {
+            if let Ok(state) = state {
+                last = state;
+                if is(last.as_ref()) {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    assert!(found.is_ok(), "waited for {name} {wish}; last seen: {last:#?}");
+    last
+}
+
+/// Asks again until the answer is there: for conditions that no watch tells.
+pub async fn eventually<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "waited for {what}; last answer: {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Runs a program and returns what it printed.
+pub fn output(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// What the registry says is the digest of an image.
+pub fn registry_digest(image: &str) -> String {
+    let registry = std::env::var("REGISTRY_HOST").unwrap();
+    output("crane", &["digest", "--insecure", &format!("{registry}/{image}")])
+}
+
+/// The pods of the operator.
+pub fn operator_pods(client: &Client) -> Api<Pod> {
+    Api::namespaced(client.clone(), "bundlerun")
+}
+
+/// Kills the operator, without grace.
+pub async fn kill_operator(client: &Client) {
+    let pods = operator_pods(client);
+    let params = DeleteParams::default().grace_period(0);
+    pods.delete_collection(&params, &ListParams::default().labels("app.kubernetes.io/name=bundle-operator"))
+        .await
+        .unwrap();
+}
+
+/// Scales the operator and waits until it is so.
+pub async fn scale_operator(client: &Client, replicas: i32) {
+    use k8s_openapi::api::apps::v1::Deployment;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
+    if replicas == 0 {
+        let pods = operator_pods(client);
+        eventually("the operator to be gone", async || {
+            let left = pods.list(&ListParams::default()).await.unwrap().items.len();
+            if left == 0 { Ok(()) } else { Err(left) }
+        })
+        .await;
+    } else {
+        operator_ready(client).await;
+    }
+}
+
+/// Waits until the operator's Deployment is complete.
+pub async fn operator_ready(client: &Client) {
+    use k8s_openapi::api::apps::v1::Deployment;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
+    watch_until(deployments, "bundle-operator", "to be ready", |d: Option<&Deployment>| {
+        d.is_some_and(|d| {
+            let status = d.status.clone().unwrap_or_default();
+            status.observed_generation == d.metadata.generation
+                && status.ready_replicas == Some(1)
+                && status.replicas == Some(1)
+        })
+    })
+    .await;
+}
+
+/// Condition of a run, `True` or `False`.
+pub fn condition<'a>(status: &'a BundleRunStatus, type_: &str) -> Option<&'a str> {
+    status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.status.as_str())
+}
+
+/// Standard output of a run, as far as the record holds it.
+pub fn stdout(status: &BundleRunStatus) -> &str {
+    status.output.as_ref().and_then(|o| o.stdout_tail.as_deref()).unwrap_or_default()
+}
+
+/// Cause of a run's end.
+pub fn cause(status: &BundleRunStatus) -> &str {
+    status.result.as_ref().map(|r| r.cause.as_str()).unwrap_or_default()
+}
+
+/// All at once.
+pub async fn together<T>(work: impl IntoIterator<Item: Future<Output = T>>) -> Vec<T> {
+    futures::future::join_all(work).await
+}
+
+/// All objects of a kind, in all namespaces, as a stream of their current versions.
+pub async fn all<K>(client: &Client, labels: &str) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    Api::<K>::all(client.clone()).list(&ListParams::default().labels(labels)).await.unwrap().items
+}
