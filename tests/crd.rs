@@ -1,8 +1,19 @@
-//! The definition of `BundleRun`: the file is what the types say.
+//! The definition of `BundleRun`, without a cluster: the file is what the types say, and every rule does what it claims.
+//! `tests/cluster/crd.rs` asks a real API server the same questions.
 
+#[path = "crd/cases.rs"]
+mod cases;
+#[path = "crd/check.rs"]
+mod check;
+
+use std::collections::BTreeSet;
 use std::{env, fs, path::Path};
 
 use bundlerun::api::crd::crd_yaml;
+use bundlerun::api::{BundleRun, rules};
+use cases::Case;
+use check::{Checker, Failure};
+use serde_json::{Value, json};
 
 #[test]
 fn the_file_is_what_the_types_say() {
@@ -17,4 +28,166 @@ fn the_file_is_what_the_types_say() {
         yaml,
         "run UPDATE=1 cargo test --test crd"
     );
+    assert!(
+        yaml.len() < 200_000,
+        "client-side apply keeps a copy in an annotation of at most 262144 bytes"
+    );
+}
+
+#[test]
+fn every_case_ends_as_it_claims() {
+    let checker = Checker::new();
+    let mut wrong = Vec::new();
+    for case in in_process() {
+        let failures = check(&checker, &case);
+        if !agrees(&case, &failures) {
+            wrong.push(format!(
+                "{}:\n  expected {:?}\n  got {failures:#?}",
+                case.name, case.errors
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_rule_refuses_something() {
+    let checker = Checker::new();
+    let refusing: BTreeSet<(String, String)> = in_process()
+        .iter()
+        .flat_map(|case| check(&checker, case))
+        .filter_map(|failure| Some((failure.rule?, failure.message)))
+        .collect();
+    for rule in rules::all() {
+        let seen = refusing.contains(&(rule.rule.clone(), rule.message.clone()));
+        assert!(seen, "no case is refused by the rule at {:?}: {}", rule.at, rule.rule);
+    }
+}
+
+#[test]
+fn what_the_schema_accepts_the_types_read() {
+    for case in cases::all().into_iter().filter(|case| case.errors.is_empty()) {
+        let object = object(&case.object_name, &case.spec);
+        let typed: Result<BundleRun, _> = serde_json::from_value(object);
+        assert!(typed.is_ok(), "{}: {typed:?}", case.name);
+    }
+}
+
+#[test]
+fn a_spec_is_written_as_it_was_read() {
+    let spec = json!({
+        "argv": ["a"],
+        "resources": {"gpus": 1, "cpus": 2, "memory": "1.50Gi"},
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+        "tolerations": [{"operator": "Exists"}],
+    });
+    let typed: BundleRun = serde_json::from_value(object("run", &spec)).unwrap();
+    assert_eq!(serde_json::to_value(typed.spec).unwrap(), spec);
+}
+
+#[test]
+fn nothing_but_the_status_has_a_default() {
+    let mut defaults = Vec::new();
+    visit(&schema(), "", &mut |path, node| {
+        if node.get("default").is_some() {
+            defaults.push(path.to_owned());
+        }
+    });
+    assert_eq!(defaults, ["status"], "GitOps tools show other defaults as drift");
+}
+
+#[test]
+fn every_field_is_documented_in_one_line_and_bounded() {
+    visit(&schema(), "", &mut |path, node| {
+        let of_items = path.ends_with("[]") || path.ends_with("{}");
+        if !of_items && !["", "metadata", "apiVersion", "kind"].contains(&path) {
+            let description = node["description"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{path} has no description"));
+            assert!(
+                !description.contains('\n') && description.ends_with('.'),
+                "{path}: {description}"
+            );
+        }
+        assert!(node.get("nullable").is_none(), "{path}");
+        if path.starts_with("spec") {
+            match node["type"].as_str() {
+                Some("string") => assert!(node.get("maxLength").is_some() || node.get("enum").is_some(), "{path}"),
+                Some("array") => assert!(node.get("maxItems").is_some(), "{path}"),
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn every_rule_has_a_message_for_people() {
+    for rule in rules::all() {
+        assert!(
+            rule.message.len() < 300 && !rule.message.contains('\n'),
+            "{}",
+            rule.message
+        );
+        assert!(!rule.rule.contains('\n'), "{}", rule.rule);
+    }
+}
+
+fn object(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": name}, "spec": spec})
+}
+
+fn in_process() -> Vec<Case> {
+    cases::all().into_iter().filter(|case| !case.only_server).collect()
+}
+
+fn check(checker: &Checker, case: &Case) -> Vec<Failure> {
+    let old = case.old.as_ref().map(|old| object(&case.object_name, old));
+    checker.check(&object(&case.object_name, &case.spec), old.as_ref())
+}
+
+/// Every expected error is there, and no other.
+fn agrees(case: &Case, failures: &[Failure]) -> bool {
+    let expected = |failure: &Failure| {
+        case.errors
+            .iter()
+            .any(|(field, part)| failure.field == *field && failure.message.contains(part))
+    };
+    let found = |(field, part): &(&str, &str)| {
+        failures
+            .iter()
+            .any(|failure| failure.field == *field && failure.message.contains(part))
+    };
+    failures.iter().all(expected) && case.errors.iter().all(found)
+}
+
+fn schema() -> Value {
+    let crd = bundlerun::api::crd::crd().unwrap();
+    serde_json::to_value(
+        crd.spec.versions[0]
+            .schema
+            .as_ref()
+            .unwrap()
+            .open_api_v3_schema
+            .as_ref()
+            .unwrap(),
+    )
+    .unwrap()
+}
+
+fn visit(node: &Value, path: &str, look: &mut impl FnMut(&str, &Value)) {
+    look(path, node);
+    for (name, property) in node["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        visit(property, &path, look);
+    }
+    if let Some(items) = node.get("items") {
+        visit(items, &format!("{path}[]"), look);
+    }
+    if let Some(values) = node.get("additionalProperties") {
+        visit(values, &format!("{path}{{}}"), look);
+    }
 }

@@ -73,7 +73,7 @@ pub struct BundleRunSpec {
     /// Program and arguments, executed without any shell, for images that have none; the image's ENTRYPOINT is not
     /// used. Exactly one of `command` and `argv` is set. Example: `["/app/train", "--epochs", "3"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), inner(length(max = 32_768)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 20_000)), extend("x-kubernetes-list-type" = "atomic"))]
     pub argv: Option<Vec<String>>,
 
     /// Environment variables of the command; they win over the image's. Values reach the process unchanged:
