@@ -390,10 +390,11 @@ fn immutable() -> Vec<Rule> {
         let message = format!(
             "spec.{name} cannot change once the run exists: create a run with another name, or have it replaced (Argo CD: sync options Force=true,Replace=true; Flux: force)"
         );
-        let mut rule = format!("has(self.{field}) == has(oldSelf.{field})");
-        if let Some(equal) = equal {
-            rule.push_str(&format!(" && (!has(self.{field}) || {equal})"));
-        }
+        let presence = format!("has(self.{field}) == has(oldSelf.{field})");
+        let rule = match equal {
+            Some(equal) => format!("{presence} && (!has(self.{field}) || {equal})"),
+            None => presence,
+        };
         Rule::new(at, rule, message).on(field).forbidden()
     };
     let mut rules: Vec<Rule> = IMMUTABLE

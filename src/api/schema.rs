@@ -20,7 +20,7 @@ pub(super) const ENV_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
 pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Name of a GPU profile: DNS-1123 label.
 pub(super) const PROFILE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-/// Key in a Secret or ConfigMap.
+/// Key in the data of a Secret.
 pub(super) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// Key of a label or taint.
 pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$";

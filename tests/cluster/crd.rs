@@ -1,7 +1,9 @@
-//! The definition of `BundleRun` on a real API server: it is accepted, and each case of `tests/crd/cases.rs` gets the
+//! The definition of `BundleRun` on a real API server: it is accepted, and each case of `tests/crd/cases` gets the
 //! verdict it got in process, for the same fields and with the same words.
 
-#[path = "../crd/cases.rs"]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../crd/cases/mod.rs"]
 mod cases;
 
 use bundlerun::api::BundleRun;
@@ -11,6 +13,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::response::StatusCause;
 use kube::{Client, ResourceExt};
 use kube_runtime::wait::{await_condition, conditions};
 use serde_json::{Value, json};
@@ -36,7 +39,7 @@ async fn the_api_server_says_what_every_case_claims() {
             let runs = runs.clone();
             async move {
                 let verdict = ask(&runs, &case).await;
-                (!agrees(&case, &verdict)).then(|| format!("{}: {:?}\n  got {verdict:#?}", case.name, case.errors))
+                (!case.agrees(&verdict)).then(|| format!("{}: {:?}\n  got {verdict:#?}", case.name, case.errors))
             }
         })
         .buffer_unordered(AT_ONCE)
@@ -129,10 +132,27 @@ async fn ask(runs: &Api<DynamicObject>, case: &Case) -> Vec<(String, String)> {
             .map(|details| details.causes)
             .unwrap_or_default()
             .into_iter()
-            .map(|cause| (cause.field, cause.message))
+            .filter(|cause| !is_remark(cause))
+            .map(|cause| {
+                (
+                    if cause.field == "<nil>" {
+                        String::new()
+                    } else {
+                        cause.field
+                    },
+                    cause.message,
+                )
+            })
             .collect(),
         Err(error) => panic!("{}: {error}", case.name),
     }
+}
+
+/// What the API server adds to an error that it reports for its field as well.
+fn is_remark(cause: &StatusCause) -> bool {
+    let message = &cause.message;
+    cause.field == "<nil>"
+        && (message.contains("some validation rules were not checked") || message.contains("Checked value must be"))
 }
 
 /// A running operator may write the object at the same time: then once more.
@@ -150,19 +170,4 @@ async fn replace(
             answer => return answer,
         }
     }
-}
-
-/// Every expected error is there, and no other.
-fn agrees(case: &Case, verdict: &[(String, String)]) -> bool {
-    let same = |got: &(String, String), expected: &(&str, &str)| {
-        let field = if got.0 == "<nil>" { "" } else { got.0.as_str() };
-        field == expected.0 && got.1.contains(expected.1)
-    };
-    verdict
-        .iter()
-        .all(|got| case.errors.iter().any(|expected| same(got, expected)))
-        && case
-            .errors
-            .iter()
-            .all(|expected| verdict.iter().any(|got| same(got, expected)))
 }

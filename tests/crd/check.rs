@@ -1,5 +1,12 @@
 //! The API server's verdict on an object, in process: the schema by the few keywords ours uses, the rules by kube's CEL.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss
+)]
+
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -42,13 +49,15 @@ impl Checker {
 
     /// Errors of creating `object`, or of changing `old` into it.
     pub(crate) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<Failure> {
+        let object = &without_nulls(object);
+        let old = old.map(without_nulls);
         let mut failures = Vec::new();
         let mut blocked = false;
         walk(&self.schema, object, "", &mut failures, &mut blocked);
         if blocked {
             return failures; // the API server does not evaluate rules on an object of the wrong shape
         }
-        if let Err(errors) = self.validator.validate_compiled(&self.compiled, object, old) {
+        if let Err(errors) = self.validator.validate_compiled(&self.compiled, object, old.as_ref()) {
             failures.extend(errors.into_iter().map(|error| Failure {
                 field: error.field_path,
                 message: error.message,
@@ -56,6 +65,19 @@ impl Checker {
             }));
         }
         failures
+    }
+}
+
+/// The API server drops nulls, because no field of ours is nullable.
+pub(crate) fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }
 
@@ -106,14 +128,12 @@ fn walk(schema: &Value, value: &Value, field: &str, failures: &mut Vec<Failure>,
         }
         Value::String(value) => {
             let length = value.chars().count() as f64;
-            if number("minLength").is_some_and(|minimum| length < minimum) {
-                fail(field.to_owned(), "should be at least".to_owned(), failures);
-            }
             if number("maxLength").is_some_and(|maximum| length > maximum) {
                 *blocked = true;
                 fail(field.to_owned(), "Too long".to_owned(), failures);
-            }
-            if let Some(pattern) = schema["pattern"].as_str()
+            } else if number("minLength").is_some_and(|minimum| length < minimum) {
+                fail(field.to_owned(), "should be at least".to_owned(), failures);
+            } else if let Some(pattern) = schema["pattern"].as_str()
                 && !Regex::new(pattern).unwrap().is_match(value)
             {
                 fail(field.to_owned(), "should match".to_owned(), failures);
@@ -135,7 +155,6 @@ fn walk(schema: &Value, value: &Value, field: &str, failures: &mut Vec<Failure>,
                         keys.iter().map(|key| item[key.as_str().unwrap()].clone()).collect()
                     };
                     if items[..index].iter().any(|earlier| key(earlier) == key(item)) {
-                        *blocked = true;
                         fail(field, "Duplicate value".to_owned(), failures);
                     }
                 }
