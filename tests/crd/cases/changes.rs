@@ -180,7 +180,6 @@ pub(super) fn changes() -> Vec<Case> {
     for (field, at, one, other) in quantities {
         let errors = [(at, "cannot change once the run exists")];
         let spec = |value: &Value| json!({"resources": {field: value}});
-        let other = if field == "sharedMemory" { json!("2Mi") } else { other };
         cases.push(changed(&format!("{field} changed"), spec(&one), spec(&other), &errors));
         cases.push(changed(
             &format!("{field} added"),
