@@ -110,7 +110,7 @@ fn items(node: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
 
 /// Takes out what the derive adds and the API server does not want, everywhere.
 fn make_plain(node: &mut JSONSchemaProps) {
-    // `null` is no value of any field: rules would have to allow for it everywhere.
+    // The API server then drops nulls; else every rule would have to allow for them, `has()` being true.
     node.nullable = None;
     // The API server warns of formats it does not know; the derived bounds say the same.
     if let Some(format) = &node.format

@@ -101,7 +101,7 @@ mod tests {
         #[test]
         fn agrees_with_big_integers(parts in prop::collection::vec((any::<u64>(), 0..4_usize), 1..6)) {
             let units = [("d", 86_400_u32), ("h", 3_600), ("m", 60), ("s", 1)];
-            let text: String = parts.iter().map(|(count, unit)| format!("{count}{}", units[*unit].0)).collect();
+            let text = parts.iter().map(|(count, unit)| format!("{count}{}", units[*unit].0)).collect::<Vec<_>>().concat();
             let total: BigUint = parts.iter().map(|(count, unit)| BigUint::from(*count) * units[*unit].1).sum();
             prop_assert_eq!(parse_seconds(&text).ok(), u64::try_from(total).ok());
         }

@@ -269,8 +269,8 @@ mod tests {
     /// The value by big integers: `ceil(digits * 2^twos * 10^tens)`.
     fn oracle(whole: &str, fraction: &str, twos: u32, tens: i64) -> Option<u64> {
         let digits: BigUint = format!("0{whole}{fraction}").parse().unwrap();
-        let tens = tens - fraction.len() as i64;
-        let power = BigUint::from(10_u8).pow(tens.unsigned_abs() as u32);
+        let tens = tens - i64::try_from(fraction.len()).unwrap();
+        let power = BigUint::from(10_u8).pow(u32::try_from(tens.unsigned_abs()).unwrap());
         let number = digits << twos;
         let value = if tens >= 0 {
             number * power

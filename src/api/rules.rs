@@ -137,7 +137,7 @@ fn command() -> Vec<Rule> {
         ),
         Rule::new(
             "spec.image",
-            format!("self.matches('{}')", schema::IMAGE),
+            format!("self.matches(r'{}')", schema::IMAGE),
             "image must be a reference such as python:3.13, registry.example.com:5000/team/image:v1 or image@sha256:<64 hex digits>: no scheme, no spaces, lower-case repository",
         ),
     ]
@@ -188,7 +188,7 @@ fn paths(at: &'static str, field: &str) -> Vec<Rule> {
     vec![
         Rule::new(
             at,
-            format!("self.matches('{}')", schema::PATH),
+            format!("self.matches(r'{}')", schema::PATH),
             format!(
                 "{field}: path must be relative, such as data/train, or absolute, without empty parts, a slash at its end, colons or control characters"
             ),
@@ -334,7 +334,7 @@ fn placement() -> Vec<Rule> {
         Rule::new(
             "spec.nodeSelector",
             format!(
-                "self.all(key, key.size() <= 317 && key.matches('{}'))",
+                "self.all(key, key.size() <= 317 && key.matches(r'{}'))",
                 schema::LABEL_KEY
             ),
             "nodeSelector: keys must be label names such as zone or example.com/zone",
@@ -381,7 +381,7 @@ const IMMUTABLE: [&str; 18] = [
 
 /// At the parent, not at the field: a rule at a field sees neither its addition nor its removal.
 fn immutable() -> Vec<Rule> {
-    let rule = |at, field: &str, equal: &str| {
+    let rule = |at, field: &str, equal: Option<&str>| {
         let name = if at == "spec" {
             field.to_owned()
         } else {
@@ -390,18 +390,23 @@ fn immutable() -> Vec<Rule> {
         let message = format!(
             "spec.{name} cannot change once the run exists: create a run with another name, or have it replaced (Argo CD: sync options Force=true,Replace=true; Flux: force)"
         );
-        let rule = format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {equal})");
+        let presence = format!("has(self.{field}) == has(oldSelf.{field})");
+        let rule = match equal {
+            Some(equal) => format!("{presence} && (!has(self.{field}) || {equal})"),
+            None => presence,
+        };
         Rule::new(at, rule, message).on(field).forbidden()
     };
     let mut rules: Vec<Rule> = IMMUTABLE
         .iter()
-        .map(|field| rule("spec", field, &format!("self.{field} == oldSelf.{field}")))
+        .map(|field| rule("spec", field, Some(&format!("self.{field} == oldSelf.{field}"))))
         .collect();
-    rules.push(rule("spec", "resources", "true"));
-    rules.push(rule("spec.resources", "gpus", "self.gpus == oldSelf.gpus"));
+    // What is in it is compared one by one: quantities by their value.
+    rules.push(rule("spec", "resources", None));
+    rules.push(rule("spec.resources", "gpus", Some("self.gpus == oldSelf.gpus")));
     for field in ["cpus", "memory", "disk", "sharedMemory"] {
         let equal = format!("quantity(string(self.{field})).compareTo(quantity(string(oldSelf.{field}))) == 0");
-        rules.push(rule("spec.resources", field, &equal));
+        rules.push(rule("spec.resources", field, Some(&equal)));
     }
     rules
 }

@@ -1,6 +1,4 @@
 //! Patterns, and the schemas of the few Kubernetes types we embed, with our own docs and bounds.
-//!
-//! Patterns hold no backslash, so that they read the same in a schema and in a CEL string.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -8,7 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 /// <https://pkg.go.dev/github.com/distribution/reference>.
 pub(super) const IMAGE: &str = concat!(
     "^((([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)",
-    "|[[][a-fA-F0-9:]+[]])(:[0-9]+)?/)?",
+    r"|\[[a-fA-F0-9:]+\])(:[0-9]+)?/)?",
     "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*",
     "(:[a-zA-Z0-9_][-a-zA-Z0-9_.]{0,127})?(@(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?$",
 );
@@ -22,7 +20,7 @@ pub(super) const ENV_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
 pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Name of a GPU profile: DNS-1123 label.
 pub(super) const PROFILE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-/// Key in a Secret or ConfigMap.
+/// Key in the data of a Secret.
 pub(super) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// Key of a label or taint.
 pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$";

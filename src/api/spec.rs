@@ -3,6 +3,8 @@
 //! These are the raw types, as stored: what the schema cannot say is checked again where a spec is turned into a
 //! request. Bounds and patterns stand here at their field; the rules in CEL are in [`super::crd`].
 
+#![allow(clippy::doc_markdown)] // these docs are read in a terminal
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
@@ -22,6 +24,7 @@ pub const DEFAULT_GPU_PROFILE: &str = "default";
 
 /// What to run, where, with what, and what to keep. All but `suspend`, `stop`, `podRetention` and
 /// `ttlSecondsAfterFinished` is fixed once the run exists: for something else, create a run with another name.
+#[allow(clippy::duplicated_attributes)] // columns have types and priorities in common
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "bundlerun.dev",
@@ -32,6 +35,7 @@ pub const DEFAULT_GPU_PROFILE: &str = "default";
     shortname = "br",
     namespaced,
     status = "BundleRunStatus",
+    selectable = ".status.phase",
     derive = "Default",
     derive = "PartialEq",
     doc = "A BundleRun runs one command in a container image and keeps its whole working directory as the output, with a record of exactly what ran and how it ended.",
@@ -60,7 +64,7 @@ pub struct BundleRunSpec {
     /// Container image the command runs in, by tag or digest. Default: the operator's CPU image when
     /// `resources.gpus` is 0, else its GPU image. Example: `docker.io/library/python:3.13`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), extend("pattern" = schema::IMAGE))]
+    #[schemars(length(max = 512))] // its shape is a rule: the pattern would bury the message
     pub image: Option<String>,
 
     /// Command line for a shell: bash if the image has it, else sh; the `.bashrc` in the image's WORKDIR is sourced
@@ -73,7 +77,7 @@ pub struct BundleRunSpec {
     /// Program and arguments, executed without any shell, for images that have none; the image's ENTRYPOINT is not
     /// used. Exactly one of `command` and `argv` is set. Example: `["/app/train", "--epochs", "3"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), inner(length(max = 32_768)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 20_000)), extend("x-kubernetes-list-type" = "atomic"))]
     pub argv: Option<Vec<String>>,
 
     /// Environment variables of the command; they win over the image's. Values reach the process unchanged:

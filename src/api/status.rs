@@ -1,5 +1,7 @@
 //! What the operator records. Written by nobody else; the field docs are what `kubectl explain bundlerun.status` prints.
 
+#![allow(clippy::doc_markdown)] // these docs are read in a terminal
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,8 @@ pub const ATTEMPTS_KEPT: usize = 10;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleRunStatus {
-    /// Where the run is in its life. Succeeded, Failed and Stopped are final.
+    /// Where the run is in its life: Waiting (for its inputs, or suspended), Pending (queued, scheduled, pulling its
+    /// image, staging), Running, Finalizing (saving the output), and finally Succeeded, Failed or Stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 

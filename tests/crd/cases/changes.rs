@@ -1,0 +1,210 @@
+//! What is refused for now, and what may change once a run exists.
+
+use serde_json::{Value, json};
+
+use super::{Case, changed, everything_spec, refused};
+
+pub(super) fn not_yet() -> Vec<Case> {
+    vec![
+        refused(
+            "gpuProfile",
+            json!({"gpuProfile": "mig-1g"}),
+            &[("spec.gpuProfile", "spec.gpuProfile: not yet")],
+        ),
+        refused(
+            "gpuProfile with a bad name",
+            json!({"gpuProfile": "A"}),
+            &[("spec.gpuProfile", "should match"), ("spec.gpuProfile", "not yet")],
+        ),
+        refused(
+            "outputs.exclude",
+            json!({"outputs": {"exclude": ["*.tmp"]}}),
+            &[("spec.outputs.exclude", "spec.outputs.exclude: not yet")],
+        ),
+        refused(
+            "retry.limit",
+            json!({"retry": {"limit": 1}}),
+            &[("spec.retry.limit", "spec.retry.limit: not yet")],
+        ),
+        refused(
+            "retry.limit out of bounds",
+            json!({"retry": {"limit": 101}}),
+            &[
+                ("spec.retry.limit", "should be less than"),
+                ("spec.retry.limit", "not yet"),
+            ],
+        ),
+        refused(
+            "retry.interruptions",
+            json!({"retry": {"interruptions": 2}}),
+            &[("spec.retry.interruptions", "spec.retry.interruptions: not yet")],
+        ),
+        refused(
+            "allowFailedInputs",
+            json!({"allowFailedInputs": true}),
+            &[("spec.allowFailedInputs", "spec.allowFailedInputs: not yet")],
+        ),
+        refused(
+            "suspend",
+            json!({"suspend": true}),
+            &[("spec.suspend", "spec.suspend: not yet")],
+        ),
+        refused("stop", json!({"stop": true}), &[("spec.stop", "spec.stop: not yet")]),
+        refused(
+            "podRetention",
+            json!({"podRetention": "1h"}),
+            &[("spec.podRetention", "spec.podRetention: not yet")],
+        ),
+        refused(
+            "ttlSecondsAfterFinished",
+            json!({"ttlSecondsAfterFinished": 60}),
+            &[("spec.ttlSecondsAfterFinished", "spec.ttlSecondsAfterFinished: not yet")],
+        ),
+    ]
+}
+
+pub(super) fn changes() -> Vec<Case> {
+    let mut cases = vec![
+        changed("the same again", everything_spec(), everything_spec(), &[]),
+        changed(
+            "suspend and stop may be added",
+            json!({}),
+            json!({"suspend": false, "stop": false}),
+            &[],
+        ),
+        changed(
+            "stop during a run is not yet there",
+            json!({}),
+            json!({"stop": true}),
+            &[("spec.stop", "not yet")],
+        ),
+        changed(
+            "command to argv",
+            json!({"command": "a"}),
+            json!({"argv": ["a"]}),
+            &[
+                ("spec.command", "spec.command cannot change"),
+                ("spec.argv", "spec.argv cannot change"),
+            ],
+        ),
+        changed(
+            "quantities that mean the same",
+            json!({"resources": {"cpus": 1, "memory": "2Gi", "disk": "1Gi", "sharedMemory": "1Gi"}}),
+            json!({"resources": {"cpus": "1000m", "memory": 2_147_483_648_i64, "disk": "1024Mi", "sharedMemory": "1024Mi"}}),
+            &[],
+        ),
+        Case {
+            only_server: true,
+            ..changed(
+                "the order of variables",
+                json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}),
+                json!({"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]}),
+                &[],
+            )
+        },
+        changed(
+            "one variable",
+            json!({"env": [{"name": "A", "value": "1"}]}),
+            json!({"env": [{"name": "A", "value": "2"}]}),
+            &[("spec.env", "spec.env cannot change")],
+        ),
+        changed(
+            "inputs added",
+            json!({}),
+            json!({"inputs": []}),
+            &[("spec.inputs", "spec.inputs cannot change")],
+        ),
+    ];
+    let claim = |name: &str| json!([{"path": "a", "claim": {"name": name}}]);
+    let fields: [(&str, &'static str, Value, Value); 15] = [
+        ("image", "spec.image", json!("a"), json!("b")),
+        ("command", "spec.command", json!("a"), json!("b")),
+        ("volumes", "spec.volumes", claim("a"), claim("b")),
+        ("timeLimit", "spec.timeLimit", json!("1h"), json!("2h")),
+        (
+            "nodeSelector",
+            "spec.nodeSelector",
+            json!({"a": "b"}),
+            json!({"a": "c"}),
+        ),
+        (
+            "tolerations",
+            "spec.tolerations",
+            json!([{"key": "a"}]),
+            json!([{"key": "b"}]),
+        ),
+        ("priorityClassName", "spec.priorityClassName", json!("a"), json!("b")),
+        ("schedulerName", "spec.schedulerName", json!("a"), json!("b")),
+        (
+            "imagePullSecrets",
+            "spec.imagePullSecrets",
+            json!([{"name": "a"}]),
+            json!([{"name": "b"}]),
+        ),
+        ("serviceAccountName", "spec.serviceAccountName", json!("a"), json!("b")),
+        ("runAsUser", "spec.runAsUser", json!(1), json!(2)),
+        ("gpuProfile", "spec.gpuProfile", json!("default"), Value::Null),
+        ("outputs", "spec.outputs", json!({}), Value::Null),
+        ("retry", "spec.retry", json!({"limit": 0}), json!({"interruptions": 3})),
+        ("allowFailedInputs", "spec.allowFailedInputs", json!(false), Value::Null),
+    ];
+    for (field, at, one, other) in fields {
+        let errors = [(at, "cannot change once the run exists")];
+        let spec = |value: &Value| {
+            if value.is_null() {
+                json!({})
+            } else {
+                json!({field: value})
+            }
+        };
+        if !other.is_null() {
+            cases.push(changed(&format!("{field} changed"), spec(&one), spec(&other), &errors));
+        }
+        if field != "command" {
+            cases.push(changed(&format!("{field} added"), json!({}), spec(&one), &errors));
+            cases.push(changed(&format!("{field} removed"), spec(&one), json!({}), &errors));
+        }
+    }
+    let quantities: [(&str, &'static str, Value, Value); 5] = [
+        ("gpus", "spec.resources.gpus", json!(1), json!(2)),
+        ("cpus", "spec.resources.cpus", json!(1), json!("1001m")),
+        ("memory", "spec.resources.memory", json!("2Gi"), json!("2G")),
+        ("disk", "spec.resources.disk", json!("2Gi"), json!("3Gi")),
+        (
+            "sharedMemory",
+            "spec.resources.sharedMemory",
+            json!("1Gi"),
+            json!("2Mi"),
+        ),
+    ];
+    for (field, at, one, other) in quantities {
+        let errors = [(at, "cannot change once the run exists")];
+        let spec = |value: &Value| json!({"resources": {field: value}});
+        cases.push(changed(&format!("{field} changed"), spec(&one), spec(&other), &errors));
+        cases.push(changed(
+            &format!("{field} added"),
+            json!({"resources": {}}),
+            spec(&one),
+            &errors,
+        ));
+        cases.push(changed(
+            &format!("{field} removed"),
+            spec(&one),
+            json!({"resources": {}}),
+            &errors,
+        ));
+    }
+    cases.push(changed(
+        "resources added",
+        json!({}),
+        json!({"resources": {"gpus": 1}}),
+        &[("spec.resources", "spec.resources cannot change")],
+    ));
+    cases.push(changed(
+        "resources removed",
+        json!({"resources": {"gpus": 1}}),
+        json!({}),
+        &[("spec.resources", "spec.resources cannot change")],
+    ));
+    cases
+}

@@ -1,0 +1,259 @@
+//! Inputs and volumes.
+
+use serde_json::{Value, json};
+
+use super::{Case, accepted, refused};
+
+/// Paths that inputs and volumes may have, and those they may not, with every error.
+const GOOD_PATHS: [&str; 18] = [
+    "data",
+    "data/train",
+    ".cache",
+    "..data",
+    "...",
+    "a b",
+    "stdout.txt",
+    "/data",
+    "/etc/app",
+    "/tmp/x",
+    "/library",
+    "/usr/share/x",
+    "/var/lib/x",
+    "/bundles",
+    "/.bundlerun2",
+    "/devices",
+    "/runs",
+    "/home/é",
+];
+const BAD_PATHS: [(&str, &[&str]); 33] = [
+    ("a/", &["should match", "must be relative"]),
+    ("a//b", &["should match", "must be relative"]),
+    ("//a", &["should match", "must be relative"]),
+    ("a:b", &["should match", "must be relative"]),
+    ("a\nb", &["should match", "must be relative"]),
+    ("", &["should match", "must be relative"]),
+    ("/", &["should match", "must be relative", "would hide"]),
+    ("..", &[". or .. as a part"]),
+    ("../a", &[". or .. as a part"]),
+    ("a/../b", &[". or .. as a part"]),
+    ("./a", &[". or .. as a part"]),
+    ("a/.", &[". or .. as a part"]),
+    ("/a/..", &[". or .. as a part"]),
+    ("/etc", &["would hide"]),
+    ("/bin", &["would hide"]),
+    ("/sbin", &["would hide"]),
+    ("/lib", &["would hide"]),
+    ("/lib64", &["would hide"]),
+    ("/usr", &["would hide"]),
+    ("/var", &["would hide"]),
+    ("/tmp", &["would hide"]),
+    ("/proc", &["directory of the system"]),
+    ("/proc/1", &["directory of the system"]),
+    ("/sys/fs", &["directory of the system"]),
+    ("/dev/shm", &["directory of the system"]),
+    ("/run", &["directory of the system"]),
+    ("/var/run/x", &["directory of the system"]),
+    ("/.bundlerun", &["directory of the platform"]),
+    ("/.bundlerun/bin", &["directory of the platform"]),
+    ("/bundle", &["directory of the platform"]),
+    ("/bundle/a", &["directory of the platform"]),
+    ("stdout", &["output of the command"]),
+    ("stderr/a", &["output of the command"]),
+];
+
+pub(super) fn volumes() -> Vec<Case> {
+    let volume = |path: &str| json!({"path": path, "claim": {"name": "mine"}});
+    let list = |paths: &[&str]| json!({"volumes": paths.iter().map(|path| volume(path)).collect::<Vec<_>>()});
+    let numbered = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("v{n}")).collect();
+        json!({"volumes": names.iter().map(|path| volume(path)).collect::<Vec<_>>()})
+    };
+    let claim = |claim: Value| json!({"volumes": [{"path": "a", "claim": claim}]});
+    let mut cases: Vec<Case> = GOOD_PATHS
+        .iter()
+        .map(|path| accepted(&format!("volume at {path}"), list(&[path])))
+        .collect();
+    for (path, messages) in BAD_PATHS {
+        let errors: Vec<_> = messages
+            .iter()
+            .map(|message| ("spec.volumes[0].path", *message))
+            .collect();
+        cases.push(refused(&format!("volume at {path:?}"), list(&[path]), &errors));
+    }
+    let inside = ("spec.volumes", "no path may be inside another");
+    cases.extend([
+        refused(
+            "volume at .",
+            list(&["."]),
+            &[("spec.volumes[0].path", ". or .. as a part")],
+        ),
+        accepted("volumes beside each other", list(&["a/b", "a/c", "a/bc", "/a/b"])),
+        refused("a volume inside a later one", list(&["a/b", "a"]), &[inside]),
+        refused("a volume inside an earlier one", list(&["/a", "/a/b/c"]), &[inside]),
+        refused(
+            "a path twice",
+            list(&["a", "a"]),
+            &[("spec.volumes[1]", "Duplicate value")],
+        ),
+        accepted("16 volumes", numbered(16)),
+        refused("17 volumes", numbered(17), &[("spec.volumes", "Too many")]),
+        accepted("a path of 512", list(&[&"p".repeat(512)])),
+        refused(
+            "a path of 513",
+            list(&[&"p".repeat(513)]),
+            &[("spec.volumes[0].path", "Too long")],
+        ),
+        refused(
+            "a volume without claim",
+            json!({"volumes": [{"path": "a"}]}),
+            &[("spec.volumes[0].claim", "Required")],
+        ),
+        refused(
+            "a claim without name",
+            claim(json!({})),
+            &[("spec.volumes[0].claim.name", "Required")],
+        ),
+        refused(
+            "a claim with a bad name",
+            claim(json!({"name": "A"})),
+            &[("spec.volumes[0].claim.name", "should match")],
+        ),
+        accepted(
+            "a directory of a claim",
+            claim(json!({"name": "a.b", "path": "x/.y/z"})),
+        ),
+        refused(
+            "an absolute directory of a claim",
+            claim(json!({"name": "a", "path": "/x"})),
+            &[("spec.volumes[0].claim.path", "should match")],
+        ),
+        refused(
+            "a directory outside a claim",
+            claim(json!({"name": "a", "path": "x/../.."})),
+            &[("spec.volumes[0].claim.path", "path in a source")],
+        ),
+    ]);
+    cases
+}
+
+const INPUTS_NOT_YET: (&str, &str) = ("spec.inputs", "spec.inputs: not yet supported");
+
+pub(super) fn inputs() -> Vec<Case> {
+    let text = |path: &str| json!({"path": path, "text": "hello"});
+    let list = |inputs: &[Value]| json!({"inputs": inputs});
+    let mut cases = Vec::new();
+    for path in GOOD_PATHS.iter().chain(&["."]) {
+        cases.push(refused(
+            &format!("input at {path}"),
+            list(&[text(path)]),
+            &[INPUTS_NOT_YET],
+        ));
+    }
+    for (path, messages) in BAD_PATHS {
+        let mut errors = vec![INPUTS_NOT_YET];
+        errors.extend(messages.iter().map(|message| ("spec.inputs[0].path", *message)));
+        cases.push(refused(&format!("input at {path:?}"), list(&[text(path)]), &errors));
+    }
+    let digest = "0a".repeat(32);
+    let sources = [
+        json!({"run": {"name": "prepare"}}),
+        json!({"run": {"name": "prepare", "path": "a/b.csv"}}),
+        json!({"image": {"reference": "registry.example.com/models:v3", "path": "weights"}}),
+        json!({"claim": {"name": "datasets", "path": "imagenet"}}),
+        json!({"configMap": {"name": "scripts"}}),
+        json!({"secret": {"name": "token", "key": "a.b"}}),
+        json!({"text": ""}),
+        json!({"url": {"href": "https://example.com/a?b=c", "sha256": digest}}),
+    ];
+    for source in &sources {
+        let mut input = source.clone();
+        input["path"] = json!("a");
+        cases.push(refused(
+            &format!("input from {source}"),
+            list(&[input]),
+            &[INPUTS_NOT_YET],
+        ));
+    }
+    let one_source = ("spec.inputs[0]", "exactly one source");
+    let dots = "path in a source";
+    let bad_sources = [
+        (json!({}), vec![one_source]),
+        (json!({"text": "", "claim": {"name": "a"}}), vec![one_source]),
+        (
+            json!({"run": {"name": "a", "path": ".."}}),
+            vec![("spec.inputs[0].run.path", dots)],
+        ),
+        (
+            json!({"image": {"reference": "a", "path": "b/../c"}}),
+            vec![("spec.inputs[0].image.path", dots)],
+        ),
+        (
+            json!({"claim": {"name": "a", "path": "."}}),
+            vec![("spec.inputs[0].claim.path", dots)],
+        ),
+        (
+            json!({"image": {"reference": "A"}}),
+            vec![("spec.inputs[0].image.reference", "should match")],
+        ),
+        (
+            json!({"url": {"href": "ftp://a", "sha256": digest}}),
+            vec![("spec.inputs[0].url.href", "should match")],
+        ),
+        (
+            json!({"url": {"href": "http://a", "sha256": "0A"}}),
+            vec![("spec.inputs[0].url.sha256", "should match")],
+        ),
+    ];
+    for (source, errors) in bad_sources {
+        let name = format!("input from {source}");
+        let mut input = source;
+        input["path"] = json!("a");
+        let errors: Vec<_> = [INPUTS_NOT_YET].into_iter().chain(errors).collect();
+        cases.push(refused(&name, list(&[input]), &errors));
+    }
+    let numbered = |count: usize| list(&(0..count).map(|n| text(&format!("i{n}"))).collect::<Vec<_>>());
+    let long = |path: &str, length: usize| json!({"path": path, "text": "é".repeat(length)});
+    let overlap = ("spec.volumes", "no path may be that of an input");
+    let with_volume = |input: &str, volume: &str| json!({"inputs": [text(input)], "volumes": [{"path": volume, "claim": {"name": "a"}}]});
+    cases.extend([
+        refused("64 inputs", numbered(64), &[INPUTS_NOT_YET]),
+        refused("65 inputs", numbered(65), &[("spec.inputs", "Too many")]),
+        refused(
+            "an input path twice",
+            list(&[text("a"), text("a")]),
+            &[INPUTS_NOT_YET, ("spec.inputs[1]", "Duplicate value")],
+        ),
+        refused(
+            "an input inside another",
+            list(&[text("a"), text("a/b")]),
+            &[INPUTS_NOT_YET, ("spec.inputs", "no path may be inside another")],
+        ),
+        refused(
+            "texts of 60000 bytes",
+            list(&[long("a", 15_000), long("b", 15_000)]),
+            &[INPUTS_NOT_YET],
+        ),
+        refused(
+            "texts of more",
+            list(&[long("a", 15_000), long("b", 15_001)]),
+            &[INPUTS_NOT_YET, ("spec.inputs", "60000 bytes of text in all")],
+        ),
+        refused("inputs beside volumes", with_volume("a", "b"), &[INPUTS_NOT_YET]),
+        refused(
+            "an input at a volume",
+            with_volume("a", "a"),
+            &[INPUTS_NOT_YET, overlap],
+        ),
+        refused(
+            "an input inside a volume",
+            with_volume("a/b", "a"),
+            &[INPUTS_NOT_YET, overlap],
+        ),
+        refused(
+            "an input around a volume",
+            with_volume("a", "a/b"),
+            &[INPUTS_NOT_YET, overlap],
+        ),
+    ]);
+    cases
+}
