@@ -79,7 +79,7 @@ fn not_yet() -> Vec<Rule> {
         ),
         (
             "retry.interruptions",
-            "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions == 3",
+            "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3",
         ),
         (
             "allowFailedInputs",

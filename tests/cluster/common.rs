@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
-use futures::{StreamExt, TryStreamExt, pin_mut};
+use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
@@ -302,12 +302,4 @@ pub fn cause(status: &BundleRunStatus) -> &str {
 /// All at once.
 pub async fn together<T>(work: impl IntoIterator<Item: Future<Output = T>>) -> Vec<T> {
     futures::future::join_all(work).await
-}
-
-/// All objects of a kind, in all namespaces, as a stream of their current versions.
-pub async fn all<K>(client: &Client, labels: &str) -> Vec<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    Api::<K>::all(client.clone()).list(&ListParams::default().labels(labels)).await.unwrap().items
 }

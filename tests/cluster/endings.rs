@@ -61,10 +61,12 @@ fn check_ended(name: &str, status: &BundleRunStatus) {
     assert_eq!(condition(status, "Stalled") == Some("True"), !succeeded, "{name}");
     assert_eq!(condition(status, "Ready"), Some(if succeeded { "True" } else { "False" }), "{name}");
     assert_eq!(condition(status, "Reconciling"), None, "{name}");
-    assert_eq!(condition(status, "OutputSaved"), Some("False"), "{name}: no store is configured");
+    let ran = status.usage.is_some();
+    assert_eq!(condition(status, "OutputSaved"), ran.then_some("False"), "{name}: no store is configured");
     assert!(status.start_time <= status.finish_time && status.start_time.is_some(), "{name}: {status:#?}");
     assert!(status.image.as_ref().unwrap().digest.is_some(), "{name}");
-    assert!(status.node.is_some() && status.usage.unwrap().memory_peak_bytes.unwrap() > 0, "{name}: {status:#?}");
+    assert!(status.node.is_some(), "{name}: {status:#?}");
+    assert!(!ran || status.usage.unwrap().memory_peak_bytes > Some(0), "{name}: {status:#?}");
     assert_eq!(status.observed_generation, Some(1), "{name}");
 }
 
@@ -82,14 +84,14 @@ async fn a_time_limit_is_kept_and_the_time_is_recorded() {
 #[tokio::test]
 async fn the_log_holds_the_users_output_only_and_stdout_and_stderr_stay_apart() {
     let space = Space::new().await;
-    let command = "echo out; echo err >&2; cat stdout; printf 'no newline'";
+    let command = "echo out; echo err >&2; printf 'no newline'";
     let ended = space.run("output", json!({"command": command})).await;
     let output = ended.output.unwrap();
-    assert_eq!(output.stdout_tail.as_deref(), Some("out\nout\nno newline"));
+    assert_eq!(output.stdout_tail.as_deref(), Some("out\nno newline"));
     assert_eq!(output.stderr_tail.as_deref(), Some("err\n"));
     let mut lines: Vec<_> = space.logs("output-1").await.lines().map(str::to_owned).collect();
     lines.sort();
-    assert_eq!(lines, ["err", "no newline", "out", "out"]);
+    assert_eq!(lines, ["err", "no newline", "out"]);
     space.end().await;
 }
 

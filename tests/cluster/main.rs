@@ -8,3 +8,8 @@ mod crd;
 mod endings;
 mod gpus;
 mod images;
+mod budgets;
+mod deletion;
+mod examples;
+mod once;
+mod refusals;

@@ -36,7 +36,7 @@ pub(super) fn not_yet() -> Vec<Case> {
         ),
         refused(
             "retry.interruptions",
-            json!({"retry": {"interruptions": 2}}),
+            json!({"retry": {"interruptions": 4}}),
             &[("spec.retry.interruptions", "spec.retry.interruptions: not yet")],
         ),
         refused(

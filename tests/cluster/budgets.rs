@@ -1,0 +1,76 @@
+//! What a run costs the API server, counted in its audit log.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+
+use serde_json::{Value, json};
+
+use crate::common::{Space, eventually, together};
+
+const OPERATOR: &str = "system:serviceaccount:bundlerun:bundle-operator";
+
+/// The operator's requests about a namespace, as `verb resource[/subresource]`.
+fn requests(namespace: &str) -> Vec<(String, String)> {
+    let log = std::fs::File::open(std::env::var("AUDIT_LOG").unwrap()).unwrap();
+    let text = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    BufReader::new(log)
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| line.contains(OPERATOR) && line.contains(namespace))
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter(|event| text(event, "/stage") == "ResponseComplete" && text(event, "/user/username") == OPERATOR)
+        .filter(|event| text(event, "/objectRef/namespace") == namespace)
+        .map(|event| {
+            let subresource = text(&event, "/objectRef/subresource");
+            let slash = if subresource.is_empty() { "" } else { "/" };
+            let what = format!("{} {}{slash}{subresource}", text(&event, "/verb"), text(&event, "/objectRef/resource"));
+            let name = text(&event, "/objectRef/name");
+            (name, what)
+        })
+        .collect()
+}
+
+fn counted(requests: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    requests.into_iter().fold(BTreeMap::new(), |mut counts, request| {
+        *counts.entry(request).or_default() += 1;
+        counts
+    })
+}
+
+#[tokio::test]
+async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
+    let space = Space::exclusive().await;
+    let short: Vec<_> = (0..5).map(|i| format!("short-{i}")).collect();
+    let long: Vec<_> = (0..5).map(|i| format!("long-{i}")).collect();
+    together(short.iter().map(|name| space.run(name, json!({"command": "true"})))).await;
+    together(long.iter().map(|name| space.run(name, json!({"command": "sleep 6"})))).await;
+
+    // The event is the last of a run's requests, and the log is written a moment later.
+    let all = eventually("all requests to be in the audit log", async || {
+        let all = requests(&space.name);
+        let events = all.iter().filter(|(_, what)| what == "create events").count();
+        if events >= 10 { Ok(all) } else { Err(events) }
+    })
+    .await;
+    let counts = counted(all.iter().map(|(_, what)| what.clone()));
+    println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
+    let expected = [
+        ("create events", 10),
+        ("create pods", 10),
+        ("patch pods", 10),
+        ("update bundleruns/status", 15),
+    ];
+    assert_eq!(counts, expected.map(|(what, n)| (what.to_owned(), n)).into());
+
+    let object = space.runs().get("long-0").await.unwrap();
+    let pod = space.pods().get("long-0-1").await.unwrap();
+    let size = |value: Value| serde_json::to_string(&value).unwrap().len();
+    let object_bytes = size(serde_json::to_value(&object).unwrap());
+    let mut pod = serde_json::to_value(&pod).unwrap();
+    pod["status"] = Value::Null;
+    pod["metadata"]["managedFields"] = Value::Null;
+    let pod_bytes = size(pod);
+    println!("bytes: object {object_bytes}, pod without status {pod_bytes}");
+    assert!(object_bytes < 4096 && pod_bytes < 7 * 1024, "object {object_bytes}, pod {pod_bytes}");
+    space.end().await;
+}

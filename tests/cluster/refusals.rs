@@ -1,0 +1,61 @@
+//! What the API server refuses is told on the object.
+
+use bundlerun::api::Phase;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::common::{Space, cause, run};
+
+#[tokio::test]
+async fn a_used_up_quota_is_waited_for_and_the_run_goes_on_when_there_is_room() {
+    let space = Space::new().await;
+    let quotas: Api<ResourceQuota> = space.api();
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    crate::common::watch_until(quotas.clone(), "none", "to count", |q: Option<&ResourceQuota>| {
+        q.and_then(|q| q.status.as_ref()).is_some_and(|s| s.hard.is_some())
+    })
+    .await;
+    space.start("queued", json!({"command": "true"})).await;
+    let waiting = space.until("queued", "to tell what it waits for", |s| s.waiting.is_some()).await;
+    assert_eq!((waiting.phase, waiting.reason.as_deref()), (Some(Phase::Waiting), Some("QuotaExceeded")));
+    assert!(waiting.message.unwrap().contains("exceeded quota: none"));
+    quotas.delete("none", &DeleteParams::default()).await.unwrap();
+    assert_eq!(space.end_of("queued").await.phase, Some(Phase::Succeeded));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_restricted_namespace_runs_with_run_as_user_and_says_so_without() {
+    let space = Space::new().await;
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(space.client.clone());
+    let restricted = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    namespaces.patch(&space.name, &PatchParams::default(), &Patch::Merge(restricted)).await.unwrap();
+    let (with, without) = tokio::join!(
+        space.run("with", json!({"command": "id -u", "runAsUser": 1000})),
+        space.run("without", json!({"command": "id -u"})),
+    );
+    assert_eq!(with.phase, Some(Phase::Succeeded), "{with:#?}");
+    assert_eq!(cause(&without), "PodSecurity");
+    assert!(without.result.unwrap().hint.unwrap().contains("runAsUser"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_service_account_is_told_and_ends_the_run_at_its_deadline() {
+    let space = Space::new().await;
+    let ended = space.run("nobody", json!({"command": "true", "serviceAccountName": "nobody"})).await;
+    assert_eq!((ended.phase, cause(&ended)), (Some(Phase::Failed), "Forbidden"));
+    assert!(ended.message.unwrap().contains("nobody"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_bad_spec_is_refused_at_once_naming_the_field() {
+    let space = Space::new().await;
+    let both = run("both", json!({"command": "true", "argv": ["true"]}));
+    let error = space.runs().create(&PostParams::default(), &both).await.unwrap_err().to_string();
+    assert!(error.contains("command") && error.contains("argv"), "{error}");
+    space.end().await;
+}
