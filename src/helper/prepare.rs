@@ -29,18 +29,16 @@ pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), String> {
 }
 
 fn copy_runner(paths_: &Paths) -> Result<(), String> {
-    let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = Path::new(paths::RUNNER)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
     place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
 }
 
-fn place(
-    dir: &Path,
-    name: &str,
-    mode: u32,
-    write: impl FnOnce(&mut fs::File) -> io::Result<()>,
-) -> Result<(), String> {
+fn place(dir: &Path, name: &str, mode: u32, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> Result<(), String> {
     let (draft, target) = (dir.join(format!(".{name}.tmp")), dir.join(name));
     let placed = fs::create_dir_all(dir)
         .and_then(|()| fs::File::create(&draft))
@@ -67,7 +65,8 @@ fn open_to_all(dir: &Path, mode: u32) -> Result<(), String> {
 fn make_lock(path: &Path) -> Result<OwnedFd, String> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o666);
-    let lock = rustix::fs::open(path, flags, mode).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    let lock =
+        rustix::fs::open(path, flags, mode).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
     // The umask took from the mode. Not ours any more after a restart as another user: then it has been done.
     let _ = rustix::fs::fchmod(&lock, mode);
     Ok(lock)
@@ -88,10 +87,26 @@ mod tests {
         let runner = paths.bin.join("bundle-runner");
         assert_eq!(fs::read_to_string(&runner).unwrap(), "first");
         assert_eq!(fs::metadata(&runner).unwrap().permissions().mode() & 0o7777, 0o755);
-        assert_eq!(fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777, 0o777);
-        assert_eq!(fs::metadata(&paths.record).unwrap().permissions().mode() & 0o7777, 0o1777);
-        assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
-        let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(
+            fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777,
+            0o777
+        );
+        assert_eq!(
+            fs::metadata(&paths.record).unwrap().permissions().mode() & 0o7777,
+            0o1777
+        );
+        assert_eq!(
+            fs::metadata(paths.record.join(files::LOCK))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o666
+        );
+        let mut names: Vec<_> = fs::read_dir(&paths.bin)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["bundle-runner", "prepared", "staged"]);
     }

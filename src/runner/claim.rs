@@ -29,8 +29,12 @@ impl Claim {
     pub(crate) fn take(record_dir: &Path) -> Result<Self, Refused> {
         let safe = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let started = record_dir.join(files::STARTED);
-        let lock = open(record_dir.join(files::LOCK), safe | OFlags::RDWR, Mode::from_raw_mode(0o666))
-            .map_err(|error| Refused::Failed("open the lock", error))?;
+        let lock = open(
+            record_dir.join(files::LOCK),
+            safe | OFlags::RDWR,
+            Mode::from_raw_mode(0o666),
+        )
+        .map_err(|error| Refused::Failed("open the lock", error))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             // After an earlier runner's death the helper holds it.
             return Err(if rustix::fs::lstat(&started).is_ok() {
@@ -39,7 +43,11 @@ impl Claim {
                 Refused::Failed("take the lock", error)
             });
         }
-        match open(&started, safe | OFlags::EXCL | OFlags::WRONLY, Mode::from_raw_mode(0o644)) {
+        match open(
+            &started,
+            safe | OFlags::EXCL | OFlags::WRONLY,
+            Mode::from_raw_mode(0o644),
+        ) {
             Ok(_) => Ok(Self { _lock: lock }),
             Err(Errno::EXIST) => Err(Refused::StartedBefore),
             Err(error) => Err(Refused::Failed("mark the start", error)),

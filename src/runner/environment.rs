@@ -15,7 +15,10 @@ pub(crate) type Environment = BTreeMap<OsString, OsString>;
 /// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`.
 pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Option<&Path>) -> Environment {
     let mut default = |name: &str, value: &OsStr| {
-        environment.entry(name.into()).or_insert_with(|| value.to_owned()).clone()
+        environment
+            .entry(name.into())
+            .or_insert_with(|| value.to_owned())
+            .clone()
     };
     default("HOME", home.as_os_str());
     default("PATH", OsStr::new(DEFAULT_PATH));
@@ -33,7 +36,11 @@ pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Opt
 
 /// The directories to look for programs in: of the environment, or the usual ones if it names none.
 pub(crate) fn search_path(environment: &Environment) -> &OsStr {
-    environment.get(OsStr::new("PATH")).map(OsString::as_os_str).filter(|path| !path.is_empty()).unwrap_or(OsStr::new(DEFAULT_PATH))
+    environment
+        .get(OsStr::new("PATH"))
+        .map(OsString::as_os_str)
+        .filter(|path| !path.is_empty())
+        .unwrap_or(OsStr::new(DEFAULT_PATH))
 }
 
 #[cfg(test)]
@@ -60,7 +67,11 @@ mod tests {
 
     #[test]
     fn caches_are_outside_of_the_bundle() {
-        let got = complete(environment(&[("PWD", "/old")]), Path::new("/bundle"), Some(Path::new("/bundle")));
+        let got = complete(
+            environment(&[("PWD", "/old")]),
+            Path::new("/bundle"),
+            Some(Path::new("/bundle")),
+        );
         let want = environment(&[
             ("HOME", "/bundle"),
             ("PATH", DEFAULT_PATH),

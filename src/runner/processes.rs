@@ -64,7 +64,9 @@ fn descendants() -> Vec<Pid> {
 
 /// Every process with its parent.
 fn parents() -> Vec<(Pid, Pid)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return vec![];
+    };
     entries
         .flatten()
         .filter_map(|entry| {
@@ -88,7 +90,12 @@ mod tests {
 
     #[test]
     fn the_parent_is_found_behind_any_name() {
-        assert_eq!(parent(b"7 (a) b) (c) S 42 7 7 0 -1").map(Pid::as_raw_nonzero).map(i32::from), Some(42));
+        assert_eq!(
+            parent(b"7 (a) b) (c) S 42 7 7 0 -1")
+                .map(Pid::as_raw_nonzero)
+                .map(i32::from),
+            Some(42)
+        );
         assert_eq!(parent(b"1 (init) S 0 1 1"), None);
         assert_eq!(parent(b""), None);
     }

@@ -23,7 +23,10 @@ impl RecordFile {
     /// Reserves the space. Where that fails the record is still written at the end, if it can be.
     pub(crate) fn reserve(dir: &Path) -> Self {
         let reserved = create_draft(dir).ok().filter(|file| reserve_space(file).is_ok());
-        Self { dir: dir.to_owned(), reserved }
+        Self {
+            dir: dir.to_owned(),
+            reserved,
+        }
     }
 
     /// Puts the record in place, whatever is there now.
@@ -43,8 +46,11 @@ impl RecordFile {
             rustix::fs::rename(&place, self.dir.join(MOVED))?;
             rustix::fs::rename(&draft, &place)?;
         }
-        if let Ok(dir) = rustix::fs::open(&self.dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        {
+        if let Ok(dir) = rustix::fs::open(
+            &self.dir,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             let _ = rustix::fs::fsync(dir);
         }
         Ok(())
@@ -64,7 +70,10 @@ pub(crate) fn write_if_absent(dir: &Path, record: &Record) -> Result<(), Errno> 
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let record = Record { detail: one_line(&record.detail), ..record.clone() };
+    let record = Record {
+        detail: one_line(&record.detail),
+        ..record.clone()
+    };
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
@@ -83,7 +92,11 @@ fn reserve_space(file: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size).or_else(|_| {
         let zeros = [0; RECORD_MAX_BYTES];
         let written = rustix::io::pwrite(file, &zeros, 0)?;
-        if written < zeros.len() { Err(Errno::NOSPC) } else { rustix::fs::fsync(file) }
+        if written < zeros.len() {
+            Err(Errno::NOSPC)
+        } else {
+            rustix::fs::fsync(file)
+        }
     })
 }
 
@@ -137,7 +150,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let file = RecordFile::reserve(dir.path());
             mischief(dir.path());
-            let record = Record { exit_code: Some(3), detail: "x\ny".repeat(500), ..Record::default() };
+            let record = Record {
+                exit_code: Some(3),
+                detail: "x\ny".repeat(500),
+                ..Record::default()
+            };
             file.write(&record).unwrap();
             let got = read(dir.path());
             assert_eq!(got.exit_code, Some(3));
@@ -149,9 +166,19 @@ mod tests {
     #[test]
     fn an_earlier_record_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Record { exit_code: Some(0), ..Record::default() };
+        let first = Record {
+            exit_code: Some(0),
+            ..Record::default()
+        };
         write_if_absent(dir.path(), &first).unwrap();
-        write_if_absent(dir.path(), &Record { exit_code: Some(9), ..Record::default() }).unwrap();
+        write_if_absent(
+            dir.path(),
+            &Record {
+                exit_code: Some(9),
+                ..Record::default()
+            },
+        )
+        .unwrap();
         assert_eq!(read(dir.path()), first);
         assert!(!dir.path().join(DRAFT).exists());
     }

@@ -78,7 +78,12 @@ impl Shell {
     }
 
     /// How to run `command` in `directory` with this shell.
-    pub(crate) fn launch<'a>(&'a self, command: &'a str, directory: &'a Path, environment: &'a Environment) -> Launch<'a> {
+    pub(crate) fn launch<'a>(
+        &'a self,
+        command: &'a str,
+        directory: &'a Path,
+        environment: &'a Environment,
+    ) -> Launch<'a> {
         let words: [&OsStr; 6] = [
             self.name.as_ref(),
             "-c".as_ref(),
@@ -87,7 +92,13 @@ impl Shell {
             command.as_ref(),
             directory.as_os_str(),
         ];
-        Launch { program: &self.program, argv: words.to_vec(), environment, directory: None, marks: true }
+        Launch {
+            program: &self.program,
+            argv: words.to_vec(),
+            environment,
+            directory: None,
+            marks: true,
+        }
     }
 }
 
@@ -172,7 +183,12 @@ fn progress(text: &[u8]) -> Progress {
 }
 
 fn status(line: &[u8]) -> Option<u8> {
-    std::str::from_utf8(line).ok()?.strip_prefix("ready ")?.strip_suffix('\n')?.parse().ok()
+    std::str::from_utf8(line)
+        .ok()?
+        .strip_prefix("ready ")?
+        .strip_suffix('\n')?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -187,7 +203,10 @@ mod tests {
             ("alive\n", Progress::Alive),
             ("alive\nready 0", Progress::Alive),
             ("alive\nready 0\n", Progress::Ready(Bashrc::Returned(0))),
-            ("alive\nnoise of .bashrc\nready 3\n", Progress::Ready(Bashrc::Returned(3))),
+            (
+                "alive\nnoise of .bashrc\nready 3\n",
+                Progress::Ready(Bashrc::Returned(3)),
+            ),
             ("alive\nready unreadable\n", Progress::Ready(Bashrc::Unreadable)),
             ("alive\nlost\n", Progress::Lost),
             ("ready 0\n", Progress::Silent),

@@ -16,7 +16,9 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
         wall_ms: millis(wall),
         cpu_user_ms: millis(children.user),
         cpu_system_ms: millis(children.system),
-        memory_peak_bytes: peak.and_then(|text| peak_in(&text)).unwrap_or(children.memory_peak_bytes),
+        memory_peak_bytes: peak
+            .and_then(|text| peak_in(&text))
+            .unwrap_or(children.memory_peak_bytes),
         oom_kills: events.and_then(|text| oom_kills_in(&text)).unwrap_or(0),
     }
 }
@@ -32,7 +34,11 @@ fn peak_in(text: &str) -> Option<u64> {
 
 /// `memory.events` (v2) and `memory.oom_control` (v1, Linux 4.13) both have a line `oom_kill <number>`.
 fn oom_kills_in(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,814 @@
+//! The real runner, in directories of its own: what a command does, and what the record says of it.
+
+mod sandbox;
+
+use bundlerun::report::{Cause, Command, Record};
+
+use rustix::process::Signal;
+use sandbox::{SHELLS, Sandbox, await_that, is_alive, sh};
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_exit_code_is_the_commands_own() {
+    for (command, want) in [
+        ("true", 0),
+        ("exit 1", 1),
+        ("exit 3", 3),
+        ("exit 126", 126),
+        ("exit 137", 137),
+        ("(exit 255)", 255),
+    ] {
+        for shell in SHELLS {
+            let run = Sandbox::with_shell(shell).run(&sh(command));
+            assert_eq!(
+                (run.code, run.record.exit_code, run.record.cause),
+                (want, Some(want), None),
+                "{shell}: {command}"
+            );
+            assert_eq!(run.record.signal, None);
+            assert!(run.record.started_at_ms.unwrap() <= run.record.finished_at_ms);
+        }
+    }
+}
+
+#[test]
+fn a_signal_is_told_as_a_signal() {
+    for (command, signal) in [("kill -SEGV $$", 11), ("kill -KILL $$", 9), ("kill -TERM $$", 15)] {
+        let run = Sandbox::new().run(&sh(command));
+        assert_eq!(
+            (run.code, run.record.exit_code, run.record.signal),
+            (128 + signal, None, Some(signal)),
+            "{command}"
+        );
+        assert!(!run.record.asked_to_stop);
+    }
+}
+
+#[test]
+fn the_shell_sees_the_command_as_it_was_written() {
+    for (command, want) in [
+        ("echo hi # note", "hi\n"),
+        ("# only a note", ""),
+        ("", ""),
+        ("cat <<EOF\na  $((1+1))\nEOF\n", "a  2\n"),
+        ("cat <<'EOF'\n$HOME \\ `x`\nEOF", "$HOME \\ `x`\n"),
+        ("printf '%s|' \"a b\" 'c\"d' e\\ f", "a b|c\"d|e f|"),
+        ("echo one\necho two\n\n\n", "one\ntwo\n"),
+        ("test $$ -gt 1 && echo pid", "pid\n"),
+        (
+            "BUNDLE_NAME=x; echo '$(BUNDLE_NAME)' $(echo $BUNDLE_NAME)",
+            "$(BUNDLE_NAME) x\n",
+        ),
+        ("echo 'it'\\''s' \u{e4}\u{1f600}", "it's \u{e4}\u{1f600}\n"),
+        ("x='a\n\n'; printf %s \"$x\"; true", "a\n\n"),
+        ("echo $#-$1-$@", "0--\n"),
+        ("false\necho $?", "1\n"),
+        ("printf '%s' \"$IFS\"", " \t\n"),
+        ("for i in 1 2; do echo $i; done | cat", "1\n2\n"),
+        ("exec cat /dev/null", ""),
+        ("cat", ""),
+        ("trap 'echo bye' EXIT; exit 0", "bye\n"),
+    ] {
+        for shell in SHELLS {
+            let run = Sandbox::with_shell(shell).run(&sh(command));
+            assert_eq!(
+                (run.stdout(), run.stderr(), run.code),
+                (want.into(), String::new(), 0),
+                "{shell}: {command}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_command_of_100_000_bytes_runs() {
+    for shell in SHELLS {
+        let command = format!("x='{}'; echo ${{#x}}", "a".repeat(99_970));
+        let run = Sandbox::with_shell(shell).run(&sh(&command));
+        assert_eq!((run.stdout().as_str(), run.code), ("99970\n", 0), "{shell}");
+    }
+}
+
+#[test]
+fn a_syntax_error_is_the_commands_own_failure() {
+    for shell in SHELLS {
+        let run = Sandbox::with_shell(shell).run(&sh("echo before\nif then )\n"));
+        assert_ne!(run.code, 0, "{shell}");
+        assert_eq!(run.record.cause, None, "{shell}");
+        let line = if shell == "bash" { "line 2" } else { "yntax error" };
+        assert!(run.stderr().contains(line), "{shell}: {}", run.stderr());
+        assert!(!run.stderr().contains("bundlerun"), "{shell}: {}", run.stderr());
+    }
+}
+
+#[test]
+fn nothing_of_ours_is_in_the_commands_environment() {
+    for shell in SHELLS {
+        let run = Sandbox::with_shell(shell)
+            .env("LITERAL", "a$b")
+            .env("CODALAB", "true")
+            .run(&sh("env"));
+        let stdout = run.stdout();
+        let mut names: Vec<_> = stdout.lines().filter_map(|line| line.split('=').next()).collect();
+        names.retain(|name| !["_", "SHLVL", "OLDPWD"].contains(name));
+        names.sort_unstable();
+        let ours = [
+            "CODALAB",
+            "CUDA_CACHE_PATH",
+            "HF_HOME",
+            "HOME",
+            "LITERAL",
+            "PATH",
+            "PIP_CACHE_DIR",
+            "PWD",
+            "XDG_CACHE_HOME",
+        ];
+        assert_eq!(names, ours, "{shell}");
+        assert!(stdout.contains("LITERAL=a$b\n"));
+    }
+}
+
+#[test]
+fn the_command_has_three_descriptors_and_no_input() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        sandbox.bashrc("true");
+        let run = sandbox.run(&sh("cd /proc/$$/fd; for fd in *; do echo $fd; done; readlink 0"));
+        let given = fs::read_dir("/proc/self/fd").unwrap().count();
+        let stdout = run.stdout();
+        for ours in ["6", "7", "8"] {
+            assert!(!stdout.lines().any(|fd| fd == ours), "{shell}: {stdout} ({given} here)");
+        }
+        assert!(stdout.ends_with("/dev/null\n"), "{shell}: {stdout}");
+    }
+}
+
+#[test]
+fn the_command_runs_in_the_bundle_and_bashrc_in_the_workdir() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        sandbox.bashrc("HERE=$PWD");
+        let run = sandbox.run(&sh("echo $HERE; pwd; echo $PWD; /bin/pwd; echo x > made"));
+        let (workdir, bundle) = (sandbox.workdir.display(), sandbox.paths.bundle.display());
+        assert_eq!(
+            run.stdout(),
+            format!("{workdir}\n{bundle}\n{bundle}\n{bundle}\n"),
+            "{shell}"
+        );
+        assert!(sandbox.paths.bundle.join("made").exists());
+    }
+}
+
+#[test]
+fn what_bashrc_defines_is_there_for_the_command() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        sandbox.bashrc("export EXPORTED=1\nplain=2\nconda() { echo conda $1; }\nalias ll='echo ll'\n");
+        let run = sandbox.run(&sh("conda activate; echo $plain; env | grep ^EXPORTED"));
+        assert_eq!(
+            (run.stdout().as_str(), run.code),
+            ("conda activate\n2\nEXPORTED=1\n", 0),
+            "{shell}"
+        );
+        assert_eq!(run.record.detail, "", "{shell}");
+    }
+}
+
+/// Each leaves behind something that would hurt the command or hide its output.
+#[test]
+fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
+    let command = "false; echo unset: $unset_; echo err >&2; echo *; set -- ; sh -c 'exit 0' | cat; echo end";
+    for (bashrc, note) in [
+        ("[ -z \"$PS1\" ] && return\nexport AFTER_GUARD=1\n", ""),
+        ("set -e", ""),
+        ("set -u", ""),
+        ("set -f", ""),
+        ("set -eu; return 0", ""),
+        ("return", ""),
+        ("return 3", ".bashrc returned status 3"),
+        ("exec >/dev/null 2>&1", ""),
+        ("exec 2>/dev/null", ""),
+        ("exec </dev/zero", ""),
+        ("exec 3>&1 4>&2 9>/dev/null", ""),
+        ("echo () { :; }\nunset -f echo", ""),
+        ("cd() { command cd \"$@\" && ls; }", ""),
+        ("alias cd='echo no' echo='echo'", ""),
+        ("set -- a b c", ""),
+        ("cd /", ""),
+        ("shopt -s expand_aliases 2>/dev/null || true", ""),
+        ("sleep 100 &", ""),
+        ("if then fi (\n", ".bashrc returned status"),
+        ("echo 'unclosed\n", ".bashrc returned status"),
+        ("no-such-command 2>/dev/null", ".bashrc returned status 127"),
+    ] {
+        for shell in SHELLS {
+            let sandbox = Sandbox::with_shell(shell);
+            fs::write(sandbox.paths.bundle.join("a"), "").unwrap();
+            sandbox.bashrc(bashrc);
+            let begin = Instant::now();
+            let run = sandbox.run(&sh(command));
+            let label = format!("{shell}: {bashrc}: {run:?}");
+            assert_eq!((run.code, run.record.cause), (0, None), "{label}");
+            assert_eq!(run.stdout(), "unset:\na stderr stdout\nend\n", "{label}");
+            assert!(run.stderr().ends_with("err\n"), "{label}");
+            assert!(run.record.detail.starts_with(note), "{label}");
+            assert!(!note.is_empty() || run.record.detail.is_empty(), "{label}");
+            assert!(begin.elapsed() < Duration::from_secs(10), "{label}");
+        }
+    }
+}
+
+#[test]
+fn a_bashrc_that_ends_the_shell_is_never_success() {
+    for (bashrc, status) in [
+        ("exit 0", "exit status 0"),
+        ("exit 3", "exit status 3"),
+        ("exec true", "exit status 0"),
+        ("set -e; false", "exit status 1"),
+        ("kill -KILL $$", "signal 9"),
+        ("echo ready 0; exit 0", "exit status 0"),
+    ] {
+        for shell in SHELLS {
+            let sandbox = Sandbox::with_shell(shell);
+            sandbox.bashrc(bashrc);
+            let run = sandbox.run(&sh("echo never"));
+            let label = format!("{shell}: {bashrc}: {run:?}");
+            assert_eq!(
+                (run.code, run.record.cause),
+                (125, Some(Cause::BashrcEndedShell)),
+                "{label}"
+            );
+            assert_eq!(
+                (run.record.exit_code, run.record.started_at_ms),
+                (None, None),
+                "{label}"
+            );
+            assert!(run.record.detail.contains(status), "{label}");
+            assert!(!run.stdout().contains("never"), "{label}");
+        }
+    }
+}
+
+#[test]
+fn a_bashrc_that_cannot_be_read_is_left_out() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell).as_nobody();
+        sandbox.bashrc("echo no");
+        sandbox.forbid(".bashrc");
+        let run = sandbox.run(&sh("echo yes"));
+        assert_eq!((run.stdout().as_str(), run.code), ("yes\n", 0), "{shell}: {run:?}");
+        assert_eq!(
+            run.record.detail, ".bashrc could not be read and was left out",
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn a_bashrc_that_is_a_directory_is_none() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.workdir.join(".bashrc")).unwrap();
+    let run = sandbox.run(&sh("echo yes"));
+    assert_eq!(
+        (run.stdout().as_str(), run.code, run.record.detail.as_str()),
+        ("yes\n", 0, "")
+    );
+}
+
+#[test]
+fn bash_goes_before_sh_and_a_broken_one_is_passed_over() {
+    let which = sh("echo ${BASH_VERSION:+bash}");
+    assert_eq!(Sandbox::new().run(&which).stdout(), "bash\n");
+    for (broken, mode) in [
+        (&b"not a program"[..], 0o755),
+        (b"#!/no/such/interpreter\n", 0o755),
+        (b"\x7fELF of another machine", 0o755),
+        (
+            b"#!/bin/sh\necho 'error while loading shared libraries' >&2; exit 127\n",
+            0o755,
+        ),
+        (b"#!/bin/sh\nexit 0\n", 0o755),
+        (b"", 0o644),
+    ] {
+        let sandbox = Sandbox::with_shell("dash");
+        sandbox.tool("bash", broken, mode);
+        let run = sandbox.run(&which);
+        assert_eq!((run.stdout().as_str(), run.code), ("\n", 0), "{broken:?}: {run:?}");
+    }
+}
+
+#[test]
+fn without_a_shell_the_record_names_the_way_out() {
+    let run = Sandbox::with_shell("none").run(&sh("echo hi"));
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::NoShell)));
+    assert!(run.record.detail.contains("argv"), "{}", run.record.detail);
+    assert_eq!(run.stderr().lines().count(), 1);
+
+    let sandbox = Sandbox::with_shell("none");
+    sandbox.tool("sh", b"not a program", 0o755);
+    let run = sandbox.run(&sh("echo hi"));
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::NoShell)));
+    assert!(run.record.detail.contains("/sh: "), "{}", run.record.detail);
+}
+
+#[test]
+fn a_shell_is_found_without_a_path() {
+    for path in [None, Some("")] {
+        let sandbox = Sandbox::new();
+        let sandbox = match path {
+            None => sandbox.without_env("PATH"),
+            Some(path) => sandbox.env("PATH", path),
+        };
+        let run = sandbox.run(&sh("echo hi"));
+        assert_eq!((run.stdout().as_str(), run.code), ("hi\n", 0), "{path:?}: {run:?}");
+    }
+}
+
+fn argv(words: &[&str]) -> Command {
+    Command::Argv(words.iter().map(|&word| word.to_owned()).collect())
+}
+
+#[test]
+fn argv_needs_no_shell() {
+    let sandbox = Sandbox::with_shell("none");
+    sandbox.bashrc("exit 1");
+    let run = sandbox.run(&argv(&["printf", "%s|", "a b", "$HOME", "$(X)", "", "*"]));
+    assert_eq!((run.stdout().as_str(), run.code), ("a b|$HOME|$(X)||*|", 0), "{run:?}");
+    let run = Sandbox::with_shell("none").run(&argv(&["pwd"]));
+    assert!(run.stdout().ends_with("/bundle\n"));
+    let sandbox = Sandbox::new();
+    sandbox.bundle_program("prog", b"#!/bin/sh\necho $0 $PWD\nexit 4\n", 0o755);
+    let run = sandbox.run(&argv(&["./prog"]));
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.stdout().ends_with("/bundle\n"), "{run:?}");
+}
+
+#[test]
+fn argv_that_cannot_be_executed_says_why() {
+    let sandbox = || {
+        let sandbox = Sandbox::new();
+        sandbox.bundle_program("plain", b"text", 0o644);
+        sandbox.bundle_program("garbage", b"\x7fELF no", 0o755);
+        sandbox.bundle_program("orphan", b"#!/no/such\n", 0o755);
+        sandbox
+    };
+    let long = "x".repeat(200_000);
+    for (words, code, cause) in [
+        (&["no-such-program"][..], 127, Cause::CommandNotFound),
+        (&["./no-such"], 127, Cause::CommandNotFound),
+        (&[""], 127, Cause::CommandNotFound),
+        (&["./plain"], 126, Cause::CommandNotExecutable),
+        (&["./garbage"], 126, Cause::CommandNotExecutable),
+        (&["./orphan"], 126, Cause::CommandNotExecutable),
+        (&["/"], 126, Cause::CommandNotExecutable),
+        (&["echo", long.as_str()], 126, Cause::CommandNotExecutable),
+    ] {
+        let run = sandbox().run(&argv(words));
+        let label = format!("{:.60?} {:.200?}", words, run.record);
+        assert_eq!(
+            (run.code, run.record.exit_code, run.record.cause),
+            (code, Some(code), Some(cause)),
+            "{label}"
+        );
+        assert_eq!(run.record.started_at_ms, None, "{label}");
+        assert!(!run.record.detail.is_empty(), "{label}");
+        assert_eq!(run.stderr().lines().count(), 1, "{label}");
+    }
+}
+
+#[test]
+fn the_command_goes_first_when_memory_runs_out_and_the_runner_does_not() {
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    // The runner lowers its own score again when the shell may already be running.
+    let wait = "read score </proc/$PPID/oom_score_adj; while [ $score = 1000 ]; do sleep 0.01; read score </proc/$PPID/oom_score_adj; done";
+    let run = Sandbox::new().run(&sh(&format!(
+        "{wait}; cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"
+    )));
+    assert_eq!(run.stdout(), format!("1000\n{own}"));
+}
+
+#[test]
+fn usage_is_of_everything_that_ran() {
+    let burn = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done";
+    let run = Sandbox::new().run(&sh(&format!("({burn}); sleep 0.1")));
+    let usage = run.record.usage;
+    assert!(usage.cpu_user_ms + usage.cpu_system_ms >= 10, "{usage:?}");
+    assert!(usage.wall_ms >= 100 && usage.wall_ms < 20_000, "{usage:?}");
+    assert!(usage.memory_peak_bytes > 100_000, "{usage:?}");
+    assert_eq!(usage.oom_kills, 0);
+
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(&sandbox.paths.cgroup).unwrap();
+    fs::write(sandbox.paths.cgroup.join("memory.peak"), "12345678\n").unwrap();
+    fs::write(sandbox.paths.cgroup.join("memory.events"), "oom 2\noom_kill 1\n").unwrap();
+    let usage = sandbox.run(&sh("true")).record.usage;
+    assert_eq!((usage.memory_peak_bytes, usage.oom_kills), (12_345_678, 1));
+}
+
+#[test]
+fn a_second_start_runs_nothing_and_keeps_the_first_record() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.run(&sh("echo once >> count; exit 7"));
+    let second = sandbox.start(&sh("echo once >> count; exit 7")).finish();
+    assert_eq!((first.code, second.code), (7, 125));
+    assert_eq!(second.record, first.record);
+    assert_eq!(
+        fs::read_to_string(sandbox.paths.bundle.join("count")).unwrap(),
+        "once\n"
+    );
+
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.paths.record.join("started"), "").unwrap();
+    let run = sandbox.run(&sh("echo never"));
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::StartedTwice)));
+    assert!(!sandbox.paths.bundle.join("stdout").exists());
+}
+
+#[test]
+fn a_request_that_cannot_be_read_runs_nothing() {
+    for text in [
+        None,
+        Some(""),
+        Some("{}"),
+        Some(r#"{"command":{"argv":[]},"stopGraceSeconds":1}"#),
+    ] {
+        let sandbox = Sandbox::new();
+        let run = sandbox.run_text(text);
+        assert_eq!(
+            (run.code, run.record.cause),
+            (125, Some(Cause::RequestUnreadable)),
+            "{text:?}"
+        );
+        assert!(run.record.detail.contains("request.json"), "{}", run.record.detail);
+    }
+}
+
+#[test]
+fn a_record_directory_that_is_missing_is_told() {
+    let sandbox = Sandbox::new();
+    fs::remove_dir(&sandbox.paths.record).unwrap();
+    let run = sandbox.start(&sh("echo never")).finish();
+    assert_eq!((run.code, &run.record), (125, &Record::default()));
+    assert!(run.stderr().contains("record"), "{}", run.stderr());
+}
+
+#[test]
+fn a_name_taken_by_something_else_becomes_the_output_file() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.root().join("precious"), "keep").unwrap();
+    std::os::unix::fs::symlink("../precious", sandbox.paths.bundle.join("stdout")).unwrap();
+    fs::write(sandbox.paths.bundle.join("stderr"), "old and longer").unwrap();
+    let run = sandbox.run(&sh("echo out; echo err >&2"));
+    assert_eq!((run.stdout().as_str(), run.stderr().as_str()), ("out\n", "err\n"));
+    assert_eq!(fs::read_to_string(sandbox.root().join("precious")).unwrap(), "keep");
+
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.paths.bundle.join("stdout")).unwrap();
+    let run = sandbox.start(&sh("true")).finish();
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::RunnerFailed)));
+}
+
+#[test]
+fn the_time_limit_ends_a_command_that_ignores_term() {
+    let sandbox = Sandbox::new().time_limit(1).grace(1);
+    let run = sandbox.run(&sh("trap 'echo ignored' TERM; while :; do sleep 0.1; done"));
+    assert_eq!(
+        (run.code, run.record.cause),
+        (124, Some(Cause::TimeLimitExceeded)),
+        "{run:?}"
+    );
+    assert_eq!((run.record.exit_code, run.record.signal), (None, Some(9)));
+    assert_eq!(run.stdout(), "ignored\n");
+    let wall = run.record.usage.wall_ms;
+    assert!((2000..6000).contains(&wall), "{wall}");
+    assert!(!run.record.asked_to_stop);
+}
+
+#[test]
+fn the_time_limit_lets_a_command_end_by_itself_and_keeps_its_exit_code() {
+    let run = Sandbox::new()
+        .time_limit(1)
+        .run(&sh("trap 'echo saved; exit 5' TERM; while :; do sleep 0.1; done"));
+    assert_eq!(
+        (run.code, run.record.cause),
+        (124, Some(Cause::TimeLimitExceeded)),
+        "{run:?}"
+    );
+    assert_eq!((run.record.exit_code, run.record.signal), (Some(5), None));
+    assert_eq!(run.stdout(), "saved\n");
+}
+
+#[test]
+fn the_time_limit_reaches_what_left_the_process_group() {
+    let sandbox = Sandbox::new().time_limit(1).grace(1);
+    let run = sandbox.run(&sh(
+        "setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 0.1; done' & wait",
+    ));
+    assert_eq!(run.record.cause, Some(Cause::TimeLimitExceeded));
+    assert!(!is_alive(
+        &fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()
+    ));
+}
+
+#[test]
+fn bashrc_counts_for_the_time_limit_until_the_command_begins() {
+    let sandbox = Sandbox::new().time_limit(1).grace(1);
+    sandbox.bashrc("sleep 100");
+    let run = sandbox.run(&sh("echo never"));
+    assert_eq!(
+        (run.code, run.record.cause),
+        (124, Some(Cause::TimeLimitExceeded)),
+        "{run:?}"
+    );
+    assert_eq!(run.record.started_at_ms, None);
+    assert!(run.record.detail.contains(".bashrc"), "{}", run.record.detail);
+
+    let sandbox = Sandbox::new().time_limit(2).grace(1);
+    sandbox.bashrc("sleep 1.2");
+    assert_eq!(sandbox.run(&sh("sleep 1.2")).code, 0);
+}
+
+#[test]
+fn asked_to_stop_is_noted_even_when_the_command_then_succeeds() {
+    let sandbox = Sandbox::new();
+    let runner = sandbox.start(&sh("trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done"));
+    sandbox.await_file("ready");
+    runner.signal(Signal::TERM);
+    let run = runner.finish();
+    sandbox.compare(&run);
+    assert_eq!((run.code, run.record.exit_code, run.record.cause), (0, Some(0), None));
+    assert!(run.record.asked_to_stop);
+}
+
+#[test]
+fn asked_to_stop_ends_in_killing() {
+    let sandbox = Sandbox::new().grace(1);
+    let runner = sandbox.start(&sh("trap '' TERM; touch ready; while :; do sleep 0.05; done"));
+    sandbox.await_file("ready");
+    let begin = Instant::now();
+    runner.signal(Signal::TERM);
+    let run = runner.finish();
+    assert_eq!((run.code, run.record.signal, run.record.cause), (137, Some(9), None));
+    assert!(run.record.asked_to_stop);
+    assert!(begin.elapsed() >= Duration::from_secs(1) && begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn the_stop_signal_of_any_image_stops_the_command() {
+    let sigrtmin_3 = 37;
+    for (signal, seen) in [(2, 2), (3, 3), (28, 15), (sigrtmin_3, 15)] {
+        let sandbox = Sandbox::new();
+        let program =
+            "for s in 2 3 15; do trap \"echo $s; exit 9\" $s; done; touch ready; while :; do sleep 0.05; done";
+        let runner = sandbox.start(&sh(program));
+        sandbox.await_file("ready");
+        let killed = std::process::Command::new("kill")
+            .args([format!("-{signal}"), runner.child.id().to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        let run = runner.finish();
+        assert_eq!(
+            (run.code, run.stdout(), run.record.asked_to_stop),
+            (9, format!("{seen}\n"), true),
+            "{signal}"
+        );
+    }
+}
+
+#[test]
+fn other_signals_are_passed_on() {
+    for (name, signal) in [("USR1", Signal::USR1), ("USR2", Signal::USR2), ("HUP", Signal::HUP)] {
+        let sandbox = Sandbox::new();
+        let program = format!("trap 'echo got; exit 6' {name}; touch ready; while :; do sleep 0.05; done");
+        let runner = sandbox.start(&sh(&program));
+        sandbox.await_file("ready");
+        runner.signal(signal);
+        let run = runner.finish();
+        assert_eq!(
+            (run.code, run.stdout().as_str(), run.record.asked_to_stop),
+            (6, "got\n", false),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn asked_to_stop_before_the_inputs_are_there_runs_nothing() {
+    let sandbox = Sandbox::new();
+    fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
+    let runner = sandbox.start(&sh("echo never"));
+    await_that("the claim", || sandbox.paths.record.join("started").exists());
+    // It catches signals a moment after the claim; until then TERM would end it as any process.
+    await_that("the handlers", || catches_term(runner.child.id()));
+    runner.signal(Signal::TERM);
+    let run = runner.finish();
+    assert!(run.record.asked_to_stop, "{run:?}");
+    assert_eq!(
+        (run.record.started_at_ms, run.record.cause, run.stdout().as_str()),
+        (None, None, "")
+    );
+    assert_ne!(run.code, 0);
+}
+
+fn catches_term(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+}
+
+#[test]
+fn the_command_waits_for_its_inputs() {
+    let sandbox = Sandbox::new();
+    fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
+    let runner = sandbox.start(&sh("cat input"));
+    await_that("the claim", || sandbox.paths.record.join("started").exists());
+    fs::write(sandbox.paths.bundle.join("input"), "data").unwrap();
+    fs::write(sandbox.paths.bin.join("staged"), "").unwrap();
+    let run = runner.finish();
+    assert_eq!((run.stdout().as_str(), run.code), ("data", 0));
+}
+
+#[test]
+fn the_helpers_order_ends_the_command_with_its_cause() {
+    let sandbox = Sandbox::new();
+    let runner = sandbox.start(&sh("touch ready; sleep 100"));
+    sandbox.await_file("ready");
+    fs::write(sandbox.paths.bin.join("end"), "\"DiskLimitExceeded\"").unwrap();
+    let run = runner.finish();
+    assert_eq!(
+        (run.code, run.record.cause, run.record.signal),
+        (125, Some(Cause::DiskLimitExceeded), Some(15))
+    );
+
+    let sandbox = Sandbox::new();
+    fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
+    fs::write(sandbox.paths.bin.join("end"), "\"StagingFailed\"").unwrap();
+    let run = sandbox.run(&sh("echo never"));
+    assert_eq!(
+        (run.code, run.record.cause, run.stdout().as_str()),
+        (125, Some(Cause::StagingFailed), "")
+    );
+}
+
+#[test]
+fn the_run_ends_when_the_shell_ends() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        let begin = Instant::now();
+        // Holds no pipe: nothing to wait for.
+        let run = sandbox.run(&sh("sleep 100 >/dev/null 2>&1 & echo $! > pid; echo hi"));
+        assert_eq!((run.code, run.stdout().as_str()), (0, "hi\n"), "{shell}");
+        assert!(begin.elapsed() < Duration::from_millis(1500), "{shell}");
+        assert!(
+            !is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn background_processes_may_write_for_two_seconds_more() {
+    let begin = Instant::now();
+    let run = Sandbox::new().run(&sh("(sleep 0.3; echo late) & echo early"));
+    assert_eq!((run.code, run.stdout().as_str()), (0, "early\nlate\n"));
+    assert!(begin.elapsed() < Duration::from_millis(1800));
+
+    let sandbox = Sandbox::new();
+    let begin = Instant::now();
+    let run = sandbox.run(&sh("sleep 100 & echo $! > pid; echo early"));
+    assert_eq!((run.code, run.stdout().as_str()), (0, "early\n"));
+    assert!(begin.elapsed() >= Duration::from_secs(2) && begin.elapsed() < Duration::from_secs(5));
+    assert!(run.record.usage.wall_ms < 1500, "the drain is not the command's time");
+    assert!(!is_alive(
+        &fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()
+    ));
+}
+
+#[test]
+fn orphans_are_reaped_while_the_command_runs() {
+    let orphan = "(sh -c 'echo $$ > orphan; exec sleep 0.1' &)";
+    let wait =
+        "while [ ! -s orphan ]; do sleep 0.01; done; read pid <orphan; while [ -d /proc/$pid ]; do sleep 0.01; done";
+    let run = Sandbox::new()
+        .time_limit(20)
+        .run(&sh(&format!("{orphan}; {wait}; echo reaped")));
+    assert_eq!((run.code, run.stdout().as_str()), (0, "reaped\n"), "{run:?}");
+}
+
+#[test]
+fn as_pid_1_everything_else_is_ended() {
+    let sandbox = Sandbox::new().time_limit(1).grace(1);
+    sandbox.write_request(&sh(
+        "echo $PPID; setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & wait; wait",
+    ));
+    let mut command = std::process::Command::new("/usr/bin/unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(&sandbox.paths.runner_in_image);
+    command.args(["run", "--root"]).arg(sandbox.root());
+    sandbox.dress(&mut command);
+    let run = sandbox.spawn(&mut command).finish();
+    if run.stderr().contains("unshare") {
+        return; // not allowed here
+    }
+    assert_eq!((run.code, run.stdout().as_str()), (124, "1\n"), "{run:?}");
+    assert_eq!(run.record.cause, Some(Cause::TimeLimitExceeded));
+}
+
+#[test]
+fn binary_output_is_kept_byte_for_byte() {
+    let sandbox = Sandbox::new();
+    let bytes: Vec<u8> = (0..=255u8).cycle().take(300_001).collect();
+    fs::write(sandbox.paths.bundle.join("in"), &bytes).unwrap();
+    let run = sandbox.run(&sh("cat in; cat in >&2"));
+    assert!(run.out == bytes && run.err == bytes);
+}
+
+#[test]
+fn fifty_megabytes_of_output_are_cheap() {
+    let run = Sandbox::new().run(&sh("head -c 50000000 /dev/zero; head -c 1000000 /dev/zero >&2"));
+    assert_eq!((run.code, run.out.len(), run.err.len()), (0, 50_000_000, 1_000_000));
+    assert!(run.record.usage.wall_ms < 10_000, "{:?}", run.record.usage);
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_loses_nothing_else() {
+    let sandbox = Sandbox::new();
+    sandbox.write_request(&sh("head -c 1000000 /dev/zero; echo end >&2; exit 3"));
+    let mut command = sandbox.command();
+    command.stdout(Stdio::piped());
+    let mut runner = sandbox.spawn(&mut command);
+    drop(runner.child.stdout.take());
+    let run = runner.finish();
+    assert_eq!((run.code, run.stderr().as_str()), (3, "end\n"));
+    assert_eq!(
+        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
+        1_000_000
+    );
+}
+
+#[test]
+fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
+    let sandbox = Sandbox::new().time_limit(1).grace(1);
+    sandbox.write_request(&sh("yes"));
+    let mut command = sandbox.command();
+    command.stdout(Stdio::piped());
+    let mut runner = sandbox.spawn(&mut command);
+    let unread = runner.child.stdout.take();
+    let run = runner.finish();
+    assert_eq!((run.code, run.record.cause), (124, Some(Cause::TimeLimitExceeded)));
+    drop(unread);
+
+    let sandbox = Sandbox::new();
+    sandbox.write_request(&sh("head -c 150000 /dev/zero; exit 3"));
+    let mut command = sandbox.command();
+    command.stdout(Stdio::piped());
+    let mut runner = sandbox.spawn(&mut command);
+    let unread = runner.child.stdout.take();
+    let run = runner.finish();
+    assert_eq!(run.code, 3);
+    assert_eq!(
+        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
+        150_000
+    );
+    let mut log = vec![];
+    unread.unwrap().read_to_end(&mut log).unwrap();
+    assert!(log.len() >= 65_536, "what the pipe held is there");
+}
+
+#[test]
+fn output_files_that_vanish_change_nothing() {
+    let run = Sandbox::new()
+        .start(&sh("echo one; rm stdout stderr; mkdir stdout; echo two; exit 3"))
+        .finish();
+    assert_eq!((run.code, run.stdout().as_str()), (3, "one\ntwo\n"));
+}
+
+#[test]
+fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
+    let sandbox = Sandbox::new();
+    sandbox.write_request(&sh("yes | head -c 3000000; exit 3"));
+    let script = "mount -t tmpfs -o size=64k tmpfs \"$1/.bundlerun/record\" && \
+        mount -t tmpfs -o size=1m tmpfs \"$1/bundle\" || exit 99; \
+        chmod 777 \"$1/bundle\"; \"$1/bundle-runner\" run --root \"$1\"; code=$?; cat \"$1/.bundlerun/record/record.json\" >&2; exit $code";
+    let mut command = std::process::Command::new("/usr/bin/unshare");
+    command.args(["--mount", "bash", "-c", script, "-"]).arg(sandbox.root());
+    sandbox.dress(&mut command);
+    command
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("BASH_ENV", "");
+    let run = sandbox.spawn(&mut command).finish();
+    if run.code == 99 || run.stderr().contains("unshare") {
+        return; // not allowed here
+    }
+    let record: Record = serde_json::from_slice(&run.err).unwrap();
+    assert_eq!((run.code, record.exit_code, run.out.len()), (3, Some(3), 3_000_000));
+    assert!(
+        record.detail.contains("stdout in the bundle is incomplete"),
+        "{}",
+        record.detail
+    );
+}

@@ -1,0 +1,329 @@
+//! A container's tree below a temporary directory, and the runner in it.
+
+#![allow(dead_code)] // each test binary uses its part
+
+use bundlerun::report::{Command, Record, Request};
+use bundlerun::runner::Paths;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Shells an image may have.
+pub(crate) const SHELLS: [&str; 3] = ["bash", "dash", "busybox"];
+
+/// Programs the commands of the tests use; not every PATH has them, because then it would have a shell, too.
+const TOOLS: [&str; 17] = [
+    "cat", "echo", "env", "grep", "head", "ls", "mkdir", "mv", "printf", "pwd", "readlink", "rm", "setsid", "sleep",
+    "touch", "true", "yes",
+];
+
+/// No test takes longer, or it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const NOBODY: u32 = 65534;
+
+const RUNNER: &str = env!("CARGO_BIN_EXE_bundle-runner");
+
+pub(crate) struct Sandbox {
+    dir: TempDir,
+    pub(crate) paths: Paths,
+    /// The image's WORKDIR.
+    pub(crate) workdir: PathBuf,
+    environment: Vec<(String, String)>,
+    nobody: bool,
+    request: Request,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) record: Record,
+    /// The container's log; the files in the bundle were compared with it.
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: Vec<u8>,
+}
+
+impl Run {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.err).into_owned()
+    }
+}
+
+/// A command for the shell.
+pub(crate) fn sh(text: &str) -> Command {
+    Command::Shell(text.to_owned())
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self::with_shell("bash")
+    }
+
+    /// With `bash`, `dash` (as sh), `busybox` (as sh), or `none`.
+    pub(crate) fn with_shell(shell: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let paths = Paths::below(dir.path());
+        let (workdir, tools) = (dir.path().join("workdir"), dir.path().join("usr/bin"));
+        for path in [
+            &paths.bundle,
+            &paths.bin,
+            &paths.record,
+            &paths.request,
+            &workdir,
+            &tools,
+        ] {
+            fs::create_dir_all(path).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::write(paths.bin.join("staged"), "").unwrap();
+        fs::create_dir_all(paths.termination_message.parent().unwrap()).unwrap();
+        symlink(RUNNER, &paths.runner_in_image).unwrap();
+        for tool in TOOLS {
+            symlink(Path::new("/usr/bin").join(tool), tools.join(tool)).unwrap();
+        }
+        match shell {
+            "bash" => {
+                symlink("/bin/bash", tools.join("bash")).unwrap();
+                symlink("/bin/dash", tools.join("sh")).unwrap();
+            }
+            "dash" | "busybox" => symlink(Path::new("/usr/bin").join(shell), tools.join("sh")).unwrap(),
+            _ => {}
+        }
+        let environment = vec![("PATH".to_owned(), tools.to_str().unwrap().to_owned())];
+        let request = Request {
+            command: sh(""),
+            time_limit_seconds: None,
+            stop_grace_seconds: 30,
+            disk_bytes: None,
+        };
+        Self {
+            dir,
+            paths,
+            workdir,
+            environment,
+            nobody: false,
+            request,
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self = self.without_env(name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.environment.retain(|(other, _)| other != name);
+        self
+    }
+
+    pub(crate) fn as_nobody(mut self) -> Self {
+        self.nobody = rustix::process::getuid().is_root();
+        // Nobody may have no way to the build directory. Copied by another process: a file that this one has open for
+        // writing, or a child that another test has just forked, cannot be executed.
+        fs::remove_file(&self.paths.runner_in_image).unwrap();
+        let copied = std::process::Command::new("cp")
+            .arg(RUNNER)
+            .arg(&self.paths.runner_in_image)
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        self
+    }
+
+    pub(crate) fn time_limit(mut self, seconds: u64) -> Self {
+        self.request.time_limit_seconds = Some(seconds);
+        self
+    }
+
+    pub(crate) fn grace(mut self, seconds: u64) -> Self {
+        self.request.stop_grace_seconds = seconds;
+        self
+    }
+
+    pub(crate) fn disk(mut self, bytes: u64) -> Self {
+        self.request.disk_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn bashrc(&self, text: &str) {
+        fs::write(self.workdir.join(".bashrc"), text).unwrap();
+    }
+
+    /// Nobody but root can read it.
+    pub(crate) fn forbid(&self, file: &str) {
+        fs::set_permissions(self.workdir.join(file), Permissions::from_mode(0o000)).unwrap();
+    }
+
+    /// A program in PATH.
+    pub(crate) fn tool(&self, name: &str, content: &[u8], mode: u32) {
+        program(&self.root().join("usr/bin").join(name), content, mode);
+    }
+
+    pub(crate) fn bundle_program(&self, name: &str, content: &[u8], mode: u32) {
+        program(&self.paths.bundle.join(name), content, mode);
+    }
+
+    /// Runs to the end, and checks that the log has what the bundle has.
+    pub(crate) fn run(&self, command: &Command) -> Run {
+        let run = self.start(command).finish();
+        self.compare(&run);
+        run
+    }
+
+    /// Runs with this for a request.
+    pub(crate) fn run_text(&self, request: Option<&str>) -> Run {
+        if let Some(text) = request {
+            fs::write(self.paths.request.join("request.json"), text).unwrap();
+        }
+        self.spawn(&mut self.command()).finish()
+    }
+
+    pub(crate) fn compare(&self, run: &Run) {
+        if run.record.started_at_ms.is_some() {
+            assert_eq!(
+                fs::read(self.paths.bundle.join("stdout")).unwrap(),
+                run.out,
+                "log and bundle have the same stdout"
+            );
+            assert_eq!(
+                fs::read(self.paths.bundle.join("stderr")).unwrap(),
+                run.err,
+                "log and bundle have the same stderr"
+            );
+        }
+    }
+
+    pub(crate) fn start(&self, command: &Command) -> Started<'_> {
+        self.write_request(command);
+        self.spawn(&mut self.command())
+    }
+
+    pub(crate) fn write_request(&self, command: &Command) {
+        let request = Request {
+            command: command.clone(),
+            ..self.request.clone()
+        };
+        fs::write(
+            self.paths.request.join("request.json"),
+            serde_json::to_vec(&request).unwrap(),
+        )
+        .unwrap();
+    }
+
+    /// The runner, as the container runtime would start it.
+    pub(crate) fn command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.paths.runner_in_image);
+        command.args(["run", "--root"]).arg(self.root());
+        self.dress(&mut command);
+        command
+    }
+
+    /// Gives a command the container's directory, environment, user and log.
+    pub(crate) fn dress(&self, command: &mut std::process::Command) {
+        command
+            .current_dir(&self.workdir)
+            .env_clear()
+            .envs(self.environment.iter().cloned());
+        command.stdin(Stdio::null());
+        command.stdout(File::create(self.root().join("log.out")).unwrap());
+        command.stderr(File::create(self.root().join("log.err")).unwrap());
+        if self.nobody {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+    }
+
+    pub(crate) fn spawn(&self, command: &mut std::process::Command) -> Started<'_> {
+        Started {
+            child: command.spawn().unwrap(),
+            sandbox: self,
+        }
+    }
+
+    /// Waits until the bundle has this file.
+    pub(crate) fn await_file(&self, name: &str) {
+        let path = self.paths.bundle.join(name);
+        await_that(&format!("{name} in the bundle"), || path.exists());
+    }
+}
+
+fn program(path: &Path, content: &[u8], mode: u32) {
+    let _ = fs::remove_file(path);
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+/// A runner at work.
+pub(crate) struct Started<'a> {
+    pub(crate) child: Child,
+    sandbox: &'a Sandbox,
+}
+
+impl Started<'_> {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end and collects what it left.
+    pub(crate) fn finish(mut self) -> Run {
+        let mut status = None;
+        await_that("the end of the runner", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let log = |name: &str| {
+            let mut bytes = vec![];
+            File::open(self.sandbox.root().join(name))
+                .unwrap()
+                .read_to_end(&mut bytes)
+                .unwrap();
+            bytes
+        };
+        let record = fs::read(self.sandbox.paths.record.join("record.json")).unwrap_or_default();
+        Run {
+            code: status.unwrap().code().unwrap_or(-1),
+            record: serde_json::from_slice(&record).unwrap_or_default(),
+            out: log("log.out"),
+            err: log("log.err"),
+        }
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
