@@ -244,7 +244,7 @@ fn first_line(report: &mut Report) -> String {
             // A byte of text is at most two of JSON here: control characters are gone.
             Some(record) if excess > 0 && !record.detail.is_empty() => {
                 let keep = record.detail.len().saturating_sub(excess.div_ceil(2));
-                record.detail.truncate(record.detail.floor_char_boundary(keep));
+                record.detail = first_bytes(&record.detail, keep);
             }
             _ => return line,
         }
@@ -254,10 +254,8 @@ fn first_line(report: &mut Report) -> String {
 /// Text for a `detail`: one line, without control characters, at most [`DETAIL_MAX_BYTES`].
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let text = text.trim();
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    line.truncate(line.floor_char_boundary(DETAIL_MAX_BYTES));
-    line
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    first_bytes(text.trim(), DETAIL_MAX_BYTES)
 }
 
 /// The end of some output as text: at least what a message can hold, if there is as much.
@@ -283,6 +281,10 @@ fn readable_tail(output: &[u8]) -> String {
             c => c,
         })
         .collect()
+}
+
+fn first_bytes(text: &str, most: usize) -> String {
+    text.split_at(text.floor_char_boundary(most)).0.trim_end().to_owned()
 }
 
 fn last_bytes(text: &str, most: usize) -> &str {

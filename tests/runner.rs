@@ -1,5 +1,7 @@
 //! The real runner, in directories of its own: what a command does, and what the record says of it.
 
+#![allow(clippy::unwrap_used)] // in functions that tests share
+
 mod sandbox;
 
 use bundlerun::report::{Cause, Command, Record};
@@ -199,7 +201,8 @@ fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
         ("set -- a b c", ""),
         ("cd /", ""),
         ("shopt -s expand_aliases 2>/dev/null || true", ""),
-        ("sleep 100 &", ""),
+        ("sleep 100 >/dev/null 2>&1 &", ""),
+        ("exec 6>/dev/null 7>&- 8>&1; echo noise >&8", ""),
         ("if then fi (\n", ".bashrc returned status"),
         ("echo 'unclosed\n", ".bashrc returned status"),
         ("no-such-command 2>/dev/null", ".bashrc returned status 127"),
@@ -212,11 +215,14 @@ fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
             let run = sandbox.run(&sh(command));
             let label = format!("{shell}: {bashrc}: {run:?}");
             assert_eq!((run.code, run.record.cause), (0, None), "{label}");
-            assert_eq!(run.stdout(), "unset:\na stderr stdout\nend\n", "{label}");
+            assert!(run.stdout().ends_with("unset:\na stderr stdout\nend\n"), "{label}");
             assert!(run.stderr().ends_with("err\n"), "{label}");
             assert!(run.record.detail.starts_with(note), "{label}");
             assert!(!note.is_empty() || run.record.detail.is_empty(), "{label}");
-            assert!(begin.elapsed() < Duration::from_secs(10), "{label}");
+            assert!(
+                begin.elapsed() < Duration::from_millis(1900),
+                "nothing holds the output open: {label}"
+            );
         }
     }
 }
@@ -763,7 +769,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     drop(unread);
 
     let sandbox = Sandbox::new();
-    sandbox.write_request(&sh("head -c 150000 /dev/zero; exit 3"));
+    sandbox.write_request(&sh("head -c 100000 /dev/zero; exit 3"));
     let mut command = sandbox.command();
     command.stdout(Stdio::piped());
     let mut runner = sandbox.spawn(&mut command);
@@ -772,7 +778,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     assert_eq!(run.code, 3);
     assert_eq!(
         fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
-        150_000
+        100_000
     );
     let mut log = vec![];
     unread.unwrap().read_to_end(&mut log).unwrap();

@@ -62,9 +62,15 @@ fn read_record(dir: &Path) -> Result<Record, NotRead> {
     let name = CString::new(files::RECORD).map_err(|_| NotRead::Refused)?;
     let text = read_whole(dir, &name, RECORD_MAX_BYTES)?;
     let record: Record = serde_json::from_slice(&text).map_err(|_| NotRead::Refused)?;
+    // Every record of the runner has an ending in it; JSON without one is somebody else's.
+    let ended = record.cause.is_some() || record.exit_code.is_some() || record.signal.is_some() || record.asked_to_stop;
     let possible = record.exit_code.is_none_or(|code| (0..=255).contains(&code))
         && record.signal.is_none_or(|signal| (1..=64).contains(&signal));
-    if possible { Ok(record) } else { Err(NotRead::Refused) }
+    if ended && possible {
+        Ok(record)
+    } else {
+        Err(NotRead::Refused)
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +86,7 @@ mod tests {
         for text in [
             "",
             "[]",
+            "{}",
             "nonsense",
             r#"{"exitCode":256}"#,
             r#"{"exitCode":-1}"#,

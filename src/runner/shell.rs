@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 /// another one gets its chance.
 ///
 /// - `command .`: in dash and busybox an error in `.bashrc` would otherwise end the shell, which in bash it does not.
+/// - `6>&- 7>&- 8>&-`: shells keep what they put back later where no child has it. So a daemon that `.bashrc` starts
+///   does not hold the output open, and `.bashrc` may use these numbers itself.
 /// - `PS1`: the stock guard `[ -z "$PS1" ] && return` would leave the rest of `.bashrc` out.
 /// - `.bashrc` may leave `set -eux`, redirected output and parameters behind; functions, variables and traps stay.
 /// - `command cd`: many a `.bashrc` has a function of that name.
@@ -24,9 +26,8 @@ const SCRIPT: &str = "{ \
     if [ -f ./.bashrc ]; then \
         if [ -r ./.bashrc ]; then \
             PS1='$ '; \
-            command . ./.bashrc; \
-            _bundlerun_bashrc=$?; \
-            set +euxvf; \
+            { command . ./.bashrc; } 6>&- 7>&- 8>&-; \
+            { _bundlerun_bashrc=$?; set +euxvf; } 2>/dev/null; \
             (set +o pipefail) 2>/dev/null && set +o pipefail; \
             unset PS1; \
             set --; \

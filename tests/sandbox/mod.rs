@@ -18,9 +18,9 @@ use tempfile::TempDir;
 pub(crate) const SHELLS: [&str; 3] = ["bash", "dash", "busybox"];
 
 /// Programs the commands of the tests use; not every PATH has them, because then it would have a shell, too.
-const TOOLS: [&str; 17] = [
-    "cat", "echo", "env", "grep", "head", "ls", "mkdir", "mv", "printf", "pwd", "readlink", "rm", "setsid", "sleep",
-    "touch", "true", "yes",
+const TOOLS: [&str; 18] = [
+    "cat", "echo", "env", "grep", "head", "ln", "ls", "mkdir", "mv", "printf", "pwd", "readlink", "rm", "setsid",
+    "sleep", "touch", "true", "yes",
 ];
 
 /// No test takes longer, or it hangs.

@@ -1,0 +1,293 @@
+//! The helper together with the real runner, in directories of their own: what the kubelet gets to read.
+
+#![allow(clippy::unwrap_used)] // in functions that tests share
+
+#[path = "sandbox/mod.rs"]
+mod sandbox;
+
+use bundlerun::helper;
+use bundlerun::report::{Cause, Command, MESSAGE_MAX_BYTES, Message, MissingRecord};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::Signal;
+use sandbox::{Sandbox, Started, await_that, sh};
+use std::fs;
+use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
+
+/// A helper at work in a thread; dropping `stop` is its SIGTERM.
+struct Helper {
+    thread: JoinHandle<ExitCode>,
+    stop: OwnedFd,
+}
+
+impl Helper {
+    fn start(sandbox: &Sandbox) -> Self {
+        let (read, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let paths = sandbox.paths.clone();
+        Self {
+            thread: thread::spawn(move || helper::run_until(&paths, read.as_fd())),
+            stop,
+        }
+    }
+
+    /// Its own end, with success.
+    fn finish(self) {
+        await_that("the end of the helper", || self.thread.is_finished());
+        assert_eq!(
+            format!("{:?}", self.thread.join().unwrap()),
+            format!("{:?}", ExitCode::SUCCESS)
+        );
+    }
+
+    fn stop(self) {
+        let Self { thread, stop } = self;
+        drop(stop);
+        await_that("the end of the helper", || thread.is_finished());
+        assert_eq!(
+            format!("{:?}", thread.join().unwrap()),
+            format!("{:?}", ExitCode::SUCCESS)
+        );
+    }
+}
+
+/// As the kubelet makes it: nothing prepared.
+fn fresh() -> Sandbox {
+    let sandbox = Sandbox::new();
+    fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
+    sandbox
+}
+
+fn start<'a>(sandbox: &'a Sandbox, command: &Command) -> (Helper, Started<'a>) {
+    sandbox.write_request(command);
+    let helper = Helper::start(sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    // Not the copy that was prepared: children that other tests fork just now may hold it open for writing.
+    (helper, sandbox.start(command))
+}
+
+fn told(sandbox: &Sandbox) -> Message {
+    let text = fs::read_to_string(&sandbox.paths.termination_message).unwrap();
+    assert!(text.len() <= MESSAGE_MAX_BYTES);
+    assert_eq!(text, fs::read_to_string(sandbox.paths.bin.join("reported")).unwrap());
+    Message::decode(&text).unwrap()
+}
+
+#[test]
+fn the_kubelet_is_told_how_the_command_ended_and_what_it_left() {
+    let sandbox = fresh();
+    let (helper, runner) = start(
+        &sandbox,
+        &sh("echo out; echo err >&2; mkdir d; printf 12345 > d/f; ln d/f g; exit 3"),
+    );
+    let run = runner.finish();
+    helper.finish();
+    let message = told(&sandbox);
+    assert_eq!(message.report.record, Some(run.record));
+    assert_eq!(
+        (message.stdout_tail.as_str(), message.stderr_tail.as_str()),
+        ("out\n", "err\n")
+    );
+    assert_eq!(
+        (message.report.files, message.report.bytes, message.report.missing),
+        (3, 13, None)
+    );
+}
+
+#[test]
+fn the_prepared_runner_is_the_runner() {
+    let sandbox = fresh();
+    let helper = Helper::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    let same =
+        fs::read(sandbox.paths.bin.join("bundle-runner")).unwrap() == fs::read(&sandbox.paths.runner_in_image).unwrap();
+    assert!(same);
+    await_that("the staged mark", || sandbox.paths.bin.join("staged").exists());
+    helper.stop();
+}
+
+#[test]
+fn a_runner_that_dies_is_noticed_at_once() {
+    let sandbox = fresh();
+    let (helper, runner) = start(&sandbox, &sh("echo begun; touch ready; sleep 1000"));
+    sandbox.await_file("ready");
+    runner.signal(Signal::KILL);
+    helper.finish();
+    let message = told(&sandbox);
+    assert_eq!(
+        (message.report.record, message.report.missing),
+        (None, Some(MissingRecord::RunnerDied))
+    );
+    assert_eq!(message.stdout_tail, "begun\n");
+}
+
+#[test]
+fn a_run_that_never_starts_is_told_on_sigterm() {
+    let sandbox = fresh();
+    let helper = Helper::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    helper.stop();
+    assert_eq!(told(&sandbox).report.missing, Some(MissingRecord::NeverStarted));
+}
+
+#[test]
+fn sigterm_does_not_hide_a_runner_that_is_still_at_work() {
+    let sandbox = fresh();
+    let (helper, runner) = start(
+        &sandbox,
+        &sh("touch ready; while [ ! -e go ]; do sleep 0.02; done; exit 4"),
+    );
+    sandbox.await_file("ready");
+    let Helper { thread, stop } = helper;
+    drop(stop);
+    fs::write(sandbox.paths.bundle.join("go"), "").unwrap();
+    runner.finish();
+    await_that("the end of the helper", || thread.is_finished());
+    assert_eq!(told(&sandbox).report.record.unwrap().exit_code, Some(4));
+}
+
+#[test]
+fn a_working_directory_over_its_limit_ends_the_run() {
+    let sandbox = fresh().disk(1_000_000);
+    let (helper, runner) = start(&sandbox, &sh("head -c 3000000 /dev/zero > big; sleep 1000"));
+    let run = runner.finish();
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
+    helper.finish();
+    assert_eq!(
+        told(&sandbox).report.record.unwrap().cause,
+        Some(Cause::DiskLimitExceeded)
+    );
+}
+
+#[test]
+fn a_restarted_helper_goes_on() {
+    let sandbox = fresh();
+    // The first dies between its marks; nobody tells the second of it.
+    fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
+    fs::write(sandbox.paths.bin.join("bundle-runner"), "in use").unwrap();
+    let (helper, runner) = start(&sandbox, &sh("echo hi"));
+    runner.finish();
+    helper.finish();
+    assert_eq!(
+        fs::read_to_string(sandbox.paths.bin.join("bundle-runner")).unwrap(),
+        "in use"
+    );
+    assert_eq!(told(&sandbox).report.record.unwrap().exit_code, Some(0));
+
+    // The kubelet starts it again after it reported: the same words, though the record is gone.
+    let before = fs::read_to_string(&sandbox.paths.termination_message).unwrap();
+    fs::remove_file(sandbox.paths.record.join("record.json")).unwrap();
+    fs::write(&sandbox.paths.termination_message, "").unwrap();
+    Helper::start(&sandbox).finish();
+    assert_eq!(fs::read_to_string(&sandbox.paths.termination_message).unwrap(), before);
+}
+
+#[test]
+fn what_the_command_puts_in_our_way_is_never_followed() {
+    type Trap = fn(&Sandbox);
+    let traps: [(Trap, &str); 5] = [
+        (
+            |sandbox| {
+                fs::write(sandbox.root().join("secret"), r#"{"exitCode":0,"detail":"secret"}"#).unwrap();
+                std::os::unix::fs::symlink("../../secret", sandbox.paths.record.join("record.json")).unwrap();
+            },
+            "a link",
+        ),
+        (
+            |sandbox| fs::write(sandbox.paths.record.join("record.json"), "x".repeat(100_000)).unwrap(),
+            "too much",
+        ),
+        (
+            |sandbox| fs::write(sandbox.paths.record.join("record.json"), "{").unwrap(),
+            "half of it",
+        ),
+        (
+            |sandbox| fs::create_dir(sandbox.paths.record.join("record.json")).unwrap(),
+            "a directory",
+        ),
+        (
+            |sandbox| {
+                let fifo = sandbox.paths.record.join("record.json");
+                assert!(
+                    std::process::Command::new("mkfifo")
+                        .arg(fifo)
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+            },
+            "a pipe",
+        ),
+    ];
+    for (trap, what) in traps {
+        let sandbox = fresh();
+        fs::write(sandbox.root().join("secret-out"), "secret").unwrap();
+        std::os::unix::fs::symlink("../secret-out", sandbox.paths.bundle.join("stdout")).unwrap();
+        let fifo = sandbox.paths.bundle.join("stderr");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        fs::write(sandbox.paths.record.join("started"), "").unwrap();
+        trap(&sandbox);
+        Helper::start(&sandbox).finish();
+        let message = told(&sandbox);
+        assert_eq!(message.report.missing, Some(MissingRecord::Unreadable), "{what}");
+        assert_eq!(
+            (message.stdout_tail, message.stderr_tail),
+            (String::new(), String::new()),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn the_hook_returns_when_it_is_prepared() {
+    let sandbox = fresh();
+    let paths = sandbox.paths.clone();
+    let hook = thread::spawn(move || helper::wait_prepared(&paths));
+    assert!(!hook.is_finished());
+    fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
+    await_that("the hook", || hook.is_finished());
+    assert_eq!(
+        format!("{:?}", hook.join().unwrap()),
+        format!("{:?}", ExitCode::SUCCESS)
+    );
+}
+
+#[test]
+fn without_a_runner_in_the_image_the_helper_fails() {
+    let sandbox = fresh();
+    fs::remove_file(&sandbox.paths.runner_in_image).unwrap();
+    let helper = Helper::start(&sandbox);
+    assert_ne!(
+        format!("{:?}", helper.thread.join().unwrap()),
+        format!("{:?}", ExitCode::SUCCESS)
+    );
+}
+
+/// Runs the helper in a process of its own, for `sigterm_ends_the_helper`.
+#[test]
+#[ignore = "is a process of another test"]
+fn helper_process() {
+    let root = std::env::var_os("HELPER_ROOT").unwrap();
+    let _ = helper::run(&bundlerun::runner::Paths::below(root.as_ref()));
+    let dumpable = rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(dumpable, rustix::process::DumpableBehavior::NotDumpable);
+}
+
+#[test]
+fn sigterm_ends_the_helper() {
+    let sandbox = fresh();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "helper_process", "--ignored"])
+        .env("HELPER_ROOT", sandbox.root());
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let _ = helper::wait_prepared(&sandbox.paths);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(told(&sandbox).report.missing, Some(MissingRecord::NeverStarted));
+}
