@@ -8,25 +8,27 @@ use crate::report::{Cause, Request};
 use crate::runner::Paths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two walks.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A walk is followed by a pause this many times as long: a tenth of the time, at most, goes into walking.
 const PAUSE_PER_WALK: u32 = 9;
-/// How fast the watch ends when it is told to.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// Watches from its own thread until dropped: a walk through millions of files must not hold up the ending.
 #[derive(Debug)]
 pub(super) struct DiskWatch {
     over: Arc<AtomicBool>,
+    thread: Option<Thread>,
 }
 
 impl Drop for DiskWatch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
     }
 }
 
@@ -38,14 +40,20 @@ impl DiskWatch {
             .ok()
             .and_then(|text| serde_json::from_slice::<Request>(&text).ok())
             .and_then(|request| request.disk_bytes);
-        if let Some(limit) = limit {
+        let thread = limit.and_then(|limit| {
             let (paths, is_over) = (paths.clone(), Arc::clone(&over));
-            let watch = move || watch(&paths, limit, &is_over);
-            if let Err(error) = thread::Builder::new().name("disk".to_owned()).spawn(watch) {
-                eprintln!("bundle-operator helper: the disk limit is not watched: {error}");
+            match thread::Builder::new()
+                .name("disk".to_owned())
+                .spawn(move || watch(&paths, limit, &is_over))
+            {
+                Ok(handle) => Some(handle.thread().clone()),
+                Err(error) => {
+                    eprintln!("bundle-operator helper: the disk limit is not watched: {error}");
+                    None
+                }
             }
-        }
-        Self { over }
+        });
+        Self { over, thread }
     }
 }
 
@@ -63,7 +71,7 @@ fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
         }
         let next = Instant::now() + PAUSE.max(begin.elapsed() * PAUSE_PER_WALK);
         while go_on() && Instant::now() < next {
-            thread::sleep(BREATH);
+            thread::park_timeout(next.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -18,8 +18,8 @@ use std::io;
 use std::time::Duration;
 
 /// Waits for the inputs, runs the command and tells how it ended.
-pub(crate) fn attempt(paths: &Paths) -> Result<Record, NeverRan> {
-    let signals = Signals::catch().map_err(|error| failed("catch signals", &error))?;
+pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Record, NeverRan> {
+    let signals = signals.map_err(|error| failed("catch signals", &error))?;
     processes::adopt_orphans();
     let request = request::read(&paths.request)?;
     request::wait_until_staged(paths, &signals)?;
@@ -90,14 +90,12 @@ impl Stage<'_> {
             }
         }
         let found = if tried.is_empty() {
-            "the image has none".to_owned()
+            "it has none".to_owned()
         } else {
             tried.join(", ")
         };
-        Err(NeverRan::because(
-            Cause::NoShell,
-            format!("no shell for `command` ({found}): use `argv`"),
-        ))
+        let detail = format!("no shell of the image runs `command`; `argv` needs none ({found})");
+        Err(NeverRan::because(Cause::NoShell, detail))
     }
 
     fn run(&mut self, launch: &Launch<'_>) -> io::Result<Ended> {

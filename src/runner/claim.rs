@@ -27,14 +27,21 @@ pub(crate) enum Refused {
 impl Claim {
     /// Locks first, then marks the start: the helper takes a start without a lock for a dead runner.
     pub(crate) fn take(record_dir: &Path) -> Result<Self, Refused> {
-        let safe = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let safe = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let started = record_dir.join(files::STARTED);
-        let lock = open(
-            record_dir.join(files::LOCK),
-            safe | OFlags::RDWR,
-            Mode::from_raw_mode(0o666),
-        )
-        .map_err(|error| Refused::Failed("open the lock", error))?;
+        let open_lock = |flags| {
+            open(
+                record_dir.join(files::LOCK),
+                safe | OFlags::RDWR | flags,
+                Mode::from_raw_mode(0o666),
+            )
+        };
+        // The helper's file: with O_CREAT, `fs.protected_regular` can refuse it to another user in a sticky directory.
+        let lock = match open_lock(OFlags::empty()) {
+            Err(Errno::NOENT) => open_lock(OFlags::CREATE),
+            other => other,
+        };
+        let lock = lock.map_err(|error| Refused::Failed("open the lock", error))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             // After an earlier runner's death the helper holds it.
             return Err(if rustix::fs::lstat(&started).is_ok() {
@@ -45,7 +52,7 @@ impl Claim {
         }
         match open(
             &started,
-            safe | OFlags::EXCL | OFlags::WRONLY,
+            safe | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY,
             Mode::from_raw_mode(0o644),
         ) {
             Ok(_) => Ok(Self { _lock: lock }),

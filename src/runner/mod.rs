@@ -40,6 +40,7 @@ use claim::{Claim, Refused};
 use never_ran::NeverRan;
 pub use paths::Paths;
 use record::RecordFile;
+use signals::Signals;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -62,13 +63,15 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Runs what is requested, writes the record and returns the exit code.
 fn run(paths: &Paths) -> i32 {
+    // First of all: the kernel drops signals that PID 1 has no handler for.
+    let signals = Signals::catch();
     let claim = Claim::take(&paths.record);
     let file = match &claim {
         Ok(_) => Some(RecordFile::reserve(&paths.record)),
         Err(_) => None,
     };
     let outcome = match &claim {
-        Ok(_) => attempt::attempt(paths),
+        Ok(_) => attempt::attempt(paths, signals),
         Err(Refused::StartedBefore) => Err(NeverRan::because(
             Cause::StartedTwice,
             "Kubernetes started the container again; the command was not run a second time",

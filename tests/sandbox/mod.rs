@@ -51,6 +51,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// From the command's end until all that it left was over.
+    pub(crate) fn aftermath(&self) -> Duration {
+        let all = self.record.finished_at_ms - self.record.started_at_ms.unwrap();
+        Duration::from_millis(u64::try_from(all).unwrap().saturating_sub(self.record.usage.wall_ms))
+    }
+
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()
     }
@@ -133,7 +139,7 @@ impl Sandbox {
         self
     }
 
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn run_by_nobody(mut self) -> Self {
         self.nobody = rustix::process::getuid().is_root();
         // Nobody may have no way to the build directory. Copied by another process: a file that this one has open for
         // writing, or a child that another test has just forked, cannot be executed.
