@@ -110,6 +110,9 @@ fn a_runner_that_dies_is_noticed_at_once() {
     let sandbox = fresh();
     let (helper, runner) = start(&sandbox, &sh("echo begun; touch ready; sleep 1000"));
     sandbox.await_file("ready");
+    await_that("its output", || {
+        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len() > 0
+    });
     runner.signal(Signal::KILL);
     helper.finish();
     let message = told(&sandbox);

@@ -179,6 +179,16 @@ fn what_bashrc_defines_is_there_for_the_command() {
     }
 }
 
+#[test]
+fn the_stock_guard_against_scripts_lets_the_rest_of_bashrc_run() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        sandbox.bashrc("[ -z \"$PS1\" ] && return\nAFTER_GUARD=1\n");
+        let run = sandbox.run(&sh("echo $AFTER_GUARD ${PS1-no prompt}"));
+        assert_eq!(run.stdout(), "1 no prompt\n", "{shell}");
+    }
+}
+
 /// Each leaves behind something that would hurt the command or hide its output.
 #[test]
 fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
@@ -793,7 +803,8 @@ fn output_files_that_vanish_change_nothing() {
 #[test]
 fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
     let sandbox = Sandbox::new();
-    sandbox.write_request(&sh("yes | head -c 3000000; exit 3"));
+    let fill = format!("cat /dev/zero 2>/dev/null > {}/fill", sandbox.paths.record.display());
+    sandbox.write_request(&sh(&format!("yes | head -c 3000000; {fill}; exit 3")));
     let script = "mount -t tmpfs -o size=64k tmpfs \"$1/.bundlerun/record\" && \
         mount -t tmpfs -o size=1m tmpfs \"$1/bundle\" || exit 99; \
         chmod 777 \"$1/bundle\"; \"$1/bundle-runner\" run --root \"$1\"; code=$?; cat \"$1/.bundlerun/record/record.json\" >&2; exit $code";

@@ -45,7 +45,8 @@ impl Signals {
         Self::catch_only(&CAUGHT.map(|(number, _)| number))
     }
 
-    /// Catches just the order to end.
+    /// Catches just the order to end, for the helper.
+    #[cfg(feature = "operator")]
     pub(crate) fn catch_stop() -> io::Result<Self> {
         Self::catch_only(&[libc::SIGTERM, libc::SIGINT])
     }
