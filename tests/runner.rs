@@ -776,7 +776,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     drop(unread);
 
     let sandbox = Sandbox::new();
-    sandbox.write_request(&sh("head -c 100000 /dev/zero; exit 3"));
+    sandbox.write_request(&sh("head -c 70000 /dev/zero; sleep 0.2; head -c 50000 /dev/zero; exit 3"));
     let mut command = sandbox.command();
     command.stdout(Stdio::piped());
     let mut runner = sandbox.spawn(&mut command);
@@ -785,7 +785,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     assert_eq!(run.code, 3);
     assert_eq!(
         fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
-        100_000
+        120_000
     );
     let mut log = vec![];
     unread.unwrap().read_to_end(&mut log).unwrap();
