@@ -200,11 +200,7 @@ impl Message {
     /// The tails share what the first line leaves: half for each, and what one does not need goes to the other.
     #[must_use]
     pub fn encode(report: &Report, stdout: &[u8], stderr: &[u8]) -> String {
-        let mut report = Report {
-            stdout_len: MESSAGE_MAX_BYTES,
-            stderr_len: MESSAGE_MAX_BYTES,
-            ..report.clone()
-        };
+        let mut report = Report { stdout_len: MESSAGE_MAX_BYTES, stderr_len: MESSAGE_MAX_BYTES, ..report.clone() };
         if let Some(record) = &mut report.record {
             record.detail = one_line(&record.detail);
         }
@@ -226,11 +222,7 @@ impl Message {
         let report: Report = serde_json::from_str(line).ok()?;
         let (stdout, rest) = rest.split_at(rest.floor_char_boundary(report.stdout_len));
         let (stderr, _) = rest.split_at(rest.floor_char_boundary(report.stderr_len));
-        Some(Message {
-            stdout_tail: stdout.to_owned(),
-            stderr_tail: stderr.to_owned(),
-            report,
-        })
+        Some(Message { stdout_tail: stdout.to_owned(), stderr_tail: stderr.to_owned(), report })
     }
 }
 
@@ -260,16 +252,10 @@ pub fn one_line(text: &str) -> String {
 
 /// The end of some output as text: at least what a message can hold, if there is as much.
 fn readable_tail(output: &[u8]) -> String {
-    let tail = output
-        .get(output.len().saturating_sub(MESSAGE_MAX_BYTES)..)
-        .unwrap_or_default();
+    let tail = output.get(output.len().saturating_sub(MESSAGE_MAX_BYTES)..).unwrap_or_default();
     let cut = tail.len() < output.len();
     // A character that the cut went through would show as up to three replacement characters.
-    let begin = if cut {
-        tail.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count()
-    } else {
-        0
-    };
+    let begin = if cut { tail.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count() } else { 0 };
     let text = String::from_utf8_lossy(tail.get(begin..).unwrap_or_default());
     // Progress bars return to the line's start; each of their states becomes a line.
     text.replace("\r\n", "\n")
@@ -386,12 +372,8 @@ mod tests {
 
     #[test]
     fn tails_are_text() {
-        let message = Message::decode(&Message::encode(
-            &Report::default(),
-            b"a\x1b[1m\x00\xff\tb\r\nc",
-            b"1%\r2%",
-        ))
-        .unwrap();
+        let message =
+            Message::decode(&Message::encode(&Report::default(), b"a\x1b[1m\x00\xff\tb\r\nc", b"1%\r2%")).unwrap();
         assert_eq!(message.stdout_tail, "a\u{fffd}[1m\u{fffd}\u{fffd}\tb\nc");
         assert_eq!(message.stderr_tail, "1%\n2%");
     }

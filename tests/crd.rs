@@ -26,15 +26,8 @@ fn the_file_is_what_the_types_say() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, &yaml).unwrap();
     }
-    assert_eq!(
-        fs::read_to_string(&file).unwrap(),
-        yaml,
-        "run UPDATE=1 cargo test --test crd"
-    );
-    assert!(
-        yaml.len() < 200_000,
-        "client-side apply keeps a copy in an annotation of at most 262144 bytes"
-    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), yaml, "run UPDATE=1 cargo test --test crd");
+    assert!(yaml.len() < 200_000, "client-side apply keeps a copy in an annotation of at most 262144 bytes");
 }
 
 #[test]
@@ -43,15 +36,9 @@ fn every_case_ends_as_it_claims() {
     let mut wrong = Vec::new();
     for case in in_process() {
         let failures = check(&checker, &case);
-        let errors: Vec<_> = failures
-            .iter()
-            .map(|failure| (failure.field.clone(), failure.message.clone()))
-            .collect();
+        let errors: Vec<_> = failures.iter().map(|failure| (failure.field.clone(), failure.message.clone())).collect();
         if !case.agrees(&errors) {
-            wrong.push(format!(
-                "{}:\n  expected {:?}\n  got {failures:#?}",
-                case.name, case.errors
-            ));
+            wrong.push(format!("{}:\n  expected {:?}\n  got {failures:#?}", case.name, case.errors));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -83,12 +70,8 @@ fn every_field_is_fixed_or_known_to_change() {
         .filter(|rule| rule.at == "spec" && rule.rule.contains("oldSelf"))
         .filter_map(|rule| Some(rule.field?.trim_start_matches('.').to_owned()))
         .collect();
-    let fields: BTreeSet<String> = schema()["properties"]["spec"]["properties"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
+    let fields: BTreeSet<String> =
+        schema()["properties"]["spec"]["properties"].as_object().unwrap().keys().cloned().collect();
     let mutable: Vec<_> = fields.difference(&fixed).map(String::as_str).collect();
     assert_eq!(mutable, ["podRetention", "stop", "suspend", "ttlSecondsAfterFinished"]);
 }
@@ -130,13 +113,8 @@ fn every_field_is_documented_in_one_line_and_bounded() {
     visit(&schema(), "", &mut |path, node| {
         let of_items = path.ends_with("[]") || path.ends_with("{}");
         if !of_items && !["", "metadata", "apiVersion", "kind"].contains(&path) {
-            let description = node["description"]
-                .as_str()
-                .unwrap_or_else(|| panic!("{path} has no description"));
-            assert!(
-                !description.contains('\n') && description.ends_with('.'),
-                "{path}: {description}"
-            );
+            let description = node["description"].as_str().unwrap_or_else(|| panic!("{path} has no description"));
+            assert!(!description.contains('\n') && description.ends_with('.'), "{path}: {description}");
         }
         assert!(node.get("nullable").is_none(), "{path}");
         if path.starts_with("spec") {
@@ -152,11 +130,7 @@ fn every_field_is_documented_in_one_line_and_bounded() {
 #[test]
 fn every_rule_has_a_message_for_people() {
     for rule in rules::all() {
-        assert!(
-            rule.message.len() < 300 && !rule.message.contains('\n'),
-            "{}",
-            rule.message
-        );
+        assert!(rule.message.len() < 300 && !rule.message.contains('\n'), "{}", rule.message);
         assert!(!rule.rule.contains('\n'), "{}", rule.rule);
     }
 }
@@ -176,26 +150,13 @@ fn check(checker: &Checker, case: &Case) -> Vec<Failure> {
 
 fn schema() -> Value {
     let crd = bundlerun::api::crd::crd().unwrap();
-    serde_json::to_value(
-        crd.spec.versions[0]
-            .schema
-            .as_ref()
-            .unwrap()
-            .open_api_v3_schema
-            .as_ref()
-            .unwrap(),
-    )
-    .unwrap()
+    serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap()).unwrap()
 }
 
 fn visit(node: &Value, path: &str, look: &mut impl FnMut(&str, &Value)) {
     look(path, node);
     for (name, property) in node["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         visit(property, &path, look);
     }
     if let Some(items) = node.get("items") {

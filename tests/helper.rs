@@ -24,29 +24,20 @@ impl Helper {
     fn start(sandbox: &Sandbox) -> Self {
         let (read, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let paths = sandbox.paths.clone();
-        Self {
-            thread: thread::spawn(move || helper::run_until(&paths, read.as_fd())),
-            stop,
-        }
+        Self { thread: thread::spawn(move || helper::run_until(&paths, read.as_fd())), stop }
     }
 
     /// Its own end, with success.
     fn finish(self) {
         await_that("the end of the helper", || self.thread.is_finished());
-        assert_eq!(
-            format!("{:?}", self.thread.join().unwrap()),
-            format!("{:?}", ExitCode::SUCCESS)
-        );
+        assert_eq!(format!("{:?}", self.thread.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
     }
 
     fn stop(self) {
         let Self { thread, stop } = self;
         drop(stop);
         await_that("the end of the helper", || thread.is_finished());
-        assert_eq!(
-            format!("{:?}", thread.join().unwrap()),
-            format!("{:?}", ExitCode::SUCCESS)
-        );
+        assert_eq!(format!("{:?}", thread.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
     }
 }
 
@@ -75,22 +66,14 @@ fn told(sandbox: &Sandbox) -> Message {
 #[test]
 fn the_kubelet_is_told_how_the_command_ended_and_what_it_left() {
     let sandbox = fresh();
-    let (helper, runner) = start(
-        &sandbox,
-        &sh("echo out; echo err >&2; mkdir d; printf 12345 > d/f; ln d/f g; exit 3"),
-    );
+    let (helper, runner) =
+        start(&sandbox, &sh("echo out; echo err >&2; mkdir d; printf 12345 > d/f; ln d/f g; exit 3"));
     let run = runner.finish();
     helper.finish();
     let message = told(&sandbox);
     assert_eq!(message.report.record, Some(run.record));
-    assert_eq!(
-        (message.stdout_tail.as_str(), message.stderr_tail.as_str()),
-        ("out\n", "err\n")
-    );
-    assert_eq!(
-        (message.report.files, message.report.bytes, message.report.missing),
-        (3, 13, None)
-    );
+    assert_eq!((message.stdout_tail.as_str(), message.stderr_tail.as_str()), ("out\n", "err\n"));
+    assert_eq!((message.report.files, message.report.bytes, message.report.missing), (3, 13, None));
 }
 
 #[test]
@@ -110,16 +93,11 @@ fn a_runner_that_dies_is_noticed_at_once() {
     let sandbox = fresh();
     let (helper, runner) = start(&sandbox, &sh("echo begun; touch ready; sleep 1000"));
     sandbox.await_file("ready");
-    await_that("its output", || {
-        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len() > 0
-    });
+    await_that("its output", || fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len() > 0);
     runner.signal(Signal::KILL);
     helper.finish();
     let message = told(&sandbox);
-    assert_eq!(
-        (message.report.record, message.report.missing),
-        (None, Some(MissingRecord::RunnerDied))
-    );
+    assert_eq!((message.report.record, message.report.missing), (None, Some(MissingRecord::RunnerDied)));
     assert_eq!(message.stdout_tail, "begun\n");
 }
 
@@ -135,10 +113,7 @@ fn a_run_that_never_starts_is_told_on_sigterm() {
 #[test]
 fn sigterm_does_not_hide_a_runner_that_is_still_at_work() {
     let sandbox = fresh();
-    let (helper, runner) = start(
-        &sandbox,
-        &sh("touch ready; while [ ! -e go ]; do sleep 0.02; done; exit 4"),
-    );
+    let (helper, runner) = start(&sandbox, &sh("touch ready; while [ ! -e go ]; do sleep 0.02; done; exit 4"));
     sandbox.await_file("ready");
     let Helper { thread, stop } = helper;
     drop(stop);
@@ -155,10 +130,7 @@ fn a_working_directory_over_its_limit_ends_the_run() {
     let run = runner.finish();
     assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
     helper.finish();
-    assert_eq!(
-        told(&sandbox).report.record.unwrap().cause,
-        Some(Cause::DiskLimitExceeded)
-    );
+    assert_eq!(told(&sandbox).report.record.unwrap().cause, Some(Cause::DiskLimitExceeded));
 }
 
 #[test]
@@ -170,10 +142,7 @@ fn a_restarted_helper_goes_on() {
     let (helper, runner) = start(&sandbox, &sh("echo hi"));
     runner.finish();
     helper.finish();
-    assert_eq!(
-        fs::read_to_string(sandbox.paths.bin.join("bundle-runner")).unwrap(),
-        "in use"
-    );
+    assert_eq!(fs::read_to_string(sandbox.paths.bin.join("bundle-runner")).unwrap(), "in use");
     assert_eq!(told(&sandbox).report.record.unwrap().exit_code, Some(0));
 
     // The kubelet starts it again after it reported: the same words, though the record is gone.
@@ -195,28 +164,13 @@ fn what_the_command_puts_in_our_way_is_never_followed() {
             },
             "a link",
         ),
-        (
-            |sandbox| fs::write(sandbox.paths.record.join("record.json"), "x".repeat(100_000)).unwrap(),
-            "too much",
-        ),
-        (
-            |sandbox| fs::write(sandbox.paths.record.join("record.json"), "{").unwrap(),
-            "half of it",
-        ),
-        (
-            |sandbox| fs::create_dir(sandbox.paths.record.join("record.json")).unwrap(),
-            "a directory",
-        ),
+        (|sandbox| fs::write(sandbox.paths.record.join("record.json"), "x".repeat(100_000)).unwrap(), "too much"),
+        (|sandbox| fs::write(sandbox.paths.record.join("record.json"), "{").unwrap(), "half of it"),
+        (|sandbox| fs::create_dir(sandbox.paths.record.join("record.json")).unwrap(), "a directory"),
         (
             |sandbox| {
                 let fifo = sandbox.paths.record.join("record.json");
-                assert!(
-                    std::process::Command::new("mkfifo")
-                        .arg(fifo)
-                        .status()
-                        .unwrap()
-                        .success()
-                );
+                assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
             },
             "a pipe",
         ),
@@ -226,23 +180,13 @@ fn what_the_command_puts_in_our_way_is_never_followed() {
         fs::write(sandbox.root().join("secret-out"), "secret").unwrap();
         std::os::unix::fs::symlink("../secret-out", sandbox.paths.bundle.join("stdout")).unwrap();
         let fifo = sandbox.paths.bundle.join("stderr");
-        assert!(
-            std::process::Command::new("mkfifo")
-                .arg(fifo)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
         fs::write(sandbox.paths.record.join("started"), "").unwrap();
         trap(&sandbox);
         Helper::start(&sandbox).finish();
         let message = told(&sandbox);
         assert_eq!(message.report.missing, Some(MissingRecord::Unreadable), "{what}");
-        assert_eq!(
-            (message.stdout_tail, message.stderr_tail),
-            (String::new(), String::new()),
-            "{what}"
-        );
+        assert_eq!((message.stdout_tail, message.stderr_tail), (String::new(), String::new()), "{what}");
     }
 }
 
@@ -254,10 +198,7 @@ fn the_hook_returns_when_it_is_prepared() {
     assert!(!hook.is_finished());
     fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
     await_that("the hook", || hook.is_finished());
-    assert_eq!(
-        format!("{:?}", hook.join().unwrap()),
-        format!("{:?}", ExitCode::SUCCESS)
-    );
+    assert_eq!(format!("{:?}", hook.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
 }
 
 #[test]
@@ -265,10 +206,7 @@ fn without_a_runner_in_the_image_the_helper_fails() {
     let sandbox = fresh();
     fs::remove_file(&sandbox.paths.runner_in_image).unwrap();
     let helper = Helper::start(&sandbox);
-    assert_ne!(
-        format!("{:?}", helper.thread.join().unwrap()),
-        format!("{:?}", ExitCode::SUCCESS)
-    );
+    assert_ne!(format!("{:?}", helper.thread.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
 }
 
 /// Runs the helper in a process of its own, for `sigterm_ends_the_helper`.
@@ -285,9 +223,7 @@ fn helper_process() {
 fn sigterm_ends_the_helper() {
     let sandbox = fresh();
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "helper_process", "--ignored"])
-        .env("HELPER_ROOT", sandbox.root());
+    command.args(["--exact", "helper_process", "--ignored"]).env("HELPER_ROOT", sandbox.root());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     let _ = helper::wait_prepared(&sandbox.paths);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();

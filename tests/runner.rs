@@ -15,14 +15,9 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn the_exit_code_is_the_commands_own() {
-    for (command, want) in [
-        ("true", 0),
-        ("exit 1", 1),
-        ("exit 3", 3),
-        ("exit 126", 126),
-        ("exit 137", 137),
-        ("(exit 255)", 255),
-    ] {
+    for (command, want) in
+        [("true", 0), ("exit 1", 1), ("exit 3", 3), ("exit 126", 126), ("exit 137", 137), ("(exit 255)", 255)]
+    {
         for shell in SHELLS {
             let run = Sandbox::with_shell(shell).run(&sh(command));
             assert_eq!(
@@ -60,10 +55,7 @@ fn the_shell_sees_the_command_as_it_was_written() {
         ("printf '%s|' \"a b\" 'c\"d' e\\ f", "a b|c\"d|e f|"),
         ("echo one\necho two\n\n\n", "one\ntwo\n"),
         ("test $$ -gt 1 && echo pid", "pid\n"),
-        (
-            "BUNDLE_NAME=x; echo '$(BUNDLE_NAME)' $(echo $BUNDLE_NAME)",
-            "$(BUNDLE_NAME) x\n",
-        ),
+        ("BUNDLE_NAME=x; echo '$(BUNDLE_NAME)' $(echo $BUNDLE_NAME)", "$(BUNDLE_NAME) x\n"),
         ("echo 'it'\\''s' \u{e4}\u{1f600}", "it's \u{e4}\u{1f600}\n"),
         ("x='a\n\n'; printf %s \"$x\"; true", "a\n\n"),
         ("echo $#-$1-$@", "0--\n"),
@@ -76,11 +68,7 @@ fn the_shell_sees_the_command_as_it_was_written() {
     ] {
         for shell in SHELLS {
             let run = Sandbox::with_shell(shell).run(&sh(command));
-            assert_eq!(
-                (run.stdout(), run.stderr(), run.code),
-                (want.into(), String::new(), 0),
-                "{shell}: {command}"
-            );
+            assert_eq!((run.stdout(), run.stderr(), run.code), (want.into(), String::new(), 0), "{shell}: {command}");
         }
     }
 }
@@ -109,10 +97,7 @@ fn a_syntax_error_is_the_commands_own_failure() {
 #[test]
 fn nothing_of_ours_is_in_the_commands_environment() {
     for shell in SHELLS {
-        let run = Sandbox::with_shell(shell)
-            .env("LITERAL", "a$b")
-            .env("CODALAB", "true")
-            .run(&sh("env"));
+        let run = Sandbox::with_shell(shell).env("LITERAL", "a$b").env("CODALAB", "true").run(&sh("env"));
         let stdout = run.stdout();
         let mut names: Vec<_> = stdout.lines().filter_map(|line| line.split('=').next()).collect();
         names.retain(|name| !["_", "SHLVL", "OLDPWD"].contains(name));
@@ -155,11 +140,7 @@ fn the_command_runs_in_the_bundle_and_bashrc_in_the_workdir() {
         sandbox.bashrc("HERE=$PWD");
         let run = sandbox.run(&sh("echo $HERE; pwd; echo $PWD; /bin/pwd; echo x > made"));
         let (workdir, bundle) = (sandbox.workdir.display(), sandbox.paths.bundle.display());
-        assert_eq!(
-            run.stdout(),
-            format!("{workdir}\n{bundle}\n{bundle}\n{bundle}\n"),
-            "{shell}"
-        );
+        assert_eq!(run.stdout(), format!("{workdir}\n{bundle}\n{bundle}\n{bundle}\n"), "{shell}");
         assert!(sandbox.paths.bundle.join("made").exists());
     }
 }
@@ -170,11 +151,7 @@ fn what_bashrc_defines_is_there_for_the_command() {
         let sandbox = Sandbox::with_shell(shell);
         sandbox.bashrc("export EXPORTED=1\nplain=2\nconda() { echo conda $1; }\nalias ll='echo ll'\n");
         let run = sandbox.run(&sh("conda activate; echo $plain; env | grep ^EXPORTED"));
-        assert_eq!(
-            (run.stdout().as_str(), run.code),
-            ("conda activate\n2\nEXPORTED=1\n", 0),
-            "{shell}"
-        );
+        assert_eq!((run.stdout().as_str(), run.code), ("conda activate\n2\nEXPORTED=1\n", 0), "{shell}");
         assert_eq!(run.record.detail, "", "{shell}");
     }
 }
@@ -230,10 +207,7 @@ fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
             assert!(run.record.detail.starts_with(note), "{label}");
             assert!(!run.stderr().contains("_bundlerun"), "{label}");
             assert!(!note.is_empty() || run.record.detail.is_empty(), "{label}");
-            assert!(
-                run.aftermath() < Duration::from_millis(1900),
-                "nothing holds the output open: {label}"
-            );
+            assert!(run.aftermath() < Duration::from_millis(1900), "nothing holds the output open: {label}");
         }
     }
 }
@@ -253,16 +227,8 @@ fn a_bashrc_that_ends_the_shell_is_never_success() {
             sandbox.bashrc(bashrc);
             let run = sandbox.run(&sh("echo never"));
             let label = format!("{shell}: {bashrc}: {run:?}");
-            assert_eq!(
-                (run.code, run.record.cause),
-                (125, Some(Cause::BashrcEndedShell)),
-                "{label}"
-            );
-            assert_eq!(
-                (run.record.exit_code, run.record.started_at_ms),
-                (None, None),
-                "{label}"
-            );
+            assert_eq!((run.code, run.record.cause), (125, Some(Cause::BashrcEndedShell)), "{label}");
+            assert_eq!((run.record.exit_code, run.record.started_at_ms), (None, None), "{label}");
             assert!(run.record.detail.contains(status), "{label}");
             assert!(!run.stdout().contains("never"), "{label}");
         }
@@ -277,10 +243,7 @@ fn a_bashrc_that_cannot_be_read_is_left_out() {
         sandbox.forbid(".bashrc");
         let run = sandbox.run(&sh("echo yes"));
         assert_eq!((run.stdout().as_str(), run.code), ("yes\n", 0), "{shell}: {run:?}");
-        assert_eq!(
-            run.record.detail, ".bashrc could not be read and was left out",
-            "{shell}"
-        );
+        assert_eq!(run.record.detail, ".bashrc could not be read and was left out", "{shell}");
     }
 }
 
@@ -289,10 +252,7 @@ fn a_bashrc_that_is_a_directory_is_none() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.workdir.join(".bashrc")).unwrap();
     let run = sandbox.run(&sh("echo yes"));
-    assert_eq!(
-        (run.stdout().as_str(), run.code, run.record.detail.as_str()),
-        ("yes\n", 0, "")
-    );
+    assert_eq!((run.stdout().as_str(), run.code, run.record.detail.as_str()), ("yes\n", 0, ""));
 }
 
 #[test]
@@ -303,10 +263,7 @@ fn bash_goes_before_sh_and_a_broken_one_is_passed_over() {
         (&b"not a program"[..], 0o755),
         (b"#!/no/such/interpreter\n", 0o755),
         (b"\x7fELF of another machine", 0o755),
-        (
-            b"#!/bin/sh\necho 'error while loading shared libraries' >&2; exit 127\n",
-            0o755,
-        ),
+        (b"#!/bin/sh\necho 'error while loading shared libraries' >&2; exit 127\n", 0o755),
         (b"#!/bin/sh\nexit 0\n", 0o755),
         (b"", 0o644),
     ] {
@@ -385,11 +342,7 @@ fn argv_that_cannot_be_executed_says_why() {
     ] {
         let run = sandbox().run(&argv(words));
         let label = format!("{:.60?} {:.200?}", words, run.record);
-        assert_eq!(
-            (run.code, run.record.exit_code, run.record.cause),
-            (code, Some(code), Some(cause)),
-            "{label}"
-        );
+        assert_eq!((run.code, run.record.exit_code, run.record.cause), (code, Some(code), Some(cause)), "{label}");
         assert_eq!(run.record.started_at_ms, None, "{label}");
         assert!(!run.record.detail.is_empty(), "{label}");
         assert_eq!(run.stderr().lines().count(), 1, "{label}");
@@ -401,9 +354,7 @@ fn the_command_goes_first_when_memory_runs_out_and_the_runner_does_not() {
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     // The runner lowers its own score again when the shell may already be running.
     let wait = "read score </proc/$PPID/oom_score_adj; while [ $score = 1000 ]; do sleep 0.01; read score </proc/$PPID/oom_score_adj; done";
-    let run = Sandbox::new().run(&sh(&format!(
-        "{wait}; cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"
-    )));
+    let run = Sandbox::new().run(&sh(&format!("{wait}; cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj")));
     assert_eq!(run.stdout(), format!("1000\n{own}"));
 }
 
@@ -432,10 +383,7 @@ fn a_second_start_runs_nothing_and_keeps_the_first_record() {
     let second = sandbox.start(&sh("echo once >> count; exit 7")).finish();
     assert_eq!((first.code, second.code), (7, 125));
     assert_eq!(second.record, first.record);
-    assert_eq!(
-        fs::read_to_string(sandbox.paths.bundle.join("count")).unwrap(),
-        "once\n"
-    );
+    assert_eq!(fs::read_to_string(sandbox.paths.bundle.join("count")).unwrap(), "once\n");
 
     let sandbox = Sandbox::new();
     fs::write(sandbox.paths.record.join("started"), "").unwrap();
@@ -446,19 +394,10 @@ fn a_second_start_runs_nothing_and_keeps_the_first_record() {
 
 #[test]
 fn a_request_that_cannot_be_read_runs_nothing() {
-    for text in [
-        None,
-        Some(""),
-        Some("{}"),
-        Some(r#"{"command":{"argv":[]},"stopGraceSeconds":1}"#),
-    ] {
+    for text in [None, Some(""), Some("{}"), Some(r#"{"command":{"argv":[]},"stopGraceSeconds":1}"#)] {
         let sandbox = Sandbox::new();
         let run = sandbox.run_text(text);
-        assert_eq!(
-            (run.code, run.record.cause),
-            (125, Some(Cause::RequestUnreadable)),
-            "{text:?}"
-        );
+        assert_eq!((run.code, run.record.cause), (125, Some(Cause::RequestUnreadable)), "{text:?}");
         assert!(run.record.detail.contains("request.json"), "{}", run.record.detail);
     }
 }
@@ -492,11 +431,7 @@ fn a_name_taken_by_something_else_becomes_the_output_file() {
 fn the_time_limit_ends_a_command_that_ignores_term() {
     let sandbox = Sandbox::new().time_limit(1).grace(1);
     let run = sandbox.run(&sh("trap 'echo ignored' TERM; while :; do sleep 0.1; done"));
-    assert_eq!(
-        (run.code, run.record.cause),
-        (124, Some(Cause::TimeLimitExceeded)),
-        "{run:?}"
-    );
+    assert_eq!((run.code, run.record.cause), (124, Some(Cause::TimeLimitExceeded)), "{run:?}");
     assert_eq!((run.record.exit_code, run.record.signal), (None, Some(9)));
     assert_eq!(run.stdout(), "ignored\n");
     let wall = run.record.usage.wall_ms;
@@ -506,14 +441,8 @@ fn the_time_limit_ends_a_command_that_ignores_term() {
 
 #[test]
 fn the_time_limit_lets_a_command_end_by_itself_and_keeps_its_exit_code() {
-    let run = Sandbox::new()
-        .time_limit(1)
-        .run(&sh("trap 'echo saved; exit 5' TERM; while :; do sleep 0.1; done"));
-    assert_eq!(
-        (run.code, run.record.cause),
-        (124, Some(Cause::TimeLimitExceeded)),
-        "{run:?}"
-    );
+    let run = Sandbox::new().time_limit(1).run(&sh("trap 'echo saved; exit 5' TERM; while :; do sleep 0.1; done"));
+    assert_eq!((run.code, run.record.cause), (124, Some(Cause::TimeLimitExceeded)), "{run:?}");
     assert_eq!((run.record.exit_code, run.record.signal), (Some(5), None));
     assert_eq!(run.stdout(), "saved\n");
 }
@@ -521,13 +450,9 @@ fn the_time_limit_lets_a_command_end_by_itself_and_keeps_its_exit_code() {
 #[test]
 fn the_time_limit_reaches_what_left_the_process_group() {
     let sandbox = Sandbox::new().time_limit(1).grace(1);
-    let run = sandbox.run(&sh(
-        "setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 0.1; done' & wait",
-    ));
+    let run = sandbox.run(&sh("setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 0.1; done' & wait"));
     assert_eq!(run.record.cause, Some(Cause::TimeLimitExceeded));
-    assert!(!is_alive(
-        &fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()
-    ));
+    assert!(!is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()));
 }
 
 #[test]
@@ -535,11 +460,7 @@ fn bashrc_counts_for_the_time_limit_until_the_command_begins() {
     let sandbox = Sandbox::new().time_limit(1).grace(1);
     sandbox.bashrc("sleep 100");
     let run = sandbox.run(&sh("echo never"));
-    assert_eq!(
-        (run.code, run.record.cause),
-        (124, Some(Cause::TimeLimitExceeded)),
-        "{run:?}"
-    );
+    assert_eq!((run.code, run.record.cause), (124, Some(Cause::TimeLimitExceeded)), "{run:?}");
     assert_eq!(run.record.started_at_ms, None);
     assert!(run.record.detail.contains(".bashrc"), "{}", run.record.detail);
 
@@ -582,16 +503,11 @@ fn the_stop_signal_of_any_image_stops_the_command() {
             "for s in 2 3 15; do trap \"echo $s; exit 9\" $s; done; touch ready; while :; do sleep 0.05; done";
         let runner = sandbox.start(&sh(program));
         sandbox.await_file("ready");
-        let killed = std::process::Command::new("kill")
-            .args([format!("-{signal}"), runner.child.id().to_string()])
-            .status();
+        let killed =
+            std::process::Command::new("kill").args([format!("-{signal}"), runner.child.id().to_string()]).status();
         assert!(killed.unwrap().success());
         let run = runner.finish();
-        assert_eq!(
-            (run.code, run.stdout(), run.record.asked_to_stop),
-            (9, format!("{seen}\n"), true),
-            "{signal}"
-        );
+        assert_eq!((run.code, run.stdout(), run.record.asked_to_stop), (9, format!("{seen}\n"), true), "{signal}");
     }
 }
 
@@ -604,11 +520,7 @@ fn other_signals_are_passed_on() {
         sandbox.await_file("ready");
         runner.signal(signal);
         let run = runner.finish();
-        assert_eq!(
-            (run.code, run.stdout().as_str(), run.record.asked_to_stop),
-            (6, "got\n", false),
-            "{name}"
-        );
+        assert_eq!((run.code, run.stdout().as_str(), run.record.asked_to_stop), (6, "got\n", false), "{name}");
     }
 }
 
@@ -623,10 +535,7 @@ fn asked_to_stop_before_the_inputs_are_there_runs_nothing() {
     runner.signal(Signal::TERM);
     let run = runner.finish();
     assert!(run.record.asked_to_stop, "{run:?}");
-    assert_eq!(
-        (run.record.started_at_ms, run.record.cause, run.stdout().as_str()),
-        (None, None, "")
-    );
+    assert_eq!((run.record.started_at_ms, run.record.cause, run.stdout().as_str()), (None, None, ""));
     assert_ne!(run.code, 0);
 }
 
@@ -655,19 +564,13 @@ fn the_helpers_order_ends_the_command_with_its_cause() {
     sandbox.await_file("ready");
     fs::write(sandbox.paths.bin.join("end"), "\"DiskLimitExceeded\"").unwrap();
     let run = runner.finish();
-    assert_eq!(
-        (run.code, run.record.cause, run.record.signal),
-        (125, Some(Cause::DiskLimitExceeded), Some(15))
-    );
+    assert_eq!((run.code, run.record.cause, run.record.signal), (125, Some(Cause::DiskLimitExceeded), Some(15)));
 
     let sandbox = Sandbox::new();
     fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
     fs::write(sandbox.paths.bin.join("end"), "\"StagingFailed\"").unwrap();
     let run = sandbox.run(&sh("echo never"));
-    assert_eq!(
-        (run.code, run.record.cause, run.stdout().as_str()),
-        (125, Some(Cause::StagingFailed), "")
-    );
+    assert_eq!((run.code, run.record.cause, run.stdout().as_str()), (125, Some(Cause::StagingFailed), ""));
 }
 
 #[test]
@@ -678,10 +581,7 @@ fn the_run_ends_when_the_shell_ends() {
         let run = sandbox.run(&sh("sleep 100 >/dev/null 2>&1 & echo $! > pid; echo hi"));
         assert_eq!((run.code, run.stdout().as_str()), (0, "hi\n"), "{shell}");
         assert!(run.aftermath() < Duration::from_millis(1500), "{shell}");
-        assert!(
-            !is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()),
-            "{shell}"
-        );
+        assert!(!is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()), "{shell}");
     }
 }
 
@@ -695,9 +595,7 @@ fn background_processes_may_write_for_two_seconds_more() {
     let run = sandbox.run(&sh("sleep 100 & echo $! > pid; echo early"));
     assert_eq!((run.code, run.stdout().as_str()), (0, "early\n"));
     assert!(run.aftermath() >= Duration::from_millis(1990) && run.aftermath() < Duration::from_secs(5));
-    assert!(!is_alive(
-        &fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()
-    ));
+    assert!(!is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()));
 }
 
 #[test]
@@ -705,22 +603,16 @@ fn orphans_are_reaped_while_the_command_runs() {
     let orphan = "(sh -c 'echo $$ > orphan; exec sleep 0.1' &)";
     let wait =
         "while [ ! -s orphan ]; do sleep 0.01; done; read pid <orphan; while [ -d /proc/$pid ]; do sleep 0.01; done";
-    let run = Sandbox::new()
-        .time_limit(20)
-        .run(&sh(&format!("{orphan}; {wait}; echo reaped")));
+    let run = Sandbox::new().time_limit(20).run(&sh(&format!("{orphan}; {wait}; echo reaped")));
     assert_eq!((run.code, run.stdout().as_str()), (0, "reaped\n"), "{run:?}");
 }
 
 #[test]
 fn as_pid_1_everything_else_is_ended() {
     let sandbox = Sandbox::new().time_limit(1).grace(1);
-    sandbox.write_request(&sh(
-        "echo $PPID; setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & wait; wait",
-    ));
+    sandbox.write_request(&sh("echo $PPID; setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & wait; wait"));
     let mut command = std::process::Command::new("/usr/bin/unshare");
-    command
-        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(&sandbox.paths.runner_in_image);
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&sandbox.paths.runner_in_image);
     command.args(["run", "--root"]).arg(sandbox.root());
     sandbox.dress(&mut command);
     let run = sandbox.spawn(&mut command).finish();
@@ -757,10 +649,7 @@ fn a_log_that_nobody_reads_any_more_loses_nothing_else() {
     drop(runner.child.stdout.take());
     let run = runner.finish();
     assert_eq!((run.code, run.stderr().as_str()), (3, "end\n"));
-    assert_eq!(
-        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
-        1_000_000
-    );
+    assert_eq!(fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(), 1_000_000);
 }
 
 #[test]
@@ -783,10 +672,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     let unread = runner.child.stdout.take();
     let run = runner.finish();
     assert_eq!(run.code, 3);
-    assert_eq!(
-        fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(),
-        120_000
-    );
+    assert_eq!(fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(), 120_000);
     let mut log = vec![];
     unread.unwrap().read_to_end(&mut log).unwrap();
     assert!(log.len() >= 65_536, "what the pipe held is there");
@@ -794,9 +680,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
 
 #[test]
 fn output_files_that_vanish_change_nothing() {
-    let run = Sandbox::new()
-        .start(&sh("echo one; rm stdout stderr; mkdir stdout; echo two; exit 3"))
-        .finish();
+    let run = Sandbox::new().start(&sh("echo one; rm stdout stderr; mkdir stdout; echo two; exit 3")).finish();
     assert_eq!((run.code, run.stdout().as_str()), (3, "one\ntwo\n"));
 }
 
@@ -811,18 +695,12 @@ fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
     let mut command = std::process::Command::new("/usr/bin/unshare");
     command.args(["--mount", "bash", "-c", script, "-"]).arg(sandbox.root());
     sandbox.dress(&mut command);
-    command
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("BASH_ENV", "");
+    command.env("PATH", std::env::var_os("PATH").unwrap()).env("BASH_ENV", "");
     let run = sandbox.spawn(&mut command).finish();
     if run.code == 99 || run.stderr().contains("unshare") {
         return; // not allowed here
     }
     let record: Record = serde_json::from_slice(&run.err).unwrap();
     assert_eq!((run.code, record.exit_code, run.out.len()), (3, Some(3), 3_000_000));
-    assert!(
-        record.detail.contains("stdout in the bundle is incomplete"),
-        "{}",
-        record.detail
-    );
+    assert!(record.detail.contains("stdout in the bundle is incomplete"), "{}", record.detail);
 }

@@ -35,19 +35,11 @@ pub enum CrdError {
 pub fn crd() -> Result<CustomResourceDefinition, CrdError> {
     let mut crd = BundleRun::crd();
     for version in &mut crd.spec.versions {
-        let Some(root) = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
-        else {
+        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
             continue;
         };
         make_plain(root);
-        if let Some(status) = root
-            .properties
-            .as_mut()
-            .and_then(|properties| properties.get_mut("status"))
-        {
+        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // kstatus (Argo CD, Flux) then sees a new run as in progress before the operator saw it.
             status.default = Some(JSON(json!({"observedGeneration": -1, "phase": "Waiting"})));
         }
@@ -71,20 +63,15 @@ pub fn crd_yaml() -> Result<String, CrdError> {
 
 fn add(root: &mut JSONSchemaProps, rule: Rule) -> Result<(), CrdError> {
     let Some(node) = find(root, rule.at) else {
-        return Err(CrdError::NoSuchField {
-            at: rule.at.to_owned(),
-            rule: rule.rule,
-        });
+        return Err(CrdError::NoSuchField { at: rule.at.to_owned(), rule: rule.rule });
     };
-    node.x_kubernetes_validations
-        .get_or_insert_default()
-        .push(ValidationRule {
-            rule: rule.rule,
-            message: Some(rule.message),
-            field_path: rule.field,
-            reason: rule.forbidden.then(|| "FieldValueForbidden".to_owned()),
-            ..ValidationRule::default()
-        });
+    node.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
+        rule: rule.rule,
+        message: Some(rule.message),
+        field_path: rule.field,
+        reason: rule.forbidden.then(|| "FieldValueForbidden".to_owned()),
+        ..ValidationRule::default()
+    });
     Ok(())
 }
 
@@ -119,15 +106,8 @@ fn make_plain(node: &mut JSONSchemaProps) {
         node.format = Some("int64".to_owned());
     }
     // Docs are wrapped in the source only.
-    node.description = node
-        .description
-        .take()
-        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
-    for property in node
-        .properties
-        .iter_mut()
-        .flat_map(|properties| properties.values_mut())
-    {
+    node.description = node.description.take().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    for property in node.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         make_plain(property);
     }
     if let Some(items) = items(node) {

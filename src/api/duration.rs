@@ -44,10 +44,7 @@ pub fn parse_seconds(text: &str) -> Result<u64, DurationError> {
             return Err(malformed());
         }
         let count: u64 = digits.parse().map_err(|_| too_long())?;
-        total = count
-            .checked_mul(unit)
-            .and_then(|seconds| total.checked_add(seconds))
-            .ok_or_else(too_long)?;
+        total = count.checked_mul(unit).and_then(|seconds| total.checked_add(seconds)).ok_or_else(too_long)?;
         digits.clear();
     }
     if digits.is_empty() { Ok(total) } else { Err(malformed()) }
@@ -62,14 +59,7 @@ mod tests {
 
     #[test]
     fn units_add_up() {
-        let cases = [
-            ("1d2h3m4s", 93_784),
-            ("90s", 90),
-            ("0s", 0),
-            ("1s1s", 2),
-            ("5m1h", 3900),
-            ("365d", MAX_SECONDS),
-        ];
+        let cases = [("1d2h3m4s", 93_784), ("90s", 90), ("0s", 0), ("1s1s", 2), ("5m1h", 3900), ("365d", MAX_SECONDS)];
         for (text, seconds) in cases {
             assert_eq!(parse_seconds(text), Ok(seconds), "{text}");
         }
@@ -78,22 +68,10 @@ mod tests {
     #[test]
     fn what_is_no_duration_is_an_error() {
         for text in ["", "1", "s", "1d2", "1.5h", "-1s", "1 h", "1H", "1w", "h1", "1ms", "٣s"] {
-            assert_eq!(
-                parse_seconds(text),
-                Err(DurationError::Malformed(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(parse_seconds(text), Err(DurationError::Malformed(text.to_owned())), "{text}");
         }
-        for text in [
-            "18446744073709551616s",
-            "18446744073709551615m",
-            "18446744073709551615s1s",
-        ] {
-            assert_eq!(
-                parse_seconds(text),
-                Err(DurationError::TooLong(text.to_owned())),
-                "{text}"
-            );
+        for text in ["18446744073709551616s", "18446744073709551615m", "18446744073709551615s1s"] {
+            assert_eq!(parse_seconds(text), Err(DurationError::TooLong(text.to_owned())), "{text}");
         }
     }
 

@@ -99,9 +99,7 @@ impl JsonSchema for Quantity {
 fn scaled(text: &str, decimals: i64) -> Result<u64, QuantityError> {
     let malformed = || QuantityError::Malformed(text.to_owned());
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at_checked(end).ok_or_else(malformed)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -109,11 +107,7 @@ fn scaled(text: &str, decimals: i64) -> Result<u64, QuantityError> {
     }
     let (twos, tens) = suffix_powers(suffix).ok_or_else(malformed)?;
 
-    let mut digits: Vec<u8> = whole
-        .bytes()
-        .chain(fraction.bytes())
-        .map(|digit| digit - b'0')
-        .collect();
+    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0').collect();
     for _ in 0..twos {
         double(&mut digits);
     }
@@ -178,9 +172,7 @@ fn round_up(digits: &[u8], point: i64) -> Option<u64> {
     }
     let kept = usize::try_from(whole_length.clamp(0, length)).ok()?;
     let (kept_digits, dropped) = significant.split_at_checked(kept)?;
-    let mut value = kept_digits
-        .iter()
-        .try_fold(0_u64, |value, digit| append_digit(value, *digit))?;
+    let mut value = kept_digits.iter().try_fold(0_u64, |value, digit| append_digit(value, *digit))?;
     for _ in length..whole_length {
         value = append_digit(value, 0)?;
     }
@@ -243,26 +235,14 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_an_error() {
-        for text in [
-            "", ".", "Gi", "1.1.1", "1K", "1gi", "1 Gi", "1Gi ", "0x1", "1e", "1e+", "e3", "--1", "1m1", "٣",
-        ] {
-            assert_eq!(
-                Quantity::from(text).bytes(),
-                Err(QuantityError::Malformed(text.to_owned())),
-                "{text}"
-            );
+        for text in ["", ".", "Gi", "1.1.1", "1K", "1gi", "1 Gi", "1Gi ", "0x1", "1e", "1e+", "e3", "--1", "1m1", "٣"]
+        {
+            assert_eq!(Quantity::from(text).bytes(), Err(QuantityError::Malformed(text.to_owned())), "{text}");
         }
-        assert_eq!(
-            Quantity::from("-1n").bytes(),
-            Err(QuantityError::Negative("-1n".to_owned()))
-        );
+        assert_eq!(Quantity::from("-1n").bytes(), Err(QuantityError::Negative("-1n".to_owned())));
         assert_eq!(Quantity::Number(i64::MIN).bytes().map_err(|_| ()), Err(()));
         for text in ["8Ei", "1e19", "9223372036854775808", "1e2147483647"] {
-            assert_eq!(
-                Quantity::from(text).bytes(),
-                Err(QuantityError::TooLarge(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(Quantity::from(text).bytes(), Err(QuantityError::TooLarge(text.to_owned())), "{text}");
         }
     }
 
@@ -272,11 +252,7 @@ mod tests {
         let tens = tens - i64::try_from(fraction.len()).unwrap();
         let power = BigUint::from(10_u8).pow(u32::try_from(tens.unsigned_abs()).unwrap());
         let number = digits << twos;
-        let value = if tens >= 0 {
-            number * power
-        } else {
-            (number + &power - 1_u8) / power
-        };
+        let value = if tens >= 0 { number * power } else { (number + &power - 1_u8) / power };
         u64::try_from(value).ok().filter(|value| i64::try_from(*value).is_ok())
     }
 

@@ -23,27 +23,15 @@ pub struct Rule {
 
 impl Rule {
     fn new(at: &'static str, rule: impl Into<String>, message: impl Into<String>) -> Self {
-        Rule {
-            at,
-            field: None,
-            rule: rule.into(),
-            message: message.into(),
-            forbidden: false,
-        }
+        Rule { at, field: None, rule: rule.into(), message: message.into(), forbidden: false }
     }
 
     fn on(self, field: &str) -> Self {
-        Rule {
-            field: Some(format!(".{field}")),
-            ..self
-        }
+        Rule { field: Some(format!(".{field}")), ..self }
     }
 
     fn forbidden(self) -> Self {
-        Rule {
-            forbidden: true,
-            ..self
-        }
+        Rule { forbidden: true, ..self }
     }
 }
 
@@ -69,22 +57,10 @@ fn not_yet() -> Vec<Rule> {
     [
         ("inputs", "!has(self.inputs) || self.inputs.size() == 0"),
         ("gpuProfile", "!has(self.gpuProfile) || self.gpuProfile == 'default'"),
-        (
-            "outputs.exclude",
-            "!has(self.outputs) || !has(self.outputs.exclude) || self.outputs.exclude.size() == 0",
-        ),
-        (
-            "retry.limit",
-            "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0",
-        ),
-        (
-            "retry.interruptions",
-            "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3",
-        ),
-        (
-            "allowFailedInputs",
-            "!has(self.allowFailedInputs) || !self.allowFailedInputs",
-        ),
+        ("outputs.exclude", "!has(self.outputs) || !has(self.outputs.exclude) || self.outputs.exclude.size() == 0"),
+        ("retry.limit", "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0"),
+        ("retry.interruptions", "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3"),
+        ("allowFailedInputs", "!has(self.allowFailedInputs) || !self.allowFailedInputs"),
         ("suspend", "!has(self.suspend) || !self.suspend"),
         ("stop", "!has(self.stop) || !self.stop"),
         ("podRetention", "!has(self.podRetention)"),
@@ -110,21 +86,13 @@ fn command() -> Vec<Rule> {
             "has(self.command) != has(self.argv)",
             "spec: set exactly one of command (a line for a shell) and argv (a program and its arguments)",
         ),
-        Rule::new(
-            "spec.command",
-            NO_NUL,
-            "command must not contain a NUL character: no program can receive it",
-        ),
+        Rule::new("spec.command", NO_NUL, "command must not contain a NUL character: no program can receive it"),
         Rule::new(
             "spec.command",
             "bytes(self).size() <= 100000",
             "command: at most 100000 bytes; put long scripts into the image or a volume",
         ),
-        Rule::new(
-            "spec.argv[]",
-            NO_NUL,
-            "argv must not contain a NUL character: no program can receive it",
-        ),
+        Rule::new("spec.argv[]", NO_NUL, "argv must not contain a NUL character: no program can receive it"),
         Rule::new(
             "spec.argv",
             "self.size() == 0 || self[0] != ''",
@@ -226,23 +194,13 @@ fn paths(at: &'static str, field: &str) -> Vec<Rule> {
 }
 
 /// Paths within a source.
-const SOURCE_PATHS: [&str; 4] = [
-    "spec.inputs[].run.path",
-    "spec.inputs[].image.path",
-    "spec.inputs[].claim.path",
-    "spec.volumes[].claim.path",
-];
+const SOURCE_PATHS: [&str; 4] =
+    ["spec.inputs[].run.path", "spec.inputs[].image.path", "spec.inputs[].claim.path", "spec.volumes[].claim.path"];
 
 fn sources() -> Vec<Rule> {
     let mut rules: Vec<Rule> = SOURCE_PATHS
         .iter()
-        .map(|at| {
-            Rule::new(
-                at,
-                NO_DOTS,
-                "path in a source must not have . or .. as a part; write the path out",
-            )
-        })
+        .map(|at| Rule::new(at, NO_DOTS, "path in a source must not have . or .. as a part; write the path out"))
         .collect();
     rules.extend([
         Rule::new(
@@ -311,11 +269,7 @@ fn times() -> Vec<Rule> {
     [("timeLimit", "1s", 1), ("podRetention", "0s", 0)]
         .into_iter()
         .map(|(field, least, least_seconds)| {
-            let at = if field == "timeLimit" {
-                "spec.timeLimit"
-            } else {
-                "spec.podRetention"
-            };
+            let at = if field == "timeLimit" { "spec.timeLimit" } else { "spec.podRetention" };
             let rule = format!(
                 "self.matches('{}') && {seconds} >= {least_seconds} && {seconds} <= {}",
                 duration::PATTERN,
@@ -333,10 +287,7 @@ fn placement() -> Vec<Rule> {
     vec![
         Rule::new(
             "spec.nodeSelector",
-            format!(
-                "self.all(key, key.size() <= 317 && key.matches(r'{}'))",
-                schema::LABEL_KEY
-            ),
+            format!("self.all(key, key.size() <= 317 && key.matches(r'{}'))", schema::LABEL_KEY),
             "nodeSelector: keys must be label names such as zone or example.com/zone",
         ),
         Rule::new(
@@ -382,11 +333,7 @@ const IMMUTABLE: [&str; 18] = [
 /// At the parent, not at the field: a rule at a field sees neither its addition nor its removal.
 fn immutable() -> Vec<Rule> {
     let rule = |at, field: &str, equal: Option<&str>| {
-        let name = if at == "spec" {
-            field.to_owned()
-        } else {
-            format!("resources.{field}")
-        };
+        let name = if at == "spec" { field.to_owned() } else { format!("resources.{field}") };
         let message = format!(
             "spec.{name} cannot change once the run exists: create a run with another name, or have it replaced (Argo CD: sync options Force=true,Replace=true; Flux: force)"
         );
@@ -397,10 +344,8 @@ fn immutable() -> Vec<Rule> {
         };
         Rule::new(at, rule, message).on(field).forbidden()
     };
-    let mut rules: Vec<Rule> = IMMUTABLE
-        .iter()
-        .map(|field| rule("spec", field, Some(&format!("self.{field} == oldSelf.{field}"))))
-        .collect();
+    let mut rules: Vec<Rule> =
+        IMMUTABLE.iter().map(|field| rule("spec", field, Some(&format!("self.{field} == oldSelf.{field}")))).collect();
     // What is in it is compared one by one: quantities by their value.
     rules.push(rule("spec", "resources", None));
     rules.push(rule("spec.resources", "gpus", Some("self.gpus == oldSelf.gpus")));

@@ -120,11 +120,11 @@ impl Cluster {
         let Some(index) = facts.iter().flatten().position(|f| f == names::POD_FINALIZER) else {
             return Ok(Answer::Done);
         };
-        let path = format!("/metadata/finalizers/{index}");
+        let ours = format!("/metadata/finalizers/{index}");
         let patch: json_patch::Patch = serde_json::from_value(json!([
             {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-            {"op": "test", "path": path, "value": names::POD_FINALIZER},
-            {"op": "remove", "path": path},
+            {"op": "test", "path": ours, "value": names::POD_FINALIZER},
+            {"op": "remove", "path": ours},
         ]))
         .map_err(|e| failed(&action, kube::Error::SerdeError(e)))?;
         let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(uid: &str, phase: &str, state: serde_json::Value) -> PodFacts {
+    fn pod(uid: &str, phase: &str, state: &serde_json::Value) -> PodFacts {
         serde_json::from_value(json!({
             "metadata": {"name": "r-1", "namespace": "n", "uid": uid, "ownerReferences": [
                 {"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "name": "r", "uid": "u", "controller": true}]},
@@ -94,9 +94,9 @@ mod tests {
     #[test]
     fn a_pod_on_its_way_triggers_nothing_until_it_runs() {
         let mut triggers = PodTriggers::default();
-        let starting = pod("p", "Pending", json!({"waiting": {"reason": "PodInitializing"}}));
-        let creating = pod("p", "Pending", json!({"waiting": {"reason": "ContainerCreating"}}));
-        let running = pod("p", "Running", json!({"running": {}}));
+        let starting = pod("p", "Pending", &json!({"waiting": {"reason": "PodInitializing"}}));
+        let creating = pod("p", "Pending", &json!({"waiting": {"reason": "ContainerCreating"}}));
+        let running = pod("p", "Running", &json!({"running": {}}));
         assert!(triggers.on(&watcher::Event::Apply(starting)).is_empty());
         assert!(triggers.on(&watcher::Event::Apply(creating)).is_empty());
         assert_eq!(triggers.on(&watcher::Event::Apply(running.clone())).len(), 1);
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_pod_that_vanished_while_the_watch_was_down_triggers_its_run() {
         let mut triggers = PodTriggers::default();
-        let running = pod("p", "Running", json!({"running": {}}));
+        let running = pod("p", "Running", &json!({"running": {}}));
         assert_eq!(triggers.on(&watcher::Event::Apply(running.clone())).len(), 1);
         triggers.on(&watcher::Event::Init);
         triggers.on(&watcher::Event::InitApply(running));

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use kube_runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
+use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 
 use super::GuardedRun;

@@ -42,10 +42,7 @@ impl DiskWatch {
             .and_then(|request| request.disk_bytes);
         let thread = limit.and_then(|limit| {
             let (paths, is_over) = (paths.clone(), Arc::clone(&over));
-            match thread::Builder::new()
-                .name("disk".to_owned())
-                .spawn(move || watch(&paths, limit, &is_over))
-            {
+            match thread::Builder::new().name("disk".to_owned()).spawn(move || watch(&paths, limit, &is_over)) {
                 Ok(handle) => Some(handle.thread().clone()),
                 Err(error) => {
                     eprintln!("bundle-operator helper: the disk limit is not watched: {error}");

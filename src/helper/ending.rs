@@ -23,11 +23,8 @@ pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
 /// that one.
 pub(super) fn report(paths: &Paths, end: End) -> Result<(), String> {
     let record = read_record(&paths.record);
-    let tail = |name| {
-        CString::new(name)
-            .map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES))
-            .unwrap_or_default()
-    };
+    let tail =
+        |name| CString::new(name).map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));
     let message = |size: Size| {
         let (record, missing) = match &record {
@@ -35,13 +32,7 @@ pub(super) fn report(paths: &Paths, end: End) -> Result<(), String> {
             Err(NotRead::Missing) => (None, Some(end.without_record())),
             Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
         };
-        let report = Report {
-            record,
-            missing,
-            files: size.files,
-            bytes: size.bytes,
-            ..Report::default()
-        };
+        let report = Report { record, missing, files: size.files, bytes: size.bytes, ..Report::default() };
         Message::encode(&report, &stdout, &stderr)
     };
 
@@ -66,11 +57,7 @@ fn read_record(dir: &Path) -> Result<Record, NotRead> {
     let ended = record.cause.is_some() || record.exit_code.is_some() || record.signal.is_some() || record.asked_to_stop;
     let possible = record.exit_code.is_none_or(|code| (0..=255).contains(&code))
         && record.signal.is_none_or(|signal| (1..=64).contains(&signal));
-    if ended && possible {
-        Ok(record)
-    } else {
-        Err(NotRead::Refused)
-    }
+    if ended && possible { Ok(record) } else { Err(NotRead::Refused) }
 }
 
 #[cfg(test)]
@@ -83,24 +70,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(files::RECORD);
         assert_eq!(read_record(dir.path()), Err(NotRead::Missing));
-        for text in [
-            "",
-            "[]",
-            "{}",
-            "nonsense",
-            r#"{"exitCode":256}"#,
-            r#"{"exitCode":-1}"#,
-            r#"{"signal":0}"#,
-            "\u{0}",
-        ] {
+        for text in
+            ["", "[]", "{}", "nonsense", r#"{"exitCode":256}"#, r#"{"exitCode":-1}"#, r#"{"signal":0}"#, "\u{0}"]
+        {
             fs::write(&path, text).unwrap();
             assert_eq!(read_record(dir.path()), Err(NotRead::Refused), "{text}");
         }
-        fs::write(
-            &path,
-            format!(r#"{{"exitCode":0,"detail":"{}"}}"#, "x".repeat(RECORD_MAX_BYTES)),
-        )
-        .unwrap();
+        fs::write(&path, format!(r#"{{"exitCode":0,"detail":"{}"}}"#, "x".repeat(RECORD_MAX_BYTES))).unwrap();
         assert_eq!(read_record(dir.path()), Err(NotRead::Refused));
         fs::write(&path, r#"{"exitCode":0}"#).unwrap();
         assert_eq!(read_record(dir.path()).unwrap().exit_code, Some(0));

@@ -29,10 +29,7 @@ pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), String> {
 }
 
 fn copy_runner(paths_: &Paths) -> Result<(), String> {
-    let name = Path::new(paths::RUNNER)
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
     place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
@@ -87,26 +84,10 @@ mod tests {
         let runner = paths.bin.join("bundle-runner");
         assert_eq!(fs::read_to_string(&runner).unwrap(), "first");
         assert_eq!(fs::metadata(&runner).unwrap().permissions().mode() & 0o7777, 0o755);
-        assert_eq!(
-            fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777,
-            0o777
-        );
-        assert_eq!(
-            fs::metadata(&paths.record).unwrap().permissions().mode() & 0o7777,
-            0o1777
-        );
-        assert_eq!(
-            fs::metadata(paths.record.join(files::LOCK))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
-            0o666
-        );
-        let mut names: Vec<_> = fs::read_dir(&paths.bin)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        assert_eq!(fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777, 0o777);
+        assert_eq!(fs::metadata(&paths.record).unwrap().permissions().mode() & 0o7777, 0o1777);
+        assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
+        let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["bundle-runner", "prepared", "staged"]);
     }

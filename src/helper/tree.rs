@@ -40,11 +40,7 @@ impl Sums {
 
     fn size(&self) -> Size {
         let round = |sum: u128| u64::try_from((sum + (1 << 31)) >> 32).unwrap_or(u64::MAX);
-        Size {
-            files: round(self.files),
-            bytes: round(self.bytes),
-            disk_bytes: round(self.disk_bytes),
-        }
+        Size { files: round(self.files), bytes: round(self.bytes), disk_bytes: round(self.disk_bytes) }
     }
 }
 
@@ -66,10 +62,7 @@ pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
             continue;
         }
         let Ok(dir_fd) = dir.fd() else { continue };
-        if matches!(
-            entry.file_type(),
-            FileType::RegularFile | FileType::Directory | FileType::Unknown
-        ) {
+        if matches!(entry.file_type(), FileType::RegularFile | FileType::Directory | FileType::Unknown) {
             let Ok(stat) = rustix::fs::statat(dir_fd, name, AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
@@ -114,10 +107,7 @@ mod tests {
     #[test]
     fn a_hole_takes_no_disk() {
         let dir = tempfile::tempdir().unwrap();
-        fs::File::create(dir.path().join("sparse"))
-            .unwrap()
-            .set_len(1 << 40)
-            .unwrap();
+        fs::File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
         let size = size(dir.path());
         assert_eq!(size.bytes, 1 << 40);
         assert!(size.disk_bytes < 1 << 20);
@@ -131,10 +121,7 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), dir.path().join("dir-link")).unwrap();
         std::os::unix::fs::symlink(outside.path().join("large"), dir.path().join("file-link")).unwrap();
         std::os::unix::fs::symlink(".", dir.path().join("loop")).unwrap();
-        std::process::Command::new("mkfifo")
-            .arg(dir.path().join("fifo"))
-            .status()
-            .unwrap();
+        std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
         fs::write(dir.path().join("a"), "1").unwrap();
         assert_eq!(size(dir.path()).bytes, 1);
     }
@@ -143,11 +130,7 @@ mod tests {
     fn a_tree_of_any_depth_is_survived() {
         let dir = tempfile::tempdir().unwrap();
         let script = "i=0; while [ $i -lt 400 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > deep; cd /";
-        std::process::Command::new("sh")
-            .args(["-c", script])
-            .current_dir(dir.path())
-            .status()
-            .unwrap();
+        std::process::Command::new("sh").args(["-c", script]).current_dir(dir.path()).status().unwrap();
         fs::write(dir.path().join("a"), "1").unwrap();
         assert_eq!(size(dir.path()).files, 1);
     }

@@ -18,11 +18,7 @@ pub(super) enum NotRead {
 
 /// Opens a directory of the pod's own, by the path at which it is mounted.
 pub(super) fn open_mount(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens `name` in `dir` for reading. Links are refused, a FIFO does not block us, and nothing above or outside of
@@ -47,14 +43,8 @@ pub(super) fn read_whole(dir: &Path, name: &std::ffi::CStr, max: usize) -> Resul
         return Err(NotRead::Refused);
     }
     let mut bytes = vec![];
-    file.take(max as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|_| NotRead::Refused)?;
-    if bytes.len() > max {
-        Err(NotRead::Refused)
-    } else {
-        Ok(bytes)
-    }
+    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|_| NotRead::Refused)?;
+    if bytes.len() > max { Err(NotRead::Refused) } else { Ok(bytes) }
 }
 
 /// The last `most` bytes of a regular file; nothing, where there is none.

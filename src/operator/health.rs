@@ -19,7 +19,8 @@ pub(super) async fn serve(
     runs: Store<GuardedRun>,
     pods: Store<PodFacts>,
 ) -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
-    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
     let ready = move || {
         let known = |ready: Option<bool>| ready == Some(true);
         let all = known(runs.wait_until_ready().now_or_never().map(|r| r.is_ok()))

@@ -63,7 +63,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let (letting_go, releases) = release::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
     let (triggers, triggered) = mpsc::unbounded();
     // The watches run on their own: the caches stay current also while every reconcile is busy.
-    let run_watch = follow_runs(cluster::runs(&client, runs_writer), triggers.clone(), letting_go.clone(), Arc::clone(&cluster));
+    let run_watch =
+        follow_runs(cluster::runs(&client, runs_writer), triggers.clone(), letting_go.clone(), Arc::clone(&cluster));
     let pod_watch = follow_pods(cluster::pods(&client, pods_writer), triggers, letting_go);
 
     let stop = stopped()?.shared();

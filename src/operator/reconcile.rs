@@ -19,7 +19,7 @@ use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
 use crate::plan::{Plan, Refusal, Settings, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 /// New pods wait this long for a turn when many are being made.
 const TURN: Duration = Duration::from_millis(200);
 /// When somebody else changed the run, the cache catches up within this.
@@ -64,7 +64,7 @@ pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Re
                 return Ok(Action::await_change());
             }
         };
-        let action = contain_panic(follow(run, &context)).await?;
+        let action = contain_panic(follow(run, &context).boxed()).await?;
         context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
         Ok(action)
     }

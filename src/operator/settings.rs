@@ -77,7 +77,8 @@ fn default_stop_grace() -> String {
 
 /// Reads and validates the file.
 pub(super) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read the settings {}: {e}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| format!("cannot read the settings {}: {e}", path.display()))?;
     parse(&text, helper_image).map_err(|e| format!("settings {}: {e}", path.display()).into())
 }
 
@@ -107,10 +108,9 @@ fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
     }
     let mut gpu_profiles: BTreeMap<_, _> =
         raw.gpu_profiles.into_iter().map(|(name, profile)| (name, profile.into())).collect();
-    gpu_profiles.entry(DEFAULT_GPU_PROFILE.to_owned()).or_insert_with(|| GpuProfile {
-        resource_name: "nvidia.com/gpu".into(),
-        ..GpuProfile::default()
-    });
+    gpu_profiles
+        .entry(DEFAULT_GPU_PROFILE.to_owned())
+        .or_insert_with(|| GpuProfile { resource_name: "nvidia.com/gpu".into(), ..GpuProfile::default() });
     if !problems.is_empty() {
         return Err(problems.join("; "));
     }

@@ -285,7 +285,7 @@ pub enum WaitKind {
     ImageName,
     /// The same for the helper's image, which is the platform's.
     HelperImage,
-    /// A Secret, ConfigMap, key or user that the container needs is missing.
+    /// A Secret, `ConfigMap`, key or user that the container needs is missing.
     Config,
     /// Nothing is wrong, it just takes long: pulling a large image, mounting a slow volume.
     Starting,
@@ -322,10 +322,13 @@ impl WaitKind {
         let ours = container == names::HELPER_CONTAINER;
         match reason {
             "InvalidImageName" if !ours => Some(Self::ImageName),
-            "InvalidImageName" | "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "ImageInspectError"
-            | "RegistryUnavailable" | "SignatureValidationFailed" => {
-                Some(if ours { Self::HelperImage } else { Self::Image })
-            }
+            "InvalidImageName"
+            | "ErrImagePull"
+            | "ImagePullBackOff"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => Some(if ours { Self::HelperImage } else { Self::Image }),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
                 Some(Self::Config)
             }

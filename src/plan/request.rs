@@ -67,8 +67,8 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
     let resources = &spec.resources;
     let cpu_millis =
         problems.check("spec.resources.cpus", parse(resources.cpus.as_ref(), DEFAULT_CPU_MILLIS, Quantity::millis));
-    let memory_bytes =
-        problems.check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
+    let memory_bytes = problems
+        .check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
     let disk_bytes =
         problems.check("spec.resources.disk", parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes));
     let shared_memory_bytes =
@@ -165,13 +165,11 @@ fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Se
 
 fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
     let name = spec.gpu_profile.as_deref().unwrap_or(DEFAULT_GPU_PROFILE);
-    match settings.gpu_profiles.get(name) {
-        Some(profile) => Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() }),
-        None => {
-            let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
-            Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")))
-        }
-    }
+    let profile = settings.gpu_profiles.get(name).ok_or_else(|| {
+        let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
+        format!("there is no profile {name:?}; the admin has defined: {}", known.join(", "))
+    })?;
+    Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() })
 }
 
 fn request_json(request: &Request) -> Result<String, String> {

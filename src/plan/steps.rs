@@ -166,9 +166,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let decision = Decision { run, request: &request, settings, now, attempt, written_at: observed.written_at };
     match (observed.pod, observed.refusal) {
         (PodSeen::Ours(pod), _) => decision.follow(pod),
-        (PodSeen::Absent, None) if decision.pod_was_recorded() => {
-            decision.end(None, &Outcome::pod_gone(&pod_name))
-        }
+        (PodSeen::Absent, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
         (PodSeen::Absent, None) => {
             let image = status::image_to_pull(&request.image, run.status.as_ref(), attempt);
             let pod = pod::build(&request, attempt, &image, settings);
@@ -199,9 +197,11 @@ fn refuse_spec(run: &BundleRun, pod: PodSeen, problems: &[String], now: Timestam
         .hint("apply the run again under another name, with these fields corrected");
     let (attempt, _) = status::current_pod(run);
     let requested = run.spec.image.clone().unwrap_or_default();
-    let mut plan = Plan::nothing()
-        .write(Draft::of(run, now).ended(&requested, attempt, None, None, &outcome))
-        .tell(Severity::Warning, &outcome.cause, &outcome.message);
+    let mut plan = Plan::nothing().write(Draft::of(run, now).ended(&requested, attempt, None, None, &outcome)).tell(
+        Severity::Warning,
+        &outcome.cause,
+        &outcome.message,
+    );
     plan.steps.extend(clean_up(pod).steps);
     plan
 }
@@ -275,7 +275,8 @@ impl<'a> Decision<'a> {
     }
 
     fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
+        let known =
+            self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         let deadline = self.deadline(wait.kind, since);
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
@@ -333,10 +334,11 @@ impl<'a> Decision<'a> {
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict == Verdict::Interrupted && self.attempt <= self.request.interruptions {
             let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
-            return Plan::after(Duration::ZERO)
-                .write(draft)
-                .then(release)
-                .tell(Severity::Warning, &outcome.cause, &outcome.message);
+            return Plan::after(Duration::ZERO).write(draft).then(release).tell(
+                Severity::Warning,
+                &outcome.cause,
+                &outcome.message,
+            );
         }
         let severity = if outcome.verdict == Verdict::Succeeded { Severity::Normal } else { Severity::Warning };
         Plan::nothing()
@@ -361,7 +363,9 @@ impl<'a> Decision<'a> {
             }
             Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
             Refusal::Forbidden(message) => ("Forbidden", message.as_str(), REFUSED_RETRY),
-            Refusal::NameTaken => ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY),
+            Refusal::NameTaken => {
+                ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
+            }
         };
         let wait = Wait { kind: WaitKind::Admission, reason, message };
         let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(reason));

@@ -89,11 +89,7 @@ impl Stage<'_> {
                 Err(error) => tried.push(format!("{}: {error}", shell.program().display())),
             }
         }
-        let found = if tried.is_empty() {
-            "it has none".to_owned()
-        } else {
-            tried.join(", ")
-        };
+        let found = if tried.is_empty() { "it has none".to_owned() } else { tried.join(", ") };
         let detail = format!("no shell of the image runs `command`; `argv` needs none ({found})");
         Err(NeverRan::because(Cause::NoShell, detail))
     }
@@ -103,28 +99,11 @@ impl Stage<'_> {
         let running = launch.start()?;
         let [stdout, stderr] = files;
         let streams = [
-            Stream {
-                name: files::STDOUT,
-                source: running.stdout,
-                file: stdout,
-                log: rustix::stdio::stdout(),
-            },
-            Stream {
-                name: files::STDERR,
-                source: running.stderr,
-                file: stderr,
-                log: rustix::stdio::stderr(),
-            },
+            Stream { name: files::STDOUT, source: running.stdout, file: stdout, log: rustix::stdio::stdout() },
+            Stream { name: files::STDERR, source: running.stderr, file: stderr, log: rustix::stdio::stderr() },
         ];
         match Tee::start(streams) {
-            Ok(tee) => Ok(supervise(
-                running.pid,
-                running.marks,
-                tee,
-                &mut self.limits,
-                &self.signals,
-                self.paths,
-            )),
+            Ok(tee) => Ok(supervise(running.pid, running.marks, tee, &mut self.limits, &self.signals, self.paths)),
             Err(error) => {
                 processes::kill_leftovers(Duration::from_secs(1));
                 Err(error)
@@ -143,10 +122,8 @@ impl Stage<'_> {
                 Some(Cause::RunnerFailed)
             }
             (None, None, _) => {
-                notes.push(format!(
-                    "the image's .bashrc ended the shell ({}) before the command began",
-                    status(&ended)
-                ));
+                notes
+                    .push(format!("the image's .bashrc ended the shell ({}) before the command began", status(&ended)));
                 Some(Cause::BashrcEndedShell)
             }
         };
@@ -159,9 +136,7 @@ impl Stage<'_> {
             _ => {}
         }
         notes.extend(ended.warnings);
-        let wall = ended
-            .began
-            .map(|began| ended.at.monotonic.saturating_duration_since(began.monotonic));
+        let wall = ended.began.map(|began| ended.at.monotonic.saturating_duration_since(began.monotonic));
         Record {
             cause,
             exit_code: ended.began.and(ended.status.exit_status()),

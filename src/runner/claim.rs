@@ -29,13 +29,8 @@ impl Claim {
     pub(crate) fn take(record_dir: &Path) -> Result<Self, Refused> {
         let safe = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let started = record_dir.join(files::STARTED);
-        let open_lock = |flags| {
-            open(
-                record_dir.join(files::LOCK),
-                safe | OFlags::RDWR | flags,
-                Mode::from_raw_mode(0o666),
-            )
-        };
+        let open_lock =
+            |flags| open(record_dir.join(files::LOCK), safe | OFlags::RDWR | flags, Mode::from_raw_mode(0o666));
         // The helper's file: with O_CREAT, `fs.protected_regular` can refuse it to another user in a sticky directory.
         let lock = match open_lock(OFlags::empty()) {
             Err(Errno::NOENT) => open_lock(OFlags::CREATE),
@@ -50,11 +45,7 @@ impl Claim {
                 Refused::Failed("take the lock", error)
             });
         }
-        match open(
-            &started,
-            safe | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY,
-            Mode::from_raw_mode(0o644),
-        ) {
+        match open(&started, safe | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, Mode::from_raw_mode(0o644)) {
             Ok(_) => Ok(Self { _lock: lock }),
             Err(Errno::EXIST) => Err(Refused::StartedBefore),
             Err(error) => Err(Refused::Failed("mark the start", error)),

@@ -14,12 +14,8 @@ pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
 /// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`.
 pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Option<&Path>) -> Environment {
-    let mut default = |name: &str, value: &OsStr| {
-        environment
-            .entry(name.into())
-            .or_insert_with(|| value.to_owned())
-            .clone()
-    };
+    let mut default =
+        |name: &str, value: &OsStr| environment.entry(name.into()).or_insert_with(|| value.to_owned()).clone();
     default("HOME", home.as_os_str());
     default("PATH", OsStr::new(DEFAULT_PATH));
     let cache = default("XDG_CACHE_HOME", OsStr::new(CACHE));
@@ -67,11 +63,7 @@ mod tests {
 
     #[test]
     fn caches_are_outside_of_the_bundle() {
-        let got = complete(
-            environment(&[("PWD", "/old")]),
-            Path::new("/bundle"),
-            Some(Path::new("/bundle")),
-        );
+        let got = complete(environment(&[("PWD", "/old")]), Path::new("/bundle"), Some(Path::new("/bundle")));
         let want = environment(&[
             ("HOME", "/bundle"),
             ("PATH", DEFAULT_PATH),

@@ -42,15 +42,8 @@ impl Launch<'_> {
     /// Starts it in a process group of its own, as the first to go when memory runs out.
     pub(crate) fn start(&self) -> io::Result<Running> {
         let mut command = Command::new(self.program);
-        command
-            .args(self.argv.iter().skip(1))
-            .env_clear()
-            .envs(self.environment)
-            .process_group(0);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null());
+        command.args(self.argv.iter().skip(1)).env_clear().envs(self.environment).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         if let Some(name) = self.argv.first() {
             command.arg0(name);
         }
@@ -65,20 +58,11 @@ impl Launch<'_> {
             marks = Some(read);
         }
         let mut child = with_high_oom_score(|| command.spawn())?;
-        let pipes = (
-            child.stdout.take(),
-            child.stderr.take(),
-            Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)),
-        );
+        let pipes = (child.stdout.take(), child.stderr.take(), Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
         let (Some(stdout), Some(stderr), Some(pid)) = pipes else {
             return Err(io::Error::other("started without its pipes"));
         };
-        Ok(Running {
-            pid,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            marks,
-        })
+        Ok(Running { pid, stdout: stdout.into(), stderr: stderr.into(), marks })
     }
 }
 
@@ -116,10 +100,7 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
     }
     let shown = name.display();
     Err(if candidates.iter().any(|path| is_there(&path)) {
-        NeverRan::because(
-            Cause::CommandNotExecutable,
-            format!("{shown}: no permission to execute it, or no file"),
-        )
+        NeverRan::because(Cause::CommandNotExecutable, format!("{shown}: no permission to execute it, or no file"))
     } else {
         NeverRan::because(Cause::CommandNotFound, format!("{shown}: not found in the image"))
     })
@@ -128,18 +109,12 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
 /// What an error of starting `name`, which was found, means.
 pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
     let (cause, why) = match Errno::from_io_error(error) {
-        Some(Errno::NOENT) => (
-            Cause::CommandNotExecutable,
-            "the interpreter or loader it names is missing".to_owned(),
-        ),
+        Some(Errno::NOENT) => (Cause::CommandNotExecutable, "the interpreter or loader it names is missing".to_owned()),
         Some(Errno::NOEXEC) => (
             Cause::CommandNotExecutable,
             "exec format error: no program for this machine, or a script without #!".to_owned(),
         ),
-        Some(Errno::TOOBIG) => (
-            Cause::CommandNotExecutable,
-            "arguments and environment are too long".to_owned(),
-        ),
+        Some(Errno::TOOBIG) => (Cause::CommandNotExecutable, "arguments and environment are too long".to_owned()),
         Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::ISDIR | Errno::TXTBSY | Errno::LOOP) => {
             (Cause::CommandNotExecutable, error.to_string())
         }

@@ -65,11 +65,7 @@ impl Limits {
     /// What is to do; each thing is told once, killing again and again.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
         if self.reason.is_none() {
-            return if self.time_up.is_some_and(|at| at <= now) {
-                Due::TimeIsUp
-            } else {
-                Due::Nothing
-            };
+            return if self.time_up.is_some_and(|at| at <= now) { Due::TimeIsUp } else { Due::Nothing };
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = now.checked_add(KILL_AGAIN);
@@ -80,11 +76,7 @@ impl Limits {
 
     /// When something will be due, if nothing else happens.
     pub(crate) fn next(&self) -> Option<Instant> {
-        if self.reason.is_some() {
-            self.kill_at
-        } else {
-            self.time_up
-        }
+        if self.reason.is_some() { self.kill_at } else { self.time_up }
     }
 
     /// Why the command was ended, if it was.
@@ -100,12 +92,7 @@ mod tests {
 
     fn limits(time_limit_seconds: Option<u64>) -> Limits {
         let command = Command::Shell(String::new());
-        Limits::of(&Request {
-            command,
-            time_limit_seconds,
-            stop_grace_seconds: 30,
-            disk_bytes: None,
-        })
+        Limits::of(&Request { command, time_limit_seconds, stop_grace_seconds: 30, disk_bytes: None })
     }
 
     #[test]

@@ -76,43 +76,29 @@ fn run(paths: &Paths) -> i32 {
             Cause::StartedTwice,
             "Kubernetes started the container again; the command was not run a second time",
         )),
-        Err(Refused::Failed(what, error)) => Err(NeverRan::because(
-            Cause::RunnerFailed,
-            format!("{}: cannot {what}: {error}", paths.record.display()),
-        )),
+        Err(Refused::Failed(what, error)) => {
+            Err(NeverRan::because(Cause::RunnerFailed, format!("{}: cannot {what}: {error}", paths.record.display())))
+        }
     };
     let record = outcome.unwrap_or_else(|never_ran| {
         let record = never_ran.into_record();
         eprintln!(
             "bundle-runner: {}",
-            if record.detail.is_empty() {
-                "the command was not run"
-            } else {
-                &record.detail
-            }
+            if record.detail.is_empty() { "the command was not run" } else { &record.detail }
         );
         record
     });
-    let record = Record {
-        finished_at_ms: since_epoch_ms(SystemTime::now()),
-        ..record
-    };
+    let record = Record { finished_at_ms: since_epoch_ms(SystemTime::now()), ..record };
     let written = match file {
         Some(file) => file.write(&record),
         None => record::write_if_absent(&paths.record, &record),
     };
     if let Err(error) = written {
-        eprintln!(
-            "bundle-runner: cannot write {}: {error}",
-            paths.record.join(files::RECORD).display()
-        );
+        eprintln!("bundle-runner: cannot write {}: {error}", paths.record.join(files::RECORD).display());
     }
     record.container_exit_code()
 }
 
 fn since_epoch_ms(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
+    time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }

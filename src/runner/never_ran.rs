@@ -12,18 +12,12 @@ pub(crate) struct NeverRan {
 
 impl NeverRan {
     pub(crate) fn because(cause: Cause, detail: impl Into<String>) -> Self {
-        Self {
-            cause: Some(cause),
-            detail: detail.into(),
-        }
+        Self { cause: Some(cause), detail: detail.into() }
     }
 
     /// The platform asked to stop before there was anything to stop.
     pub(crate) fn asked_to_stop() -> Self {
-        Self {
-            cause: None,
-            detail: "asked to stop before the command began".to_owned(),
-        }
+        Self { cause: None, detail: "asked to stop before the command began".to_owned() }
     }
 
     /// The record of it. 126 and 127 are also the command's exit code, as from a shell.

@@ -90,12 +90,7 @@ mod tests {
 
     #[test]
     fn the_parent_is_found_behind_any_name() {
-        assert_eq!(
-            parent(b"7 (a) b) (c) S 42 7 7 0 -1")
-                .map(Pid::as_raw_nonzero)
-                .map(i32::from),
-            Some(42)
-        );
+        assert_eq!(parent(b"7 (a) b) (c) S 42 7 7 0 -1").map(Pid::as_raw_nonzero).map(i32::from), Some(42));
         assert_eq!(parent(b"1 (init) S 0 1 1"), None);
         assert_eq!(parent(b""), None);
     }

@@ -23,10 +23,7 @@ impl RecordFile {
     /// Reserves the space. Where that fails the record is still written at the end, if it can be.
     pub(crate) fn reserve(dir: &Path) -> Self {
         let reserved = create_draft(dir).ok().filter(|file| reserve_space(file).is_ok());
-        Self {
-            dir: dir.to_owned(),
-            reserved,
-        }
+        Self { dir: dir.to_owned(), reserved }
     }
 
     /// Puts the record in place, whatever is there now.
@@ -46,11 +43,9 @@ impl RecordFile {
             rustix::fs::rename(&place, self.dir.join(MOVED))?;
             rustix::fs::rename(&draft, &place)?;
         }
-        if let Ok(dir) = rustix::fs::open(
-            &self.dir,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        if let Ok(dir) =
+            rustix::fs::open(&self.dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        {
             let _ = rustix::fs::fsync(dir);
         }
         Ok(())
@@ -70,10 +65,7 @@ pub(crate) fn write_if_absent(dir: &Path, record: &Record) -> Result<(), Errno> 
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let record = Record {
-        detail: one_line(&record.detail),
-        ..record.clone()
-    };
+    let record = Record { detail: one_line(&record.detail), ..record.clone() };
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
@@ -92,11 +84,7 @@ fn reserve_space(file: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size).or_else(|_| {
         let zeros = [0; RECORD_MAX_BYTES];
         let written = rustix::io::pwrite(file, &zeros, 0)?;
-        if written < zeros.len() {
-            Err(Errno::NOSPC)
-        } else {
-            rustix::fs::fsync(file)
-        }
+        if written < zeros.len() { Err(Errno::NOSPC) } else { rustix::fs::fsync(file) }
     })
 }
 
@@ -150,11 +138,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let file = RecordFile::reserve(dir.path());
             mischief(dir.path());
-            let record = Record {
-                exit_code: Some(3),
-                detail: "x\ny".repeat(500),
-                ..Record::default()
-            };
+            let record = Record { exit_code: Some(3), detail: "x\ny".repeat(500), ..Record::default() };
             file.write(&record).unwrap();
             let got = read(dir.path());
             assert_eq!(got.exit_code, Some(3));
@@ -166,19 +150,9 @@ mod tests {
     #[test]
     fn an_earlier_record_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Record {
-            exit_code: Some(0),
-            ..Record::default()
-        };
+        let first = Record { exit_code: Some(0), ..Record::default() };
         write_if_absent(dir.path(), &first).unwrap();
-        write_if_absent(
-            dir.path(),
-            &Record {
-                exit_code: Some(9),
-                ..Record::default()
-            },
-        )
-        .unwrap();
+        write_if_absent(dir.path(), &Record { exit_code: Some(9), ..Record::default() }).unwrap();
         assert_eq!(read(dir.path()), first);
         assert!(!dir.path().join(DRAFT).exists());
     }

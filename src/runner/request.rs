@@ -47,11 +47,7 @@ fn parse(text: &str) -> Result<Request, String> {
 pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
     let staged = paths.bin.join(files::STAGED);
     for looks in 0u32.. {
-        if signals
-            .take()
-            .into_iter()
-            .any(|caught| matches!(caught, Caught::Stop(_)))
-        {
+        if signals.take().into_iter().any(|caught| matches!(caught, Caught::Stop(_))) {
             return Err(NeverRan::asked_to_stop());
         }
         if let Some(cause) = ordered_end(paths) {

@@ -93,13 +93,7 @@ impl Shell {
             command.as_ref(),
             directory.as_os_str(),
         ];
-        Launch {
-            program: &self.program,
-            argv: words.to_vec(),
-            environment,
-            directory: None,
-            marks: true,
-        }
+        Launch { program: &self.program, argv: words.to_vec(), environment, directory: None, marks: true }
     }
 }
 
@@ -184,12 +178,7 @@ fn progress(text: &[u8]) -> Progress {
 }
 
 fn status(line: &[u8]) -> Option<u8> {
-    std::str::from_utf8(line)
-        .ok()?
-        .strip_prefix("ready ")?
-        .strip_suffix('\n')?
-        .parse()
-        .ok()
+    std::str::from_utf8(line).ok()?.strip_prefix("ready ")?.strip_suffix('\n')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -204,10 +193,7 @@ mod tests {
             ("alive\n", Progress::Alive),
             ("alive\nready 0", Progress::Alive),
             ("alive\nready 0\n", Progress::Ready(Bashrc::Returned(0))),
-            (
-                "alive\nnoise of .bashrc\nready 3\n",
-                Progress::Ready(Bashrc::Returned(3)),
-            ),
+            ("alive\nnoise of .bashrc\nready 3\n", Progress::Ready(Bashrc::Returned(3))),
             ("alive\nready unreadable\n", Progress::Ready(Bashrc::Unreadable)),
             ("alive\nlost\n", Progress::Lost),
             ("ready 0\n", Progress::Silent),

@@ -62,11 +62,7 @@ impl Signals {
         let mut buffer = [0; 64];
         // The pipe is emptied before the notes are read: a signal in between wakes us again.
         while rustix::io::read(&self.wake, &mut buffer).is_ok_and(|n| n == buffer.len()) {}
-        CAUGHT
-            .into_iter()
-            .filter(|(number, _)| sys::take_signal(*number))
-            .map(|(_, caught)| caught)
-            .collect()
+        CAUGHT.into_iter().filter(|(number, _)| sys::take_signal(*number)).map(|(_, caught)| caught).collect()
     }
 }
 

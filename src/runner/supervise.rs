@@ -30,10 +30,7 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self {
-            monotonic: Instant::now(),
-            wall: SystemTime::now(),
-        }
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 }
 
@@ -80,10 +77,7 @@ pub(crate) fn supervise(
 
         let until = limits.next().map_or(next_look, |next| next.min(next_look));
         let marks_or_signals = marks.pipe().unwrap_or(signals.as_fd());
-        wait_readable(
-            [signals.as_fd(), marks_or_signals],
-            Some(until.saturating_duration_since(now)),
-        );
+        wait_readable([signals.as_fd(), marks_or_signals], Some(until.saturating_duration_since(now)));
 
         for caught in signals.take() {
             match caught {
@@ -115,13 +109,7 @@ pub(crate) fn supervise(
         tee.cut();
         tee.wait(LOG);
     }
-    Ended {
-        status,
-        began,
-        at,
-        progress: marks.progress(),
-        warnings: tee.into_warnings(),
-    }
+    Ended { status, began, at, progress: marks.progress(), warnings: tee.into_warnings() }
 }
 
 fn end(limits: &mut Limits, cause: Cause, now: Instant) {

@@ -47,10 +47,7 @@ pub(crate) fn catch_signals(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
 
 /// Whether the signal came since the last look.
 pub(crate) fn take_signal(signal: i32) -> bool {
-    usize::try_from(signal)
-        .ok()
-        .and_then(|signal| PENDING.get(signal))
-        .is_some_and(|p| p.swap(false, Ordering::SeqCst))
+    usize::try_from(signal).ok().and_then(|signal| PENDING.get(signal)).is_some_and(|p| p.swap(false, Ordering::SeqCst))
 }
 
 /// Sends a signal to every process but this one, at once: nothing can fork its way out. Only for PID 1 of a container.

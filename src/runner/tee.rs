@@ -56,22 +56,14 @@ impl Tee {
                 let _ = finish.send(copy(&stream, cut.as_fd()));
             })?;
         }
-        Ok(Self {
-            cut,
-            finished,
-            open,
-            warnings: vec![],
-        })
+        Ok(Self { cut, finished, open, warnings: vec![] })
     }
 
     /// Waits until every writer has closed its end and all is copied; false: not within this time.
     pub(crate) fn wait(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while self.open > 0 {
-            match self
-                .finished
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
+            match self.finished.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(warning) => {
                     self.open -= 1;
                     self.warnings.extend(warning);

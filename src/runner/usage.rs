@@ -16,9 +16,7 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
         wall_ms: millis(wall),
         cpu_user_ms: millis(children.user),
         cpu_system_ms: millis(children.system),
-        memory_peak_bytes: peak
-            .and_then(|text| peak_in(&text))
-            .unwrap_or(children.memory_peak_bytes),
+        memory_peak_bytes: peak.and_then(|text| peak_in(&text)).unwrap_or(children.memory_peak_bytes),
         oom_kills: events.and_then(|text| oom_kills_in(&text)).unwrap_or(0),
     }
 }
@@ -34,11 +32,7 @@ fn peak_in(text: &str) -> Option<u64> {
 
 /// `memory.events` (v2) and `memory.oom_control` (v1, Linux 4.13) both have a line `oom_kill <number>`.
 fn oom_kills_in(text: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?
-        .trim()
-        .parse()
-        .ok()
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -59,10 +53,9 @@ mod tests {
 
     #[test]
     fn the_cgroup_goes_before_the_largest_process() {
-        for (peak, events) in [
-            ("memory.peak", "memory.events"),
-            ("memory/memory.max_usage_in_bytes", "memory/memory.oom_control"),
-        ] {
+        for (peak, events) in
+            [("memory.peak", "memory.events"), ("memory/memory.max_usage_in_bytes", "memory/memory.oom_control")]
+        {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("memory")).unwrap();
             fs::write(dir.path().join(peak), "4096\n").unwrap();

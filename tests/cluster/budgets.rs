@@ -54,12 +54,7 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     .await;
     let counts = counted(all.iter().map(|(_, what)| what.clone()));
     println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
-    let expected = [
-        ("create events", 10),
-        ("create pods", 10),
-        ("patch pods", 10),
-        ("update bundleruns/status", 15),
-    ];
+    let expected = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", 15)];
     assert_eq!(counts, expected.map(|(what, n)| (what.to_owned(), n)).into());
 
     let object = space.runs().get("long-0").await.unwrap();

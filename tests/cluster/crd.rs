@@ -27,11 +27,7 @@ async fn the_api_server_says_what_every_case_claims() {
     install(&client).await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "bundlerun-crd-"}})).unwrap();
-    let namespace = namespaces
-        .create(&PostParams::default(), &namespace)
-        .await
-        .unwrap()
-        .name_any();
+    let namespace = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
     let runs: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &ApiResource::erase::<BundleRun>(&()));
 
     let wrong: Vec<String> = stream::iter(cases::all())
@@ -57,20 +53,8 @@ async fn a_new_run_is_in_progress_before_the_operator_saw_it() {
     install(&client).await;
     let runs: Api<DynamicObject> = Api::default_namespaced_with(client, &ApiResource::erase::<BundleRun>(&()));
     let run = object("run", &json!({"command": "true"}));
-    let created = runs
-        .create(
-            &PostParams {
-                dry_run: true,
-                ..PostParams::default()
-            },
-            &run,
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        created.data["status"],
-        json!({"observedGeneration": -1, "phase": "Waiting"})
-    );
+    let created = runs.create(&PostParams { dry_run: true, ..PostParams::default() }, &run).await.unwrap();
+    assert_eq!(created.data["status"], json!({"observedGeneration": -1, "phase": "Waiting"}));
 }
 
 /// Puts the definition in, as an upgrade would, and waits until the API server uses it.
@@ -78,21 +62,10 @@ async fn install(client: &Client) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = crd().unwrap();
     let name = crd.name_any();
-    let before = definitions
-        .get_opt(&name)
-        .await
-        .unwrap()
-        .and_then(|crd| crd.metadata.generation);
+    let before = definitions.get_opt(&name).await.unwrap().and_then(|crd| crd.metadata.generation);
     let params = PatchParams::apply("bundlerun-tests").force();
-    let after = definitions
-        .patch(&name, &params, &Patch::Apply(&crd))
-        .await
-        .unwrap()
-        .metadata
-        .generation;
-    await_condition(definitions, &name, conditions::is_crd_established())
-        .await
-        .unwrap();
+    let after = definitions.patch(&name, &params, &Patch::Apply(&crd)).await.unwrap().metadata.generation;
+    await_condition(definitions, &name, conditions::is_crd_established()).await.unwrap();
     if before != after {
         // Nothing tells when a changed schema is in use; API servers read it within a second or two.
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
@@ -111,10 +84,7 @@ fn object(name: &str, spec: &Value) -> DynamicObject {
 
 /// All errors of the API server as (field, message).
 async fn ask(runs: &Api<DynamicObject>, case: &Case) -> Vec<(String, String)> {
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let answer = match &case.old {
         None => runs.create(&dry_run, &object(&case.object_name, &case.spec)).await,
         Some(old) => {
@@ -133,16 +103,7 @@ async fn ask(runs: &Api<DynamicObject>, case: &Case) -> Vec<(String, String)> {
             .unwrap_or_default()
             .into_iter()
             .filter(|cause| !is_remark(cause))
-            .map(|cause| {
-                (
-                    if cause.field == "<nil>" {
-                        String::new()
-                    } else {
-                        cause.field
-                    },
-                    cause.message,
-                )
-            })
+            .map(|cause| (if cause.field == "<nil>" { String::new() } else { cause.field }, cause.message))
             .collect(),
         Err(error) => panic!("{}: {error}", case.name),
     }

@@ -13,7 +13,13 @@ struct Ending {
     signal: Option<i32>,
 }
 
-fn ending(name: &'static str, command: &str, cause: &'static str, exit_code: Option<i32>, signal: Option<i32>) -> Ending {
+fn ending(
+    name: &'static str,
+    command: &str,
+    cause: &'static str,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+) -> Ending {
     Ending { name, spec: json!({"command": command}), cause, exit_code, signal }
 }
 
@@ -100,10 +106,8 @@ async fn much_output_and_binary_output_do_no_harm() {
     let space = Space::new().await;
     let much = "yes 0123456789abcde | head -c 52428800; echo; echo the end";
     let binary = "head -c 1000000 /dev/urandom; printf '\\xff\\xfe\\0\\033[31m'; echo the end";
-    let (much, binary) = tokio::join!(
-        space.run("much", json!({"command": much})),
-        space.run("binary", json!({"command": binary})),
-    );
+    let (much, binary) =
+        tokio::join!(space.run("much", json!({"command": much})), space.run("binary", json!({"command": binary})),);
     for ended in [&much, &binary] {
         assert_eq!(cause(ended), "Completed", "{ended:#?}");
         assert!(stdout(ended).ends_with("the end\n"), "{ended:#?}");

@@ -12,10 +12,8 @@ use crate::common::{Space, together};
 async fn every_example_ends_as_its_manifest_says() {
     let space = Space::new().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    let texts: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
-        .collect();
+    let texts: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     assert!(texts.len() >= 6);
     let ended = together(texts.iter().map(|text| async {
         let example: BundleRun = serde_saphyr::from_str(text).unwrap();

@@ -1,11 +1,6 @@
 //! The API server's verdict on an object, in process: the schema by the few keywords ours uses, the rules by kube's CEL.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_precision_loss
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_precision_loss)]
 
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use regex::Regex;
@@ -33,18 +28,11 @@ impl Checker {
     /// Of the definition as it is installed.
     pub(crate) fn new() -> Self {
         let crd = bundlerun::api::crd::crd().unwrap();
-        let schema = crd.spec.versions[0]
-            .schema
-            .as_ref()
-            .and_then(|schema| schema.open_api_v3_schema.as_ref())
-            .unwrap();
+        let schema =
+            crd.spec.versions[0].schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()).unwrap();
         let schema = serde_json::to_value(schema).unwrap();
         let compiled = compile_schema(&schema);
-        Checker {
-            schema,
-            compiled,
-            validator: Validator::new(),
-        }
+        Checker { schema, compiled, validator: Validator::new() }
     }
 
     /// Errors of creating `object`, or of changing `old` into it.
@@ -84,11 +72,7 @@ pub(crate) fn without_nulls(value: &Value) -> Value {
 /// `blocked` is set by the errors after which the API server evaluates no rules.
 fn walk(schema: &Value, value: &Value, field: &str, failures: &mut Vec<Failure>, blocked: &mut bool) {
     let fail = |field: String, message: String, failures: &mut Vec<Failure>| {
-        failures.push(Failure {
-            field,
-            message,
-            rule: None,
-        });
+        failures.push(Failure { field, message, rule: None });
     };
     let number = |keyword: &str| schema[keyword].as_f64();
     let int_or_string = schema["x-kubernetes-int-or-string"] == true;
@@ -116,11 +100,7 @@ fn walk(schema: &Value, value: &Value, field: &str, failures: &mut Vec<Failure>,
         Value::Number(value) => {
             let value = value.as_f64().unwrap();
             if number("minimum").is_some_and(|minimum| value < minimum) {
-                fail(
-                    field.to_owned(),
-                    "should be greater than or equal to".to_owned(),
-                    failures,
-                );
+                fail(field.to_owned(), "should be greater than or equal to".to_owned(), failures);
             }
             if number("maximum").is_some_and(|maximum| value > maximum) {
                 fail(field.to_owned(), "should be less than or equal to".to_owned(), failures);
@@ -166,40 +146,23 @@ fn walk(schema: &Value, value: &Value, field: &str, failures: &mut Vec<Failure>,
 }
 
 fn object(schema: &Value, fields: &Map<String, Value>, field: &str, failures: &mut Vec<Failure>, blocked: &mut bool) {
-    if schema["maxProperties"]
-        .as_u64()
-        .is_some_and(|maximum| fields.len() as u64 > maximum)
-    {
+    if schema["maxProperties"].as_u64().is_some_and(|maximum| fields.len() as u64 > maximum) {
         *blocked = true;
-        failures.push(Failure {
-            field: field.to_owned(),
-            message: "Too many".to_owned(),
-            rule: None,
-        });
+        failures.push(Failure { field: field.to_owned(), message: "Too many".to_owned(), rule: None });
     }
     let child = |name: &str| {
-        if field.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{field}.{name}")
-        }
+        if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") }
     };
     for required in schema["required"].as_array().into_iter().flatten() {
         let name = required.as_str().unwrap();
         if !fields.contains_key(name) {
             *blocked = true;
-            failures.push(Failure {
-                field: child(name),
-                message: "Required value".to_owned(),
-                rule: None,
-            });
+            failures.push(Failure { field: child(name), message: "Required value".to_owned(), rule: None });
         }
     }
     for (name, value) in fields {
         // A field the schema does not have is pruned, not refused.
-        let schema = schema["properties"]
-            .get(name)
-            .or_else(|| schema.get("additionalProperties"));
+        let schema = schema["properties"].get(name).or_else(|| schema.get("additionalProperties"));
         if let Some(schema) = schema {
             walk(schema, value, &child(name), failures, blocked);
         }

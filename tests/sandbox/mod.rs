@@ -82,14 +82,7 @@ impl Sandbox {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let paths = Paths::below(dir.path());
         let (workdir, tools) = (dir.path().join("workdir"), dir.path().join("usr/bin"));
-        for path in [
-            &paths.bundle,
-            &paths.bin,
-            &paths.record,
-            &paths.request,
-            &workdir,
-            &tools,
-        ] {
+        for path in [&paths.bundle, &paths.bin, &paths.record, &paths.request, &workdir, &tools] {
             fs::create_dir_all(path).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
         }
@@ -108,20 +101,8 @@ impl Sandbox {
             _ => {}
         }
         let environment = vec![("PATH".to_owned(), tools.to_str().unwrap().to_owned())];
-        let request = Request {
-            command: sh(""),
-            time_limit_seconds: None,
-            stop_grace_seconds: 30,
-            disk_bytes: None,
-        };
-        Self {
-            dir,
-            paths,
-            workdir,
-            environment,
-            nobody: false,
-            request,
-        }
+        let request = Request { command: sh(""), time_limit_seconds: None, stop_grace_seconds: 30, disk_bytes: None };
+        Self { dir, paths, workdir, environment, nobody: false, request }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -144,11 +125,7 @@ impl Sandbox {
         // Nobody may have no way to the build directory. Copied by another process: a file that this one has open for
         // writing, or a child that another test has just forked, cannot be executed.
         fs::remove_file(&self.paths.runner_in_image).unwrap();
-        let copied = std::process::Command::new("cp")
-            .arg(RUNNER)
-            .arg(&self.paths.runner_in_image)
-            .status()
-            .unwrap();
+        let copied = std::process::Command::new("cp").arg(RUNNER).arg(&self.paths.runner_in_image).status().unwrap();
         assert!(copied.success());
         self
     }
@@ -222,15 +199,8 @@ impl Sandbox {
     }
 
     pub(crate) fn write_request(&self, command: &Command) {
-        let request = Request {
-            command: command.clone(),
-            ..self.request.clone()
-        };
-        fs::write(
-            self.paths.request.join("request.json"),
-            serde_json::to_vec(&request).unwrap(),
-        )
-        .unwrap();
+        let request = Request { command: command.clone(), ..self.request.clone() };
+        fs::write(self.paths.request.join("request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
     }
 
     /// The runner, as the container runtime would start it.
@@ -243,10 +213,7 @@ impl Sandbox {
 
     /// Gives a command the container's directory, environment, user and log.
     pub(crate) fn dress(&self, command: &mut std::process::Command) {
-        command
-            .current_dir(&self.workdir)
-            .env_clear()
-            .envs(self.environment.iter().cloned());
+        command.current_dir(&self.workdir).env_clear().envs(self.environment.iter().cloned());
         command.stdin(Stdio::null());
         command.stdout(File::create(self.root().join("log.out")).unwrap());
         command.stderr(File::create(self.root().join("log.err")).unwrap());
@@ -256,10 +223,7 @@ impl Sandbox {
     }
 
     pub(crate) fn spawn(&self, command: &mut std::process::Command) -> Started<'_> {
-        Started {
-            child: command.spawn().unwrap(),
-            sandbox: self,
-        }
+        Started { child: command.spawn().unwrap(), sandbox: self }
     }
 
     /// Waits until the bundle has this file.
@@ -286,9 +250,7 @@ pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
 /// Whether a process is there and no zombie.
 pub(crate) fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 /// A runner at work.
@@ -311,10 +273,7 @@ impl Started<'_> {
         });
         let log = |name: &str| {
             let mut bytes = vec![];
-            File::open(self.sandbox.root().join(name))
-                .unwrap()
-                .read_to_end(&mut bytes)
-                .unwrap();
+            File::open(self.sandbox.root().join(name)).unwrap().read_to_end(&mut bytes).unwrap();
             bytes
         };
         let record = fs::read(self.sandbox.paths.record.join("record.json")).unwrap_or_default();

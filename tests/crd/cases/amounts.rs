@@ -34,83 +34,36 @@ pub(super) fn resources() -> Vec<Case> {
         ("cpus", json!("999u"), "spec.resources.cpus", "from 1m to 1024"),
         ("cpus", json!("1024001m"), "spec.resources.cpus", "from 1m to 1024"),
         ("memory", json!("512m"), "spec.resources.memory", "from 16Mi to 64Ti"),
-        (
-            "memory",
-            json!(16_777_215),
-            "spec.resources.memory",
-            "from 16Mi to 64Ti",
-        ),
+        ("memory", json!(16_777_215), "spec.resources.memory", "from 16Mi to 64Ti"),
         ("memory", json!("65Ti"), "spec.resources.memory", "from 16Mi to 64Ti"),
         ("disk", json!("1023Ki"), "spec.resources.disk", "from 1Mi to 1Pi"),
         ("disk", json!("1025Ti"), "spec.resources.disk", "from 1Mi to 1Pi"),
-        (
-            "sharedMemory",
-            json!("1k"),
-            "spec.resources.sharedMemory",
-            "from 1Mi to 64Ti",
-        ),
-        (
-            "gpus",
-            json!(-1),
-            "spec.resources.gpus",
-            "should be greater than or equal to",
-        ),
-        (
-            "gpus",
-            json!(1025),
-            "spec.resources.gpus",
-            "should be less than or equal to",
-        ),
+        ("sharedMemory", json!("1k"), "spec.resources.sharedMemory", "from 1Mi to 64Ti"),
+        ("gpus", json!(-1), "spec.resources.gpus", "should be greater than or equal to"),
+        ("gpus", json!(1025), "spec.resources.gpus", "should be less than or equal to"),
         ("gpus", json!(0.5), "spec.resources.gpus", "must be of type"),
         ("gpus", json!("1"), "spec.resources.gpus", "must be of type"),
         ("cpus", json!(0.5), "spec.resources.cpus", "must be of type"),
         ("memory", json!("1".repeat(33)), "spec.resources.memory", "Too long"),
-        (
-            "sharedMemory",
-            json!("2049Mi"),
-            "spec.resources.sharedMemory",
-            "must not be more than resources.memory",
-        ),
+        ("sharedMemory", json!("2049Mi"), "spec.resources.sharedMemory", "must not be more than resources.memory"),
     ] {
-        cases.push(refused(
-            &format!("{field} {value}"),
-            one(field, value),
-            &[(at, message)],
-        ));
+        cases.push(refused(&format!("{field} {value}"), one(field, value), &[(at, message)]));
     }
     for value in ["", "1 Gi", "1gb", "1K", "-1", "+1", ".", "1.2.3", "NaN"] {
-        let errors = [
-            ("spec.resources.memory", "should match"),
-            ("spec.resources.memory", "from 16Mi to 64Ti"),
-        ];
-        cases.push(refused(
-            &format!("memory {value:?}"),
-            one("memory", json!(value)),
-            &errors,
-        ));
+        let errors = [("spec.resources.memory", "should match"), ("spec.resources.memory", "from 16Mi to 64Ti")];
+        cases.push(refused(&format!("memory {value:?}"), one("memory", json!(value)), &errors));
     }
     let out_of_bounds = ("spec.resources.memory", "from 16Mi to 64Ti");
     let malformed = ("spec.resources.memory", "should match");
     cases.extend([
+        Case { only_server: true, ..refused("memory 1e99", one("memory", json!("1e99")), &[out_of_bounds]) },
         Case {
             only_server: true,
-            ..refused("memory 1e99", one("memory", json!("1e99")), &[out_of_bounds])
+            ..refused("memory with an end of line", one("memory", json!("1Gi\n")), &[malformed, out_of_bounds])
         },
         Case {
             only_server: true,
-            ..refused(
-                "memory with an end of line",
-                one("memory", json!("1Gi\n")),
-                &[malformed, out_of_bounds],
-            )
-        },
-        Case {
-            only_server: true,
-            ..refused(
-                "memory 1e1000",
-                one("memory", json!("1e1000")),
-                &[malformed, out_of_bounds],
-            )
+            ..refused("memory 1e1000", one("memory", json!("1e1000")), &[malformed, out_of_bounds])
         },
         accepted(
             "shared memory as large as memory",
@@ -132,28 +85,13 @@ pub(super) fn durations() -> Vec<Case> {
         .collect();
     for time in ["0s", "0d0h", "365d1s", "366d", "8761h", "999999999d"] {
         let errors = [("spec.timeLimit", "timeLimit must be days")];
-        cases.push(refused(
-            &format!("time limit {time}"),
-            json!({"timeLimit": time}),
-            &errors,
-        ));
+        cases.push(refused(&format!("time limit {time}"), json!({"timeLimit": time}), &errors));
     }
     for time in ["", "5", "5 min", "1.5h", "-1s", "1w", "1H", "1h ", "h", "1000000000s"] {
-        let errors = [
-            ("spec.timeLimit", "should match"),
-            ("spec.timeLimit", "timeLimit must be days"),
-        ];
-        cases.push(refused(
-            &format!("time limit {time:?}"),
-            json!({"timeLimit": time}),
-            &errors,
-        ));
+        let errors = [("spec.timeLimit", "should match"), ("spec.timeLimit", "timeLimit must be days")];
+        cases.push(refused(&format!("time limit {time:?}"), json!({"timeLimit": time}), &errors));
     }
-    cases.push(refused(
-        "a long time limit",
-        json!({"timeLimit": "1s".repeat(33)}),
-        &[("spec.timeLimit", "Too long")],
-    ));
+    cases.push(refused("a long time limit", json!({"timeLimit": "1s".repeat(33)}), &[("spec.timeLimit", "Too long")]));
     let not_yet = ("spec.podRetention", "not yet supported");
     cases.push(refused("pod retention 0s", json!({"podRetention": "0s"}), &[not_yet]));
     cases.push(refused(

@@ -6,11 +6,7 @@ use super::{Case, changed, everything_spec, refused};
 
 pub(super) fn not_yet() -> Vec<Case> {
     vec![
-        refused(
-            "gpuProfile",
-            json!({"gpuProfile": "mig-1g"}),
-            &[("spec.gpuProfile", "spec.gpuProfile: not yet")],
-        ),
+        refused("gpuProfile", json!({"gpuProfile": "mig-1g"}), &[("spec.gpuProfile", "spec.gpuProfile: not yet")]),
         refused(
             "gpuProfile with a bad name",
             json!({"gpuProfile": "A"}),
@@ -21,18 +17,11 @@ pub(super) fn not_yet() -> Vec<Case> {
             json!({"outputs": {"exclude": ["*.tmp"]}}),
             &[("spec.outputs.exclude", "spec.outputs.exclude: not yet")],
         ),
-        refused(
-            "retry.limit",
-            json!({"retry": {"limit": 1}}),
-            &[("spec.retry.limit", "spec.retry.limit: not yet")],
-        ),
+        refused("retry.limit", json!({"retry": {"limit": 1}}), &[("spec.retry.limit", "spec.retry.limit: not yet")]),
         refused(
             "retry.limit out of bounds",
             json!({"retry": {"limit": 101}}),
-            &[
-                ("spec.retry.limit", "should be less than"),
-                ("spec.retry.limit", "not yet"),
-            ],
+            &[("spec.retry.limit", "should be less than"), ("spec.retry.limit", "not yet")],
         ),
         refused(
             "retry.interruptions",
@@ -44,17 +33,9 @@ pub(super) fn not_yet() -> Vec<Case> {
             json!({"allowFailedInputs": true}),
             &[("spec.allowFailedInputs", "spec.allowFailedInputs: not yet")],
         ),
-        refused(
-            "suspend",
-            json!({"suspend": true}),
-            &[("spec.suspend", "spec.suspend: not yet")],
-        ),
+        refused("suspend", json!({"suspend": true}), &[("spec.suspend", "spec.suspend: not yet")]),
         refused("stop", json!({"stop": true}), &[("spec.stop", "spec.stop: not yet")]),
-        refused(
-            "podRetention",
-            json!({"podRetention": "1h"}),
-            &[("spec.podRetention", "spec.podRetention: not yet")],
-        ),
+        refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
         refused(
             "ttlSecondsAfterFinished",
             json!({"ttlSecondsAfterFinished": 60}),
@@ -66,26 +47,13 @@ pub(super) fn not_yet() -> Vec<Case> {
 pub(super) fn changes() -> Vec<Case> {
     let mut cases = vec![
         changed("the same again", everything_spec(), everything_spec(), &[]),
-        changed(
-            "suspend and stop may be added",
-            json!({}),
-            json!({"suspend": false, "stop": false}),
-            &[],
-        ),
-        changed(
-            "stop during a run is not yet there",
-            json!({}),
-            json!({"stop": true}),
-            &[("spec.stop", "not yet")],
-        ),
+        changed("suspend and stop may be added", json!({}), json!({"suspend": false, "stop": false}), &[]),
+        changed("stop during a run is not yet there", json!({}), json!({"stop": true}), &[("spec.stop", "not yet")]),
         changed(
             "command to argv",
             json!({"command": "a"}),
             json!({"argv": ["a"]}),
-            &[
-                ("spec.command", "spec.command cannot change"),
-                ("spec.argv", "spec.argv cannot change"),
-            ],
+            &[("spec.command", "spec.command cannot change"), ("spec.argv", "spec.argv cannot change")],
         ),
         changed(
             "quantities that mean the same",
@@ -108,12 +76,7 @@ pub(super) fn changes() -> Vec<Case> {
             json!({"env": [{"name": "A", "value": "2"}]}),
             &[("spec.env", "spec.env cannot change")],
         ),
-        changed(
-            "inputs added",
-            json!({}),
-            json!({"inputs": []}),
-            &[("spec.inputs", "spec.inputs cannot change")],
-        ),
+        changed("inputs added", json!({}), json!({"inputs": []}), &[("spec.inputs", "spec.inputs cannot change")]),
     ];
     let claim = |name: &str| json!([{"path": "a", "claim": {"name": name}}]);
     let fields: [(&str, &'static str, Value, Value); 15] = [
@@ -121,26 +84,11 @@ pub(super) fn changes() -> Vec<Case> {
         ("command", "spec.command", json!("a"), json!("b")),
         ("volumes", "spec.volumes", claim("a"), claim("b")),
         ("timeLimit", "spec.timeLimit", json!("1h"), json!("2h")),
-        (
-            "nodeSelector",
-            "spec.nodeSelector",
-            json!({"a": "b"}),
-            json!({"a": "c"}),
-        ),
-        (
-            "tolerations",
-            "spec.tolerations",
-            json!([{"key": "a"}]),
-            json!([{"key": "b"}]),
-        ),
+        ("nodeSelector", "spec.nodeSelector", json!({"a": "b"}), json!({"a": "c"})),
+        ("tolerations", "spec.tolerations", json!([{"key": "a"}]), json!([{"key": "b"}])),
         ("priorityClassName", "spec.priorityClassName", json!("a"), json!("b")),
         ("schedulerName", "spec.schedulerName", json!("a"), json!("b")),
-        (
-            "imagePullSecrets",
-            "spec.imagePullSecrets",
-            json!([{"name": "a"}]),
-            json!([{"name": "b"}]),
-        ),
+        ("imagePullSecrets", "spec.imagePullSecrets", json!([{"name": "a"}]), json!([{"name": "b"}])),
         ("serviceAccountName", "spec.serviceAccountName", json!("a"), json!("b")),
         ("runAsUser", "spec.runAsUser", json!(1), json!(2)),
         ("gpuProfile", "spec.gpuProfile", json!("default"), Value::Null),
@@ -151,11 +99,7 @@ pub(super) fn changes() -> Vec<Case> {
     for (field, at, one, other) in fields {
         let errors = [(at, "cannot change once the run exists")];
         let spec = |value: &Value| {
-            if value.is_null() {
-                json!({})
-            } else {
-                json!({field: value})
-            }
+            if value.is_null() { json!({}) } else { json!({field: value}) }
         };
         if !other.is_null() {
             cases.push(changed(&format!("{field} changed"), spec(&one), spec(&other), &errors));
@@ -170,29 +114,14 @@ pub(super) fn changes() -> Vec<Case> {
         ("cpus", "spec.resources.cpus", json!(1), json!("1001m")),
         ("memory", "spec.resources.memory", json!("2Gi"), json!("2G")),
         ("disk", "spec.resources.disk", json!("2Gi"), json!("3Gi")),
-        (
-            "sharedMemory",
-            "spec.resources.sharedMemory",
-            json!("1Gi"),
-            json!("2Mi"),
-        ),
+        ("sharedMemory", "spec.resources.sharedMemory", json!("1Gi"), json!("2Mi")),
     ];
     for (field, at, one, other) in quantities {
         let errors = [(at, "cannot change once the run exists")];
         let spec = |value: &Value| json!({"resources": {field: value}});
         cases.push(changed(&format!("{field} changed"), spec(&one), spec(&other), &errors));
-        cases.push(changed(
-            &format!("{field} added"),
-            json!({"resources": {}}),
-            spec(&one),
-            &errors,
-        ));
-        cases.push(changed(
-            &format!("{field} removed"),
-            spec(&one),
-            json!({"resources": {}}),
-            &errors,
-        ));
+        cases.push(changed(&format!("{field} added"), json!({"resources": {}}), spec(&one), &errors));
+        cases.push(changed(&format!("{field} removed"), spec(&one), json!({"resources": {}}), &errors));
     }
     cases.push(changed(
         "resources added",

@@ -34,13 +34,8 @@ impl Case {
         let same = |(field, message): &(String, String), (expected_field, part): &(&str, &str)| {
             field == expected_field && message.contains(part)
         };
-        errors
-            .iter()
-            .all(|error| self.errors.iter().any(|expected| same(error, expected)))
-            && self
-                .errors
-                .iter()
-                .all(|expected| errors.iter().any(|error| same(error, expected)))
+        errors.iter().all(|error| self.errors.iter().any(|expected| same(error, expected)))
+            && self.errors.iter().all(|expected| errors.iter().any(|error| same(error, expected)))
     }
 }
 
@@ -65,10 +60,7 @@ fn refused(name: &str, fields: Value, errors: &[(&'static str, &'static str)]) -
 }
 
 fn changed(name: &str, old: Value, new: Value, errors: &[(&'static str, &'static str)]) -> Case {
-    Case {
-        old: Some(with_command(old)),
-        ..case(name, with_command(new), errors)
-    }
+    Case { old: Some(with_command(old)), ..case(name, with_command(new), errors) }
 }
 
 /// `fields` and a command, unless they have their own.
@@ -145,27 +137,13 @@ fn everything() -> Case {
 fn shape() -> Vec<Case> {
     let long_name = |length: usize| "n".repeat(length);
     vec![
-        Case {
-            object_name: long_name(52),
-            ..accepted("a name of 52 characters", json!({}))
-        },
+        Case { object_name: long_name(52), ..accepted("a name of 52 characters", json!({})) },
         Case {
             object_name: long_name(53),
-            ..refused(
-                "a name of 53 characters",
-                json!({}),
-                &[("", "metadata.name: at most 52 characters")],
-            )
+            ..refused("a name of 53 characters", json!({}), &[("", "metadata.name: at most 52 characters")])
         },
-        accepted(
-            "null is no value",
-            json!({"image": null, "argv": null, "env": null, "resources": {"cpus": null}}),
-        ),
-        refused(
-            "a text is no number",
-            json!({"runAsUser": "1"}),
-            &[("spec.runAsUser", "must be of type")],
-        ),
+        accepted("null is no value", json!({"image": null, "argv": null, "env": null, "resources": {"cpus": null}})),
+        refused("a text is no number", json!({"runAsUser": "1"}), &[("spec.runAsUser", "must be of type")]),
         accepted("a field we do not have is dropped", json!({"nodeName": "a"})),
     ]
 }

@@ -69,59 +69,35 @@ pub(super) fn volumes() -> Vec<Case> {
         json!({"volumes": names.iter().map(|path| volume(path)).collect::<Vec<_>>()})
     };
     let claim = |claim: Value| json!({"volumes": [{"path": "a", "claim": claim}]});
-    let mut cases: Vec<Case> = GOOD_PATHS
-        .iter()
-        .map(|path| accepted(&format!("volume at {path}"), list(&[path])))
-        .collect();
+    let mut cases: Vec<Case> =
+        GOOD_PATHS.iter().map(|path| accepted(&format!("volume at {path}"), list(&[path]))).collect();
     for (path, messages) in BAD_PATHS {
-        let errors: Vec<_> = messages
-            .iter()
-            .map(|message| ("spec.volumes[0].path", *message))
-            .collect();
+        let errors: Vec<_> = messages.iter().map(|message| ("spec.volumes[0].path", *message)).collect();
         cases.push(refused(&format!("volume at {path:?}"), list(&[path]), &errors));
     }
     let inside = ("spec.volumes", "no path may be inside another");
     cases.extend([
-        refused(
-            "volume at .",
-            list(&["."]),
-            &[("spec.volumes[0].path", ". or .. as a part")],
-        ),
+        refused("volume at .", list(&["."]), &[("spec.volumes[0].path", ". or .. as a part")]),
         accepted("volumes beside each other", list(&["a/b", "a/c", "a/bc", "/a/b"])),
         refused("a volume inside a later one", list(&["a/b", "a"]), &[inside]),
         refused("a volume inside an earlier one", list(&["/a", "/a/b/c"]), &[inside]),
-        refused(
-            "a path twice",
-            list(&["a", "a"]),
-            &[("spec.volumes[1]", "Duplicate value")],
-        ),
+        refused("a path twice", list(&["a", "a"]), &[("spec.volumes[1]", "Duplicate value")]),
         accepted("16 volumes", numbered(16)),
         refused("17 volumes", numbered(17), &[("spec.volumes", "Too many")]),
         accepted("a path of 512", list(&[&"p".repeat(512)])),
-        refused(
-            "a path of 513",
-            list(&[&"p".repeat(513)]),
-            &[("spec.volumes[0].path", "Too long")],
-        ),
+        refused("a path of 513", list(&[&"p".repeat(513)]), &[("spec.volumes[0].path", "Too long")]),
         refused(
             "a volume without claim",
             json!({"volumes": [{"path": "a"}]}),
             &[("spec.volumes[0].claim", "Required")],
         ),
-        refused(
-            "a claim without name",
-            claim(json!({})),
-            &[("spec.volumes[0].claim.name", "Required")],
-        ),
+        refused("a claim without name", claim(json!({})), &[("spec.volumes[0].claim.name", "Required")]),
         refused(
             "a claim with a bad name",
             claim(json!({"name": "A"})),
             &[("spec.volumes[0].claim.name", "should match")],
         ),
-        accepted(
-            "a directory of a claim",
-            claim(json!({"name": "a.b", "path": "x/.y/z"})),
-        ),
+        accepted("a directory of a claim", claim(json!({"name": "a.b", "path": "x/.y/z"}))),
         refused(
             "an absolute directory of a claim",
             claim(json!({"name": "a", "path": "/x"})),
@@ -143,11 +119,7 @@ pub(super) fn inputs() -> Vec<Case> {
     let list = |inputs: &[Value]| json!({"inputs": inputs});
     let mut cases = Vec::new();
     for path in GOOD_PATHS.iter().chain(&["."]) {
-        cases.push(refused(
-            &format!("input at {path}"),
-            list(&[text(path)]),
-            &[INPUTS_NOT_YET],
-        ));
+        cases.push(refused(&format!("input at {path}"), list(&[text(path)]), &[INPUTS_NOT_YET]));
     }
     for (path, messages) in BAD_PATHS {
         let mut errors = vec![INPUTS_NOT_YET];
@@ -168,41 +140,19 @@ pub(super) fn inputs() -> Vec<Case> {
     for source in &sources {
         let mut input = source.clone();
         input["path"] = json!("a");
-        cases.push(refused(
-            &format!("input from {source}"),
-            list(&[input]),
-            &[INPUTS_NOT_YET],
-        ));
+        cases.push(refused(&format!("input from {source}"), list(&[input]), &[INPUTS_NOT_YET]));
     }
     let one_source = ("spec.inputs[0]", "exactly one source");
     let dots = "path in a source";
     let bad_sources = [
         (json!({}), vec![one_source]),
         (json!({"text": "", "claim": {"name": "a"}}), vec![one_source]),
-        (
-            json!({"run": {"name": "a", "path": ".."}}),
-            vec![("spec.inputs[0].run.path", dots)],
-        ),
-        (
-            json!({"image": {"reference": "a", "path": "b/../c"}}),
-            vec![("spec.inputs[0].image.path", dots)],
-        ),
-        (
-            json!({"claim": {"name": "a", "path": "."}}),
-            vec![("spec.inputs[0].claim.path", dots)],
-        ),
-        (
-            json!({"image": {"reference": "A"}}),
-            vec![("spec.inputs[0].image.reference", "should match")],
-        ),
-        (
-            json!({"url": {"href": "ftp://a", "sha256": digest}}),
-            vec![("spec.inputs[0].url.href", "should match")],
-        ),
-        (
-            json!({"url": {"href": "http://a", "sha256": "0A"}}),
-            vec![("spec.inputs[0].url.sha256", "should match")],
-        ),
+        (json!({"run": {"name": "a", "path": ".."}}), vec![("spec.inputs[0].run.path", dots)]),
+        (json!({"image": {"reference": "a", "path": "b/../c"}}), vec![("spec.inputs[0].image.path", dots)]),
+        (json!({"claim": {"name": "a", "path": "."}}), vec![("spec.inputs[0].claim.path", dots)]),
+        (json!({"image": {"reference": "A"}}), vec![("spec.inputs[0].image.reference", "should match")]),
+        (json!({"url": {"href": "ftp://a", "sha256": digest}}), vec![("spec.inputs[0].url.href", "should match")]),
+        (json!({"url": {"href": "http://a", "sha256": "0A"}}), vec![("spec.inputs[0].url.sha256", "should match")]),
     ];
     for (source, errors) in bad_sources {
         let name = format!("input from {source}");
@@ -228,32 +178,16 @@ pub(super) fn inputs() -> Vec<Case> {
             list(&[text("a"), text("a/b")]),
             &[INPUTS_NOT_YET, ("spec.inputs", "no path may be inside another")],
         ),
-        refused(
-            "texts of 60000 bytes",
-            list(&[long("a", 15_000), long("b", 15_000)]),
-            &[INPUTS_NOT_YET],
-        ),
+        refused("texts of 60000 bytes", list(&[long("a", 15_000), long("b", 15_000)]), &[INPUTS_NOT_YET]),
         refused(
             "texts of more",
             list(&[long("a", 15_000), long("b", 15_001)]),
             &[INPUTS_NOT_YET, ("spec.inputs", "60000 bytes of text in all")],
         ),
         refused("inputs beside volumes", with_volume("a", "b"), &[INPUTS_NOT_YET]),
-        refused(
-            "an input at a volume",
-            with_volume("a", "a"),
-            &[INPUTS_NOT_YET, overlap],
-        ),
-        refused(
-            "an input inside a volume",
-            with_volume("a/b", "a"),
-            &[INPUTS_NOT_YET, overlap],
-        ),
-        refused(
-            "an input around a volume",
-            with_volume("a", "a/b"),
-            &[INPUTS_NOT_YET, overlap],
-        ),
+        refused("an input at a volume", with_volume("a", "a"), &[INPUTS_NOT_YET, overlap]),
+        refused("an input inside a volume", with_volume("a/b", "a"), &[INPUTS_NOT_YET, overlap]),
+        refused("an input around a volume", with_volume("a", "a/b"), &[INPUTS_NOT_YET, overlap]),
     ]);
     cases
 }

@@ -22,25 +22,14 @@ pub(super) fn cases() -> Vec<Case> {
             selector(&"a".repeat(318), "a"),
             &[("spec.nodeSelector", "label names")],
         ),
-        refused(
-            "a bad label value",
-            selector("a", "b c"),
-            &[("spec.nodeSelector.a", "should match")],
-        ),
-        refused(
-            "a long label value",
-            selector("a", &"b".repeat(64)),
-            &[("spec.nodeSelector.a", "Too long")],
-        ),
+        refused("a bad label value", selector("a", "b c"), &[("spec.nodeSelector.a", "should match")]),
+        refused("a long label value", selector("a", &"b".repeat(64)), &[("spec.nodeSelector.a", "Too long")]),
         refused(
             "33 node labels",
             json!({"nodeSelector": (0..33).map(|n| (format!("a{n}"), json!(""))).collect::<serde_json::Map<_, _>>()}),
             &[("spec.nodeSelector", "Too many")],
         ),
-        accepted(
-            "a toleration by default operator",
-            toleration(json!({"key": "a", "value": "b"})),
-        ),
+        accepted("a toleration by default operator", toleration(json!({"key": "a", "value": "b"}))),
         refused("a toleration of nothing", toleration(json!({})), &[exists]),
         refused(
             "a toleration without key",
@@ -69,11 +58,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         accepted("root", json!({"runAsUser": 0})),
         accepted("the largest user id", json!({"runAsUser": 2_147_483_647})),
-        refused(
-            "a negative user id",
-            json!({"runAsUser": -1}),
-            &[("spec.runAsUser", "should be greater than")],
-        ),
+        refused("a negative user id", json!({"runAsUser": -1}), &[("spec.runAsUser", "should be greater than")]),
         refused(
             "a user id that is too large",
             json!({"runAsUser": 2_147_483_648_i64}),
@@ -95,16 +80,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("schedulerName", "spec.schedulerName"),
         ("serviceAccountName", "spec.serviceAccountName"),
     ] {
-        cases.push(refused(
-            &format!("{field} with a bad name"),
-            json!({field: "A_b"}),
-            &[(at, "should match")],
-        ));
-        cases.push(refused(
-            &format!("{field} too long"),
-            json!({field: "a".repeat(254)}),
-            &[(at, "Too long")],
-        ));
+        cases.push(refused(&format!("{field} with a bad name"), json!({field: "A_b"}), &[(at, "should match")]));
+        cases.push(refused(&format!("{field} too long"), json!({field: "a".repeat(254)}), &[(at, "Too long")]));
     }
     cases
 }
