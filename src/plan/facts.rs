@@ -322,10 +322,13 @@ impl WaitKind {
         let ours = container == names::HELPER_CONTAINER;
         match reason {
             "InvalidImageName" if !ours => Some(Self::ImageName),
-            "InvalidImageName" | "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "ImageInspectError"
-            | "RegistryUnavailable" | "SignatureValidationFailed" => {
-                Some(if ours { Self::HelperImage } else { Self::Image })
-            }
+            "InvalidImageName"
+            | "ErrImagePull"
+            | "ImagePullBackOff"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => Some(if ours { Self::HelperImage } else { Self::Image }),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
                 Some(Self::Config)
             }

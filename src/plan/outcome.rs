@@ -104,12 +104,7 @@ impl Ending<'_> {
 
     /// How the run container ended, if it ran at all and the kubelet saw its end.
     fn run_ended(&self) -> Option<&TerminatedFacts> {
-        self.pod
-            .run()?
-            .state
-            .terminated
-            .as_ref()
-            .filter(|t| t.reason.as_deref() != Some("ContainerStatusUnknown"))
+        self.pod.run()?.state.terminated.as_ref().filter(|t| t.reason.as_deref() != Some("ContainerStatusUnknown"))
     }
 }
 
@@ -211,11 +206,13 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
     match (record.exit_code, record.signal) {
         (Some(0), None) => Some(Outcome::succeeded()),
         (Some(_), None) => Some(
-            Outcome::failed("CommandFailed", Blame::User, message).hint("see status.output.stderrTail and kubectl logs"),
+            Outcome::failed("CommandFailed", Blame::User, message)
+                .hint("see status.output.stderrTail and kubectl logs"),
         ),
-        (_, Some(_)) => Some(Outcome::failed("CommandKilled", Blame::User, message).hint(
-            "a signal nobody in the platform sent: a crash of the program, or the command's own doing",
-        )),
+        (_, Some(_)) => Some(
+            Outcome::failed("CommandKilled", Blame::User, message)
+                .hint("a signal nobody in the platform sent: a crash of the program, or the command's own doing"),
+        ),
         (None, None) => None,
     }
 }
@@ -298,9 +295,7 @@ fn why_asked(pod: &PodFacts) -> Outcome {
 }
 
 fn runner_died(ending: &Ending) -> Option<Outcome> {
-    let seen = ending
-        .run_ended()
-        .map_or_else(String::new, |t| format!("; the kubelet saw exit code {}", t.exit_code));
+    let seen = ending.run_ended().map_or_else(String::new, |t| format!("; the kubelet saw exit code {}", t.exit_code));
     match ending.missing()? {
         MissingRecord::RunnerDied => {
             Some(Outcome::interrupted("RunnerDied", format!("the run container was killed from outside{seen}")))

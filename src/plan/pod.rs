@@ -139,10 +139,8 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
 /// The user's container: `workingDir` stays unset so that the runner starts in the image's WORKDIR, where the
 /// `.bashrc` is, and as the image's user.
 fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
-    let mut limits = quantities([
-        ("cpu", format!("{}m", request.cpu_millis)),
-        ("memory", request.memory_bytes.to_string()),
-    ]);
+    let mut limits =
+        quantities([("cpu", format!("{}m", request.cpu_millis)), ("memory", request.memory_bytes.to_string())]);
     limits.extend(request.gpus.limits());
     let mut requests = limits.clone();
     // A request only: the kubelet answers an overrun of a limit with an eviction that loses the record.

@@ -67,8 +67,8 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
     let resources = &spec.resources;
     let cpu_millis =
         problems.check("spec.resources.cpus", parse(resources.cpus.as_ref(), DEFAULT_CPU_MILLIS, Quantity::millis));
-    let memory_bytes =
-        problems.check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
+    let memory_bytes = problems
+        .check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
     let disk_bytes =
         problems.check("spec.resources.disk", parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes));
     let shared_memory_bytes =

@@ -1,0 +1,182 @@
+//! The one function that decides: observed facts in, steps out.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::facts::{PodFacts, PodSeen, Stage};
+use super::image;
+use super::outcome::{self, Ending, Outcome, Verdict};
+use super::pod;
+use super::request::{self, RunRequest};
+use super::settings::Settings;
+use super::status::{self, Draft};
+use super::steps::{Observed, Plan, PodRef, Refusal, Severity, Step};
+use crate::api::{BundleRun, BundleRunStatus, Phase};
+
+/// A run that ends sooner is never written as Running: one write less (design: budgets).
+const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// Finalizing is written when it lasts longer than this.
+const FINALIZING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Decides what shall be done about one run. Total and deterministic.
+#[must_use]
+pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    let run = observed.run;
+    if run.metadata.deletion_timestamp.is_some() {
+        return clean_up(observed.pod);
+    }
+    if run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
+        return clean_up(observed.pod);
+    }
+    let request = match request::validate(run, settings) {
+        Ok(request) => request,
+        Err(problems) => return refuse_spec(run, observed.pod, &problems, now),
+    };
+    let (attempt, pod_name) = status::current_pod(run);
+    let decision = Decision { run, request: &request, settings, now, attempt, written_at: observed.written_at };
+    match (observed.pod, observed.refusal) {
+        (PodSeen::Ours(pod), _) => decision.follow(pod),
+        (PodSeen::Absent, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
+        (PodSeen::Absent, None) => {
+            let image = image::image_to_pull(&request.image, run.status.as_ref(), attempt);
+            let pod = pod::build(&request, attempt, &image, settings);
+            Plan::nothing().then(Step::CreatePod(Box::new(pod)))
+        }
+        (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
+        (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
+    }
+}
+
+fn is_terminal(phase: Phase) -> bool {
+    matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Stopped)
+}
+
+/// The record is written, or nobody wants it: only the pod is left to be ended and let go.
+fn clean_up(pod: PodSeen) -> Plan {
+    let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
+    let release = pod.is_held().then(|| Step::Release(PodRef::of(pod)));
+    match pod.stage() {
+        Stage::Ended | Stage::Deleting => Plan::nothing().then(release),
+        _ => Plan::nothing().then(Step::DeletePod(PodRef::of(pod))).then(release),
+    }
+}
+
+/// The spec was stored under rules that let more through than ours.
+fn refuse_spec(run: &BundleRun, pod: PodSeen, problems: &[String], now: Timestamp) -> Plan {
+    let outcome = Outcome::failed("InvalidSpec", crate::api::status::Blame::User, problems.join("; "))
+        .hint("apply the run again under another name, with these fields corrected");
+    let (attempt, _) = status::current_pod(run);
+    let requested = run.spec.image.clone().unwrap_or_default();
+    let mut plan = Plan::nothing().write(Draft::of(run, now).ended(&requested, attempt, None, None, &outcome)).tell(
+        Severity::Warning,
+        &outcome.cause,
+        &outcome.message,
+    );
+    plan.steps.extend(clean_up(pod).steps);
+    plan
+}
+
+/// One run with a valid request: what is decided about it.
+pub(super) struct Decision<'a> {
+    pub(super) run: &'a BundleRun,
+    pub(super) request: &'a RunRequest,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Timestamp,
+    pub(super) attempt: u32,
+    pub(super) written_at: Option<Timestamp>,
+}
+
+impl<'a> Decision<'a> {
+    pub(super) fn status(&self) -> Option<&'a BundleRunStatus> {
+        self.run.status.as_ref()
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.status().and_then(|s| s.phase)
+    }
+
+    pub(super) fn draft(&self) -> Draft<'a> {
+        Draft::of(self.run, self.now)
+    }
+
+    /// The object names the pod of this attempt: it existed, so its absence is a loss.
+    fn pod_was_recorded(&self) -> bool {
+        self.status().is_some_and(|s| s.attempts.iter().any(|a| a.attempt == self.attempt && a.uid.is_some()))
+    }
+
+    /// The pod exists: what its stage asks for.
+    fn follow(&self, pod: &PodFacts) -> Plan {
+        match pod.stage() {
+            Stage::Starting => self.starting(pod),
+            Stage::Waiting(wait) => self.waiting(pod, &wait),
+            Stage::Running => self.running(pod),
+            Stage::Finalizing => {
+                let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
+                self.finalizing(pod, ended.map_or(self.now, |t| t.0), None)
+            }
+            Stage::Deleting => {
+                let since = pod.delete_asked_at().unwrap_or(self.now);
+                self.finalizing(pod, since, Some("PodDeleted"))
+            }
+            Stage::Ended => {
+                let message = pod.message();
+                let waiting = self.status().and_then(|s| s.waiting.as_ref());
+                let outcome = outcome::decide(&Ending { pod, message: message.as_ref(), waiting });
+                self.end(Some(pod), &outcome)
+            }
+        }
+    }
+
+    fn running(&self, pod: &PodFacts) -> Plan {
+        if self.phase() == Some(Phase::Running) {
+            return Plan::nothing();
+        }
+        let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
+        match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
+            Some(left) => Plan::after(left),
+            None => Plan::nothing().write(self.draft().running(&self.request.image, self.attempt, pod)),
+        }
+    }
+
+    fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
+        if self.phase() == Some(Phase::Finalizing) {
+            return Plan::nothing();
+        }
+        match self.due(since, FINALIZING_WRITE_AFTER) {
+            Some(left) => Plan::after(left),
+            None => Plan::nothing().write(self.draft().finalizing(&self.request.image, self.attempt, pod, reason)),
+        }
+    }
+
+    /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
+    pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
+        let message = pod.and_then(PodFacts::message);
+        let image = &self.request.image;
+        let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
+        // Every attempt before this one was interrupted: own failures are not retried by this version.
+        if outcome.verdict == Verdict::Interrupted && self.attempt <= self.request.interruptions {
+            let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
+            return Plan::after(Duration::ZERO).write(draft).then(release).tell(
+                Severity::Warning,
+                &outcome.cause,
+                &outcome.message,
+            );
+        }
+        let severity = if outcome.verdict == Verdict::Succeeded { Severity::Normal } else { Severity::Warning };
+        Plan::nothing()
+            .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
+            .then(release)
+            .tell(severity, &outcome.cause, &outcome.message)
+    }
+
+    /// How long until `since + wait`; none when that has passed.
+    pub(super) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
+        let at = since.checked_add(wait).ok()?;
+        (at > self.now).then(|| until(self.now, at))
+    }
+}
+
+pub(super) fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}

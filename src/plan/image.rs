@@ -1,0 +1,28 @@
+//! Image references and digests: what was asked for, what ran, what to pull.
+
+use crate::api::BundleRunStatus;
+
+/// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
+pub(super) fn digest_of(image_id: &str) -> Option<&str> {
+    let digest = image_id.rsplit('@').next()?;
+    digest.starts_with("sha256:").then_some(digest)
+}
+
+/// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
+/// run the same image.
+pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
+    let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
+    match digest {
+        Some(digest) => format!("{}@{digest}", repository(requested)),
+        None => requested.to_owned(),
+    }
+}
+
+/// A reference without its tag and digest. A colon before the last slash is a port.
+pub(super) fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}

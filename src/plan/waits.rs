@@ -1,0 +1,105 @@
+//! What holds a run up: what is said of it, how often, and when it is given up.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::decision::{Decision, until};
+use super::facts::{PodFacts, Wait, WaitKind};
+use super::outcome::{Outcome, gave_up};
+use super::steps::{Plan, PodRef, Refusal, Severity, Step};
+use crate::api::Phase;
+
+/// A pod on its way without trouble is written as waiting after this.
+const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A wait that is told already is told anew at most this often.
+const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
+/// A refused pod is tried again after this.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
+/// A foreign pod of our name is looked at again after this.
+const FOREIGN_RETRY: Duration = Duration::from_secs(5);
+
+impl Decision<'_> {
+    /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
+    pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
+        let since = pod.created_at().unwrap_or(self.now);
+        let wait = Wait {
+            kind: WaitKind::Starting,
+            reason: "ContainerCreating",
+            message: "the node pulls the image and prepares the volumes",
+        };
+        match self.due(since, STARTING_WRITE_AFTER) {
+            None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)),
+            Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
+                Plan::after(left).write(self.draft().starting(self.attempt))
+            }
+            Some(left) => Plan::after(left),
+        }
+    }
+
+    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
+        let known =
+            self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
+        let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
+        let deadline = self.deadline(wait.kind, since);
+        if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
+            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+        }
+        let left = deadline.map(|d| until(self.now, d));
+        // The kubelet alternates between the failure and its back-off: one of them says enough.
+        if known.is_some() && wait.kind != WaitKind::Scheduling {
+            return Plan { steps: Vec::new(), next: left };
+        }
+        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
+            return Plan::after(soon);
+        }
+        let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
+        let plan = Plan { steps: Vec::new(), next: left }.write(draft);
+        if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, wait.message) }
+    }
+
+    fn deadline(&self, kind: WaitKind, since: Timestamp) -> Option<Timestamp> {
+        let after = match kind {
+            WaitKind::Scheduling | WaitKind::Starting => return None,
+            WaitKind::ImageName => Duration::ZERO,
+            WaitKind::Image | WaitKind::HelperImage => self.settings.image_deadline,
+            WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
+        };
+        since.checked_add(after).ok()
+    }
+
+    /// The API server does not take the pod: wait with a deadline, or end.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
+        let (reason, message, retry) = match refusal {
+            Refusal::NamespaceTerminating => return Plan::nothing(),
+            Refusal::Invalid(message) => {
+                let outcome = Outcome::failed("PodInvalid", crate::api::status::Blame::User, message)
+                    .hint("correct the field the message names, in a new run");
+                return self.end(None, &outcome);
+            }
+            Refusal::PodSecurity(message) => {
+                let outcome = Outcome::failed("PodSecurity", crate::api::status::Blame::User, message)
+                    .hint("set runAsUser to fit the restricted level; a driver on the host needs a namespace at the privileged level");
+                return self.end(None, &outcome);
+            }
+            Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
+            Refusal::Forbidden(message) => ("Forbidden", message.as_str(), REFUSED_RETRY),
+            Refusal::NameTaken => {
+                ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
+            }
+        };
+        let wait = Wait { kind: WaitKind::Admission, reason, message };
+        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(reason));
+        let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
+        // A quota is a queue: it may take as long as it takes.
+        let deadline = match refusal {
+            Refusal::QuotaExceeded(_) => None,
+            _ => self.deadline(WaitKind::Admission, since),
+        };
+        if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
+            return self.end(None, &gave_up(waiting));
+        }
+        let plan = Plan::after(retry).write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, deadline));
+        if known.is_some() { plan } else { plan.tell(Severity::Warning, reason, message) }
+    }
+}
