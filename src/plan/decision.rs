@@ -14,6 +14,8 @@ use super::status::{self, Draft};
 use super::steps::{Observed, Plan, PodRef, Refusal, Severity, Step};
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 
+/// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
+const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// Finalizing is written when it lasts longer than this.
@@ -41,7 +43,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         (PodSeen::Absent, None) => {
             let image = image::image_to_pull(&request.image, run.status.as_ref(), attempt);
             let pod = pod::build(&request, attempt, &image, settings);
-            Plan::nothing().then(Step::CreatePod(Box::new(pod)))
+            Plan::after(LOOK_AFTER_CREATE).then(Step::CreatePod(Box::new(pod)))
         }
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
