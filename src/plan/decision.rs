@@ -8,10 +8,12 @@ use super::facts::{PodFacts, PodSeen, Stage};
 use super::image;
 use super::outcome::{self, Ending, Outcome, Verdict};
 use super::pod;
-use super::request::{self, RunRequest};
+use super::request;
 use super::settings::Settings;
 use super::status::{self, Draft};
 use super::steps::{Observed, Plan, PodRef, Refusal, Severity, Step};
+use crate::api::spec::DEFAULT_INTERRUPTIONS;
+use crate::api::status::Blame;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
@@ -25,26 +27,17 @@ const FINALIZING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 #[must_use]
 pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let run = observed.run;
-    if run.metadata.deletion_timestamp.is_some() {
+    if run.metadata.deletion_timestamp.is_some() || run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
         return clean_up(observed.pod);
     }
-    if run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
-        return clean_up(observed.pod);
-    }
-    let request = match request::validate(run, settings) {
-        Ok(request) => request,
-        Err(problems) => return refuse_spec(run, observed.pod, &problems, now),
-    };
     let (attempt, pod_name) = status::current_pod(run);
-    let decision = Decision { run, request: &request, settings, now, attempt, written_at: observed.written_at };
+    let requested = image::requested(run, settings);
+    let decision = Decision { run, requested: &requested, settings, now, attempt, written_at: observed.written_at };
     match (observed.pod, observed.refusal) {
+        // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
         (PodSeen::Absent, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
-        (PodSeen::Absent, None) => {
-            let image = image::image_to_pull(&request.image, run.status.as_ref(), attempt);
-            let pod = pod::build(&request, attempt, &image, settings);
-            Plan::after(LOOK_AFTER_CREATE).then(Step::CreatePod(Box::new(pod)))
-        }
+        (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
     }
@@ -64,25 +57,11 @@ fn clean_up(pod: PodSeen) -> Plan {
     }
 }
 
-/// The spec was stored under rules that let more through than ours.
-fn refuse_spec(run: &BundleRun, pod: PodSeen, problems: &[String], now: Timestamp) -> Plan {
-    let outcome = Outcome::failed("InvalidSpec", crate::api::status::Blame::User, problems.join("; "))
-        .hint("apply the run again under another name, with these fields corrected");
-    let (attempt, _) = status::current_pod(run);
-    let requested = run.spec.image.clone().unwrap_or_default();
-    let mut plan = Plan::nothing().write(Draft::of(run, now).ended(&requested, attempt, None, None, &outcome)).tell(
-        Severity::Warning,
-        &outcome.cause,
-        &outcome.message,
-    );
-    plan.steps.extend(clean_up(pod).steps);
-    plan
-}
-
-/// One run with a valid request: what is decided about it.
+/// One run that is not over: what is decided about it.
 pub(super) struct Decision<'a> {
     pub(super) run: &'a BundleRun,
-    pub(super) request: &'a RunRequest,
+    /// The image that was asked for.
+    pub(super) requested: &'a str,
     pub(super) settings: &'a Settings,
     pub(super) now: Timestamp,
     pub(super) attempt: u32,
@@ -105,6 +84,28 @@ impl<'a> Decision<'a> {
     /// The object names the pod of this attempt: it existed, so its absence is a loss.
     fn pod_was_recorded(&self) -> bool {
         self.status().is_some_and(|s| s.attempts.iter().any(|a| a.attempt == self.attempt && a.uid.is_some()))
+    }
+
+    /// How many attempts the platform may interrupt.
+    fn interruptions(&self) -> u32 {
+        self.run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
+    }
+
+    /// There is no pod and never was: make it, if the spec can be run.
+    fn create(&self) -> Plan {
+        match request::validate(self.run, self.settings) {
+            Ok(request) => {
+                let image = image::image_to_pull(self.requested, self.status(), self.attempt);
+                let pod = pod::build(&request, self.attempt, &image, self.settings);
+                Plan::after(LOOK_AFTER_CREATE).then(Step::CreatePod(Box::new(pod)))
+            }
+            // Stored under rules that let more through than ours, or a setting it needs is gone.
+            Err(problems) => {
+                let outcome = Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
+                    .hint("apply the run again under another name, with these fields corrected");
+                self.end(None, &outcome)
+            }
+        }
     }
 
     /// The pod exists: what its stage asks for.
@@ -137,7 +138,7 @@ impl<'a> Decision<'a> {
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
         match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
             Some(left) => Plan::after(left),
-            None => Plan::nothing().write(self.draft().running(&self.request.image, self.attempt, pod)),
+            None => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod)),
         }
     }
 
@@ -147,17 +148,17 @@ impl<'a> Decision<'a> {
         }
         match self.due(since, FINALIZING_WRITE_AFTER) {
             Some(left) => Plan::after(left),
-            None => Plan::nothing().write(self.draft().finalizing(&self.request.image, self.attempt, pod, reason)),
+            None => Plan::nothing().write(self.draft().finalizing(self.requested, self.attempt, pod, reason)),
         }
     }
 
     /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
     pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
         let message = pod.and_then(PodFacts::message);
-        let image = &self.request.image;
+        let image = self.requested;
         let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
         // Every attempt before this one was interrupted: own failures are not retried by this version.
-        if outcome.verdict == Verdict::Interrupted && self.attempt <= self.request.interruptions {
+        if outcome.verdict == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
             return Plan::after(Duration::ZERO).write(draft).then(release).tell(
                 Severity::Warning,

@@ -1,6 +1,15 @@
 //! Image references and digests: what was asked for, what ran, what to pull.
 
-use crate::api::BundleRunStatus;
+use super::settings::Settings;
+use crate::api::{BundleRun, BundleRunStatus};
+
+/// What was asked for: the spec's image, or else the default of the day the run began. The admin may have set another
+/// default since, and the recorded digest is none of that one's.
+pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
+    let recorded = || run.status.as_ref()?.image.as_ref()?.requested.clone();
+    let default = || if run.spec.resources.gpus == 0 { &settings.cpu_image } else { &settings.gpu_image };
+    run.spec.image.clone().or_else(recorded).unwrap_or_else(|| default().clone())
+}
 
 /// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
 pub(super) fn digest_of(image_id: &str) -> Option<&str> {
