@@ -36,7 +36,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     match (observed.pod, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
-        (PodSeen::Absent, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
+        (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
