@@ -86,6 +86,10 @@ impl<'a> Decision<'a> {
         self.status().is_some_and(|s| s.attempts.iter().any(|a| a.attempt == self.attempt && a.uid.is_some()))
     }
 
+    fn waits_until_a_deadline(&self) -> bool {
+        self.status().and_then(|s| s.waiting.as_ref()).is_some_and(|w| w.deadline.is_some())
+    }
+
     /// How many attempts the platform may interrupt.
     fn interruptions(&self) -> u32 {
         self.run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
@@ -118,6 +122,8 @@ impl<'a> Decision<'a> {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
                 self.finalizing(pod, ended.map_or(self.now, |t| t.0), None)
             }
+            // Nothing of it has to be saved, and what it waited for decides about its ending.
+            Stage::Deleting if pod.run_started_at().is_none() && self.waits_until_a_deadline() => Plan::nothing(),
             Stage::Deleting => {
                 let since = pod.delete_asked_at().unwrap_or(self.now);
                 self.finalizing(pod, since, Some("PodDeleted"))

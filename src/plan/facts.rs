@@ -157,6 +157,19 @@ impl PodFacts {
         self.status.conditions.iter().find(|c| c.type_ == type_)
     }
 
+    /// When the run container began; none: it never did, as far as the kubelet knows.
+    #[must_use]
+    pub fn run_started_at(&self) -> Option<&Time> {
+        let state = &self.run()?.state;
+        let started = match (&state.running, &state.terminated) {
+            (Some(running), _) => running.started_at.as_ref(),
+            (None, Some(terminated)) => terminated.started_at.as_ref(),
+            (None, None) => None,
+        };
+        // The container runtime's zero is 1970.
+        started.filter(|t| t.0.as_second() > 0)
+    }
+
     /// When the pod was made.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {

@@ -15,8 +15,7 @@ pub(super) fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&
         .filter(|c| c.status == "True")
         .and_then(|c| c.last_transition_time.as_ref())
         .map(|t| t.0);
-    let run_state = pod.and_then(PodFacts::run).and_then(|c| c.state.terminated.as_ref());
-    let container_started = run_state.and_then(|t| t.started_at.as_ref()).map(|t| t.0).filter(|t| t.as_second() > 0);
+    let container_started = pod.and_then(PodFacts::run_started_at).map(|t| t.0);
     let command_ended = record.and_then(finished_at);
     let reported = pod
         .and_then(PodFacts::helper)

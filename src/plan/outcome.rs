@@ -3,6 +3,8 @@
 //! Only the helper's report makes a success; the pod's phase never does (Kubernetes says Succeeded also when the
 //! helper died and the output with it, or when the kernel killed a child of a command that exits 0).
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use crate::api::status::{Blame, Waiting};
 use crate::report::{Cause, Message, MissingRecord, Record};
@@ -108,14 +110,16 @@ impl Ending<'_> {
     }
 }
 
+/// The deadline is by our clock, the deletion by the API server's.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
+
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
     let waiting = ending.waiting?;
     let deadline = waiting.deadline.as_ref()?.0;
-    if ending.pod.delete_asked_at()? < deadline || ending.record().is_some_and(|r| r.started_at_ms.is_some()) {
-        return None;
-    }
-    Some(gave_up(waiting))
+    let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;
+    let started = ending.pod.run_started_at().is_some() || ending.record().is_some_and(|r| r.started_at_ms.is_some());
+    (asked >= deadline && !started).then(|| gave_up(waiting))
 }
 
 /// The ending of a run whose wait passed its deadline.

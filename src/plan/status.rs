@@ -161,17 +161,12 @@ impl<'a> Draft<'a> {
             let reason = if scheduled.status == "True" { "Scheduled" } else { "Unschedulable" };
             self.set_at("Scheduled", &scheduled.status, reason, "", scheduled.last_transition_time.clone());
         }
-        let started = pod.run().and_then(|c| {
-            c.state.running.as_ref().and_then(|r| r.started_at.clone()).or_else(|| {
-                c.state.terminated.as_ref().and_then(|t| t.started_at.clone()).filter(|t| t.0.as_second() > 0)
-            })
-        });
         let entry = Attempt {
             attempt,
             pod: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
             node: pod.spec.node_name.clone(),
-            start_time: started,
+            start_time: pod.run_started_at().cloned(),
             ..Attempt::default()
         };
         match self.attempt_mut(attempt) {

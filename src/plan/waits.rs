@@ -41,7 +41,11 @@ impl Decision<'_> {
         let known =
             self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
-        let deadline = self.deadline(wait.kind, since);
+        // What was told is kept to: the settings may have changed since, and the ending is judged by it.
+        let deadline = match known {
+            Some(known) => known.deadline.as_ref().map(|t| t.0),
+            None => self.deadline(wait.kind, since),
+        };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
             return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
         }
