@@ -179,10 +179,12 @@ impl<'a> Decision<'a> {
             .tell(severity, &outcome.cause, &outcome.message)
     }
 
-    /// How long until `since + wait`; none when that has passed.
+    /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one
+    /// that is ahead of ours by more than the wait holds up nothing.
     pub(super) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
+        let ahead = since.duration_since(self.now) > wait;
         let at = since.checked_add(wait).ok()?;
-        (at > self.now).then(|| until(self.now, at))
+        (at > self.now && !ahead).then(|| until(self.now, at))
     }
 }
 
