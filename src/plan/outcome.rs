@@ -249,16 +249,27 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
+fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    told_by_the_kubelet(ending.pod)
+}
+
 /// `Evicted`, `UnexpectedAdmissionError`, `OutOfcpu`, `NodeAffinity`, `Terminated` (node shutdown), `Preempting`...:
 /// the kubelet ended the pod or never took it.
-fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
-    let status = &ending.pod.status;
-    let reason = status.reason.as_deref().filter(|r| !r.is_empty())?;
-    let message = status.message.clone().unwrap_or_default();
-    if reason == "Evicted" && message.contains("EmptyDir") {
+fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
+    let reason = pod.status.reason.as_deref().filter(|r| !r.is_empty())?;
+    let message = pod.status.message.clone().unwrap_or_default();
+    // The texts of the kubelet's eviction manager for limits; all other evictions are for the node's sake.
+    let says = |words: &str| reason == "Evicted" && message.contains(words);
+    if says("Usage of EmptyDir volume") {
         return Some(
             Outcome::failed("EmptyDirLimitExceeded", Blame::User, message)
                 .hint("raise resources.disk (or sharedMemory) in a new run, or write less"),
+        );
+    }
+    if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers") {
+        return Some(
+            Outcome::failed("EphemeralStorageLimitExceeded", Blame::User, message)
+                .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to /tmp"),
         );
     }
     Some(Outcome::interrupted(reason, message))
@@ -283,19 +294,22 @@ fn deleted(ending: &Ending) -> Option<Outcome> {
     ending.pod.is_deleting().then(|| why_asked(ending.pod))
 }
 
-/// Evictions, preemptions and drains leave a condition; a plain deletion leaves none.
+/// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
+/// deletion neither.
 fn why_asked(pod: &PodFacts) -> Outcome {
+    if let Some(outcome) = told_by_the_kubelet(pod) {
+        return outcome;
+    }
     if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
         return Outcome::interrupted(
-            disruption.reason.as_deref().unwrap_or("Disrupted"),
+            disruption.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Disrupted"),
             disruption.message.clone().unwrap_or_default(),
         );
     }
     if pod.is_deleting() {
         return Outcome::interrupted("PodDeleted", "the pod was deleted while the run was not finished");
     }
-    let reason = pod.status.reason.as_deref().unwrap_or("AskedToStop");
-    Outcome::interrupted(reason, pod.status.message.clone().unwrap_or_else(|| "the node asked the pod to stop".into()))
+    Outcome::interrupted("AskedToStop", "the node asked the pod to stop")
 }
 
 fn runner_died(ending: &Ending) -> Option<Outcome> {
