@@ -275,13 +275,21 @@ fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
     Some(Outcome::interrupted(reason, message))
 }
 
-/// The container runtime refused to start the entry: the image and the request do not fit together.
+/// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
+/// give the container its GPUs.
 fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
-    let ended = ending.run_ended()?;
-    matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun")).then(|| {
-        Outcome::failed("ContainerCannotStart", Blame::User, ended.message.clone().unwrap_or_default())
-            .hint("the image must be built for this machine's architecture and allow the requested user and mounts")
-    })
+    let ended = ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
+    let message = ended.message.clone().unwrap_or_default();
+    // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
+    let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));
+    if gpu && !message.contains("unsatisfied condition") {
+        return Some(Outcome::interrupted("GpuUnavailable", message));
+    }
+    Some(Outcome::failed("ContainerCannotStart", Blame::User, message).hint(if gpu {
+        "the image needs a newer GPU driver than the node has: choose an image with an older CUDA"
+    } else {
+        "the image must be built for this machine's architecture and allow the requested user and mounts"
+    }))
 }
 
 /// The whole container was killed, the runner with it.
