@@ -115,7 +115,8 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
-    let waiting = ending.waiting?;
+    // Where there is a pod, its admission is not waited for any more.
+    let waiting = ending.waiting.filter(|w| w.stage.as_deref() != Some(WaitKind::Admission.stage()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;
     let started = ending.pod.run_started_at().is_some() || ending.record().is_some_and(|r| r.started_at_ms.is_some());
@@ -134,10 +135,26 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
             .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
         Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
+        Some(WaitKind::Admission) if cause == "Forbidden" => forbidden(cause, message),
         Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Admission) | None => {
             Outcome::failed(cause, Blame::Platform, message)
         }
     }
+}
+
+/// The texts are those of the API server's admission plugins.
+fn forbidden(cause: String, message: String) -> Outcome {
+    let says = |words: &str| message.contains(words);
+    if says("error looking up service account") || says("no PriorityClass with name") {
+        return Outcome::failed(cause, Blame::User, message)
+            .hint("create what the message names, or name another, in a new run");
+    }
+    if says("RuntimeClass") {
+        return Outcome::failed(cause, Blame::Platform, message)
+            .hint("the GPU profile names a runtime class that the cluster does not have: tell the administrator");
+    }
+    Outcome::failed(cause, Blame::Quota, message)
+        .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator")
 }
 
 /// The run container can write the record; the exit code is the kubelet's own observation.

@@ -103,7 +103,7 @@ impl Decision<'_> {
         if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
             return self.end(None, &gave_up(waiting));
         }
-        let plan = Plan::after(retry).write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, deadline));
+        let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
         if known.is_some() { plan } else { plan.tell(Severity::Warning, reason, message) }
     }
 }
