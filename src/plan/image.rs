@@ -12,8 +12,10 @@ pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
 }
 
 /// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
+/// Without one it is the id of an image's configuration, which the runtime shows for images that no registry gave it:
+/// nothing can be pulled by that.
 pub(super) fn digest_of(image_id: &str) -> Option<&str> {
-    let digest = image_id.rsplit('@').next()?;
+    let (_, digest) = image_id.rsplit_once('@')?;
     digest.starts_with("sha256:").then_some(digest)
 }
 
