@@ -43,7 +43,7 @@ pub(super) fn usage(record: &Record) -> Usage {
         wall_seconds: Some(seconds(record.usage.wall_ms)),
         cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
         cpu_system_seconds: Some(seconds(record.usage.cpu_system_ms)),
-        memory_peak_bytes: Some(record.usage.memory_peak_bytes),
+        memory_peak_bytes: Some(integer(record.usage.memory_peak_bytes)),
     }
 }
 
@@ -56,13 +56,29 @@ pub(super) fn output(message: &Message) -> Output {
     let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
     Output {
         bundle: None,
-        files: Some(message.report.files),
-        bytes: Some(message.report.bytes),
+        files: Some(integer(message.report.files)),
+        bytes: Some(integer(message.report.bytes)),
         stdout_tail: tail(&message.stdout_tail),
         stderr_tail: tail(&message.stderr_tail),
     }
 }
 
+/// When the command began, by its record.
+pub(super) fn started_at(record: &Record) -> Option<Timestamp> {
+    time(record.started_at_ms?)
+}
+
+/// When the command ended, by its record.
 pub(super) fn finished_at(record: &Record) -> Option<Timestamp> {
-    Timestamp::from_millisecond(record.finished_at_ms).ok()
+    time(record.finished_at_ms)
+}
+
+/// The record is the user's to write: a time that the API server cannot read would make the whole status unwritable.
+fn time(ms: i64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(ms).ok().filter(|t| t.as_second() > 0)
+}
+
+/// Kubernetes' integers end here; a file of holes and a forged record do not.
+fn integer(n: u64) -> u64 {
+    n.min(i64::MAX.unsigned_abs())
 }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::{PodFacts, Wait};
 use super::image::digest_of;
-use super::measured::{finished_at, output, timeline, usage};
+use super::measured::{finished_at, output, started_at, timeline, usage};
 use super::outcome::{Outcome, Verdict};
 use super::pod;
 use crate::api::BundleRun;
@@ -193,7 +193,7 @@ impl<'a> Draft<'a> {
         let record = message.and_then(|m| m.report.record.as_ref());
         let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
-            if let Some(started) = record.and_then(|r| Timestamp::from_millisecond(r.started_at_ms?).ok()) {
+            if let Some(started) = record.and_then(started_at) {
                 entry.start_time = Some(whole_seconds(started));
             }
             entry.finish_time = Some(finish);
