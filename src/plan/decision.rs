@@ -27,10 +27,13 @@ const FINALIZING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 #[must_use]
 pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let run = observed.run;
-    if run.metadata.deletion_timestamp.is_some() || run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
+    let (attempt, pod_name) = status::current_pod(run);
+    if run.metadata.deletion_timestamp.is_some() {
+        return clean_up(observed.pod).then(release_last(run, attempt));
+    }
+    if run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
         return clean_up(observed.pod);
     }
-    let (attempt, pod_name) = status::current_pod(run);
     let requested = image::requested(run, settings);
     let decision = Decision { run, requested: &requested, settings, now, attempt, written_at: observed.written_at };
     match (observed.pod, observed.refusal) {
@@ -55,6 +58,17 @@ fn clean_up(pod: PodSeen) -> Plan {
         Stage::Ended | Stage::Deleting => Plan::nothing().then(release),
         _ => Plan::nothing().then(Step::DeletePod(PodRef::of(pod))).then(release),
     }
+}
+
+/// The pod of the attempt before is let go with the next one and not where its end is recorded: a plan looks at one pod
+/// only, so a release that failed there would never be tried again.
+fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
+    let last = run.status.as_ref()?.attempts.iter().find(|a| a.attempt + 1 == attempt)?;
+    Some(Step::Release(PodRef {
+        namespace: run.metadata.namespace.clone()?,
+        name: last.pod.clone()?,
+        uid: last.uid.clone()?,
+    }))
 }
 
 /// One run that is not over: what is decided about it.
@@ -101,13 +115,15 @@ impl<'a> Decision<'a> {
             Ok(request) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
                 let pod = pod::build(&request, self.attempt, &image, self.settings);
-                Plan::after(LOOK_AFTER_CREATE).then(Step::CreatePod(Box::new(pod)))
+                Plan::after(LOOK_AFTER_CREATE).then(release_last(self.run, self.attempt)).then(Step::CreatePod(Box::new(pod)))
             }
             // Stored under rules that let more through than ours, or a setting it needs is gone.
             Err(problems) => {
                 let outcome = Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
                     .hint("apply the run again under another name, with these fields corrected");
-                self.end(None, &outcome)
+                let mut plan = self.end(None, &outcome);
+                plan.steps.extend(release_last(self.run, self.attempt));
+                plan
             }
         }
     }
@@ -162,16 +178,12 @@ impl<'a> Decision<'a> {
     pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
         let message = pod.and_then(PodFacts::message);
         let image = self.requested;
-        let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
-            return Plan::after(Duration::ZERO).write(draft).then(release).tell(
-                Severity::Warning,
-                &outcome.cause,
-                &outcome.message,
-            );
+            return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, &outcome.cause, &outcome.message);
         }
+        let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
         let severity = if outcome.verdict == Verdict::Succeeded { Severity::Normal } else { Severity::Warning };
         Plan::nothing()
             .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
