@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::facts::{PodFacts, Wait};
+use super::facts::{PodFacts, Wait, WaitKind};
 use super::image::digest_of;
 use super::measured::{finished_at, output, started_at, timeline, usage};
 use super::outcome::{Outcome, Verdict};
@@ -47,6 +47,9 @@ impl<'a> Draft<'a> {
             deadline: deadline.map(Time),
         });
         self.status.attempt = Some(attempt);
+        if wait.kind == WaitKind::Scheduling {
+            self.set("Scheduled", "False", wait.reason, "");
+        }
         self.active(phase, Some(wait.reason), Some(message))
     }
 
@@ -85,6 +88,7 @@ impl<'a> Draft<'a> {
         self.status.waiting = None;
         self.status.start_time = None;
         self.status.node = None;
+        self.status.conditions.retain(|c| c.type_ != "Scheduled");
         self.status.attempt = Some(attempt + 1);
         let text = format!("attempt {attempt} was interrupted: {}", outcome.message);
         self.active(Phase::Pending, Some(&outcome.cause), Some(cut(&text)))
