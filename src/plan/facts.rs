@@ -298,20 +298,26 @@ pub enum WaitKind {
     ImageName,
     /// The same for the helper's image, which is the platform's.
     HelperImage,
+    /// The helper does not stay up.
+    Helper,
     /// A Secret, ConfigMap, key or user that the container needs is missing.
     Config,
+    /// The node does not confirm the end of a pod that was deleted.
+    Node,
     /// Nothing is wrong, it just takes long: pulling a large image, mounting a slow volume.
     Starting,
 }
 
 impl WaitKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Admission,
         Self::Scheduling,
         Self::Image,
         Self::ImageName,
         Self::HelperImage,
+        Self::Helper,
+        Self::Node,
         Self::Config,
         Self::Starting,
     ];
@@ -325,6 +331,8 @@ impl WaitKind {
             Self::Image => "ImagePull",
             Self::ImageName => "ImageName",
             Self::HelperImage => "HelperImagePull",
+            Self::Helper => "Helper",
+            Self::Node => "Node",
             Self::Config => "Configuration",
             Self::Starting => "Starting",
         }
@@ -343,7 +351,7 @@ impl WaitKind {
             | "RegistryUnavailable"
             | "SignatureValidationFailed" => Some(if ours { Self::HelperImage } else { Self::Image }),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
-                Some(Self::Config)
+                Some(if ours { Self::Helper } else { Self::Config })
             }
             _ => None,
         }

@@ -133,10 +133,14 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
             .hint("check the image's name and tag, that the cluster can reach its registry, and imagePullSecrets"),
         Some(WaitKind::HelperImage) => Outcome::failed("HelperImagePullFailed", Blame::Platform, message)
             .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
+        Some(WaitKind::Helper) => Outcome::failed("HelperFailed", Blame::Platform, message)
+            .hint("the operator's own container does not start on this node: tell the administrator"),
+        Some(WaitKind::Config) if cause != "CreateContainerConfigError" => Outcome::failed(cause, Blame::User, message)
+            .hint("the message is the container runtime's: the image must allow the requested user and mounts"),
         Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
         Some(WaitKind::Admission) if cause == "Forbidden" => forbidden(cause, message),
-        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Admission) | None => {
+        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node | WaitKind::Admission) | None => {
             Outcome::failed(cause, Blame::Platform, message)
         }
     }

@@ -9,11 +9,14 @@ use super::facts::{PodFacts, Wait, WaitKind};
 use super::outcome::{Outcome, gave_up};
 use super::steps::{Plan, PodRef, Refusal, Severity, Step};
 use crate::api::Phase;
+use crate::api::status::Waiting;
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// A wait that is told already is told anew at most this often.
 const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
+/// A helper that crashed is trusted again when it has run for this long.
+const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
 /// A refused pod is tried again after this.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// A foreign pod of our name is looked at again after this.
@@ -22,6 +25,9 @@ const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
     pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
+        if let Some(plan) = self.helper_on_trial(pod) {
+            return plan;
+        }
         let since = pod.created_at().unwrap_or(self.now);
         let wait = Wait {
             kind: WaitKind::Starting,
@@ -37,9 +43,26 @@ impl Decision<'_> {
         }
     }
 
+    /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has
+    /// stayed up for a while.
+    fn helper_on_trial(&self, pod: &PodFacts) -> Option<Plan> {
+        self.known(WaitKind::Helper)?;
+        let running = pod.helper().and_then(|c| c.state.running.as_ref());
+        let left = match running {
+            Some(running) => Some(self.due(running.started_at.as_ref()?.0, HELPER_TRIAL)?),
+            None => None,
+        };
+        let plan = self.waiting(pod, &Wait { kind: WaitKind::Helper, reason: "", message: "" });
+        Some(Plan { next: plan.next.into_iter().chain(left).min(), ..plan })
+    }
+
+    /// The wait of this kind that the object tells already.
+    fn known(&self, kind: WaitKind) -> Option<&Waiting> {
+        self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(kind.stage()))
+    }
+
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let known =
-            self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
+        let known = self.known(wait.kind);
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
         let deadline = match known {
@@ -64,10 +87,10 @@ impl Decision<'_> {
 
     fn deadline(&self, kind: WaitKind, since: Timestamp) -> Option<Timestamp> {
         let after = match kind {
-            WaitKind::Scheduling | WaitKind::Starting => return None,
+            WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node => return None,
             WaitKind::ImageName => Duration::ZERO,
             WaitKind::Image | WaitKind::HelperImage => self.settings.image_deadline,
-            WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
+            WaitKind::Helper | WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
         };
         since.checked_add(after).ok()
     }
