@@ -22,6 +22,19 @@ const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
+/// What a slow start is told as.
+const CREATING: Wait = Wait {
+    kind: WaitKind::Starting,
+    reason: "ContainerCreating",
+    message: "the node pulls the image and prepares the volumes",
+};
+/// A scheduler that looked at a pod and found no node leaves a condition.
+const UNSEEN: Wait = Wait {
+    kind: WaitKind::Scheduling,
+    reason: "NotSeenByScheduler",
+    message: "no scheduler has looked at the pod yet: does one of the name in schedulerName run?",
+};
+
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
     pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
@@ -29,11 +42,7 @@ impl Decision<'_> {
             return plan;
         }
         let since = pod.created_at().unwrap_or(self.now);
-        let wait = Wait {
-            kind: WaitKind::Starting,
-            reason: "ContainerCreating",
-            message: "the node pulls the image and prepares the volumes",
-        };
+        let wait = if pod.spec.node_name.is_some() { CREATING } else { UNSEEN };
         match self.due(since, STARTING_WRITE_AFTER) {
             None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)),
             Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
