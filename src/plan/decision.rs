@@ -138,12 +138,7 @@ impl<'a> Decision<'a> {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
                 self.finalizing(pod, ended.map_or(self.now, |t| t.0), None)
             }
-            // Nothing of it has to be saved, and what it waited for decides about its ending.
-            Stage::Deleting if pod.run_started_at().is_none() && self.waits_until_a_deadline() => Plan::nothing(),
-            Stage::Deleting => {
-                let since = pod.delete_asked_at().unwrap_or(self.now);
-                self.finalizing(pod, since, Some("PodDeleted"))
-            }
+            Stage::Deleting => self.deleting(pod),
             Stage::Ended => {
                 let message = pod.message();
                 let waiting = self.status().and_then(|s| s.waiting.as_ref());
@@ -151,6 +146,17 @@ impl<'a> Decision<'a> {
                 self.end(Some(pod), &outcome)
             }
         }
+    }
+
+    fn deleting(&self, pod: &PodFacts) -> Plan {
+        if pod.run_started_at().is_none() && self.waits_until_a_deadline() {
+            // Nothing of it has to be saved, and what it waited for decides about its ending.
+            return Plan::nothing();
+        }
+        if let Some(plan) = self.node_lost(pod) {
+            return plan;
+        }
+        self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some("PodDeleted"))
     }
 
     fn running(&self, pod: &PodFacts) -> Plan {
@@ -165,12 +171,13 @@ impl<'a> Decision<'a> {
     }
 
     fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
+        let lost = self.until_node_lost(pod);
         if self.phase() == Some(Phase::Finalizing) {
-            return Plan::nothing();
+            return Plan { next: lost, ..Plan::nothing() };
         }
         match self.due(since, FINALIZING_WRITE_AFTER) {
             Some(left) => Plan::after(left),
-            None => Plan::nothing().write(self.draft().finalizing(self.requested, self.attempt, pod, reason)),
+            None => Plan { next: lost, ..Plan::nothing() }.write(self.draft().finalizing(self.requested, self.attempt, pod, reason)),
         }
     }
 

@@ -17,6 +17,8 @@ const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
 /// A helper that crashed is trusted again when it has run for this long.
 const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
+/// A pod that is still there so long after its grace is on a node that does not answer.
+const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// A refused pod is tried again after this.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// A foreign pod of our name is looked at again after this.
@@ -102,6 +104,32 @@ impl Decision<'_> {
             WaitKind::Helper | WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
         };
         since.checked_add(after).ok()
+    }
+
+    /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
+    /// and nobody but the administrator can say for how long.
+    pub(super) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
+        if self.until_node_lost(pod).is_some() {
+            return None;
+        }
+        if self.known(WaitKind::Node).is_some() {
+            return Some(Plan::nothing());
+        }
+        let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
+        let node = pod.spec.node_name.as_deref()?;
+        let message = format!(
+            "the pod was to end by {ends}, and node {node} has not confirmed it: the command may still run there; \
+             the run goes on when the node is back or its Node object is deleted"
+        );
+        let wait = Wait { kind: WaitKind::Node, reason: "NodeNotResponding", message: &message };
+        let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
+        Some(Plan::nothing().write(draft).tell(Severity::Warning, wait.reason, wait.message))
+    }
+
+    /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
+    pub(super) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
+        let at = pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(NODE_LOST_AFTER).ok()?;
+        (at > self.now).then(|| until(self.now, at))
     }
 
     /// The API server does not take the pod: wait with a deadline, or end.
