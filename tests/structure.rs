@@ -1,6 +1,8 @@
 //! The module order of `src/lib.rs`, kept by reading the sources: a module uses only modules above it, `plan` does no
 //! I/O and reads no clock, and the runner knows nothing of Kubernetes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +44,11 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
         "plan is pure: facts and the time come in, steps go out",
     ),
     ("plan", &[r"crate::operator|crate::cluster"], "plan decides, others act"),
-    ("runner", &[r"\bkube\b", r"\bkube_runtime\b", r"\bk8s_openapi\b", r"\btokio\b", r"\bjiff\b"], "the runner stays small and static"),
+    (
+        "runner",
+        &[r"\bkube\b", r"\bkube_runtime\b", r"\bk8s_openapi\b", r"\btokio\b", r"\bjiff\b"],
+        "the runner stays small and static",
+    ),
     ("helper", &[r"\bkube\b", r"\bkube_runtime\b", r"\bk8s_openapi\b"], "the helper has no access to the API server"),
     ("report.rs", &[r"\bkube\b", r"\bk8s_openapi\b", r"\btokio\b", r"std::(fs|net|env)\b"], "report is data"),
     ("names.rs", &[r"\bkube\b", r"\bk8s_openapi\b", r"\btokio\b", r"\buse\b"], "names are strings"),
@@ -175,7 +181,9 @@ fn the_runner_is_built_without_kubernetes() {
     let tree = String::from_utf8(output.stdout).unwrap();
     let packages: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(packages.contains("bundlerun") && packages.contains("serde_json"), "{tree}");
-    for heavy in ["kube", "kube-client", "kube-core", "kube-runtime", "k8s-openapi", "tokio", "jiff", "schemars", "axum", "clap"] {
+    for heavy in
+        ["kube", "kube-client", "kube-core", "kube-runtime", "k8s-openapi", "tokio", "jiff", "schemars", "axum", "clap"]
+    {
         assert!(!packages.contains(heavy), "the runner depends on {heavy}");
     }
 }

@@ -39,7 +39,9 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     match (observed.pod, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
-        (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => decision.end(None, &Outcome::pod_gone(&pod_name)),
+        (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => {
+            decision.end(None, &Outcome::pod_gone(&pod_name))
+        }
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
@@ -115,7 +117,9 @@ impl<'a> Decision<'a> {
             Ok(request) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
                 let pod = pod::build(&request, self.attempt, &image, self.settings);
-                Plan::after(LOOK_AFTER_CREATE).then(release_last(self.run, self.attempt)).then(Step::CreatePod(Box::new(pod)))
+                Plan::after(LOOK_AFTER_CREATE)
+                    .then(release_last(self.run, self.attempt))
+                    .then(Step::CreatePod(Box::new(pod)))
             }
             // Stored under rules that let more through than ours, or a setting it needs is gone.
             Err(problems) => {
@@ -177,7 +181,12 @@ impl<'a> Decision<'a> {
         }
         match self.due(since, FINALIZING_WRITE_AFTER) {
             Some(left) => Plan::after(left),
-            None => Plan { next: lost, ..Plan::nothing() }.write(self.draft().finalizing(self.requested, self.attempt, pod, reason)),
+            None => Plan { next: lost, ..Plan::nothing() }.write(self.draft().finalizing(
+                self.requested,
+                self.attempt,
+                pod,
+                reason,
+            )),
         }
     }
 

@@ -300,7 +300,7 @@ pub enum WaitKind {
     HelperImage,
     /// The helper does not stay up.
     Helper,
-    /// A Secret, ConfigMap, key or user that the container needs is missing.
+    /// A Secret, `ConfigMap`, key or user that the container needs is missing.
     Config,
     /// The node does not confirm the end of a pod that was deleted.
     Node,

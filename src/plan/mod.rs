@@ -16,6 +16,9 @@ mod status;
 mod steps;
 mod waits;
 
+#[cfg(test)]
+mod tests;
+
 pub use decision::plan;
 pub use facts::{PodFacts, PodSeen};
 pub use settings::{GpuProfile, Settings};

@@ -288,10 +288,9 @@ fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
         );
     }
     if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers") {
-        return Some(
-            Outcome::failed("EphemeralStorageLimitExceeded", Blame::User, message)
-                .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to /tmp"),
-        );
+        return Some(Outcome::failed("EphemeralStorageLimitExceeded", Blame::User, message).hint(
+            "a LimitRange of the namespace sets this limit: write less outside the working directory, such as to /tmp",
+        ));
     }
     Some(Outcome::interrupted(reason, message))
 }
@@ -299,7 +298,8 @@ fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
 /// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
 /// give the container its GPUs.
 fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
-    let ended = ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
+    let ended =
+        ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
     let message = ended.message.clone().unwrap_or_default();
     // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
     let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));

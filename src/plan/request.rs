@@ -160,13 +160,11 @@ fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Se
 
 fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
     let name = spec.gpu_profile.as_deref().unwrap_or(DEFAULT_GPU_PROFILE);
-    match settings.gpu_profiles.get(name) {
-        Some(profile) => Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() }),
-        None => {
-            let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
-            Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")))
-        }
-    }
+    let Some(profile) = settings.gpu_profiles.get(name) else {
+        let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
+        return Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")));
+    };
+    Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() })
 }
 
 fn request_json(request: &Request) -> Result<String, String> {
