@@ -157,6 +157,19 @@ impl PodFacts {
         self.status.conditions.iter().find(|c| c.type_ == type_)
     }
 
+    /// When the run container began; none: it never did, as far as the kubelet knows.
+    #[must_use]
+    pub fn run_started_at(&self) -> Option<&Time> {
+        let state = &self.run()?.state;
+        let started = match (&state.running, &state.terminated) {
+            (Some(running), _) => running.started_at.as_ref(),
+            (None, Some(terminated)) => terminated.started_at.as_ref(),
+            (None, None) => None,
+        };
+        // The container runtime's zero is 1970.
+        started.filter(|t| t.0.as_second() > 0)
+    }
+
     /// When the pod was made.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
@@ -285,20 +298,26 @@ pub enum WaitKind {
     ImageName,
     /// The same for the helper's image, which is the platform's.
     HelperImage,
+    /// The helper does not stay up.
+    Helper,
     /// A Secret, `ConfigMap`, key or user that the container needs is missing.
     Config,
+    /// The node does not confirm the end of a pod that was deleted.
+    Node,
     /// Nothing is wrong, it just takes long: pulling a large image, mounting a slow volume.
     Starting,
 }
 
 impl WaitKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Admission,
         Self::Scheduling,
         Self::Image,
         Self::ImageName,
         Self::HelperImage,
+        Self::Helper,
+        Self::Node,
         Self::Config,
         Self::Starting,
     ];
@@ -312,6 +331,8 @@ impl WaitKind {
             Self::Image => "ImagePull",
             Self::ImageName => "ImageName",
             Self::HelperImage => "HelperImagePull",
+            Self::Helper => "Helper",
+            Self::Node => "Node",
             Self::Config => "Configuration",
             Self::Starting => "Starting",
         }
@@ -330,7 +351,7 @@ impl WaitKind {
             | "RegistryUnavailable"
             | "SignatureValidationFailed" => Some(if ours { Self::HelperImage } else { Self::Image }),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
-                Some(Self::Config)
+                Some(if ours { Self::Helper } else { Self::Config })
             }
             _ => None,
         }

@@ -3,16 +3,24 @@
 //! [`plan`] is total and deterministic: the clock is a parameter, nothing is read or written, waiting is a value.
 //! The object is the state: whatever a later plan needs is on the `BundleRun` or its pod, so a crash loses nothing.
 
+mod decision;
 pub mod facts;
 mod gpu;
+mod image;
+mod measured;
 mod outcome;
 mod pod;
 mod request;
 pub mod settings;
 mod status;
 mod steps;
+mod waits;
 
+#[cfg(test)]
+mod tests;
+
+pub use decision::plan;
 pub use facts::{PodFacts, PodSeen};
 pub use settings::{GpuProfile, Settings};
 pub use status::current_pod;
-pub use steps::{Notice, Observed, Plan, PodRef, Refusal, Severity, Step, plan};
+pub use steps::{Notice, Observed, Plan, PodRef, Refusal, Severity, Step};

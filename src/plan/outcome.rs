@@ -3,6 +3,8 @@
 //! Only the helper's report makes a success; the pod's phase never does (Kubernetes says Succeeded also when the
 //! helper died and the output with it, or when the kernel killed a child of a command that exits 0).
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use crate::api::status::{Blame, Waiting};
 use crate::report::{Cause, Message, MissingRecord, Record};
@@ -108,14 +110,17 @@ impl Ending<'_> {
     }
 }
 
+/// The deadline is by our clock, the deletion by the API server's.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
+
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
-    let waiting = ending.waiting?;
+    // Where there is a pod, its admission is not waited for any more.
+    let waiting = ending.waiting.filter(|w| w.stage.as_deref() != Some(WaitKind::Admission.stage()))?;
     let deadline = waiting.deadline.as_ref()?.0;
-    if ending.pod.delete_asked_at()? < deadline || ending.record().is_some_and(|r| r.started_at_ms.is_some()) {
-        return None;
-    }
-    Some(gave_up(waiting))
+    let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;
+    let started = ending.pod.run_started_at().is_some() || ending.record().is_some_and(|r| r.started_at_ms.is_some());
+    (asked >= deadline && !started).then(|| gave_up(waiting))
 }
 
 /// The ending of a run whose wait passed its deadline.
@@ -128,12 +133,32 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
             .hint("check the image's name and tag, that the cluster can reach its registry, and imagePullSecrets"),
         Some(WaitKind::HelperImage) => Outcome::failed("HelperImagePullFailed", Blame::Platform, message)
             .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
+        Some(WaitKind::Helper) => Outcome::failed("HelperFailed", Blame::Platform, message)
+            .hint("the operator's own container does not start on this node: tell the administrator"),
+        Some(WaitKind::Config) if cause != "CreateContainerConfigError" => Outcome::failed(cause, Blame::User, message)
+            .hint("the message is the container runtime's: the image must allow the requested user and mounts"),
         Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
-        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Admission) | None => {
+        Some(WaitKind::Admission) if cause == "Forbidden" => forbidden(cause, message),
+        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node | WaitKind::Admission) | None => {
             Outcome::failed(cause, Blame::Platform, message)
         }
     }
+}
+
+/// The texts are those of the API server's admission plugins.
+fn forbidden(cause: String, message: String) -> Outcome {
+    let says = |words: &str| message.contains(words);
+    if says("error looking up service account") || says("no PriorityClass with name") {
+        return Outcome::failed(cause, Blame::User, message)
+            .hint("create what the message names, or name another, in a new run");
+    }
+    if says("RuntimeClass") {
+        return Outcome::failed(cause, Blame::Platform, message)
+            .hint("the GPU profile names a runtime class that the cluster does not have: tell the administrator");
+    }
+    Outcome::failed(cause, Blame::Quota, message)
+        .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator")
 }
 
 /// The run container can write the record; the exit code is the kubelet's own observation.
@@ -245,28 +270,47 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
+fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    told_by_the_kubelet(ending.pod)
+}
+
 /// `Evicted`, `UnexpectedAdmissionError`, `OutOfcpu`, `NodeAffinity`, `Terminated` (node shutdown), `Preempting`...:
 /// the kubelet ended the pod or never took it.
-fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
-    let status = &ending.pod.status;
-    let reason = status.reason.as_deref().filter(|r| !r.is_empty())?;
-    let message = status.message.clone().unwrap_or_default();
-    if reason == "Evicted" && message.contains("EmptyDir") {
+fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
+    let reason = pod.status.reason.as_deref().filter(|r| !r.is_empty())?;
+    let message = pod.status.message.clone().unwrap_or_default();
+    // The texts of the kubelet's eviction manager for limits; all other evictions are for the node's sake.
+    let says = |words: &str| reason == "Evicted" && message.contains(words);
+    if says("Usage of EmptyDir volume") {
         return Some(
             Outcome::failed("EmptyDirLimitExceeded", Blame::User, message)
                 .hint("raise resources.disk (or sharedMemory) in a new run, or write less"),
         );
     }
+    if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers") {
+        return Some(Outcome::failed("EphemeralStorageLimitExceeded", Blame::User, message).hint(
+            "a LimitRange of the namespace sets this limit: write less outside the working directory, such as to /tmp",
+        ));
+    }
     Some(Outcome::interrupted(reason, message))
 }
 
-/// The container runtime refused to start the entry: the image and the request do not fit together.
+/// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
+/// give the container its GPUs.
 fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
-    let ended = ending.run_ended()?;
-    matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun")).then(|| {
-        Outcome::failed("ContainerCannotStart", Blame::User, ended.message.clone().unwrap_or_default())
-            .hint("the image must be built for this machine's architecture and allow the requested user and mounts")
-    })
+    let ended =
+        ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
+    let message = ended.message.clone().unwrap_or_default();
+    // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
+    let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));
+    if gpu && !message.contains("unsatisfied condition") {
+        return Some(Outcome::interrupted("GpuUnavailable", message));
+    }
+    Some(Outcome::failed("ContainerCannotStart", Blame::User, message).hint(if gpu {
+        "the image needs a newer GPU driver than the node has: choose an image with an older CUDA"
+    } else {
+        "the image must be built for this machine's architecture and allow the requested user and mounts"
+    }))
 }
 
 /// The whole container was killed, the runner with it.
@@ -279,19 +323,22 @@ fn deleted(ending: &Ending) -> Option<Outcome> {
     ending.pod.is_deleting().then(|| why_asked(ending.pod))
 }
 
-/// Evictions, preemptions and drains leave a condition; a plain deletion leaves none.
+/// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
+/// deletion neither.
 fn why_asked(pod: &PodFacts) -> Outcome {
+    if let Some(outcome) = told_by_the_kubelet(pod) {
+        return outcome;
+    }
     if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
         return Outcome::interrupted(
-            disruption.reason.as_deref().unwrap_or("Disrupted"),
+            disruption.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Disrupted"),
             disruption.message.clone().unwrap_or_default(),
         );
     }
     if pod.is_deleting() {
         return Outcome::interrupted("PodDeleted", "the pod was deleted while the run was not finished");
     }
-    let reason = pod.status.reason.as_deref().unwrap_or("AskedToStop");
-    Outcome::interrupted(reason, pod.status.message.clone().unwrap_or_else(|| "the node asked the pod to stop".into()))
+    Outcome::interrupted("AskedToStop", "the node asked the pod to stop")
 }
 
 fn runner_died(ending: &Ending) -> Option<Outcome> {

@@ -28,7 +28,6 @@ pub(super) struct RunRequest {
     pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) queue: Option<String>,
-    pub(super) image: String,
     /// The request annotation: [`Request`] as JSON.
     pub(super) request_json: String,
     pub(super) env: Vec<EnvVar>,
@@ -45,8 +44,6 @@ pub(super) struct RunRequest {
     pub(super) scheduler_name: Option<String>,
     pub(super) image_pull_secrets: Vec<String>,
     pub(super) service_account_name: Option<String>,
-    /// How many attempts the platform may interrupt.
-    pub(super) interruptions: u32,
 }
 
 /// A persistent volume claim and where the command finds it.
@@ -105,7 +102,6 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
             namespace: run.metadata.namespace.clone().unwrap_or_default(),
             uid: run.metadata.uid.clone().unwrap_or_default(),
             queue: run.metadata.labels.as_ref().and_then(|l| l.get(names::KUEUE_QUEUE_LABEL)).cloned(),
-            image: spec.image.clone().unwrap_or_else(|| default_image(gpus.count, settings).to_owned()),
             request_json,
             env: spec.env.iter().map(env_var).collect(),
             volumes: spec.volumes.iter().map(claim_mount).collect(),
@@ -121,7 +117,6 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
             scheduler_name: spec.scheduler_name.clone(),
             image_pull_secrets: spec.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
             service_account_name: spec.service_account_name.clone(),
-            interruptions: spec.retry.interruptions.unwrap_or(spec::DEFAULT_INTERRUPTIONS),
         }),
         _ => Err(problems.0),
     }
@@ -165,10 +160,10 @@ fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Se
 
 fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
     let name = spec.gpu_profile.as_deref().unwrap_or(DEFAULT_GPU_PROFILE);
-    let profile = settings.gpu_profiles.get(name).ok_or_else(|| {
+    let Some(profile) = settings.gpu_profiles.get(name) else {
         let known: Vec<_> = settings.gpu_profiles.keys().map(String::as_str).collect();
-        format!("there is no profile {name:?}; the admin has defined: {}", known.join(", "))
-    })?;
+        return Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")));
+    };
     Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() })
 }
 
@@ -181,10 +176,6 @@ fn request_json(request: &Request) -> Result<String, String> {
         ));
     }
     Ok(json)
-}
-
-pub(super) fn default_image(gpus: u32, settings: &Settings) -> &str {
-    if gpus == 0 { &settings.cpu_image } else { &settings.gpu_image }
 }
 
 fn env_var(var: &spec::EnvVar) -> EnvVar {

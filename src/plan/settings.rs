@@ -22,7 +22,7 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// A pod whose image cannot be pulled is given up after this.
     pub image_deadline: Duration,
-    /// A pod that waits for a missing Secret, ConfigMap, service account or claim is given up after this.
+    /// A pod that waits for a missing Secret, `ConfigMap`, service account or claim is given up after this.
     pub config_deadline: Duration,
     /// By name; `default` is what runs use that name none.
     pub gpu_profiles: BTreeMap<String, GpuProfile>,

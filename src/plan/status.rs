@@ -3,14 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::facts::{PodFacts, Wait};
+use super::facts::{PodFacts, Wait, WaitKind};
+use super::image::digest_of;
+use super::measured::{finished_at, output, started_at, timeline, usage};
 use super::outcome::{Outcome, Verdict};
 use super::pod;
 use crate::api::BundleRun;
-use crate::api::status::{
-    ATTEMPTS_KEPT, Attempt, BundleRunStatus, Output, Phase, RecordedImage, RunResult, Timeline, Usage, Waiting,
-};
-use crate::report::{Message, Record};
+use crate::api::status::{ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RunResult, Waiting};
+use crate::report::Message;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -47,6 +47,9 @@ impl<'a> Draft<'a> {
             deadline: deadline.map(Time),
         });
         self.status.attempt = Some(attempt);
+        if wait.kind == WaitKind::Scheduling {
+            self.set("Scheduled", "False", wait.reason, "");
+        }
         self.active(phase, Some(wait.reason), Some(message))
     }
 
@@ -85,6 +88,7 @@ impl<'a> Draft<'a> {
         self.status.waiting = None;
         self.status.start_time = None;
         self.status.node = None;
+        self.status.conditions.retain(|c| c.type_ != "Scheduled");
         self.status.attempt = Some(attempt + 1);
         let text = format!("attempt {attempt} was interrupted: {}", outcome.message);
         self.active(Phase::Pending, Some(&outcome.cause), Some(cut(&text)))
@@ -161,17 +165,12 @@ impl<'a> Draft<'a> {
             let reason = if scheduled.status == "True" { "Scheduled" } else { "Unschedulable" };
             self.set_at("Scheduled", &scheduled.status, reason, "", scheduled.last_transition_time.clone());
         }
-        let started = pod.run().and_then(|c| {
-            c.state.running.as_ref().and_then(|r| r.started_at.clone()).or_else(|| {
-                c.state.terminated.as_ref().and_then(|t| t.started_at.clone()).filter(|t| t.0.as_second() > 0)
-            })
-        });
         let entry = Attempt {
             attempt,
             pod: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
             node: pod.spec.node_name.clone(),
-            start_time: started,
+            start_time: pod.run_started_at().cloned(),
             ..Attempt::default()
         };
         match self.attempt_mut(attempt) {
@@ -198,7 +197,7 @@ impl<'a> Draft<'a> {
         let record = message.and_then(|m| m.report.record.as_ref());
         let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
-            if let Some(started) = record.and_then(|r| Timestamp::from_millisecond(r.started_at_ms?).ok()) {
+            if let Some(started) = record.and_then(started_at) {
                 entry.start_time = Some(whole_seconds(started));
             }
             entry.finish_time = Some(finish);
@@ -235,92 +234,6 @@ impl<'a> Draft<'a> {
             None => self.status.conditions.push(condition),
         }
     }
-}
-
-/// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
-fn digest_of(image_id: &str) -> Option<&str> {
-    let digest = image_id.rsplit('@').next()?;
-    digest.starts_with("sha256:").then_some(digest)
-}
-
-/// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
-/// run the same image.
-pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
-    let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
-    match digest {
-        Some(digest) => format!("{}@{digest}", repository(requested)),
-        None => requested.to_owned(),
-    }
-}
-
-/// A reference without its tag and digest. A colon before the last slash is a port.
-fn repository(reference: &str) -> &str {
-    let name = reference.split('@').next().unwrap_or(reference);
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
-    }
-}
-
-fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
-    let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    let pod_created = pod.and_then(PodFacts::created_at);
-    let scheduled = pod
-        .and_then(|p| p.condition("PodScheduled"))
-        .filter(|c| c.status == "True")
-        .and_then(|c| c.last_transition_time.as_ref())
-        .map(|t| t.0);
-    let run_state = pod.and_then(PodFacts::run).and_then(|c| c.state.terminated.as_ref());
-    let container_started = run_state.and_then(|t| t.started_at.as_ref()).map(|t| t.0).filter(|t| t.as_second() > 0);
-    let command_ended = record.and_then(finished_at);
-    let reported = pod
-        .and_then(PodFacts::helper)
-        .and_then(|c| c.state.terminated.as_ref())
-        .and_then(|t| t.finished_at.as_ref())
-        .map(|t| t.0);
-    Timeline {
-        waiting: between(created, pod_created),
-        scheduling: between(pod_created, scheduled),
-        pulling: between(scheduled, container_started),
-        running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),
-        saving: between(command_ended, reported),
-        ..Timeline::default()
-    }
-}
-
-/// Whole seconds: Kubernetes' times have no more. Two clocks may disagree by one, which is no negative time.
-fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
-    let whole = (to?.as_second() - from?.as_second()).max(0);
-    u32::try_from(whole).ok().map(f64::from)
-}
-
-fn usage(record: &Record) -> Usage {
-    Usage {
-        wall_seconds: Some(seconds(record.usage.wall_ms)),
-        cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
-        cpu_system_seconds: Some(seconds(record.usage.cpu_system_ms)),
-        memory_peak_bytes: Some(record.usage.memory_peak_bytes),
-    }
-}
-
-#[allow(clippy::cast_precision_loss)] // exact below 2^53 ms, which is 285,000 years
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
-}
-
-fn output(message: &Message) -> Output {
-    let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Output {
-        bundle: None,
-        files: Some(message.report.files),
-        bytes: Some(message.report.bytes),
-        stdout_tail: tail(&message.stdout_tail),
-        stderr_tail: tail(&message.stderr_tail),
-    }
-}
-
-fn finished_at(record: &Record) -> Option<Timestamp> {
-    Timestamp::from_millisecond(record.finished_at_ms).ok()
 }
 
 /// Kubernetes' `Time` has whole seconds.

@@ -1,0 +1,221 @@
+//! The one function that decides: observed facts in, steps out.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::facts::{PodFacts, PodSeen, Stage};
+use super::image;
+use super::outcome::{self, Ending, Outcome, Verdict};
+use super::pod;
+use super::request;
+use super::settings::Settings;
+use super::status::{self, Draft};
+use super::steps::{Observed, Plan, PodRef, Refusal, Severity, Step};
+use crate::api::spec::DEFAULT_INTERRUPTIONS;
+use crate::api::status::Blame;
+use crate::api::{BundleRun, BundleRunStatus, Phase};
+
+/// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
+const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
+/// A run that ends sooner is never written as Running: one write less (design: budgets).
+const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// Finalizing is written when it lasts longer than this.
+const FINALIZING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Decides what shall be done about one run. Total and deterministic.
+#[must_use]
+pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    let run = observed.run;
+    let (attempt, pod_name) = status::current_pod(run);
+    if run.metadata.deletion_timestamp.is_some() {
+        return clean_up(observed.pod).then(release_last(run, attempt));
+    }
+    if run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
+        return clean_up(observed.pod);
+    }
+    let requested = image::requested(run, settings);
+    let decision = Decision { run, requested: &requested, settings, now, attempt, written_at: observed.written_at };
+    match (observed.pod, observed.refusal) {
+        // It was valid when it was made: rules and settings of today do not end what runs.
+        (PodSeen::Ours(pod), _) => decision.follow(pod),
+        (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => {
+            decision.end(None, &Outcome::pod_gone(&pod_name))
+        }
+        (PodSeen::Absent, None) => decision.create(),
+        (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
+        (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
+    }
+}
+
+fn is_terminal(phase: Phase) -> bool {
+    matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Stopped)
+}
+
+/// The record is written, or nobody wants it: only the pod is left to be ended and let go.
+fn clean_up(pod: PodSeen) -> Plan {
+    let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
+    let release = pod.is_held().then(|| Step::Release(PodRef::of(pod)));
+    match pod.stage() {
+        Stage::Ended | Stage::Deleting => Plan::nothing().then(release),
+        _ => Plan::nothing().then(Step::DeletePod(PodRef::of(pod))).then(release),
+    }
+}
+
+/// The pod of the attempt before is let go with the next one and not where its end is recorded: a plan looks at one pod
+/// only, so a release that failed there would never be tried again.
+fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
+    let last = run.status.as_ref()?.attempts.iter().find(|a| a.attempt + 1 == attempt)?;
+    Some(Step::Release(PodRef {
+        namespace: run.metadata.namespace.clone()?,
+        name: last.pod.clone()?,
+        uid: last.uid.clone()?,
+    }))
+}
+
+/// One run that is not over: what is decided about it.
+pub(super) struct Decision<'a> {
+    pub(super) run: &'a BundleRun,
+    /// The image that was asked for.
+    pub(super) requested: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Timestamp,
+    pub(super) attempt: u32,
+    pub(super) written_at: Option<Timestamp>,
+}
+
+impl<'a> Decision<'a> {
+    pub(super) fn status(&self) -> Option<&'a BundleRunStatus> {
+        self.run.status.as_ref()
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.status().and_then(|s| s.phase)
+    }
+
+    pub(super) fn draft(&self) -> Draft<'a> {
+        Draft::of(self.run, self.now)
+    }
+
+    /// The object names the pod of this attempt: it existed, so its absence is a loss.
+    fn pod_was_recorded(&self) -> bool {
+        self.status().is_some_and(|s| s.attempts.iter().any(|a| a.attempt == self.attempt && a.uid.is_some()))
+    }
+
+    fn waits_until_a_deadline(&self) -> bool {
+        self.status().and_then(|s| s.waiting.as_ref()).is_some_and(|w| w.deadline.is_some())
+    }
+
+    /// How many attempts the platform may interrupt.
+    fn interruptions(&self) -> u32 {
+        self.run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
+    }
+
+    /// There is no pod and never was: make it, if the spec can be run.
+    fn create(&self) -> Plan {
+        match request::validate(self.run, self.settings) {
+            Ok(request) => {
+                let image = image::image_to_pull(self.requested, self.status(), self.attempt);
+                let pod = pod::build(&request, self.attempt, &image, self.settings);
+                Plan::after(LOOK_AFTER_CREATE)
+                    .then(release_last(self.run, self.attempt))
+                    .then(Step::CreatePod(Box::new(pod)))
+            }
+            // Stored under rules that let more through than ours, or a setting it needs is gone.
+            Err(problems) => {
+                let outcome = Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
+                    .hint("apply the run again under another name, with these fields corrected");
+                let mut plan = self.end(None, &outcome);
+                plan.steps.extend(release_last(self.run, self.attempt));
+                plan
+            }
+        }
+    }
+
+    /// The pod exists: what its stage asks for.
+    fn follow(&self, pod: &PodFacts) -> Plan {
+        match pod.stage() {
+            Stage::Starting => self.starting(pod),
+            Stage::Waiting(wait) => self.waiting(pod, &wait),
+            Stage::Running => self.running(pod),
+            Stage::Finalizing => {
+                let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
+                self.finalizing(pod, ended.map_or(self.now, |t| t.0), None)
+            }
+            Stage::Deleting => self.deleting(pod),
+            Stage::Ended => {
+                let message = pod.message();
+                let waiting = self.status().and_then(|s| s.waiting.as_ref());
+                let outcome = outcome::decide(&Ending { pod, message: message.as_ref(), waiting });
+                self.end(Some(pod), &outcome)
+            }
+        }
+    }
+
+    fn deleting(&self, pod: &PodFacts) -> Plan {
+        if pod.run_started_at().is_none() && self.waits_until_a_deadline() {
+            // Nothing of it has to be saved, and what it waited for decides about its ending.
+            return Plan::nothing();
+        }
+        if let Some(plan) = self.node_lost(pod) {
+            return plan;
+        }
+        self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some("PodDeleted"))
+    }
+
+    fn running(&self, pod: &PodFacts) -> Plan {
+        if self.phase() == Some(Phase::Running) {
+            return Plan::nothing();
+        }
+        let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
+        match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
+            Some(left) => Plan::after(left),
+            None => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod)),
+        }
+    }
+
+    fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
+        let lost = self.until_node_lost(pod);
+        if self.phase() == Some(Phase::Finalizing) {
+            return Plan { next: lost, ..Plan::nothing() };
+        }
+        match self.due(since, FINALIZING_WRITE_AFTER) {
+            Some(left) => Plan::after(left),
+            None => Plan { next: lost, ..Plan::nothing() }.write(self.draft().finalizing(
+                self.requested,
+                self.attempt,
+                pod,
+                reason,
+            )),
+        }
+    }
+
+    /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
+    pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
+        let message = pod.and_then(PodFacts::message);
+        let image = self.requested;
+        // Every attempt before this one was interrupted: own failures are not retried by this version.
+        if outcome.verdict == Verdict::Interrupted && self.attempt <= self.interruptions() {
+            let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
+            return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, &outcome.cause, &outcome.message);
+        }
+        let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
+        let severity = if outcome.verdict == Verdict::Succeeded { Severity::Normal } else { Severity::Warning };
+        Plan::nothing()
+            .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
+            .then(release)
+            .tell(severity, &outcome.cause, &outcome.message)
+    }
+
+    /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one
+    /// that is ahead of ours by more than the wait holds up nothing.
+    pub(super) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
+        let ahead = since.duration_since(self.now) > wait;
+        let at = since.checked_add(wait).ok()?;
+        (at > self.now && !ahead).then(|| until(self.now, at))
+    }
+}
+
+pub(super) fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}

@@ -1,0 +1,39 @@
+//! Image references and digests: what was asked for, what ran, what to pull.
+
+use super::settings::Settings;
+use crate::api::{BundleRun, BundleRunStatus};
+
+/// What was asked for: the spec's image, or else the default of the day the run began. The admin may have set another
+/// default since, and the recorded digest is none of that one's.
+pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
+    let recorded = || run.status.as_ref()?.image.as_ref()?.requested.clone();
+    let default = || if run.spec.resources.gpus == 0 { &settings.cpu_image } else { &settings.gpu_image };
+    run.spec.image.clone().or_else(recorded).unwrap_or_else(|| default().clone())
+}
+
+/// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
+/// Without one it is the id of an image's configuration, which the runtime shows for images that no registry gave it:
+/// nothing can be pulled by that.
+pub(super) fn digest_of(image_id: &str) -> Option<&str> {
+    let (_, digest) = image_id.rsplit_once('@')?;
+    digest.starts_with("sha256:").then_some(digest)
+}
+
+/// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
+/// run the same image.
+pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
+    let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
+    match digest {
+        Some(digest) => format!("{}@{digest}", repository(requested)),
+        None => requested.to_owned(),
+    }
+}
+
+/// A reference without its tag and digest. A colon before the last slash is a port.
+pub(super) fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}

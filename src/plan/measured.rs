@@ -1,0 +1,84 @@
+//! What was measured of an attempt: times, use, output.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::facts::PodFacts;
+use crate::api::BundleRun;
+use crate::api::status::{Output, Timeline, Usage};
+use crate::report::{Message, Record};
+
+pub(super) fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
+    let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let pod_created = pod.and_then(PodFacts::created_at);
+    let scheduled = pod
+        .and_then(|p| p.condition("PodScheduled"))
+        .filter(|c| c.status == "True")
+        .and_then(|c| c.last_transition_time.as_ref())
+        .map(|t| t.0);
+    let container_started = pod.and_then(PodFacts::run_started_at).map(|t| t.0);
+    let command_ended = record.and_then(finished_at);
+    let reported = pod
+        .and_then(PodFacts::helper)
+        .and_then(|c| c.state.terminated.as_ref())
+        .and_then(|t| t.finished_at.as_ref())
+        .map(|t| t.0);
+    Timeline {
+        waiting: between(created, pod_created),
+        scheduling: between(pod_created, scheduled),
+        pulling: between(scheduled, container_started),
+        running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),
+        saving: between(command_ended, reported),
+        ..Timeline::default()
+    }
+}
+
+/// Whole seconds: Kubernetes' times have no more. Two clocks may disagree by one, which is no negative time.
+fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
+    let whole = (to?.as_second() - from?.as_second()).max(0);
+    u32::try_from(whole).ok().map(f64::from)
+}
+
+pub(super) fn usage(record: &Record) -> Usage {
+    Usage {
+        wall_seconds: Some(seconds(record.usage.wall_ms)),
+        cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
+        cpu_system_seconds: Some(seconds(record.usage.cpu_system_ms)),
+        memory_peak_bytes: Some(integer(record.usage.memory_peak_bytes)),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // exact below 2^53 ms, which is 285,000 years
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+pub(super) fn output(message: &Message) -> Output {
+    let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Output {
+        bundle: None,
+        files: Some(integer(message.report.files)),
+        bytes: Some(integer(message.report.bytes)),
+        stdout_tail: tail(&message.stdout_tail),
+        stderr_tail: tail(&message.stderr_tail),
+    }
+}
+
+/// When the command began, by its record.
+pub(super) fn started_at(record: &Record) -> Option<Timestamp> {
+    time(record.started_at_ms?)
+}
+
+/// When the command ended, by its record.
+pub(super) fn finished_at(record: &Record) -> Option<Timestamp> {
+    time(record.finished_at_ms)
+}
+
+/// The record is the user's to write: a time that the API server cannot read would make the whole status unwritable.
+fn time(ms: i64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(ms).ok().filter(|t| t.as_second() > 0)
+}
+
+/// Kubernetes' integers end here; a file of holes and a forged record do not.
+fn integer(n: u64) -> u64 {
+    n.min(i64::MAX.unsigned_abs())
+}

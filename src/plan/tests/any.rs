@@ -1,0 +1,251 @@
+//! Whatever is seen, a plan keeps its promises.
+
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+const PHASES: [Phase; 7] = [
+    Phase::Waiting,
+    Phase::Pending,
+    Phase::Running,
+    Phase::Finalizing,
+    Phase::Succeeded,
+    Phase::Failed,
+    Phase::Stopped,
+];
+const REASONS: [&str; 14] = [
+    "",
+    "Completed",
+    "Error",
+    "OOMKilled",
+    "StartError",
+    "ContainerStatusUnknown",
+    "ContainerCreating",
+    "ErrImagePull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CrashLoopBackOff",
+    "Evicted",
+    "Unschedulable",
+    "PreemptionByScheduler",
+];
+const CAUSES: [Cause; 6] = [
+    Cause::TimeLimitExceeded,
+    Cause::BashrcEndedShell,
+    Cause::CommandNotFound,
+    Cause::StartedTwice,
+    Cause::RunnerFailed,
+    Cause::StagingFailed,
+];
+
+fn reason() -> impl Strategy<Value = &'static str> {
+    select(&REASONS[..])
+}
+
+/// Mostly near the run's life, now and then anywhere.
+fn second() -> impl Strategy<Value = i64> {
+    prop_oneof![9 => -20i64..400, 1 => -1_767_225_600i64..100_000_000_000]
+}
+
+fn state(message: impl Strategy<Value = String> + 'static) -> impl Strategy<Value = Value> {
+    let code = prop_oneof![Just(0), Just(137), any::<u8>().prop_map(i32::from)];
+    prop_oneof![
+        Just(json!({})),
+        (reason(), "\\PC{0,20}").prop_map(|(r, m)| json!({"waiting": {"reason": r, "message": m}})),
+        of(second()).prop_map(|s| json!({"running": {"startedAt": s.map(time)}})),
+        (code, reason(), message, of(second()), of(second())).prop_map(|(code, reason, message, from, to)| {
+            json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
+                "startedAt": from.map(time), "finishedAt": to.map(time)}})
+        }),
+    ]
+}
+
+prop_compose! {
+    fn any_record()(
+        cause in of(select(&CAUSES[..])),
+        exit_code in of(prop_oneof![Just(0), 0..256i32]),
+        signal in of(1..65i32),
+        asked_to_stop in any::<bool>(),
+        started_at_ms in of(any::<i64>()),
+        finished_at_ms in prop_oneof![any::<i64>(), Just(at(8).as_millisecond())],
+        oom_kills in 0..2u64,
+        numbers in any::<u64>(),
+        detail in "\\PC{0,100}",
+    ) -> Record {
+        let usage = crate::report::Usage {
+            wall_ms: numbers, cpu_user_ms: numbers, cpu_system_ms: numbers, memory_peak_bytes: numbers, oom_kills,
+        };
+        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, detail }
+    }
+}
+
+fn message() -> impl Strategy<Value = String> {
+    let missing = select(vec![MissingRecord::NeverStarted, MissingRecord::RunnerDied, MissingRecord::Unreadable]);
+    let tail = || proptest::collection::vec(any::<u8>(), 0..3000);
+    prop_oneof![
+        Just(String::new()),
+        "\\PC{0,50}",
+        (of(any_record()), of(missing), any::<u64>(), tail(), tail()).prop_map(|(record, missing, n, out, err)| {
+            let report = Report { record, missing, files: n, bytes: n, ..Report::default() };
+            Message::encode(&report, &out, &err)
+        }),
+    ]
+}
+
+prop_compose! {
+    fn any_pod()(
+        phase in select(vec!["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
+        why in of((reason(), "\\PC{0,40}")),
+        node in of(Just("node-a")),
+        scheduled in of((any::<bool>(), reason(), second())),
+        disrupted in of(reason()),
+        run in of(state("\\PC{0,20}".boxed())),
+        helper in of(state(message().boxed())),
+        deleted in of((second(), 0i64..600)),
+        held in any::<bool>(),
+    ) -> PodCase {
+        let mut pod = pod();
+        if let Some((ok, reason, second)) = scheduled {
+            pod = pod.condition("PodScheduled", if ok { "True" } else { "False" }, reason, "words", second);
+        }
+        if let Some(reason) = disrupted {
+            pod = pod.condition("DisruptionTarget", "True", reason, "words", 3);
+        }
+        if let Some(run) = run {
+            pod = pod.run(&run);
+        }
+        if let Some(helper) = helper {
+            pod = pod.helper(&helper);
+        }
+        pod.0["status"]["phase"] = json!(phase);
+        pod.0["spec"]["nodeName"] = json!(node);
+        if let Some((reason, message)) = why {
+            pod.0["status"]["reason"] = json!(reason);
+            pod.0["status"]["message"] = json!(message);
+        }
+        if let Some((second, grace)) = deleted {
+            pod.0["metadata"]["deletionTimestamp"] = json!(time(second));
+            pod.0["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        if held { pod } else { pod.let_go() }
+    }
+}
+
+prop_compose! {
+    /// A run in any phase, in its first attempt or a later one, that was told to wait for something or not.
+    fn any_run()(
+        phase in of(select(&PHASES[..])),
+        attempt in 1..6u32,
+        recorded in any::<bool>(),
+        waiting in of((select(&crate::plan::facts::WaitKind::ALL[..]), reason(), of(second()), of(second()))),
+        deleted in proptest::bool::weighted(0.1),
+        valid in proptest::bool::weighted(0.9),
+    ) -> BundleRun {
+        let mut status = json!({"attempt": attempt, "phase": phase});
+        if recorded {
+            status["attempts"] = json!([{"attempt": attempt, "pod": format!("r-{attempt}"), "uid": format!("p{attempt}")}]);
+        }
+        if let Some((kind, reason, since, deadline)) = waiting {
+            status["waiting"] = json!({"stage": kind.stage(), "reason": reason, "since": since.map(time), "deadline": deadline.map(time)});
+        }
+        let run = if valid { run() } else { run_of(json!({})) };
+        let mut run = with_status(&run, &serde_json::from_value(status).unwrap());
+        run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));
+        run
+    }
+}
+
+fn any_refusal() -> impl Strategy<Value = Refusal> {
+    let words = || "\\PC{0,30}";
+    prop_oneof![
+        words().prop_map(Refusal::QuotaExceeded),
+        words().prop_map(Refusal::Forbidden),
+        words().prop_map(Refusal::PodSecurity),
+        words().prop_map(Refusal::Invalid),
+        Just(Refusal::NameTaken),
+        Just(Refusal::NamespaceTerminating),
+    ]
+}
+
+fn is_terminal(run: &BundleRun) -> bool {
+    matches!(run.status.as_ref().and_then(|s| s.phase), Some(Phase::Succeeded | Phase::Failed | Phase::Stopped))
+}
+
+fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
+    let steps = words(plan);
+    let count = |word: &str| steps.iter().filter(|s| s.starts_with(word)).count();
+    assert!(count("Write") <= 1 && count("Create") <= 1 && count("Tell") <= 1, "{steps:?}");
+    assert!(count("Tell") == 0 || count("Write") == 1, "news without a write would be told again and again: {steps:?}");
+
+    if is_terminal(run) || run.metadata.deletion_timestamp.is_some() {
+        assert_eq!(count("Write") + count("Create") + count("Tell"), 0, "{steps:?}");
+    }
+    if count("Create") > 0 {
+        assert_eq!(pod, PodSeen::Absent);
+        assert_eq!(count("Write"), 0);
+    }
+    if matches!(pod, PodSeen::Absent | PodSeen::Foreign) {
+        assert_eq!(count("Delete"), 0, "{steps:?}");
+    }
+    if count("Write") == 0 {
+        return;
+    }
+    let status = written(plan);
+    assert!(serde_json::to_string(&status).unwrap().len() < 32 * 1024);
+    assert!(status.observed_generation == run.metadata.generation);
+    let result = with_status(run, &status);
+    if status.phase == Some(Phase::Succeeded) {
+        let PodSeen::Ours(pod) = pod else { panic!("succeeded without a pod") };
+        let record = pod.message().and_then(|m| m.report.record).expect("succeeded without a record");
+        assert_eq!((record.exit_code, record.asked_to_stop, record.cause), (Some(0), false, None));
+        assert_eq!(record.usage.oom_kills, 0);
+    }
+    if is_terminal(&result) {
+        assert!(status.result.is_some() && status.finish_time.is_some() && status.waiting.is_none());
+        let again = look(&result, pod, 1000);
+        assert!(words(&again).iter().all(|s| s.starts_with("Release") || s.starts_with("Delete")), "{again:?}");
+    } else {
+        // Whatever waits says for what.
+        assert!(status.result.is_none() && status.finish_time.is_none());
+        assert!(status.waiting.is_none_or(|w| w.reason.is_some() && w.since.is_some()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
+        run in any_run(), pod in any_pod(), now in second(), wrote in of(second()),
+    ) {
+        let facts = pod.facts();
+        let seen = PodSeen::Ours(&facts);
+        let observed = Observed { run: &run, pod: seen, refusal: None, written_at: wrote.map(at) };
+        all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
+    }
+
+    #[test]
+    fn a_plan_keeps_its_promises_where_there_is_no_pod(
+        run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
+    ) {
+        let seen = if foreign { PodSeen::Foreign } else { PodSeen::Absent };
+        let observed = Observed { run: &run, pod: seen, refusal: refusal.as_ref(), written_at: None };
+        all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
+    }
+
+    /// The same facts a moment later ask for nothing new: nothing is written twice.
+    #[test]
+    fn a_status_is_not_written_again(run in any_run(), pod in any_pod(), now in 0i64..400) {
+        let first = look_at(&run, &pod, now);
+        if words(&first).iter().any(|s| s.starts_with("Write")) {
+            let next = with_status(&run, &written(&first));
+            // A new attempt has another pod.
+            if crate::plan::current_pod(&next) == crate::plan::current_pod(&run) {
+                let second = look_at(&next, &pod, now);
+                prop_assert!(words(&second).iter().all(|s| !s.starts_with("Write") && !s.starts_with("Tell")), "{second:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Whole lives: a script of what the pod looks like, and the steps of all plans in between.
+
+use super::*;
+
+/// A run and its operator: plans are made when something happens and when a timer is due; steps are applied.
+struct Life {
+    run: BundleRun,
+    pod: Option<PodFacts>,
+    now: i64,
+    timer: Option<i64>,
+    written_at: Option<Timestamp>,
+    plans: usize,
+    steps: Vec<String>,
+}
+
+impl Life {
+    fn of(run: BundleRun) -> Self {
+        let mut life = Self { run, pod: None, now: 0, timer: None, written_at: None, plans: 0, steps: Vec::new() };
+        life.look();
+        life
+    }
+
+    /// Time passes; then the pod looks like this.
+    fn then(mut self, second: i64, pod: &PodCase) -> Self {
+        self = self.until(second);
+        self.pod = Some(pod.facts());
+        self.look();
+        self
+    }
+
+    fn until(mut self, second: i64) -> Self {
+        while let Some(due) = self.timer.filter(|due| *due <= second) {
+            self.now = due;
+            self.look();
+        }
+        self.now = second;
+        self
+    }
+
+    fn look(&mut self) {
+        assert!(self.plans < 100, "there is no end to it: {:?}", self.steps);
+        self.plans += 1;
+        let seen = self.pod.as_ref().map_or(PodSeen::Absent, PodSeen::Ours);
+        let observed = Observed { run: &self.run, pod: seen, refusal: None, written_at: self.written_at };
+        let plan = plan(&observed, &settings(), at(self.now));
+        self.steps.extend(words(&plan));
+        self.timer = plan.next.map(|next| self.now + i64::try_from(next.as_secs()).unwrap());
+        for step in plan.steps {
+            match step {
+                Step::WriteStatus(status) => {
+                    if status.attempt != self.run.status.as_ref().unwrap().attempt.or(Some(1)) {
+                        self.pod = None;
+                    }
+                    self.run = with_status(&self.run, &status);
+                    self.written_at = Some(at(self.now));
+                }
+                Step::Release(_) => {
+                    if let Some(pod) = &mut self.pod {
+                        pod.metadata.finalizers = None;
+                    }
+                }
+                Step::CreatePod(created) => {
+                    let attempt = crate::plan::current_pod(&self.run).0;
+                    assert_eq!(created.metadata.name, Some(format!("r-{attempt}")));
+                    let mut pod = pod().of_attempt(attempt).facts();
+                    pod.metadata.creation_timestamp = Some(Time(at(self.now)));
+                    self.pod = Some(pod);
+                }
+                Step::DeletePod(_) | Step::Tell(_) => {}
+            }
+        }
+    }
+
+    /// Checks the steps of a day, and how often it was looked at.
+    fn is(self, steps: &[&str], plans: usize) {
+        let life = self.until(24 * 3600);
+        assert_eq!(life.steps, steps);
+        assert_eq!(life.plans, plans);
+    }
+}
+
+#[test]
+fn a_short_run_costs_three_writes_and_one_event() {
+    Life::of(run())
+        .then(2, &pod().bound())
+        .then(3, &pod().running(3))
+        .then(4, &pod().run_ended(0, "Completed"))
+        .then(5, &pod().reported(&record(0)))
+        .is(&["Create r-1", "Write Succeeded", "Release r-1", "Tell Completed"], 5);
+}
+
+#[test]
+fn a_longer_run_costs_one_write_more() {
+    Life::of(run())
+        .then(3, &pod().running(3))
+        .then(60, &pod().run_ended(0, "Completed").finished(60))
+        .then(61, &pod().reported(&record(0)))
+        .then(62, &pod().reported(&record(0)).let_go())
+        .is(&["Create r-1", "Write Running", "Write Succeeded", "Release r-1", "Tell Completed"], 6);
+}
+
+#[test]
+fn a_slow_pull_and_a_slow_save_are_each_told_once() {
+    Life::of(run())
+        .then(2, &pod().run_waits("PodInitializing"))
+        .then(90, &pod().running(90))
+        .then(200, &pod().run_ended(0, "Completed").finished(200))
+        .then(260, &pod().reported(&record(0)))
+        .is(
+            &[
+                "Create r-1",
+                "Write Pending",
+                "Write Running",
+                "Write Finalizing",
+                "Write Succeeded",
+                "Release r-1",
+                "Tell Completed",
+            ],
+            8,
+        );
+}
+
+#[test]
+fn a_typo_in_the_image_ends_at_its_deadline_however_often_the_kubelet_changes_its_words() {
+    let typo = pod().run_waits("ErrImagePull");
+    let mut life = Life::of(run()).then(4, &typo);
+    for second in (10..300).step_by(10) {
+        let words = if second % 20 == 0 { "ErrImagePull" } else { "ImagePullBackOff" };
+        life = life.then(second, &pod().run_waits(words));
+    }
+    life.until(304).then(330, &PodCase::deleted(pod().run_waits("ImagePullBackOff"), 304).failed("", "")).is(
+        &[
+            "Create r-1",
+            "Write Pending",
+            "Tell ErrImagePull",
+            "Delete r-1",
+            "Write Failed",
+            "Release r-1",
+            "Tell ImagePullFailed",
+        ],
+        33,
+    );
+}
+
+#[test]
+fn a_run_that_is_interrupted_for_ever_ends() {
+    let mut life = Life::of(run());
+    for attempt in 1..=4 {
+        let second = i64::from(attempt) * 100;
+        life = life.then(second, &pod().of_attempt(attempt).running(second));
+        life = life.then(second + 50, &pod().of_attempt(attempt).running(second).failed("Evicted", "low on memory"));
+    }
+    let status = life.run.status.as_ref().unwrap();
+    assert_eq!((status.phase, status.attempts.len()), (Some(Phase::Failed), 4));
+    let created: Vec<_> = life.steps.iter().filter(|s| s.starts_with("Create")).collect();
+    assert_eq!(created, ["Create r-1", "Create r-2", "Create r-3", "Create r-4"]);
+    let released: Vec<_> = life.steps.iter().filter(|s| s.starts_with("Release")).collect();
+    assert_eq!(released, ["Release r-1", "Release r-2", "Release r-3", "Release r-4"], "each once");
+    let last = life.steps.len() - 3;
+    assert_eq!(life.steps[last..], ["Write Failed", "Release r-4", "Tell Evicted"]);
+}
+
+#[test]
+fn a_busy_cluster_is_told_now_and_then() {
+    let mut life = Life::of(run());
+    for second in 1..=60 {
+        life = life.then(second, &pod().unschedulable(&format!("0/{second} nodes are available")));
+    }
+    let writes = life.steps.iter().filter(|s| s.starts_with("Write")).count();
+    let events = life.steps.iter().filter(|s| s.starts_with("Tell")).count();
+    assert_eq!((writes, events), (4, 1));
+}
+
+#[test]
+fn an_operator_that_starts_over_writes_nothing_twice() {
+    let running = pod().running(3);
+    let life = Life::of(run()).then(3, &running).until(60);
+    let mut again = Life { written_at: None, plans: 0, steps: Vec::new(), ..life };
+    again.look();
+    again.is(&[], 1);
+}

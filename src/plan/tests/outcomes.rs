@@ -1,0 +1,373 @@
+//! How an attempt ends, by what is known of its pod.
+
+use super::*;
+use crate::api::status::Blame::{self, Platform, Quota, User};
+use crate::api::status::Waiting;
+use crate::plan::outcome::Verdict::{self, Failed, Interrupted, Succeeded};
+use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
+
+fn outcome(pod: &PodCase) -> Outcome {
+    let pod = pod.facts();
+    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None })
+}
+
+/// Name, pod, and what comes of it: verdict, cause, and whose matter it is.
+type Case = (&'static str, PodCase, Verdict, &'static str, Option<Blame>);
+
+fn check(cases: Vec<Case>) {
+    for (name, pod, verdict, cause, blame) in cases {
+        let got = outcome(&pod);
+        assert_eq!((got.verdict, got.cause.as_str(), got.blame), (verdict, cause, blame), "{name}: {got:#?}");
+        assert!(!got.cause.is_empty(), "{name}");
+        assert!(blame != Some(User) || got.hint.is_some(), "{name}: the user is not told what to do");
+    }
+}
+
+fn ended(exit_code: i32, reason: &str) -> PodCase {
+    pod().run_ended(exit_code, reason)
+}
+
+fn asked(exit_code: i32) -> Record {
+    Record { asked_to_stop: true, ..record(exit_code) }
+}
+
+fn oom(exit_code: i32) -> Record {
+    let mut record = record(exit_code);
+    record.usage.oom_kills = 1;
+    record
+}
+
+fn cause(cause: Cause) -> Record {
+    Record { cause: Some(cause), ..record(0) }
+}
+
+/// The container runtime could not start the entry.
+fn start_error(message: &str) -> PodCase {
+    let state = json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": message,
+        "startedAt": "1970-01-01T00:00:00Z"}});
+    pod().bound().run(&state).without_record(MissingRecord::NeverStarted)
+}
+
+const EMPTY_DIR: &str = "Usage of EmptyDir volume \"bundle\" exceeds the limit \"21Gi\". ";
+const LIMIT: &str = "Container run exceeded its local ephemeral storage limit \"1Gi\". ";
+const HOOK: &str = "OCI runtime create failed: nvidia-container-cli: initialization error: driver not loaded";
+const CUDA: &str = "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.9";
+
+#[test]
+fn a_command_that_ends_by_itself_ends_as_it_says() {
+    check(vec![
+        ("exit 0", pod().reported(&record(0)), Succeeded, "Completed", None),
+        ("exit 3", pod().reported(&record(3)), Failed, "CommandFailed", Some(User)),
+        ("exit 137 is not an OOM", pod().reported(&record(137)), Failed, "CommandFailed", Some(User)),
+        ("exit 143 is not a deletion", pod().reported(&record(143)), Failed, "CommandFailed", Some(User)),
+        ("signal 9 is not an OOM", pod().reported(&killed(9)), Failed, "CommandKilled", Some(User)),
+        ("segfault", pod().reported(&killed(11)), Failed, "CommandKilled", Some(User)),
+    ]);
+}
+
+#[test]
+fn the_kubelets_exit_code_overrules_the_record() {
+    check(vec![
+        (
+            "forged exit 0",
+            ended(7, "Error").helper_ended(0, &told(&record(0))),
+            Failed,
+            "RecordContradicted",
+            Some(User),
+        ),
+        (
+            "forged exit 1",
+            ended(0, "Completed").helper_ended(0, &told(&record(1))),
+            Failed,
+            "RecordContradicted",
+            Some(User),
+        ),
+        (
+            "forged, also when asked to stop",
+            ended(7, "Error").helper_ended(0, &told(&asked(0))).deleted(7),
+            Failed,
+            "RecordContradicted",
+            Some(User),
+        ),
+    ]);
+}
+
+#[test]
+fn an_oom_of_a_child_is_told_although_the_command_exits_0() {
+    check(vec![
+        ("OOM of a child, exit 0", pod().reported(&oom(0)), Failed, "OutOfMemory", Some(User)),
+        ("OOM of a child, exit 137", pod().reported(&oom(137)), Failed, "OutOfMemory", Some(User)),
+        (
+            "OOM, says the kubelet only",
+            ended(0, "OOMKilled").helper_ended(0, &told(&record(0))),
+            Failed,
+            "OutOfMemory",
+            Some(User),
+        ),
+        (
+            "OOM of the whole container",
+            ended(137, "OOMKilled").without_record(MissingRecord::RunnerDied),
+            Failed,
+            "OutOfMemory",
+            Some(User),
+        ),
+    ]);
+}
+
+#[test]
+fn what_the_runner_found_is_the_cause() {
+    check(vec![
+        ("time limit", pod().reported(&cause(Cause::TimeLimitExceeded)), Failed, "TimeLimitExceeded", Some(User)),
+        ("disk limit", pod().reported(&cause(Cause::DiskLimitExceeded)), Failed, "DiskLimitExceeded", Some(User)),
+        (".bashrc", pod().reported(&never_ran(Cause::BashrcEndedShell)), Failed, "BashrcEndedShell", Some(User)),
+        ("no shell", pod().reported(&never_ran(Cause::NoShell)), Failed, "NoShell", Some(User)),
+        ("not found", pod().reported(&never_ran(Cause::CommandNotFound)), Failed, "CommandNotFound", Some(User)),
+        (
+            "not executable",
+            pod().reported(&never_ran(Cause::CommandNotExecutable)),
+            Failed,
+            "CommandNotExecutable",
+            Some(User),
+        ),
+        ("started twice", pod().reported(&never_ran(Cause::StartedTwice)), Interrupted, "StartedTwice", Some(Platform)),
+        (
+            "request",
+            pod().reported(&never_ran(Cause::RequestUnreadable)),
+            Interrupted,
+            "RequestUnreadable",
+            Some(Platform),
+        ),
+        ("runner", pod().reported(&never_ran(Cause::RunnerFailed)), Interrupted, "RunnerFailed", Some(Platform)),
+        ("staging", pod().reported(&never_ran(Cause::StagingFailed)), Interrupted, "StagingFailed", Some(Platform)),
+    ]);
+}
+
+#[test]
+fn a_run_that_was_asked_to_stop_was_interrupted() {
+    check(vec![
+        ("deleted", pod().reported(&asked(143)).deleted(7), Interrupted, "PodDeleted", Some(Platform)),
+        ("deleted, exits 0", pod().reported(&asked(0)).deleted(7), Interrupted, "PodDeleted", Some(Platform)),
+        ("asked by nobody we know", pod().reported(&asked(0)), Interrupted, "AskedToStop", Some(Platform)),
+        ("deleted after it had ended", pod().reported(&record(0)).deleted(8), Succeeded, "Completed", None),
+        (
+            "drained",
+            pod().reported(&asked(143)).deleted(7).condition(
+                "DisruptionTarget",
+                "True",
+                "EvictionByEvictionAPI",
+                "bye",
+                7,
+            ),
+            Interrupted,
+            "EvictionByEvictionAPI",
+            Some(Platform),
+        ),
+        (
+            "a disruption that was called off",
+            pod().reported(&asked(143)).deleted(7).condition(
+                "DisruptionTarget",
+                "False",
+                "PreemptionByScheduler",
+                "",
+                7,
+            ),
+            Interrupted,
+            "PodDeleted",
+            Some(Platform),
+        ),
+        (
+            "node shutdown",
+            pod().reported(&asked(143)).failed("Terminated", "imminent node shutdown"),
+            Interrupted,
+            "Terminated",
+            Some(Platform),
+        ),
+        (
+            "evicted with a record",
+            pod().reported(&asked(143)).failed("Evicted", "low on memory"),
+            Interrupted,
+            "Evicted",
+            Some(Platform),
+        ),
+        (
+            "volume overrun with a record",
+            pod().reported(&asked(143)).failed("Evicted", EMPTY_DIR),
+            Failed,
+            "EmptyDirLimitExceeded",
+            Some(User),
+        ),
+    ]);
+}
+
+#[test]
+fn without_a_record_the_kubelet_is_asked() {
+    check(vec![
+        ("evicted", pod().running(5).failed("Evicted", "low on memory"), Interrupted, "Evicted", Some(Platform)),
+        ("volume overrun", pod().running(5).failed("Evicted", EMPTY_DIR), Failed, "EmptyDirLimitExceeded", Some(User)),
+        (
+            "limit of a LimitRange",
+            pod().running(5).failed("Evicted", LIMIT),
+            Failed,
+            "EphemeralStorageLimitExceeded",
+            Some(User),
+        ),
+        (
+            "no GPU left on the node",
+            pod().failed("OutOfnvidia.com/gpu", ""),
+            Interrupted,
+            "OutOfnvidia.com/gpu",
+            Some(Platform),
+        ),
+        (
+            "device plugin",
+            pod().failed("UnexpectedAdmissionError", ""),
+            Interrupted,
+            "UnexpectedAdmissionError",
+            Some(Platform),
+        ),
+        ("cannot start", start_error("no such user"), Failed, "ContainerCannotStart", Some(User)),
+        ("driver is broken", start_error(HOOK), Interrupted, "GpuUnavailable", Some(Platform)),
+        ("driver is too old", start_error(CUDA), Failed, "ContainerCannotStart", Some(User)),
+        ("deleted before it ran", pod().unschedulable("0/3").deleted(3), Interrupted, "PodDeleted", Some(Platform)),
+        (
+            "deleted, its containers unknown",
+            pod().run_ended(137, "ContainerStatusUnknown").failed("", "").deleted(7),
+            Interrupted,
+            "PodDeleted",
+            Some(Platform),
+        ),
+        (
+            "runner died",
+            ended(137, "Error").without_record(MissingRecord::RunnerDied),
+            Interrupted,
+            "RunnerDied",
+            Some(Platform),
+        ),
+        (
+            "damaged record",
+            ended(0, "Completed").without_record(MissingRecord::Unreadable),
+            Failed,
+            "RecordUnreadable",
+            Some(User),
+        ),
+        (
+            "helper found no start",
+            ended(1, "Error").without_record(MissingRecord::NeverStarted),
+            Interrupted,
+            "NeverStarted",
+            Some(Platform),
+        ),
+        ("helper died", ended(0, "Completed").helper_ended(137, ""), Interrupted, "HelperDied", Some(Platform)),
+        (
+            "helper said nonsense",
+            ended(0, "Completed").helper_ended(0, "nonsense"),
+            Interrupted,
+            "HelperDied",
+            Some(Platform),
+        ),
+        ("Succeeded, says the pod's phase only", pod().bound().failed("", ""), Interrupted, "Unknown", Some(Platform)),
+    ]);
+}
+
+#[test]
+fn a_container_the_kubelet_lost_is_known_by_its_record() {
+    check(vec![(
+        "container unknown, record known",
+        pod().run_ended(137, "ContainerStatusUnknown").helper_ended(0, &told(&record(0))),
+        Succeeded,
+        "Completed",
+        None,
+    )]);
+}
+
+#[test]
+fn the_phase_of_a_pod_is_never_a_success() {
+    for record in
+        [None, Some(MissingRecord::RunnerDied), Some(MissingRecord::Unreadable), Some(MissingRecord::NeverStarted)]
+    {
+        let pod = pod().run_ended(0, "Completed");
+        let pod = record.map_or_else(|| pod.clone().helper_ended(0, ""), |missing| pod.clone().without_record(missing));
+        assert_eq!(pod.facts().status.phase.as_deref(), Some("Succeeded"));
+        assert_ne!(outcome(&pod).verdict, Succeeded, "{record:?}");
+    }
+}
+
+#[test]
+fn a_deleted_pod_is_never_success_unless_its_command_had_ended() {
+    let record = Record { asked_to_stop: true, ..record(0) };
+    assert_eq!(outcome(&pod().reported(&record).deleted(7)).verdict, Interrupted);
+    assert_eq!(outcome(&pod().run_ended(0, "Completed").helper_ended(0, "").deleted(7)).verdict, Interrupted);
+}
+
+#[test]
+fn the_message_names_the_signal_and_the_detail() {
+    assert_eq!(outcome(&pod().reported(&killed(11))).message, "the command was ended by signal 11 (SIGSEGV)");
+    let record = Record { detail: "exit status 1".into(), ..never_ran(Cause::NoShell) };
+    assert!(outcome(&pod().reported(&record)).message.ends_with(": exit status 1"));
+}
+
+fn waiting(stage: &str, reason: &str, message: &str, deadline: i64) -> Waiting {
+    let waiting =
+        json!({"stage": stage, "reason": reason, "message": message, "since": time(2), "deadline": time(deadline)});
+    serde_json::from_value(waiting).unwrap()
+}
+
+#[test]
+fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
+    let cases = [
+        ("ImagePull", "ErrImagePull", "", "ImagePullFailed", User),
+        ("ImageName", "InvalidImageName", "", "ImagePullFailed", User),
+        ("HelperImagePull", "ErrImagePull", "", "HelperImagePullFailed", Platform),
+        ("Helper", "CrashLoopBackOff", "", "HelperFailed", Platform),
+        ("Configuration", "CreateContainerConfigError", "", "CreateContainerConfigError", User),
+        ("Configuration", "CreateContainerError", "", "CreateContainerError", User),
+        ("Admission", "Forbidden", "admission webhook \"policy\" denied the request", "Forbidden", Quota),
+        (
+            "Admission",
+            "Forbidden",
+            "error looking up service account n/x: serviceaccount \"x\" not found",
+            "Forbidden",
+            User,
+        ),
+        ("Admission", "Forbidden", "no PriorityClass with name high was found", "Forbidden", User),
+        ("Admission", "Forbidden", "pod rejected: RuntimeClass \"nvidia\" not found", "Forbidden", Platform),
+        ("Admission", "PodNameTaken", "", "PodNameTaken", Platform),
+        ("a stage of a later version", "New", "", "New", Platform),
+    ];
+    for (stage, reason, message, cause, blame) in cases {
+        let got = gave_up(&waiting(stage, reason, message, 5));
+        assert_eq!(
+            (got.verdict, got.cause.as_str(), got.blame),
+            (Failed, cause, Some(blame)),
+            "{stage} {reason} {message}"
+        );
+        assert!(blame == Platform || got.hint.is_some(), "{stage} {reason}");
+    }
+}
+
+#[test]
+fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
+    let deadline = waiting("ImagePull", "ErrImagePull", "not found", 302);
+    let cases = [
+        (PodCase::deleted(pod().run_waits("ErrImagePull"), 302).failed("", ""), "ImagePullFailed"),
+        // The API server's clock is behind ours.
+        (pod().run_waits("ErrImagePull").deleted(297).failed("", ""), "ImagePullFailed"),
+        (pod().run_waits("ErrImagePull").deleted(200).failed("", ""), "PodDeleted"),
+        // It was pulled at the last moment, and ran.
+        (pod().reported(&record(0)).deleted(302), "Completed"),
+        (pod().run_ended(137, "Error").without_record(MissingRecord::RunnerDied).deleted(302), "PodDeleted"),
+    ];
+    for (pod, cause) in cases {
+        let pod = pod.facts();
+        let message = pod.message();
+        let ending = Ending { pod: &pod, message: message.as_ref(), waiting: Some(&deadline) };
+        assert_eq!(decide(&ending).cause, cause);
+    }
+}
+
+#[test]
+fn a_wait_for_admission_is_over_where_there_is_a_pod() {
+    let waiting = waiting("Admission", "Forbidden", "", 3);
+    let pod = pod().bound().deleted(5).failed("", "").facts();
+    assert_eq!(decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting) }).cause, "PodDeleted");
+}

@@ -1,0 +1,73 @@
+//! The API server does not take the pod.
+
+use super::*;
+use crate::api::status::Blame;
+
+fn message() -> String {
+    "pods \"r-1\" is forbidden: words".to_owned()
+}
+
+#[test]
+fn a_quota_is_a_queue_without_a_deadline() {
+    let refusal = Refusal::QuotaExceeded(message());
+    let plan = refused(&run(), &refusal, 1);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (vec!["Write Pending".to_owned(), "Tell QuotaExceeded".to_owned()], seconds(15))
+    );
+    let run = with_status(&run(), &written(&plan));
+    assert_eq!(written(&plan).waiting.unwrap().deadline, None);
+    let plan = refused(&run, &refusal, 1_000_000);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(15)));
+    assert_eq!(words(&look(&run, PodSeen::Absent, 16)), ["Create r-1"], "it is tried again");
+}
+
+#[test]
+fn what_is_forbidden_is_tried_until_its_deadline() {
+    let refusal = Refusal::Forbidden(message());
+    let plan = refused(&run(), &refusal, 1);
+    assert_eq!(words(&plan), ["Write Pending", "Tell Forbidden"]);
+    let waiting = written(&plan).waiting.unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Admission"), Some(Time(at(121)))));
+    let run = with_status(&run(), &written(&plan));
+    assert_eq!(words(&refused(&run, &refusal, 120)).len(), 0);
+    let plan = refused(&run, &refusal, 121);
+    assert_eq!(words(&plan), ["Write Failed", "Tell Forbidden"]);
+    assert_eq!(written(&plan).result.unwrap().blame, Some(Blame::Quota));
+}
+
+#[test]
+fn what_will_never_be_taken_ends_the_run_at_once() {
+    for (refusal, cause) in
+        [(Refusal::Invalid(message()), "PodInvalid"), (Refusal::PodSecurity(message()), "PodSecurity")]
+    {
+        let plan = refused(&run(), &refusal, 1);
+        assert_eq!(words(&plan), ["Write Failed".to_owned(), format!("Tell {cause}")]);
+        let result = written(&plan).result.unwrap();
+        assert_eq!((result.cause.as_str(), result.blame, result.hint.is_some()), (cause, Some(Blame::User), true));
+        assert_eq!(written(&plan).message, Some(message()));
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_is_waited_for() {
+    let plan = look(&run(), PodSeen::Foreign, 1);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (vec!["Write Pending".to_owned(), "Tell PodNameTaken".to_owned()], seconds(5))
+    );
+    assert_eq!(refused(&run(), &Refusal::NameTaken, 1), plan, "whether the cache or the API server tells");
+    let told = with_status(&run(), &written(&plan));
+    assert_eq!(words(&look(&told, PodSeen::Foreign, 121)), ["Write Failed", "Tell PodNameTaken"]);
+}
+
+#[test]
+fn in_a_namespace_that_is_going_away_nothing_is_done() {
+    assert_eq!(refused(&run(), &Refusal::NamespaceTerminating, 1), Plan::default());
+}
+
+#[test]
+fn the_wait_is_taken_back_when_the_pod_is_there() {
+    let told = with_status(&run(), &written(&refused(&run(), &Refusal::QuotaExceeded(message()), 1)));
+    assert_eq!(written(&look_at(&told, &pod(), 2)).waiting, None);
+}

@@ -1,0 +1,110 @@
+//! Raw spec -> validated request.
+
+use super::*;
+use crate::plan::request::{RunRequest, validate};
+use crate::report::{Command, Request};
+
+fn request(spec: Value) -> Result<RunRequest, Vec<String>> {
+    validate(&run_of(spec), &settings())
+}
+
+fn travels(spec: Value) -> Request {
+    serde_json::from_str(&request(spec).unwrap().request_json).unwrap()
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_name_their_field() {
+    let problems = request(json!({
+        "command": "true", "argv": ["true"], "timeLimit": "soon", "gpuProfile": "none",
+        "resources": {"cpus": "many", "memory": "much", "disk": "little", "sharedMemory": "some"},
+    }))
+    .unwrap_err();
+    let fields: Vec<_> = problems.iter().map(|p| p.split(':').next().unwrap()).collect();
+    let resources =
+        ["spec.resources.cpus", "spec.resources.memory", "spec.resources.disk", "spec.resources.sharedMemory"];
+    let expected: Vec<_> = ["spec"].into_iter().chain(resources).chain(["spec.timeLimit", "spec.gpuProfile"]).collect();
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn a_spec_that_cannot_be_run_ends_the_run_with_all_its_problems() {
+    let run = run_of(json!({"timeLimit": "soon"}));
+    let plan = look(&run, PodSeen::Absent, 1);
+    assert_eq!(words(&plan), ["Write Failed", "Tell InvalidSpec"]);
+    let message = written(&plan).message.unwrap();
+    assert!(message.contains("command") && message.contains("spec.timeLimit"), "{message}");
+}
+
+#[test]
+fn what_runs_is_not_ended_by_the_settings_of_today() {
+    let run = run_of(json!({"command": "true", "gpuProfile": "gone"}));
+    assert_eq!(words(&look_at(&run, &pod().running(5), 60)), ["Write Running"]);
+    assert_eq!(words(&look_at(&run, &pod().reported(&record(0)), 60))[0], "Write Succeeded");
+}
+
+#[test]
+fn exactly_one_of_command_and_argv() {
+    assert_eq!(travels(json!({"command": "a && b"})).command, Command::Shell("a && b".into()));
+    assert_eq!(travels(json!({"argv": ["a", "b"]})).command, Command::Argv(vec!["a".into(), "b".into()]));
+    for spec in [json!({}), json!({"argv": []}), json!({"command": "a", "argv": ["a"]})] {
+        assert!(request(spec).is_err());
+    }
+}
+
+#[test]
+fn what_is_not_said_has_a_default() {
+    let request = request(json!({"command": "true"})).unwrap();
+    assert_eq!((request.cpu_millis, request.memory_bytes), (1000, 2 << 30));
+    assert_eq!((request.disk_bytes, request.shared_memory_bytes), (10 << 30, 1 << 30));
+    assert_eq!(request.gpus.count, 0);
+    assert_eq!(travels(json!({"command": "true"})).time_limit_seconds, None);
+}
+
+#[test]
+fn shared_memory_is_never_more_than_memory() {
+    let shared = |resources| request(json!({"command": "true", "resources": resources})).map(|r| r.shared_memory_bytes);
+    assert_eq!(shared(json!({"memory": "512Mi"})), Ok(512 << 20), "a default that does not fit shrinks");
+    assert_eq!(shared(json!({"memory": "4Gi", "sharedMemory": "4Gi"})), Ok(4 << 30));
+    assert!(
+        shared(json!({"memory": "1Gi", "sharedMemory": "2Gi"})).unwrap_err()[0]
+            .starts_with("spec.resources.sharedMemory")
+    );
+}
+
+#[test]
+fn limits_travel_with_the_command() {
+    let request = travels(json!({"command": "true", "timeLimit": "1h30m", "resources": {"disk": "1Gi"}}));
+    assert_eq!(
+        (request.time_limit_seconds, request.disk_bytes, request.stop_grace_seconds),
+        (Some(5400), Some(1 << 30), 30)
+    );
+}
+
+#[test]
+fn a_command_that_fits_no_pod_is_refused_and_the_longest_fits() {
+    assert!(request(json!({"command": "x".repeat(100_000)})).is_ok());
+    let problems = request(json!({"command": "\u{1}".repeat(100_000)})).unwrap_err();
+    assert!(problems[0].starts_with("spec.command: takes 600"), "{problems:?}");
+}
+
+#[test]
+fn literal_env_values_have_their_dollars_doubled() {
+    let env = json!([{"name": "A", "value": "$(HOME) $$ $"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}},
+        {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]);
+    let env = request(json!({"command": "true", "env": env})).unwrap().env;
+    assert_eq!(env[0].value.as_deref(), Some("$$(HOME) $$$$ $$"));
+    let secret = env[1].value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
+    assert_eq!((secret.name.as_str(), secret.key.as_str(), secret.optional), ("s", "k", Some(true)));
+    assert!(env[2].value_from.as_ref().unwrap().config_map_key_ref.is_some());
+}
+
+#[test]
+fn relative_volumes_are_in_the_working_directory() {
+    let volumes =
+        json!([{"path": "ckpt", "claim": {"name": "a"}}, {"path": "/data", "claim": {"name": "b", "path": "x"}}]);
+    let volumes = request(json!({"command": "true", "volumes": volumes})).unwrap().volumes;
+    let seen: Vec<_> =
+        volumes.iter().map(|v| (v.mount_path.as_str(), v.claim.as_str(), v.sub_path.as_deref())).collect();
+    assert_eq!(seen, [("/bundle/ckpt", "a", None), ("/data", "b", Some("x"))]);
+}

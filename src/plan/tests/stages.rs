@@ -1,0 +1,202 @@
+//! Where a pod stands on its way, and what a plan does about it.
+
+use super::*;
+use crate::plan::facts::{Stage, WaitKind};
+
+fn stage(pod: &PodCase) -> String {
+    match pod.facts().stage() {
+        Stage::Waiting(wait) => format!("Waiting {:?} {}", wait.kind, wait.reason),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_pod_is_in_one_stage() {
+    let crashed = json!({"terminated": {"exitCode": 1}});
+    let cases = [
+        (pod(), "Starting"),
+        (pod().unschedulable("0/3"), "Waiting Scheduling Unschedulable"),
+        (pod().condition("PodScheduled", "False", "SchedulingGated", "", 1), "Waiting Scheduling SchedulingGated"),
+        (pod().bound(), "Starting"),
+        (pod().helper_waits("PodInitializing"), "Starting"),
+        (pod().run_waits("PodInitializing"), "Starting"),
+        (pod().run_waits("ContainerCreating"), "Starting"),
+        (pod().run_waits("ErrImagePull"), "Waiting Image ErrImagePull"),
+        (pod().run_waits("ImagePullBackOff"), "Waiting Image ImagePullBackOff"),
+        (pod().run_waits("ErrImageNeverPull"), "Waiting Image ErrImageNeverPull"),
+        (pod().run_waits("InvalidImageName"), "Waiting ImageName InvalidImageName"),
+        (pod().run_waits("CreateContainerConfigError"), "Waiting Config CreateContainerConfigError"),
+        (pod().run_waits("CreateContainerError"), "Waiting Config CreateContainerError"),
+        (pod().helper_waits("ImagePullBackOff"), "Waiting HelperImage ImagePullBackOff"),
+        (pod().helper_waits("InvalidImageName"), "Waiting HelperImage InvalidImageName"),
+        (pod().helper_waits("CrashLoopBackOff"), "Waiting Helper CrashLoopBackOff"),
+        (pod().running(5), "Running"),
+        // A native sidecar that crashed while the command runs is started again.
+        (pod().running(5).helper(&crashed), "Running"),
+        (pod().running(5).helper_waits("CrashLoopBackOff"), "Running"),
+        (pod().run_ended(0, "Completed"), "Finalizing"),
+        (pod().run_ended(0, "Completed").helper_ended(0, ""), "Ended"),
+        (pod().reported(&record(0)), "Ended"),
+        (pod().failed("OutOfcpu", ""), "Ended"),
+        (pod().running(5).deleted(6), "Deleting"),
+        (pod().run_ended(0, "Completed").deleted(6), "Deleting"),
+        (pod().bound().deleted(6), "Deleting"),
+        (pod().reported(&record(0)).deleted(6), "Ended"),
+        // No scheduler binds a pod that is being deleted.
+        (pod().deleted(6), "Ended"),
+        (pod().unschedulable("0/3").deleted(6), "Ended"),
+    ];
+    for (pod, expected) in cases {
+        assert_eq!(stage(&pod), expected, "{:#}", pod.0);
+    }
+}
+
+#[test]
+fn every_kind_of_waiting_has_a_stage_of_its_own() {
+    let stages: std::collections::BTreeSet<_> = WaitKind::ALL.iter().map(|k| k.stage()).collect();
+    assert_eq!(stages.len(), WaitKind::ALL.len());
+}
+
+#[test]
+fn only_our_controller_reference_makes_a_pod_ours() {
+    assert_eq!(pod().facts().owner(), Some(("r", "u")));
+    let reference = |field: &str, value: Value| {
+        let mut pod = pod();
+        pod.0["metadata"]["ownerReferences"][0][field] = value;
+        pod.facts().owner().is_some()
+    };
+    assert!(!reference("kind", json!("Job")));
+    assert!(!reference("apiVersion", json!("batch/v1")));
+    assert!(!reference("controller", json!(false)));
+    assert!(!reference("controller", Value::Null));
+}
+
+#[test]
+fn a_new_run_gets_its_pod_and_a_timer_and_no_write() {
+    let plan = look(&run(), PodSeen::Absent, 0);
+    assert_eq!(words(&plan), ["Create r-1"]);
+    assert_eq!(plan.next, seconds(10), "the first sight of a starting pod triggers no plan");
+}
+
+#[test]
+fn a_short_run_is_never_written_as_running() {
+    let plan = look_at(&run(), &pod().running(5), 5);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(2)));
+    assert_eq!(
+        words(&look_at(&run(), &pod().reported(&record(0)), 6)),
+        ["Write Succeeded", "Release r-1", "Tell Completed"]
+    );
+}
+
+#[test]
+fn running_is_written_once() {
+    let plan = look_at(&run(), &pod().running(5), 7);
+    assert_eq!(words(&plan), ["Write Running"]);
+    let status = written(&plan);
+    assert_eq!(status.start_time, Some(Time(at(5))));
+    assert_eq!(status.node.as_deref(), Some("node-a"));
+    assert_eq!(status.attempts[0].uid.as_deref(), Some("p1"));
+    assert_eq!(look_at(&with_status(&run(), &status), &pod().running(5), 60), Plan::default());
+}
+
+#[test]
+fn a_clock_that_is_ahead_holds_up_nothing() {
+    assert_eq!(words(&look_at(&run(), &pod().running(3600), 7)), ["Write Running"]);
+    assert_eq!(look_at(&run(), &pod().running(8), 7).next, seconds(3), "a second is no more than rounding");
+}
+
+#[test]
+fn finalizing_is_written_when_it_lasts() {
+    let run = in_phase(Phase::Running);
+    let saving = pod().run_ended(0, "Completed");
+    let plan = look_at(&run, &saving, 9);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(9)));
+    let plan = look_at(&run, &saving, 18);
+    assert_eq!(words(&plan), ["Write Finalizing"]);
+    assert_eq!(words(&look_at(&with_status(&run, &written(&plan)), &saving, 30)).len(), 0);
+}
+
+#[test]
+fn a_deletion_that_lasts_is_told_as_such() {
+    let plan = look_at(&in_phase(Phase::Running), &pod().running(5).deleted(20), 31);
+    assert_eq!(words(&plan), ["Write Finalizing"]);
+    assert_eq!(written(&plan).reason.as_deref(), Some("PodDeleted"));
+}
+
+#[test]
+fn a_terminal_run_costs_no_step() {
+    for phase in [Phase::Succeeded, Phase::Failed, Phase::Stopped] {
+        assert_eq!(look(&in_phase(phase), PodSeen::Absent, 99), Plan::default());
+        assert_eq!(look(&in_phase(phase), PodSeen::Foreign, 99), Plan::default());
+        assert_eq!(look_at(&in_phase(phase), &pod().reported(&record(0)).let_go(), 99), Plan::default());
+        assert_eq!(words(&look_at(&in_phase(phase), &pod().reported(&record(0)), 99)), ["Release r-1"]);
+        assert_eq!(words(&look_at(&in_phase(phase), &pod().running(5), 99)), ["Delete r-1", "Release r-1"]);
+    }
+}
+
+#[test]
+fn a_deleted_run_lets_its_pods_go() {
+    let mut run = in_attempt(2);
+    run.metadata.deletion_timestamp = Some(Time(at(50)));
+    assert_eq!(words(&look(&run, PodSeen::Absent, 51)), ["Release r-1"]);
+    let running = pod().of_attempt(2).running(5);
+    assert_eq!(words(&look_at(&run, &running, 51)), ["Delete r-2", "Release r-2", "Release r-1"]);
+}
+
+#[test]
+fn a_missing_pod_is_never_success() {
+    let run = with_status(&run(), &written(&look_at(&run(), &pod().running(5), 7)));
+    for seen in [PodSeen::Absent, PodSeen::Foreign] {
+        let plan = look(&run, seen, 60);
+        assert_eq!(words(&plan), ["Write Pending", "Tell PodGone"]);
+        let status = written(&plan);
+        assert_eq!((status.attempt, status.attempts[0].cause.as_deref()), (Some(2), Some("PodGone")));
+    }
+}
+
+#[test]
+fn interruptions_are_retried_up_to_their_limit() {
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    for attempt in 1..=3 {
+        let run = if attempt == 1 { run() } else { in_attempt(attempt) };
+        let plan = look_at(&run, &pod().of_attempt(attempt).reported(&asked).deleted(7), 9);
+        assert_eq!(words(&plan), ["Write Pending", "Tell PodDeleted"]);
+        assert_eq!(plan.next, seconds(0));
+        let status = written(&plan);
+        assert_eq!((status.attempt, status.result, status.finish_time), (Some(attempt + 1), None, None));
+    }
+    let plan = look_at(&in_attempt(4), &pod().of_attempt(4).reported(&asked).deleted(7), 9);
+    assert_eq!(words(&plan), ["Write Failed", "Release r-4", "Tell PodDeleted"]);
+    let mut run = run();
+    run.spec.retry.interruptions = Some(0);
+    assert_eq!(words(&look_at(&run, &pod().reported(&asked).deleted(7), 9))[0], "Write Failed");
+}
+
+#[test]
+fn the_pod_of_an_interrupted_attempt_is_let_go_before_the_next_is_made() {
+    assert_eq!(words(&look(&in_attempt(2), PodSeen::Absent, 20)), ["Release r-1", "Create r-2"]);
+}
+
+#[test]
+fn own_failures_are_not_retried() {
+    let plan = look_at(&run(), &pod().reported(&record(1)), 9);
+    assert_eq!(words(&plan), ["Write Failed", "Release r-1", "Tell CommandFailed"]);
+}
+
+#[test]
+fn a_pod_on_a_node_that_does_not_answer_is_told() {
+    let lost = pod().running(5).deleted(100);
+    let run = in_phase(Phase::Running);
+    let plan = look_at(&run, &lost, 115);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Finalizing".to_owned()], seconds(105)));
+    let run = with_status(&run, &written(&plan));
+    let plan = look_at(&run, &lost, 220);
+    assert_eq!(words(&plan), ["Write Finalizing", "Tell NodeNotResponding"]);
+    let status = written(&plan);
+    assert!(status.message.as_deref().unwrap().contains("node-a"));
+    let run = with_status(&run, &status);
+    assert_eq!(look_at(&run, &lost, 9999), Plan::default());
+    // The Node object was deleted, and the garbage collector ended the pod.
+    let collected = lost.failed("", "").condition("DisruptionTarget", "True", "DeletionByPodGC", "", 9999);
+    assert_eq!(words(&look_at(&run, &collected, 9999)), ["Write Pending", "Tell DeletionByPodGC"]);
+}

@@ -1,0 +1,128 @@
+//! What is said of a run that is held up, how often, and when it is given up.
+
+use super::*;
+
+/// The run after the plan that wrote.
+fn after(run: &BundleRun, plan: &Plan) -> BundleRun {
+    with_status(run, &written(plan))
+}
+
+fn look_having_written(run: &BundleRun, pod: &PodCase, wrote: i64, now: i64) -> Plan {
+    let (pod, written_at) = (pod.facts(), Some(at(wrote)));
+    plan(&Observed { run, pod: PodSeen::Ours(&pod), refusal: None, written_at }, &settings(), at(now))
+}
+
+#[test]
+fn a_slow_start_is_told_after_ten_seconds_and_without_an_event() {
+    let starting = pod().run_waits("PodInitializing");
+    let plan = look_at(&run(), &starting, 5);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(6)));
+    let plan = look_at(&run(), &starting, 11);
+    assert_eq!(words(&plan), ["Write Pending"]);
+    assert_eq!(written(&plan).waiting.unwrap().deadline, None);
+    assert_eq!(words(&look_at(&after(&run(), &plan), &starting, 300)).len(), 0);
+}
+
+#[test]
+fn a_pod_that_no_scheduler_looked_at_is_not_said_to_pull() {
+    let waiting = written(&look_at(&run(), &pod(), 11)).waiting.unwrap();
+    assert_eq!(waiting.stage.as_deref(), Some("Scheduling"));
+    assert!(waiting.message.unwrap().contains("schedulerName"));
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_ends_after_its_deadline() {
+    let typo = pod().run_waits("ErrImagePull");
+    let plan = look_at(&run(), &typo, 4);
+    assert_eq!(words(&plan), ["Write Pending", "Tell ErrImagePull"]);
+    assert_eq!(plan.next, seconds(300));
+    let told = after(&run(), &plan);
+    assert_eq!(told.status.as_ref().unwrap().waiting.as_ref().unwrap().deadline, Some(Time(at(304))));
+
+    let plan = look_at(&told, &pod().run_waits("ImagePullBackOff"), 100);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(204)), "the kubelet's two words for it are one wait");
+    assert_eq!(words(&look_at(&told, &typo, 304)), ["Delete r-1"]);
+
+    let gone = PodCase::deleted(pod().run_waits("ImagePullBackOff"), 304).failed("", "");
+    let plan = look_at(&told, &gone, 306);
+    assert_eq!(words(&plan), ["Write Failed", "Release r-1", "Tell ImagePullFailed"]);
+    assert_eq!(written(&plan).message.as_deref(), Some("words"));
+}
+
+#[test]
+fn a_deadline_that_was_told_is_kept_when_the_settings_change() {
+    let typo = pod().run_waits("ErrImagePull").facts();
+    let told = after(&run(), &look(&run(), PodSeen::Ours(&typo), 4));
+    let shorter = Settings { image_deadline: Duration::from_secs(10), ..settings() };
+    let observed = Observed { run: &told, pod: PodSeen::Ours(&typo), refusal: None, written_at: None };
+    assert_eq!(plan(&observed, &shorter, at(100)).next, seconds(204));
+}
+
+#[test]
+fn a_slow_deletion_does_not_forget_the_deadline() {
+    let told = after(&run(), &look_at(&run(), &pod().run_waits("ErrImagePull"), 4));
+    let going = pod().run_waits("ErrImagePull").deleted(304);
+    assert_eq!(words(&look_at(&told, &going, 330)).len(), 0);
+}
+
+#[test]
+fn what_is_no_image_name_is_not_waited_for() {
+    let invalid = pod().run_waits("InvalidImageName");
+    let plan = look_at(&run(), &invalid, 4);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (vec!["Write Pending".to_owned(), "Tell InvalidImageName".to_owned()], seconds(0))
+    );
+    assert_eq!(words(&look_at(&after(&run(), &plan), &invalid, 4)), ["Delete r-1"]);
+}
+
+#[test]
+fn waiting_is_told_at_most_every_15_seconds() {
+    let told = after(&run(), &look_at(&run(), &pod().unschedulable("0/3 nodes"), 2));
+    let other = pod().unschedulable("0/4 nodes");
+    let plan = look_having_written(&told, &other, 2, 10);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(7)));
+    let plan = look_having_written(&told, &other, 2, 17);
+    assert_eq!(words(&plan), ["Write Pending"], "an event once is enough");
+    let waiting = written(&plan).waiting.unwrap();
+    assert_eq!((waiting.message.as_deref(), waiting.since), (Some("0/4 nodes"), Some(Time(at(2)))));
+}
+
+#[test]
+fn a_pod_may_wait_for_a_node_as_long_as_it_takes() {
+    let unschedulable = pod().unschedulable("0/3 nodes");
+    let told = after(&run(), &look_at(&run(), &unschedulable, 2));
+    assert_eq!(look_at(&told, &unschedulable, 1_000_000), Plan::default());
+}
+
+#[test]
+fn a_wait_that_ends_is_taken_back() {
+    let told = after(&run(), &look_at(&run(), &pod().unschedulable("0/3 nodes"), 2));
+    let plan = look_at(&told, &pod().bound(), 4);
+    assert_eq!(words(&plan), ["Write Pending"]);
+    assert_eq!((written(&plan).waiting, written(&plan).message), (None, None));
+    let plan = look_at(&told, &pod().running(5), 7);
+    assert_eq!((words(&plan), written(&plan).waiting), (vec!["Write Running".to_owned()], None));
+}
+
+#[test]
+fn another_wait_has_its_own_time_and_deadline() {
+    let told = after(&run(), &look_at(&run(), &pod().helper_waits("ErrImagePull"), 4));
+    let plan = look_at(&told, &pod().run_waits("CreateContainerConfigError"), 50);
+    assert_eq!(words(&plan), ["Write Pending", "Tell CreateContainerConfigError"]);
+    let waiting = written(&plan).waiting.unwrap();
+    assert_eq!((waiting.since, waiting.deadline), (Some(Time(at(50))), Some(Time(at(170)))));
+}
+
+#[test]
+fn a_helper_that_crashes_again_and_again_has_one_deadline() {
+    let crashed = pod().helper_waits("CrashLoopBackOff");
+    let up = |since| pod().bound().helper(&json!({"running": {"startedAt": time(since)}}));
+    let told = after(&run(), &look_at(&run(), &crashed, 4));
+    let plan = look_at(&told, &up(20), 21);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(9)), "it is on trial");
+    assert_eq!(words(&look_at(&told, &pod().bound().helper(&json!({"terminated": {"exitCode": 1}})), 22)).len(), 0);
+    assert_eq!(words(&look_at(&told, &crashed, 23)).len(), 0);
+    assert_eq!(words(&look_at(&told, &up(120), 125)), ["Delete r-1"]);
+    assert_eq!(words(&look_at(&told, &up(20), 31)), ["Write Pending"], "it stayed up: the wait is over");
+}

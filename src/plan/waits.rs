@@ -1,0 +1,169 @@
+//! What holds a run up: what is said of it, how often, and when it is given up.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::decision::{Decision, until};
+use super::facts::{PodFacts, Wait, WaitKind};
+use super::outcome::{Outcome, gave_up};
+use super::steps::{Plan, PodRef, Refusal, Severity, Step};
+use crate::api::Phase;
+use crate::api::status::Waiting;
+
+/// A pod on its way without trouble is written as waiting after this.
+const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A wait that is told already is told anew at most this often.
+const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
+/// A helper that crashed is trusted again when it has run for this long.
+const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
+/// A pod that is still there so long after its grace is on a node that does not answer.
+const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// A refused pod is tried again after this.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
+/// A foreign pod of our name is looked at again after this.
+const FOREIGN_RETRY: Duration = Duration::from_secs(5);
+
+/// What a slow start is told as.
+const CREATING: Wait = Wait {
+    kind: WaitKind::Starting,
+    reason: "ContainerCreating",
+    message: "the node pulls the image and prepares the volumes",
+};
+/// A scheduler that looked at a pod and found no node leaves a condition.
+const UNSEEN: Wait = Wait {
+    kind: WaitKind::Scheduling,
+    reason: "NotSeenByScheduler",
+    message: "no scheduler has looked at the pod yet: does one of the name in schedulerName run?",
+};
+
+impl Decision<'_> {
+    /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
+    pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
+        if let Some(plan) = self.helper_on_trial(pod) {
+            return plan;
+        }
+        let since = pod.created_at().unwrap_or(self.now);
+        let wait = if pod.spec.node_name.is_some() { CREATING } else { UNSEEN };
+        match self.due(since, STARTING_WRITE_AFTER) {
+            None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)),
+            Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
+                Plan::after(left).write(self.draft().starting(self.attempt))
+            }
+            Some(left) => Plan::after(left),
+        }
+    }
+
+    /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has
+    /// stayed up for a while.
+    fn helper_on_trial(&self, pod: &PodFacts) -> Option<Plan> {
+        self.known(WaitKind::Helper)?;
+        let running = pod.helper().and_then(|c| c.state.running.as_ref());
+        let left = match running {
+            Some(running) => Some(self.due(running.started_at.as_ref()?.0, HELPER_TRIAL)?),
+            None => None,
+        };
+        let plan = self.waiting(pod, &Wait { kind: WaitKind::Helper, reason: "", message: "" });
+        Some(Plan { next: plan.next.into_iter().chain(left).min(), ..plan })
+    }
+
+    /// The wait of this kind that the object tells already.
+    fn known(&self, kind: WaitKind) -> Option<&Waiting> {
+        self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(kind.stage()))
+    }
+
+    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
+        let known = self.known(wait.kind);
+        let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
+        // What was told is kept to: the settings may have changed since, and the ending is judged by it.
+        let deadline = match known {
+            Some(known) => known.deadline.as_ref().map(|t| t.0),
+            None => self.deadline(wait.kind, since),
+        };
+        if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
+            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+        }
+        let left = deadline.map(|d| until(self.now, d));
+        // The kubelet alternates between the failure and its back-off: one of them says enough.
+        if known.is_some() && wait.kind != WaitKind::Scheduling {
+            return Plan { steps: Vec::new(), next: left };
+        }
+        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
+            return Plan::after(soon);
+        }
+        let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
+        let plan = Plan { steps: Vec::new(), next: left }.write(draft);
+        if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, wait.message) }
+    }
+
+    fn deadline(&self, kind: WaitKind, since: Timestamp) -> Option<Timestamp> {
+        let after = match kind {
+            WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node => return None,
+            WaitKind::ImageName => Duration::ZERO,
+            WaitKind::Image | WaitKind::HelperImage => self.settings.image_deadline,
+            WaitKind::Helper | WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
+        };
+        since.checked_add(after).ok()
+    }
+
+    /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
+    /// and nobody but the administrator can say for how long.
+    pub(super) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
+        if self.until_node_lost(pod).is_some() {
+            return None;
+        }
+        if self.known(WaitKind::Node).is_some() {
+            return Some(Plan::nothing());
+        }
+        let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
+        let node = pod.spec.node_name.as_deref()?;
+        let message = format!(
+            "the pod was to end by {ends}, and node {node} has not confirmed it: the command may still run there; \
+             the run goes on when the node is back or its Node object is deleted"
+        );
+        let wait = Wait { kind: WaitKind::Node, reason: "NodeNotResponding", message: &message };
+        let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
+        Some(Plan::nothing().write(draft).tell(Severity::Warning, wait.reason, wait.message))
+    }
+
+    /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
+    pub(super) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
+        let at = pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(NODE_LOST_AFTER).ok()?;
+        (at > self.now).then(|| until(self.now, at))
+    }
+
+    /// The API server does not take the pod: wait with a deadline, or end.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
+        let (reason, message, retry) = match refusal {
+            Refusal::NamespaceTerminating => return Plan::nothing(),
+            Refusal::Invalid(message) => {
+                let outcome = Outcome::failed("PodInvalid", crate::api::status::Blame::User, message)
+                    .hint("correct the field the message names, in a new run");
+                return self.end(None, &outcome);
+            }
+            Refusal::PodSecurity(message) => {
+                let outcome = Outcome::failed("PodSecurity", crate::api::status::Blame::User, message)
+                    .hint("set runAsUser to fit the restricted level; a driver on the host needs a namespace at the privileged level");
+                return self.end(None, &outcome);
+            }
+            Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
+            Refusal::Forbidden(message) => ("Forbidden", message.as_str(), REFUSED_RETRY),
+            Refusal::NameTaken => {
+                ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
+            }
+        };
+        let wait = Wait { kind: WaitKind::Admission, reason, message };
+        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(reason));
+        let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
+        // A quota is a queue: it may take as long as it takes.
+        let deadline = match refusal {
+            Refusal::QuotaExceeded(_) => None,
+            _ => self.deadline(WaitKind::Admission, since),
+        };
+        if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
+            return self.end(None, &gave_up(waiting));
+        }
+        let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
+        if known.is_some() { plan } else { plan.tell(Severity::Warning, reason, message) }
+    }
+}
