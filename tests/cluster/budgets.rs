@@ -2,35 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
+use bundlerun::api::Phase;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::common::{Space, eventually, together};
 
 const OPERATOR: &str = "system:serviceaccount:bundlerun:bundle-operator";
 
-/// The operator's requests about a namespace, as `verb resource[/subresource]`.
-fn requests(namespace: &str) -> Vec<(String, String)> {
+/// The operator's requests, as `verb resource[/subresource]`, that `is_meant` by their event in the audit log.
+fn requests(is_meant: impl Fn(&Value) -> bool) -> Vec<String> {
     let log = std::fs::File::open(std::env::var("AUDIT_LOG").unwrap()).unwrap();
-    let text = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     BufReader::new(log)
         .lines()
         .map_while(Result::ok)
-        .filter(|line| line.contains(OPERATOR) && line.contains(namespace))
+        .filter(|line| line.contains(OPERATOR))
         .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-        .filter(|event| text(event, "/stage") == "ResponseComplete" && text(event, "/user/username") == OPERATOR)
-        .filter(|event| text(event, "/objectRef/namespace") == namespace)
+        .filter(|event| text(event, "/user/username") == OPERATOR && is_meant(event))
         .map(|event| {
             let subresource = text(&event, "/objectRef/subresource");
             let slash = if subresource.is_empty() { "" } else { "/" };
-            let what = format!("{} {}{slash}{subresource}", text(&event, "/verb"), text(&event, "/objectRef/resource"));
-            let name = text(&event, "/objectRef/name");
-            (name, what)
+            format!("{} {}{slash}{subresource}", text(&event, "/verb"), text(&event, "/objectRef/resource"))
         })
         .collect()
 }
 
-fn counted(requests: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+fn text(event: &Value, path: &str) -> String {
+    event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn counted(requests: Vec<String>) -> BTreeMap<String, usize> {
     requests.into_iter().fold(BTreeMap::new(), |mut counts, request| {
         *counts.entry(request).or_default() += 1;
         counts
@@ -47,12 +50,14 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
 
     // The event is the last of a run's requests, and the log is written a moment later.
     let all = eventually("all requests to be in the audit log", async || {
-        let all = requests(&space.name);
-        let events = all.iter().filter(|(_, what)| what == "create events").count();
+        let all = requests(|event| {
+            text(event, "/stage") == "ResponseComplete" && text(event, "/objectRef/namespace") == space.name
+        });
+        let events = all.iter().filter(|what| *what == "create events").count();
         if events >= 10 { Ok(all) } else { Err(events) }
     })
     .await;
-    let counts = counted(all.iter().map(|(_, what)| what.clone()));
+    let counts = counted(all);
     println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
     let expected = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", 15)];
     assert_eq!(counts, expected.map(|(what, n)| (what.to_owned(), n)).into());
@@ -67,5 +72,26 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     let pod_bytes = size(pod);
     println!("bytes: object {object_bytes}, pod without status {pod_bytes}");
     assert!(object_bytes < 4096 && pod_bytes < 7 * 1024, "object {object_bytes}, pod {pod_bytes}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_with_nothing_to_do_makes_no_requests_but_its_watches() {
+    let space = Space::exclusive().await;
+    // Runs in every phase that lasts: a finished one, a running one, a waiting one.
+    space.run("finished", json!({"command": "true"})).await;
+    space.start("running", json!({"command": "sleep 1h"})).await;
+    space.start("waiting", json!({"command": "true", "resources": {"gpus": 64}})).await;
+    space.until("running", "to run", |s| s.phase == Some(Phase::Running)).await;
+    space.until("waiting", "to wait", |s| s.waiting.is_some()).await;
+
+    let from = Timestamp::now();
+    tokio::time::sleep(Duration::from_mins(1)).await; // the span that is measured
+    let counts = counted(requests(|event| {
+        let at: Timestamp = text(event, "/requestReceivedTimestamp").parse().unwrap();
+        at > from && text(event, "/stage") == "ResponseComplete" && text(event, "/verb") != "watch"
+    }));
+    println!("requests of the operator in an idle minute, watches apart: {counts:?}");
+    assert!(counts.is_empty(), "{counts:#?}");
     space.end().await;
 }
