@@ -7,8 +7,11 @@ use crate::api::BundleRun;
 use crate::api::status::{Output, Timeline, Usage};
 use crate::report::{Message, Record};
 
-pub(super) fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
+pub(super) fn timeline(run: &BundleRun, attempt: u32, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
     let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    // Of the last attempt: it began to wait when the one before it ended.
+    let attempts = run.status.iter().flat_map(|s| s.attempts.iter()).filter(|a| a.attempt < attempt);
+    let since = attempts.filter_map(|a| a.finish_time.as_ref()).map(|t| t.0).max().or(created);
     let pod_created = pod.and_then(PodFacts::created_at);
     let scheduled = pod
         .and_then(|p| p.condition("PodScheduled"))
@@ -23,7 +26,7 @@ pub(super) fn timeline(run: &BundleRun, pod: Option<&PodFacts>, record: Option<&
         .and_then(|t| t.finished_at.as_ref())
         .map(|t| t.0);
     Timeline {
-        waiting: between(created, pod_created),
+        waiting: between(since, pod_created),
         scheduling: between(pod_created, scheduled),
         pulling: between(scheduled, container_started),
         running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),

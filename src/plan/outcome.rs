@@ -153,6 +153,10 @@ fn forbidden(cause: String, message: String) -> Outcome {
         return Outcome::failed(cause, Blame::User, message)
             .hint("create what the message names, or name another, in a new run");
     }
+    if says("cannot create resource") {
+        return Outcome::failed(cause, Blame::Platform, message)
+            .hint("the operator may not create pods in this namespace: tell the administrator");
+    }
     if says("RuntimeClass") {
         return Outcome::failed(cause, Blame::Platform, message)
             .hint("the GPU profile names a runtime class that the cluster does not have: tell the administrator");

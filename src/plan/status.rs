@@ -110,7 +110,7 @@ impl<'a> Draft<'a> {
         let finish = record.and_then(finished_at).unwrap_or(self.now);
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.status.finish_time = Some(whole_seconds(finish));
-        self.status.timeline = Some(timeline(self.run, pod, record));
+        self.status.timeline = Some(timeline(self.run, attempt, pod, record));
         self.status.exit_code = record.and_then(|r| r.exit_code);
         self.status.signal = record.and_then(|r| r.signal);
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);

@@ -331,6 +331,7 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         ),
         ("Admission", "Forbidden", "no PriorityClass with name high was found", "Forbidden", User),
         ("Admission", "Forbidden", "pod rejected: RuntimeClass \"nvidia\" not found", "Forbidden", Platform),
+        ("Admission", "Forbidden", "User \"operator\" cannot create resource \"pods\"", "Forbidden", Platform),
         ("Admission", "PodNameTaken", "", "PodNameTaken", Platform),
         ("a stage of a later version", "New", "", "New", Platform),
     ];

@@ -45,6 +45,14 @@ fn the_timeline_tells_where_the_time_went() {
 }
 
 #[test]
+fn the_next_attempt_waits_from_the_end_of_the_last_one() {
+    let run = with_status(&run(), &written(&look_at(&run(), &pod().failed("Evicted", ""), 100)));
+    let mut second = pod().of_attempt(2).reported(&record(0));
+    second.0["metadata"]["creationTimestamp"] = json!(time(107));
+    assert_eq!(written(&look_at(&run, &second, 200)).timeline.unwrap().waiting, Some(7.0));
+}
+
+#[test]
 fn no_time_is_negative() {
     let scheduled_early = pod().reported(&record(0)).condition("PodScheduled", "True", "", "", -5);
     let timeline = written(&look_at(&run(), &scheduled_early, 12)).timeline.unwrap();
