@@ -119,14 +119,14 @@ fn is_zero(n: &u64) -> bool {
 }
 
 impl Record {
-    /// The exit code the run container ends with: the command's own, `128 + signal`, or the fixed one of a [`Cause`].
+    /// The exit code the run container ends with: the command's own, `128_i32.saturating_add(signal)`, or the fixed one of a [`Cause`].
     /// The operator compares it with what the kubelet saw, because the run container can write the record.
     #[must_use]
     pub fn container_exit_code(&self) -> i32 {
         match (self.cause, self.exit_code, self.signal) {
             (Some(cause), _, _) => cause.container_exit_code(),
             (None, Some(code), _) => code,
-            (None, None, Some(signal)) => 128 + signal,
+            (None, None, Some(signal)) => 128_i32.saturating_add(signal),
             (None, None, None) => 255,
         }
     }

@@ -78,8 +78,20 @@ impl Cluster {
         let action = format!("write status of {namespace}/{name}");
         let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
         let (phase, reason) = (status.phase, status.reason.clone());
-        let new = BundleRun { status: Some(status), ..run.clone() };
-        match bounded(&action, api.replace_status(&name, &post(), &new)).await? {
+        let mut new = BundleRun { status: Some(status), ..run.clone() };
+        let mut answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
+        if let (Err(kube::Error::Api(refused)), Some(status)) = (&answer, &mut new.status)
+            && refused.is_invalid()
+        {
+            // A value that the schema does not take must not keep the ending off the object for ever.
+            warn!(error = refused.message, "the status was refused: it is written without its measured parts");
+            status.usage = None;
+            status.output = None;
+            status.timeline = None;
+            status.gpus = Vec::new();
+            answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
+        }
+        match answer {
             Ok(written) => {
                 info!(phase = phase.map(|p| format!("{p:?}")), reason, "wrote the status");
                 self.remember(written);
@@ -106,19 +118,29 @@ impl Cluster {
         }
     }
 
-    /// Takes our finalizer off a pod, and no other.
+    /// Takes our finalizer off a pod, and no other: as the cache has the pod, or else as the API server has it now.
     ///
     /// # Errors
-    /// When there is no answer, or another finalizer was changed at the same moment: try again.
+    /// When there is no answer.
     pub async fn release(&self, pod: &PodRef) -> Result<Answer, Error> {
         let action = format!("release pod {}/{}", pod.namespace, pod.name);
         let cached = self.pods.get(&ObjectRef::new(&pod.name).within(&pod.namespace));
-        let facts = match cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid)) {
-            Some(facts) => facts.metadata.finalizers.clone(),
-            None => self.get_pod(&pod.namespace, &pod.name).await?.and_then(|p| p.metadata.finalizers),
-        };
-        let Some(index) = facts.iter().flatten().position(|f| f == names::POD_FINALIZER) else {
+        if let Some(facts) = cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid))
+            && self.remove_finalizer(&action, pod, &facts).await?
+        {
             return Ok(Answer::Done);
+        }
+        match self.get_pod(&pod.namespace, &pod.name).await? {
+            Some(facts) if !self.remove_finalizer(&action, pod, &facts).await? => Ok(Answer::Stale),
+            _ => Ok(Answer::Done),
+        }
+    }
+
+    /// Whether the finalizer is gone; false: the pod is not as these facts say.
+    async fn remove_finalizer(&self, action: &str, pod: &PodRef, facts: &PodFacts) -> Result<bool, Error> {
+        let finalizers = facts.metadata.finalizers.iter().flatten();
+        let Some(index) = finalizers.into_iter().position(|f| f == names::POD_FINALIZER) else {
+            return Ok(true);
         };
         let ours = format!("/metadata/finalizers/{index}");
         let patch: json_patch::Patch = serde_json::from_value(json!([
@@ -126,12 +148,13 @@ impl Cluster {
             {"op": "test", "path": ours, "value": names::POD_FINALIZER},
             {"op": "remove", "path": ours},
         ]))
-        .map_err(|e| failed(&action, kube::Error::SerdeError(e)))?;
+        .map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
         let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match bounded(&action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
-            Ok(_) => Ok(Answer::Done),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Done),
-            Err(error) => Err(failed(&action, error)),
+        match bounded(action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_invalid() => Ok(false),
+            Err(error) => Err(failed(action, error)),
         }
     }
 
@@ -144,7 +167,8 @@ impl Cluster {
             },
             action: "Run".into(),
             reason: notice.reason.chars().take(128).collect(),
-            note: Some(notice.note.chars().take(1000).collect()).filter(|n: &String| !n.is_empty()),
+            // Kubernetes allows 1024 bytes.
+            note: notice.note.get(..notice.note.floor_char_boundary(1000)).map(str::to_owned).filter(|n| !n.is_empty()),
             secondary: None,
         };
         let told = bounded("write an event", self.recorder.publish(&event, &run.object_ref(&()))).await;
@@ -182,6 +206,7 @@ fn refusal(status: &Status) -> Option<Refusal> {
         403 if says("violates PodSecurity") => Some(Refusal::PodSecurity(message)),
         403 if says("because it is being terminated") => Some(Refusal::NamespaceTerminating),
         403 => Some(Refusal::Forbidden(message)),
+        500.. if says("failed calling webhook") => Some(Refusal::Unavailable(message)),
         404 if says("namespaces") => Some(Refusal::NamespaceTerminating),
         400 | 413 | 422 => Some(Refusal::Invalid(message)),
         _ => None,

@@ -23,7 +23,8 @@ pub struct Cluster {
 }
 
 pub(super) struct Written {
-    run: Arc<BundleRun>,
+    /// None once the cache has it, too.
+    run: Option<Arc<BundleRun>>,
     at: Timestamp,
 }
 
@@ -84,7 +85,7 @@ impl Cluster {
 
     pub(super) fn remember(&self, run: BundleRun) {
         let Some(uid) = run.metadata.uid.clone() else { return };
-        let written = Written { run: Arc::new(run), at: Timestamp::now() };
+        let written = Written { run: Some(Arc::new(run)), at: Timestamp::now() };
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);
     }
 
@@ -94,11 +95,16 @@ impl Cluster {
     }
 
     fn newest(&self, cached: &BundleRun) -> (Arc<BundleRun>, Option<Timestamp>) {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = cached.metadata.uid.as_deref().and_then(|uid| written.get(uid));
-        match ours {
-            Some(ours) if version(&ours.run) > version(cached) => (Arc::clone(&ours.run), Some(ours.at)),
-            ours => (Arc::new(cached.clone()), ours.map(|w| w.at)),
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ours) = cached.metadata.uid.as_deref().and_then(|uid| written.get_mut(uid)) else {
+            return (Arc::new(cached.clone()), None);
+        };
+        match &ours.run {
+            Some(run) if version(run) > version(cached) => (Arc::clone(run), Some(ours.at)),
+            _ => {
+                ours.run = None;
+                (Arc::new(cached.clone()), Some(ours.at))
+            }
         }
     }
 }

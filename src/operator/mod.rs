@@ -132,6 +132,9 @@ async fn follow_runs(
             cluster.forget(&uid);
             letting_go.run_is_gone(uid);
         }
+        if matches!(event, watcher::Event::InitDone) {
+            letting_go.runs_listed();
+        }
         if let Some(run) = which.on(&event) {
             let _ = triggers.unbounded_send(run); // fails only when the operator is stopping
         }

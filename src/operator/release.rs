@@ -26,6 +26,7 @@ pub(super) struct Queue(mpsc::UnboundedSender<Item>);
 enum Item {
     Pod(Held),
     RunGone(String),
+    All,
 }
 
 /// A pod we hold, and the run it was made for.
@@ -47,6 +48,11 @@ impl Queue {
     pub(super) fn run_is_gone(&self, uid: String) {
         let _ = self.0.unbounded_send(Item::RunGone(uid)); // fails only when the operator is stopping
     }
+
+    /// All runs were listed anew: some may have gone without an event.
+    pub(super) fn runs_listed(&self) {
+        let _ = self.0.unbounded_send(Item::All); // fails only when the operator is stopping
+    }
 }
 
 /// The queue and the loop that works it off.
@@ -66,6 +72,7 @@ pub(super) fn queue(
             Item::RunGone(uid) => {
                 pods.state().iter().filter_map(|p| held(p)).filter(|held| held.run_uid == uid).collect()
             }
+            Item::All => pods.state().iter().filter_map(|p| held(p)).collect(),
         };
         receiver
             .flat_map(|item| futures::stream::iter(all_held(item)))

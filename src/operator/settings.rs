@@ -67,7 +67,7 @@ impl Default for RawDefaults {
 
 impl Default for RawDeadlines {
     fn default() -> Self {
-        Self { image_pull: "5m".into(), configuration: "5m".into() }
+        Self { image_pull: "10m".into(), configuration: "5m".into() }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::api::{BundleRun, BundleRunStatus, Phase};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
+/// The wait before the attempt after one whose command never started; doubles with each attempt. What the platform
+/// refuses at once (a device plugin that is down) must not use up all attempts in a few seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// Finalizing is written when it lasts longer than this.
@@ -113,6 +116,9 @@ impl<'a> Decision<'a> {
 
     /// There is no pod and never was: make it, if the spec can be run.
     fn create(&self) -> Plan {
+        if let Some(left) = self.retry_in() {
+            return Plan::after(left);
+        }
         match request::validate(self.run, self.settings) {
             Ok(request) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
@@ -130,6 +136,13 @@ impl<'a> Decision<'a> {
                 plan
             }
         }
+    }
+
+    /// How long this attempt has to wait because the last one did not even start its command.
+    fn retry_in(&self) -> Option<Duration> {
+        let last = self.status()?.attempts.iter().find(|a| a.attempt + 1 == self.attempt && a.start_time.is_none())?;
+        let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
+        self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
 
     /// The pod exists: what its stage asks for.

@@ -29,6 +29,8 @@ pub enum Refusal {
     QuotaExceeded(String),
     /// A policy, or something the pod names does not exist: wait a while, somebody may mend it.
     Forbidden(String),
+    /// The API server cannot decide: an admission webhook does not answer. Wait.
+    Unavailable(String),
     /// Pod Security refuses this pod and will go on doing so.
     PodSecurity(String),
     /// The pod is invalid: it will never be taken.

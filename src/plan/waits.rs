@@ -147,6 +147,7 @@ impl Decision<'_> {
                 return self.end(None, &outcome);
             }
             Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
+            Refusal::Unavailable(message) => ("AdmissionUnavailable", message.as_str(), REFUSED_RETRY),
             Refusal::Forbidden(message) => ("Forbidden", message.as_str(), REFUSED_RETRY),
             Refusal::NameTaken => {
                 ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
@@ -155,9 +156,9 @@ impl Decision<'_> {
         let wait = Wait { kind: WaitKind::Admission, reason, message };
         let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(reason));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
-        // A quota is a queue: it may take as long as it takes.
+        // A quota is a queue: it may take as long as it takes. A webhook that is down is no reason to end a run.
         let deadline = match refusal {
-            Refusal::QuotaExceeded(_) => None,
+            Refusal::QuotaExceeded(_) | Refusal::Unavailable(_) => None,
             _ => self.deadline(WaitKind::Admission, since),
         };
         if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {

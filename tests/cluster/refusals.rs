@@ -19,7 +19,7 @@ async fn a_used_up_quota_is_waited_for_and_the_run_goes_on_when_there_is_room() 
     .await;
     space.start("queued", json!({"command": "true"})).await;
     let waiting = space.until("queued", "to tell what it waits for", |s| s.waiting.is_some()).await;
-    assert_eq!((waiting.phase, waiting.reason.as_deref()), (Some(Phase::Waiting), Some("QuotaExceeded")));
+    assert_eq!((waiting.phase, waiting.reason.as_deref()), (Some(Phase::Pending), Some("QuotaExceeded")));
     assert!(waiting.message.unwrap().contains("exceeded quota: none"));
     quotas.delete("none", &DeleteParams::default()).await.unwrap();
     assert_eq!(space.end_of("queued").await.phase, Some(Phase::Succeeded));

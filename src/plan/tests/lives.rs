@@ -179,3 +179,25 @@ fn an_operator_that_starts_over_writes_nothing_twice() {
     again.look();
     again.is(&[], 1);
 }
+
+#[test]
+fn an_attempt_refused_before_its_command_began_is_followed_later_and_later() {
+    let refused = |attempt| pod().of_attempt(attempt).failed("UnexpectedAdmissionError", "no healthy devices");
+    let first = Life::of(run()).then(100, &refused(1));
+    let status = first.run.status.clone().unwrap();
+    assert_eq!((status.attempt, status.attempts.len()), (Some(2), 1));
+    let gone = |second| look(&first.run, PodSeen::Absent, second);
+    assert_eq!((words(&gone(105)), gone(105).next), (vec![], seconds(5)));
+    assert_eq!(words(&gone(110)), ["Release r-1", "Create r-2"]);
+
+    let second = Life::of(first.run.clone()).then(200, &refused(2));
+    let again = |at| look(&second.run, PodSeen::Absent, at);
+    assert_eq!((words(&again(205)), again(205).next), (vec![], seconds(15)));
+}
+
+#[test]
+fn an_attempt_whose_command_ran_is_followed_at_once() {
+    let evicted = pod().running(50).failed("Evicted", "low on memory");
+    let life = Life::of(run()).then(50, &pod().running(50)).then(60, &evicted);
+    assert_eq!(words(&look(&life.run, PodSeen::Absent, 60)), ["Release r-1", "Create r-2"]);
+}
