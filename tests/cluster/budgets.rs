@@ -33,6 +33,15 @@ fn text(event: &Value, path: &str) -> String {
     event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// How many writes more a run may cost: one for a start that takes ten seconds, one for a short run that is seen running
+/// for two. Kubernetes' times are whole seconds.
+async fn slowness(space: &Space, name: &str) -> usize {
+    let timeline = space.end_of(name).await.timeline.unwrap();
+    let start: f64 = [timeline.waiting, timeline.scheduling, timeline.pulling].iter().flatten().sum();
+    let seen_running = timeline.running.unwrap_or_default() + timeline.saving.unwrap_or_default();
+    usize::from(start >= 9.0) + usize::from(name.starts_with("short") && seen_running >= 1.0)
+}
+
 fn counted(requests: Vec<String>) -> BTreeMap<String, usize> {
     requests.into_iter().fold(BTreeMap::new(), |mut counts, request| {
         *counts.entry(request).or_default() += 1;
@@ -45,7 +54,9 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     let space = Space::exclusive().await;
     let short: Vec<_> = (0..5).map(|i| format!("short-{i}")).collect();
     let long: Vec<_> = (0..5).map(|i| format!("long-{i}")).collect();
-    together(short.iter().map(|name| space.run(name, json!({"command": "true"})))).await;
+    for name in &short {
+        space.run(name, json!({"command": "true"})).await;
+    }
     together(long.iter().map(|name| space.run(name, json!({"command": "sleep 6"})))).await;
 
     // The event is the last of a run's requests, and the log is written a moment later.
@@ -59,8 +70,12 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     .await;
     let counts = counted(all);
     println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
-    let expected = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", 15)];
-    assert_eq!(counts, expected.map(|(what, n)| (what.to_owned(), n)).into());
+    let slow = together(short.iter().chain(&long).map(|name| slowness(&space, name))).await.into_iter().sum::<usize>();
+    println!("writes more that a busy node is good for: {slow}");
+    let writes = counts["update bundleruns/status"];
+    assert!((15..=15 + slow).contains(&writes), "{writes} status writes");
+    let exact = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", writes)];
+    assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
 
     let object = space.runs().get("long-0").await.unwrap();
     let pod = space.pods().get("long-0-1").await.unwrap();

@@ -100,6 +100,12 @@ impl Space {
         run.and_then(|r| r.status).unwrap()
     }
 
+    /// Waits until a run tells that it is held up at a stage. A loaded node may tell a slow start before.
+    pub async fn waits_at(&self, name: &str, stage: &str) -> BundleRunStatus {
+        let wish = format!("to wait at {stage}");
+        self.until(name, &wish, |s| s.waiting.as_ref().is_some_and(|w| w.stage.as_deref() == Some(stage))).await
+    }
+
     /// Waits for a pod to be as wished.
     pub async fn pod_until(&self, name: &str, wish: &str, is: impl Fn(&Pod) -> bool) -> Pod {
         watch_until(self.pods(), name, wish, |pod: Option<&Pod>| pod.is_some_and(&is)).await.unwrap()

@@ -3,7 +3,7 @@
 use bundlerun::api::Phase;
 use serde_json::json;
 
-use crate::common::{Space, stdout};
+use crate::common::{Space, eventually, stdout};
 
 const DEVICES: &str = "ls /dev | grep -E '^nvidia[0-9]+$' | sort -u | wc -l; echo $BUNDLE_GPUS $NVIDIA_VISIBLE_DEVICES";
 
@@ -28,11 +28,11 @@ async fn two_gpus_are_exactly_two_devices_and_none_are_none() {
 async fn more_gpus_than_the_node_has_wait_with_the_schedulers_words() {
     let space = Space::new().await;
     space.start("greedy", json!({"command": "true", "resources": {"gpus": 5}})).await;
-    let waiting = space.until("greedy", "to tell what it waits for", |s| s.waiting.is_some()).await;
+    let waiting = space.waits_at("greedy", "Scheduling").await;
     assert_eq!(waiting.phase, Some(Phase::Pending));
     assert_eq!(waiting.reason.as_deref(), Some("Unschedulable"));
     assert!(waiting.message.unwrap().contains("Insufficient nvidia.com/gpu"));
-    let events = space.events("greedy").await;
-    assert_eq!(events.len(), 1, "{events:#?}");
+    let event = eventually("the event", async || space.events("greedy").await.pop().ok_or("none yet")).await;
+    assert_eq!((event.type_.as_deref(), event.reason.as_deref()), (Some("Warning"), Some("Unschedulable")));
     space.end().await;
 }

@@ -61,9 +61,8 @@ async fn images_of_many_kinds_run() {
 async fn an_image_that_cannot_be_pulled_is_told_at_once_and_ends_the_run_at_its_deadline() {
     let space = Space::new().await;
     space.start("typo", json!({"image": "localhost:5000/debian:bookwurm", "command": "true"})).await;
-    let waiting = space.until("typo", "to tell what it waits for", |s| s.waiting.is_some()).await;
+    let waiting = space.waits_at("typo", "ImagePull").await;
     let wait = waiting.waiting.clone().unwrap();
-    assert_eq!(wait.stage.as_deref(), Some("ImagePull"));
     assert!(wait.deadline.is_some() && waiting.message.unwrap().contains("not found"), "{wait:#?}");
     let ended = space.end_of("typo").await;
     assert_eq!(cause(&ended), "ImagePullFailed");
@@ -78,7 +77,7 @@ async fn a_missing_secret_is_told_and_when_it_comes_the_run_goes_on() {
     let space = Space::new().await;
     let env = json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "late", "key": "token"}}}]);
     space.start("waits", json!({"env": env, "command": "echo $TOKEN"})).await;
-    let waiting = space.until("waits", "to tell what it waits for", |s| s.waiting.is_some()).await;
+    let waiting = space.waits_at("waits", "Configuration").await;
     assert!(waiting.message.unwrap().contains("late"));
     let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = space.api();
     let secret = json!({"metadata": {"name": "late"}, "stringData": {"token": "$(HOME) is $$"}});

@@ -18,7 +18,7 @@ async fn a_used_up_quota_is_waited_for_and_the_run_goes_on_when_there_is_room() 
     })
     .await;
     space.start("queued", json!({"command": "true"})).await;
-    let waiting = space.until("queued", "to tell what it waits for", |s| s.waiting.is_some()).await;
+    let waiting = space.waits_at("queued", "Admission").await;
     assert_eq!((waiting.phase, waiting.reason.as_deref()), (Some(Phase::Pending), Some("QuotaExceeded")));
     assert!(waiting.message.unwrap().contains("exceeded quota: none"));
     quotas.delete("none", &DeleteParams::default()).await.unwrap();
