@@ -255,11 +255,11 @@ pub enum Blame {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// The stage it waits in, as the timeline names them. Example: `scheduling`.
+    /// The stage it waits in: `Admission`, `Scheduling`, `ImagePull`, `Configuration` and so on. Example: `Scheduling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
 
-    /// What it waits for, in one word. Example: `InsufficientGpus`.
+    /// What it waits for, in one word. Example: `Unschedulable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 
