@@ -65,6 +65,10 @@ fn the_shell_sees_the_command_as_it_was_written() {
         ("exec cat /dev/null", ""),
         ("cat", ""),
         ("trap 'echo bye' EXIT; exit 0", "bye\n"),
+        ("-n 2>/dev/null || echo no option", "no option\n"),
+        ("echo ${X:-y} ${HOME:+set}", "y set\n"),
+        ("sleep 0.3 & wait; echo waited", "waited\n"),
+        ("printf %s 'a\r\nb\u{1}\u{7f}' | cat", "a\r\nb\u{1}\u{7f}"),
     ] {
         for shell in SHELLS {
             let run = Sandbox::with_shell(shell).run(&sh(command));
@@ -79,6 +83,18 @@ fn a_command_of_100_000_bytes_runs() {
         let command = format!("x='{}'; echo ${{#x}}", "a".repeat(99_970));
         let run = Sandbox::with_shell(shell).run(&sh(&command));
         assert_eq!((run.stdout().as_str(), run.code), ("99970\n", 0), "{shell}");
+    }
+}
+
+#[test]
+fn a_command_of_100_000_bytes_of_multibyte_text_arrives_whole() {
+    for shell in SHELLS {
+        let (prefix, suffix) = ("cat <<'END'\n", "\nEND");
+        let text = "\u{20ac}\u{e4}\u{1f600}\"\\".repeat((100_000 - prefix.len() - suffix.len()) / 11);
+        let text = format!("{text}{}", "x".repeat(100_000 - prefix.len() - suffix.len() - text.len()));
+        let run = Sandbox::with_shell(shell).run(&sh(&format!("{prefix}{text}{suffix}")));
+        assert_eq!(run.code, 0, "{shell}");
+        assert!(run.stdout() == format!("{text}\n"), "{shell}");
     }
 }
 
@@ -271,6 +287,8 @@ fn bash_goes_before_sh_and_a_broken_one_is_passed_over() {
         sandbox.tool("bash", broken, mode);
         let run = sandbox.run(&which);
         assert_eq!((run.stdout().as_str(), run.code), ("\n", 0), "{broken:?}: {run:?}");
+        assert!(run.record.detail.starts_with("sh ran the command, because"), "{run:?}");
+        assert!(run.record.detail.contains("/usr/bin/bash: "), "{run:?}");
     }
 }
 

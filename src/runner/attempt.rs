@@ -13,6 +13,7 @@ use super::{processes, request, since_epoch_ms, usage};
 use crate::names::files;
 use crate::report::{Cause, Command, Record};
 use rustix::fd::OwnedFd;
+use rustix::fs::Access;
 use rustix::io::Errno;
 use std::io;
 use std::time::Duration;
@@ -82,7 +83,11 @@ impl Stage<'_> {
                 Ok(ended) if ended.progress == Progress::Silent && self.limits.reason().is_none() => {
                     tried.push(format!("{}: {}", shell.program().display(), status(&ended)));
                 }
-                Ok(ended) => return Ok(self.record(ended)),
+                Ok(mut ended) => {
+                    ended.warnings.extend(workdir_is_closed());
+                    ended.warnings.extend(passed_over(&tried, shell.name()));
+                    return Ok(self.record(ended));
+                }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
                     return Err(exec::start_failed(shell.name().as_ref(), &error));
                 }
@@ -148,6 +153,18 @@ impl Stage<'_> {
             ..Record::default()
         }
     }
+}
+
+/// The container runtime enters the WORKDIR as root, so the runner can stand where its user can look for nothing.
+fn workdir_is_closed() -> Option<String> {
+    let closed = rustix::fs::access(".", Access::EXEC_OK) == Err(Errno::ACCESS);
+    closed.then(|| "this user may not enter the image's WORKDIR: a .bashrc there was left out".to_owned())
+}
+
+/// The command may lack what the other shell would have understood.
+fn passed_over(tried: &[String], used: &str) -> Option<String> {
+    (!tried.is_empty())
+        .then(|| format!("{used} ran the command, because another shell does not start ({})", tried.join(", ")))
 }
 
 fn status(ended: &Ended) -> String {

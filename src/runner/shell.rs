@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 /// - `PS1`: the stock guard `[ -z "$PS1" ] && return` would leave the rest of `.bashrc` out.
 /// - `.bashrc` may leave `set -eux`, redirected output and parameters behind; functions, variables and traps stay.
 /// - `command cd`: many a `.bashrc` has a function of that name.
+/// - The space before the command: bash's `eval` would take a command that begins with `-` for options.
 const SCRIPT: &str = "{ \
     _bundlerun_command=$1 _bundlerun_directory=$2 _bundlerun_bashrc=0; shift 2; \
     exec 6>&0 7>&1 8>&2 </dev/null; \
@@ -40,7 +41,7 @@ const SCRIPT: &str = "{ \
     echo \"ready $_bundlerun_bashrc\" >&6; \
     exec 6>&-; \
     unset _bundlerun_bashrc _bundlerun_directory; \
-    eval \"$_bundlerun_command\"; \
+    eval \" $_bundlerun_command\"; \
 }";
 
 /// Shells in order of preference.

@@ -4,12 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
 mod budgets;
+mod commands;
 mod common;
 mod crd;
 mod deletion;
 mod endings;
 mod examples;
 mod gpus;
+mod guide;
 mod images;
+mod matrix;
 mod once;
+mod recipe;
 mod refusals;
+mod unusual_images;

@@ -1,0 +1,155 @@
+//! Images that are broken or odd: the command runs all the same, or the object says what to mend.
+
+use bundlerun::api::{BundleRunStatus, Phase};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, stdout, together};
+use crate::recipe::Recipe;
+
+/// One image, what to run in it, and what the object says in the end.
+struct Case {
+    name: &'static str,
+    recipe: Recipe,
+    spec: Value,
+    cause: &'static str,
+    stdout: &'static str,
+    /// Parts of message and hint.
+    told: Vec<&'static str>,
+}
+
+fn case(name: &'static str, recipe: Recipe, command: &str) -> Case {
+    Case { name, recipe, spec: json!({"command": command}), cause: "Completed", stdout: "", told: vec![] }
+}
+
+impl Case {
+    /// Goes on, with this output.
+    fn prints(self, stdout: &'static str) -> Self {
+        Self { stdout, ..self }
+    }
+
+    fn tells(self, told: impl Into<Vec<&'static str>>) -> Self {
+        Self { told: told.into(), ..self }
+    }
+
+    fn ends(self, cause: &'static str) -> Self {
+        Self { cause, ..self }
+    }
+
+    fn check(&self, status: &BundleRunStatus) -> Result<(), String> {
+        let hint = status.result.as_ref().and_then(|r| r.hint.as_deref()).unwrap_or_default();
+        let text = format!("{} | {hint}", status.message.as_deref().unwrap_or_default());
+        let as_said = cause(status) == self.cause
+            && (status.phase == Some(Phase::Succeeded)) == (self.cause == "Completed")
+            && stdout(status) == self.stdout
+            && self.told.iter().all(|part| text.contains(part))
+            && (self.cause != "Completed" || !self.told.is_empty() || text == "the command exited with 0 | ");
+        println!("{:<22}{:<22}{text}", self.name, cause(status));
+        if as_said { Ok(()) } else { Err(format!("{}: {status:#?}", self.name)) }
+    }
+}
+
+async fn all_end_as_said(cases: Vec<Case>) {
+    let space = Space::new().await;
+    let ended = together(cases.iter().map(|case| {
+        let mut spec = case.spec.clone();
+        spec["image"] = json!(case.recipe.push(&format!("unusual/{}:test", case.name)));
+        space.run(case.name, spec)
+    }))
+    .await;
+    let wrong: Vec<_> = cases.iter().zip(&ended).filter_map(|(case, status)| case.check(status).err()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    space.end().await;
+}
+
+fn busybox() -> Recipe {
+    Recipe { base: "busybox:local", ..Recipe::default() }
+}
+
+fn with_file(recipe: Recipe, path: &'static str, content: &[u8], mode: u32) -> Recipe {
+    let mut files = recipe.files.clone();
+    files.push((path, content.to_vec(), mode));
+    Recipe { files, ..recipe }
+}
+
+/// A valid program for another machine: only the header counts.
+fn program_for_arm() -> Vec<u8> {
+    let mut header = vec![0; 64];
+    header[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0");
+    header[52] = 64;
+    header
+}
+
+#[tokio::test]
+async fn a_shell_that_does_not_start_is_passed_over_and_named() {
+    let which = "echo ${BASH_VERSION:+bash}sh";
+    let bash = |content: &[u8], mode| with_file(busybox(), "/usr/bin/bash", content, mode);
+    let needs_loader = std::fs::read("/bin/bash").unwrap();
+    let no_shell_starts = with_file(
+        with_file(Recipe { base: "debian:bookworm", ..Recipe::default() }, "/usr/bin/bash", &program_for_arm(), 0o755),
+        "/usr/bin/dash",
+        b"not a program",
+        0o755,
+    );
+    let passed_over = |case: Case| case.prints("sh\n").tells(["sh ran the command", "/usr/bin/bash"]);
+    all_end_as_said(vec![
+        passed_over(case("not-executable", bash(&needs_loader, 0o644), which)),
+        passed_over(case("no-loader", bash(&needs_loader, 0o755), which)),
+        passed_over(case("other-machine", bash(&program_for_arm(), 0o755), which)),
+        passed_over(case("no-program", bash(b"not a program", 0o755), which)),
+        passed_over(case("ends-at-once", bash(b"#!/bin/sh\nexit 0\n", 0o755), which)),
+        case("bash-is-a-directory", Recipe { directories: vec![("/usr/bin/bash", 0o755)], ..busybox() }, which)
+            .prints("sh\n"),
+        case("no-shell-starts", no_shell_starts, which).ends("NoShell").tells([
+            "/usr/bin/bash: Exec format error",
+            "/usr/bin/sh: Exec format error",
+            "use argv",
+        ]),
+        case("no-shell", Recipe { base: "scratch:local", ..Recipe::default() }, which)
+            .ends("NoShell")
+            .tells(["it has none", "use argv instead of command"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn users_paths_and_working_directories_of_all_kinds() {
+    let user = |user| Recipe { user: Some(user), ..busybox() };
+    let workdir = |workdir| Recipe { workdir: Some(workdir), ..busybox() };
+    let mut closed = with_file(user("4242"), "/closed/.bashrc", b"export FROM_BASHRC=yes", 0o644);
+    closed.directories.push(("/closed", 0o700));
+    closed.workdir = Some("/closed");
+    let shell_alone = with_file(Recipe::default(), "/bin/sh", &std::fs::read("/bin/busybox").unwrap(), 0o755);
+    all_end_as_said(vec![
+        case("path-empty", Recipe { env: vec!["PATH="], ..busybox() }, "echo \"[$PATH]\"; /bin/ls -d /etc")
+            .prints("[]\n/etc\n"),
+        case("path-unset", shell_alone, "echo \"$PATH\"")
+            .prints("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"),
+        case(
+            "no-passwd-entry",
+            user("4242"),
+            "id -u; echo $HOME; touch mine ~/mine; mkdir -p \"$XDG_CACHE_HOME\"; pwd",
+        )
+        .prints("4242\n/bundle\n/bundle\n"),
+        case("user-unknown", user("nosuch"), "true").ends("CreateContainerError").tells(["nosuch", "USER"]),
+        case("workdir-missing", workdir("/no/such/dir"), "pwd").prints("/bundle\n"),
+        case("workdir-closed", closed, "echo ${FROM_BASHRC-no}; pwd")
+            .prints("no\n/bundle\n")
+            .tells(["may not enter the image's WORKDIR"]),
+        case("workdir-a-file", workdir("/etc/passwd"), "true").ends("ContainerCannotStart").tells(["/etc/passwd"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_for_another_machine_is_told_as_such() {
+    let space = Space::new().await;
+    let image = Recipe { base: "scratch:local", ..Recipe::default() }.push("unusual/arm:test");
+    let name = image.strip_prefix("localhost:5000/").unwrap();
+    let tag = format!("{}/{name}", std::env::var("REGISTRY_HOST").unwrap());
+    crate::common::output("crane", &["mutate", "--insecure", "--set-platform", "linux/arm64", "--tag", &tag, &tag]);
+    let ended = space.run("arm", json!({"image": image, "argv": ["/hello"]})).await;
+    println!("{:?} {:?}", ended.message, ended.result);
+    assert_eq!(cause(&ended), "ImagePullFailed");
+    assert!(ended.result.unwrap().hint.unwrap().contains("architecture"));
+    space.end().await;
+}
