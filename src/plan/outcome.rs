@@ -129,14 +129,12 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
     let message = waiting.message.clone().unwrap_or_default();
     let kind = WaitKind::ALL.into_iter().find(|k| Some(k.stage()) == waiting.stage.as_deref());
     match kind {
-        Some(WaitKind::Image | WaitKind::ImageName) => Outcome::failed("ImagePullFailed", Blame::User, message)
-            .hint("check the image's name and tag, that the cluster can reach its registry, and imagePullSecrets"),
+        Some(WaitKind::Image | WaitKind::ImageName) => image_pull_failed(message),
         Some(WaitKind::HelperImage) => Outcome::failed("HelperImagePullFailed", Blame::Platform, message)
             .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
         Some(WaitKind::Helper) => Outcome::failed("HelperFailed", Blame::Platform, message)
             .hint("the operator's own container does not start on this node: tell the administrator"),
-        Some(WaitKind::Config) if cause != "CreateContainerConfigError" => Outcome::failed(cause, Blame::User, message)
-            .hint("the message is the container runtime's: the image must allow the requested user and mounts"),
+        Some(WaitKind::Config) if cause != "CreateContainerConfigError" => container_not_created(cause, message),
         Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
         Some(WaitKind::Admission) if cause == "Forbidden" => forbidden(cause, message),
@@ -144,6 +142,28 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
             Outcome::failed(cause, Blame::Platform, message)
         }
     }
+}
+
+fn image_pull_failed(message: String) -> Outcome {
+    // containerd's text for an image index that lacks the node's architecture.
+    let hint = if message.contains("no match for platform") {
+        "the image is not built for the node's architecture: build it for that, or choose a nodeSelector that fits it"
+    } else {
+        "check the image's name and tag, that the cluster can reach its registry, and imagePullSecrets"
+    };
+    Outcome::failed("ImagePullFailed", Blame::User, message).hint(hint)
+}
+
+fn container_not_created(cause: String, message: String) -> Outcome {
+    // containerd's texts for a USER that is a name: no such entry, and no passwd file to look it up in.
+    let unknown_user = ["no users found", "no groups found", "/etc/passwd: no such file"];
+    if unknown_user.iter().any(|words| message.contains(words)) {
+        let message = format!("the image's USER is a name that its /etc/passwd does not have ({message})");
+        return Outcome::failed(cause, Blame::User, message)
+            .hint("set runAsUser in a new run, or give the image a USER by number");
+    }
+    Outcome::failed(cause, Blame::User, message)
+        .hint("the message is the container runtime's: the image must allow the requested user and mounts")
 }
 
 /// The texts are those of the API server's admission plugins.
@@ -313,7 +333,7 @@ fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
     Some(Outcome::failed("ContainerCannotStart", Blame::User, message).hint(if gpu {
         "the image needs a newer GPU driver than the node has: choose an image with an older CUDA"
     } else {
-        "the image must be built for this machine's architecture and allow the requested user and mounts"
+        "the message is the container runtime's: the image's WORKDIR and the places of mounts must be directories"
     }))
 }
 

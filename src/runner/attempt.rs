@@ -91,7 +91,7 @@ impl Stage<'_> {
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
                     return Err(exec::start_failed(shell.name().as_ref(), &error));
                 }
-                Err(error) => tried.push(format!("{}: {error}", shell.program().display())),
+                Err(error) => tried.push(format!("{}: {}", shell.program().display(), exec::reason(&error))),
             }
         }
         let found = if tried.is_empty() { "it has none".to_owned() } else { tried.join(", ") };

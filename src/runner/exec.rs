@@ -116,11 +116,17 @@ pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
         ),
         Some(Errno::TOOBIG) => (Cause::CommandNotExecutable, "arguments and environment are too long".to_owned()),
         Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::ISDIR | Errno::TXTBSY | Errno::LOOP) => {
-            (Cause::CommandNotExecutable, error.to_string())
+            (Cause::CommandNotExecutable, reason(error))
         }
-        _ => (Cause::RunnerFailed, format!("cannot start: {error}")),
+        _ => (Cause::RunnerFailed, format!("cannot start: {}", reason(error))),
     };
     NeverRan::because(cause, format!("{}: {why}", name.display()))
+}
+
+/// An error in words; its number says nothing more.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
 }
 
 /// Borrows words as arguments.

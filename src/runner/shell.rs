@@ -59,10 +59,14 @@ pub(crate) fn candidates(environment: &Environment, usual: &[PathBuf]) -> Vec<Sh
     let path = search_path(environment).to_owned();
     let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(usual.iter().cloned()).collect();
     let mut shells: Vec<Shell> = vec![];
+    let mut seen = vec![];
     for name in NAMES {
         for directory in &directories {
             let program = directory.join(name);
-            if program.is_file() && !shells.iter().any(|shell| shell.program == program) {
+            // /bin is /usr/bin in most images. The name counts, too: it tells a busybox what to be.
+            let identity = (name, program.canonicalize().unwrap_or_else(|_| program.clone()));
+            if program.is_file() && !seen.contains(&identity) {
+                seen.push(identity);
                 shells.push(Shell { name, program });
             }
         }

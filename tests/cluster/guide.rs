@@ -93,12 +93,10 @@ async fn every_command_of_the_guide_prints_what_it_shows() {
                 let mut earlier = String::new();
                 for Exchange { command, prints } in exchanges {
                     let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{command}");
-                    let shell = || {
-                        let mut shell = Command::new("bash");
-                        shell.arg("-c").arg(&script).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
-                        shell.output().unwrap()
-                    };
-                    let out = tokio::task::block_in_place(shell);
+                    let mut shell = Command::new("bash");
+                    shell.args(["-c", &script]).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
+                    let shell = move || shell.output().unwrap();
+                    let out = tokio::task::spawn_blocking(shell).await.unwrap();
                     let printed = String::from_utf8(out.stdout).unwrap();
                     let status = if is_as_shown(&prints, &printed) { String::new() } else { statuses(&kubeconfig) };
                     assert!(

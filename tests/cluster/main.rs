@@ -15,6 +15,7 @@ mod guide;
 mod images;
 mod matrix;
 mod once;
+mod private_registry;
 mod recipe;
 mod refusals;
 mod unusual_images;

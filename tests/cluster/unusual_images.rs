@@ -3,7 +3,7 @@
 use bundlerun::api::{BundleRunStatus, Phase};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, stdout, together};
+use crate::common::{Space, cause, output, stdout, together};
 use crate::recipe::Recipe;
 
 /// One image, what to run in it, and what the object says in the end.
@@ -130,7 +130,12 @@ async fn users_paths_and_working_directories_of_all_kinds() {
             "id -u; echo $HOME; touch mine ~/mine; mkdir -p \"$XDG_CACHE_HOME\"; pwd",
         )
         .prints("4242\n/bundle\n/bundle\n"),
-        case("user-unknown", user("nosuch"), "true").ends("CreateContainerError").tells(["nosuch", "USER"]),
+        case("user-unknown", user("nosuch"), "true")
+            .ends("CreateContainerError")
+            .tells(["the image's USER is a name", "set runAsUser"]),
+        Case { spec: json!({"command": "id -u", "runAsUser": 4242}), ..case("user-given", user("nosuch"), "") }
+            .prints("4242\n"),
+        case("group-unknown", user("0:nosuch"), "true").ends("CreateContainerError").tells(["group", "runAsUser"]),
         case("workdir-missing", workdir("/no/such/dir"), "pwd").prints("/bundle\n"),
         case("workdir-closed", closed, "echo ${FROM_BASHRC-no}; pwd")
             .prints("no\n/bundle\n")
@@ -143,13 +148,72 @@ async fn users_paths_and_working_directories_of_all_kinds() {
 #[tokio::test]
 async fn an_image_for_another_machine_is_told_as_such() {
     let space = Space::new().await;
-    let image = Recipe { base: "scratch:local", ..Recipe::default() }.push("unusual/arm:test");
-    let name = image.strip_prefix("localhost:5000/").unwrap();
-    let tag = format!("{}/{name}", std::env::var("REGISTRY_HOST").unwrap());
-    crate::common::output("crane", &["mutate", "--insecure", "--set-platform", "linux/arm64", "--tag", &tag, &tag]);
-    let ended = space.run("arm", json!({"image": image, "argv": ["/hello"]})).await;
-    println!("{:?} {:?}", ended.message, ended.result);
-    assert_eq!(cause(&ended), "ImagePullFailed");
-    assert!(ended.result.unwrap().hint.unwrap().contains("architecture"));
+    let registry = std::env::var("REGISTRY_HOST").unwrap();
+    let tag = |name: &str| format!("{registry}/unusual/arm:{name}");
+    let crane = |words: &[&str]| output("crane", &[&["--insecure"], words].concat());
+    crane(&["mutate", "--set-platform", "linux/arm64", "--tag", &tag("one"), &format!("{registry}/scratch:local")]);
+    crane(&["index", "append", "--manifest", &tag("one"), "--tag", &tag("index")]);
+    let image = |name: &str| format!("{}/unusual/arm:{name}", std::env::var("REGISTRY_NODE").unwrap());
+    let ended = space.run("arm", json!({"image": image("index"), "argv": ["/hello"]})).await;
+    assert_eq!(cause(&ended), "ImagePullFailed", "{ended:#?}");
+    assert!(ended.message.as_deref().unwrap().contains("no match for platform"), "{ended:#?}");
+    assert!(ended.result.as_ref().unwrap().hint.as_deref().unwrap().contains("architecture"), "{ended:#?}");
     space.end().await;
+}
+
+/// No field of ours makes the root file system read-only; a policy of the cluster may.
+#[tokio::test]
+async fn a_read_only_root_that_a_policy_brings_leaves_the_bundle_writable() {
+    let space = Space::new().await;
+    let policy = read_only_root_policy(&space.name);
+    apply("apply", &policy);
+    let image = |name: &str| format!("localhost:5000/{name}");
+    let command = "touch /etc/x 2>/dev/null || echo read-only; touch mine && cat <<'END'\ndocument\nEND\nls";
+    // A policy takes a moment to come into force.
+    let mut first = None;
+    for i in 0..10 {
+        let spec = json!({"image": image("busybox:local"), "command": command});
+        let status = space.run(&format!("first-{i}"), spec).await;
+        if stdout(&status).starts_with("read-only") {
+            first = Some(status);
+            break;
+        }
+    }
+    let first = first.expect("the policy to be in force after ten runs");
+    let (bash, env, argv) = tokio::join!(
+        space.run("bash", json!({"image": image("debian:bookworm"), "command": command})),
+        space.run("bashrc", json!({"image": image("bashrc:local"), "command": "greet $FROM_BASHRC"})),
+        space.run("argv", json!({"image": image("scratch:local"), "argv": ["/hello"]})),
+    );
+    apply("delete", &policy);
+    for status in [&first, &bash] {
+        assert_eq!(stdout(status), "read-only\ndocument\nmine\nstderr\nstdout\n", "{status:#?}");
+    }
+    assert_eq!(stdout(&env), "hello from a function, yes\n");
+    assert_eq!(cause(&argv), "Completed");
+    space.end().await;
+}
+
+fn read_only_root_policy(namespace: &str) -> Value {
+    let name = format!("read-only-root-{namespace}");
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
+    let change = "Object{spec: Object.spec{containers: [Object.spec.containers{name: 'run', \
+        securityContext: Object.spec.containers.securityContext{readOnlyRootFilesystem: true}}]}}";
+    let group = "admissionregistration.k8s.io/v1";
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name}, "spec": {
+            "matchConstraints": {"namespaceSelector": here, "resourceRules": rules},
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": change}}]}},
+        {"apiVersion": group, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name}},
+    ]})
+}
+
+fn apply(verb: &str, list: &Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("list.json");
+    std::fs::write(&file, list.to_string()).unwrap();
+    output("kubectl", &[verb, "--filename", file.to_str().unwrap()]);
 }

@@ -1,0 +1,109 @@
+//! An image in a registry that asks for a password.
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use bundlerun::api::BundleRunStatus;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, eventually, output, stdout};
+
+/// `me` with the password `secret`, as `htpasswd -B` writes it.
+const PASSWORDS: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// A registry on this machine that the nodes reach; gone with the value.
+struct PrivateRegistry {
+    host: String,
+    process: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl PrivateRegistry {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // This machine's end of the link to the cluster.
+        let address = std::env::var("NODE_IP").unwrap().rsplit_once('.').unwrap().0.to_owned() + ".1";
+        let free = std::net::TcpListener::bind((address.as_str(), 0)).unwrap();
+        let host = free.local_addr().unwrap().to_string();
+        drop(free);
+        let passwords = dir.path().join("htpasswd");
+        std::fs::write(&passwords, PASSWORDS).unwrap();
+        let config = dir.path().join("config.json");
+        let settings = json!({
+            "version": "0.1", "log": {"level": "warn"}, "http": {"addr": host},
+            "storage": {"filesystem": {"rootdirectory": dir.path().join("data")}},
+            "auth": {"htpasswd": {"realm": "test", "path": passwords}},
+        });
+        std::fs::write(&config, settings.to_string()).unwrap();
+        // What an administrator does for a registry without TLS.
+        let state = std::env::var("KUBECONFIG").unwrap();
+        let hosts = Path::new(&state).parent().unwrap().join("config/certs.d").join(&host);
+        std::fs::create_dir_all(&hosts).unwrap();
+        std::fs::write(hosts.join("hosts.toml"), format!("server = \"http://{host}\"\n")).unwrap();
+        let process = Command::new("registry").arg("serve").arg(&config).spawn().unwrap();
+        eventually("the private registry", async || std::net::TcpStream::connect(&host)).await;
+        Self { host, process, _dir: dir }
+    }
+
+    /// Puts an image there and returns its reference.
+    fn push(&self, image: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), self.login("secret").to_string()).unwrap();
+        let (from, to) =
+            (format!("{}/{image}", std::env::var("REGISTRY_HOST").unwrap()), format!("{}/{image}", self.host));
+        let config = format!("DOCKER_CONFIG={}", dir.path().display());
+        output("env", &[&config, "crane", "copy", "--insecure", &from, &to]);
+        to
+    }
+
+    fn login(&self, password: &str) -> Value {
+        json!({"auths": {&self.host: {"username": "me", "password": password}}})
+    }
+
+    async fn secret(&self, space: &Space, name: &str, password: &str) {
+        let secret = json!({
+            "metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": self.login(password).to_string()},
+        });
+        let secrets: Api<Secret> = space.api();
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for PrivateRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_private_image_needs_a_pull_secret_of_the_run_or_of_the_service_account() {
+    let space = Space::new().await;
+    let registry = PrivateRegistry::start().await;
+    let image = registry.push("busybox:local");
+    registry.secret(&space, "right", "secret").await;
+    registry.secret(&space, "wrong", "guess").await;
+    let spec = |secrets: Value| json!({"image": image, "command": "echo pulled", "imagePullSecrets": secrets});
+    let (with, without, wrong, missing): (BundleRunStatus, _, _, _) = tokio::join!(
+        space.run("with", spec(json!([{"name": "right"}]))),
+        space.run("without", spec(json!([]))),
+        space.run("wrong", spec(json!([{"name": "wrong"}]))),
+        space.run("missing", spec(json!([{"name": "missing"}]))),
+    );
+    assert_eq!((cause(&with), stdout(&with)), ("Completed", "pulled\n"), "{with:#?}");
+    for refused in [&without, &wrong, &missing] {
+        assert_eq!(cause(refused), "ImagePullFailed", "{refused:#?}");
+        let message = refused.message.as_deref().unwrap();
+        assert!(message.contains("401") || message.contains("authorization failed"), "{message}");
+        assert!(refused.result.as_ref().unwrap().hint.as_deref().unwrap().contains("imagePullSecrets"));
+    }
+    let accounts: Api<ServiceAccount> = space.api();
+    let secrets = json!({"imagePullSecrets": [{"name": "right"}]});
+    accounts.patch("default", &PatchParams::default(), &Patch::Merge(secrets)).await.unwrap();
+    let by_account = space.run("by-account", json!({"image": image, "command": "echo pulled"})).await;
+    assert_eq!(stdout(&by_account), "pulled\n", "{by_account:#?}");
+    space.end().await;
+}
