@@ -109,7 +109,7 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
 /// What an error of starting `name`, which was found, means.
 pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
     let (cause, why) = match Errno::from_io_error(error) {
-        Some(Errno::NOENT) => (Cause::CommandNotExecutable, "the interpreter or loader it names is missing".to_owned()),
+        Some(Errno::NOENT) => (Cause::CommandNotExecutable, reason(error)),
         Some(Errno::NOEXEC) => (
             Cause::CommandNotExecutable,
             "exec format error: no program for this machine, or a script without #!".to_owned(),
@@ -123,9 +123,13 @@ pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
     NeverRan::because(cause, format!("{}: {why}", name.display()))
 }
 
-/// An error in words; its number says nothing more.
+/// Why a program that is there did not start.
 pub(crate) fn reason(error: &io::Error) -> String {
+    if Errno::from_io_error(error) == Some(Errno::NOENT) {
+        return "the interpreter or loader it names is missing".to_owned();
+    }
     let text = error.to_string();
+    // The number says nothing more.
     text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
 }
 

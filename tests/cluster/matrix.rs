@@ -95,7 +95,7 @@ async fn every_kind_of_bashrc_in_every_shell_ends_or_goes_on_as_designed() {
 
     let mut table = format!("\n{:<20}", ".bashrc");
     for (shell, _) in &shells {
-        write!(table, "{shell:<48}").unwrap();
+        write!(table, "{shell:<54}").unwrap();
     }
     let mut wrong = vec![];
     for (row, kind) in kinds.iter().enumerate() {
@@ -103,7 +103,7 @@ async fn every_kind_of_bashrc_in_every_shell_ends_or_goes_on_as_designed() {
         for column in 0..shells.len() {
             let status = &ended[column * kinds.len() + row];
             let (cell, as_expected) = judge(&kind.expect, status);
-            write!(table, "{:<48}", format!("{} {cell}", if as_expected { "ok" } else { "WRONG" })).unwrap();
+            write!(table, "{:<54}", format!("{} {cell}", if as_expected { "ok" } else { "WRONG" })).unwrap();
             if !as_expected {
                 wrong.push(format!("{}: {status:#?}", cells[column * kinds.len() + row].0));
             }

@@ -42,7 +42,10 @@ impl PrivateRegistry {
         let hosts = Path::new(&state).parent().unwrap().join("config/certs.d").join(&host);
         std::fs::create_dir_all(&hosts).unwrap();
         std::fs::write(hosts.join("hosts.toml"), format!("server = \"http://{host}\"\n")).unwrap();
-        let process = Command::new("registry").arg("serve").arg(&config).spawn().unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let mut serve = Command::new("registry");
+        serve.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none");
+        let process = serve.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         eventually("the private registry", async || std::net::TcpStream::connect(&host)).await;
         Self { host, process, _dir: dir }
     }

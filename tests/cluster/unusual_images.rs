@@ -90,13 +90,13 @@ async fn a_shell_that_does_not_start_is_passed_over_and_named() {
         b"not a program",
         0o755,
     );
-    let passed_over = |case: Case| case.prints("sh\n").tells(["sh ran the command", "/usr/bin/bash"]);
+    let passed_over = |case: Case, why| case.prints("sh\n").tells(vec!["sh ran the command", "(/usr/bin/bash: ", why]);
     all_end_as_said(vec![
-        passed_over(case("not-executable", bash(&needs_loader, 0o644), which)),
-        passed_over(case("no-loader", bash(&needs_loader, 0o755), which)),
-        passed_over(case("other-machine", bash(&program_for_arm(), 0o755), which)),
-        passed_over(case("no-program", bash(b"not a program", 0o755), which)),
-        passed_over(case("ends-at-once", bash(b"#!/bin/sh\nexit 0\n", 0o755), which)),
+        passed_over(case("not-executable", bash(&needs_loader, 0o644), which), "Permission denied"),
+        passed_over(case("no-loader", bash(&needs_loader, 0o755), which), "loader it names is missing"),
+        passed_over(case("other-machine", bash(&program_for_arm(), 0o755), which), "Exec format error"),
+        passed_over(case("no-program", bash(b"not a program", 0o755), which), "Exec format error"),
+        passed_over(case("ends-at-once", bash(b"#!/bin/sh\nexit 0\n", 0o755), which), "exit status 0"),
         case("bash-is-a-directory", Recipe { directories: vec![("/usr/bin/bash", 0o755)], ..busybox() }, which)
             .prints("sh\n"),
         case("no-shell-starts", no_shell_starts, which).ends("NoShell").tells([
@@ -135,7 +135,15 @@ async fn users_paths_and_working_directories_of_all_kinds() {
             .tells(["the image's USER is a name", "set runAsUser"]),
         Case { spec: json!({"command": "id -u", "runAsUser": 4242}), ..case("user-given", user("nosuch"), "") }
             .prints("4242\n"),
-        case("group-unknown", user("0:nosuch"), "true").ends("CreateContainerError").tells(["group", "runAsUser"]),
+        // Kubernetes takes only the user of it.
+        case("group-left-out", user("4242:7"), "id -u; id -g").prints("4242\n0\n"),
+        case("group-unknown", user("4242:nosuch"), "id -g").prints("0\n"),
+        case(
+            "group-of-the-user",
+            with_file(user("4242:7"), "/etc/passwd", b"a:x:4242:77::/:/bin/sh\n", 0o644),
+            "id -g",
+        )
+        .prints("77\n"),
         case("workdir-missing", workdir("/no/such/dir"), "pwd").prints("/bundle\n"),
         case("workdir-closed", closed, "echo ${FROM_BASHRC-no}; pwd")
             .prints("no\n/bundle\n")
