@@ -1,5 +1,7 @@
 //! Commands and values are data: what was written arrives, byte for byte, through the API server, the pod and the shell.
 
+use std::fmt::Write as _;
+
 use bundlerun::api::BundleRunStatus;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
@@ -124,7 +126,7 @@ async fn argv_reaches_the_program_unchanged() {
     let words = ["a b", "", "$HOME", "$(HOME)", "$$", "$$(HOME)", "`x`", "*", "'\"", "é\n", "--", "\\"];
     let argv: Vec<_> = ["printf", "[%s]"].iter().chain(&words).collect();
     let ended = space.run("argv", json!({"argv": argv})).await;
-    let want: String = words.iter().map(|word| format!("[{word}]")).collect();
+    let want = format!("[{}]", words.join("]["));
     assert_eq!(stdout(&ended), want, "{ended:#?}");
     space.end().await;
 }
@@ -153,8 +155,13 @@ fn print_values(prefix: &str) -> Value {
 }
 
 fn printed() -> String {
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    VALUES.iter().map(|(_, value)| format!("'{}'\n", hex(value))).collect()
+    let mut lines = String::new();
+    for (_, value) in VALUES {
+        lines.push('\'');
+        value.bytes().for_each(|byte| write!(lines, "{byte:02x}").unwrap());
+        lines.push_str("'\n");
+    }
+    lines
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn every_command_of_the_guide_prints_what_it_shows() {
                         "$ {command}\nshown:\n{prints}\nprinted:\n{printed}\n{status}"
                     );
                     if is_assignment(&command) {
-                        earlier += &format!("{command}\n");
+                        earlier.extend([&command, "\n"]);
                     }
                     ran += 1;
                 }

@@ -347,6 +347,20 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
 }
 
 #[test]
+fn the_hint_fits_what_the_container_runtime_says_of_the_image() {
+    for (stage, reason, message, hint) in [
+        ("ImagePull", "ErrImagePull", "x: not found", "name and tag"),
+        ("ImagePull", "ErrImagePull", "no match for platform in manifest: not found", "architecture"),
+        ("Configuration", "CreateContainerError", "mount callback failed: no users found", "runAsUser"),
+        ("Configuration", "CreateContainerError", "open /m/etc/passwd: no such file or directory", "runAsUser"),
+        ("Configuration", "CreateContainerError", "not a directory", "mounts"),
+    ] {
+        let got = gave_up(&waiting(stage, reason, message, 5));
+        assert!(got.hint.unwrap().contains(hint) && got.message.contains(message), "{message}: {got:?}");
+    }
+}
+
+#[test]
 fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
     let deadline = waiting("ImagePull", "ErrImagePull", "not found", 302);
     let cases = [
