@@ -133,8 +133,7 @@ fn judge(expect: &Expect, status: &BundleRunStatus) -> (String, bool) {
                 && err.ends_with("err\n")
                 && (warning.contains("status") || err == "err\n")
                 && warned.is_some_and(|told| told.starts_with(warning) && (told.is_empty() == warning.is_empty()));
-            let got = [("function", *function), ("variable", *variable)];
-            let got: Vec<_> = got.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
+            let got: Vec<_> = stdout(status).lines().filter(|line| !line.starts_with("no ")).collect();
             let told = warned.filter(|told| !told.is_empty()).map(|told| format!("; {}", short(told)));
             (
                 format!(

@@ -135,6 +135,13 @@ async fn users_paths_and_working_directories_of_all_kinds() {
             .tells(["the image's USER is a name", "set runAsUser"]),
         Case { spec: json!({"command": "id -u", "runAsUser": 4242}), ..case("user-given", user("nosuch"), "") }
             .prints("4242\n"),
+        Case {
+            recipe: Recipe { base: "scratch:local", user: Some("nosuch"), ..Recipe::default() },
+            spec: json!({"argv": ["/hello"]}),
+            ..case("user-without-passwd", busybox(), "")
+                .ends("CreateContainerError")
+                .tells(["the image's USER is a name"])
+        },
         // Kubernetes takes only the user of it.
         case("group-left-out", user("4242:7"), "id -u; id -g").prints("4242\n0\n"),
         case("group-unknown", user("4242:nosuch"), "id -g").prints("0\n"),
