@@ -156,7 +156,7 @@ fn image_pull_failed(message: String) -> Outcome {
 
 fn container_not_created(cause: String, message: String) -> Outcome {
     // containerd's texts for a USER that is a name: no such entry, and no passwd file to look it up in.
-    let unknown_user = ["no users found", "/etc/passwd: no such file"];
+    let unknown_user = ["no users found", "etc/passwd: no such file", "statat etc: no such file"];
     if unknown_user.iter().any(|words| message.contains(words)) {
         let message = format!("the image's USER is a name that its /etc/passwd does not have ({message})");
         return Outcome::failed(cause, Blame::User, message)

@@ -352,7 +352,8 @@ fn the_hint_fits_what_the_container_runtime_says_of_the_image() {
         ("ImagePull", "ErrImagePull", "x: not found", "name and tag"),
         ("ImagePull", "ErrImagePull", "no match for platform in manifest: not found", "architecture"),
         ("Configuration", "CreateContainerError", "mount callback failed: no users found", "runAsUser"),
-        ("Configuration", "CreateContainerError", "open /m/etc/passwd: no such file or directory", "runAsUser"),
+        ("Configuration", "CreateContainerError", "openat etc/passwd: no such file or directory", "runAsUser"),
+        ("Configuration", "CreateContainerError", "statat etc: no such file or directory", "runAsUser"),
         ("Configuration", "CreateContainerError", "not a directory", "mounts"),
     ] {
         let got = gave_up(&waiting(stage, reason, message, 5));
