@@ -72,12 +72,17 @@ prop_compose! {
         finished_at_ms in prop_oneof![any::<i64>(), Just(at(8).as_millisecond())],
         oom_kills in 0..2u64,
         numbers in any::<u64>(),
+        gpus in of(("\\PC{0,20}", vec(vec("\\PC{0,40}", 0..4), 0..3))),
         detail in "\\PC{0,100}",
     ) -> Record {
         let usage = crate::report::Usage {
             wall_ms: numbers, cpu_user_ms: numbers, cpu_system_ms: numbers, memory_peak_bytes: numbers, oom_kills,
         };
-        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, detail }
+        let gpus = gpus.map(|(driver, models)| GpuFacts {
+            driver: Some(driver),
+            models: models.into_iter().map(|uuids| GpuModel { name: None, uuids }).collect(),
+        });
+        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, gpus, detail }
     }
 }
 
