@@ -1,10 +1,12 @@
 //! Whatever is seen, a plan keeps its promises.
 
+use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::report::{GpuFacts, GpuModel};
 
 const PHASES: [Phase; 7] = [
     Phase::Waiting,
