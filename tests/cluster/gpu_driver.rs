@@ -87,17 +87,19 @@ async fn the_hosts_driver_wins_over_the_images_stale_one() {
 async fn the_hosts_driver_wins_whatever_bashrc_does_and_for_every_user_and_program() {
     host_driver();
     let space = Space::new().await;
-    let image = |name, bashrc| -> Value { json!(image_with_bashrc(name, bashrc)) };
-    let library = "/usr/lib/x86_64-linux-gnu";
-    let mut cases = vec![
-        ("overwrites", image("overwrites", &format!("export LD_LIBRARY_PATH={library}\n"))),
-        ("prepends", image("prepends", &format!("export LD_LIBRARY_PATH={library}:$LD_LIBRARY_PATH\n"))),
-        ("unsets", image("unsets", "unset LD_LIBRARY_PATH\n")),
+    let stale = "/usr/lib/x86_64-linux-gnu";
+    let mut cases: Vec<_> = [
+        ("overwrites", format!("export LD_LIBRARY_PATH={stale}\n")),
+        ("prepends", format!("export LD_LIBRARY_PATH={stale}:$LD_LIBRARY_PATH\n")),
+        ("unsets", "unset LD_LIBRARY_PATH\n".to_owned()),
+        ("in-bashrc", format!("IN_BASHRC=$({})\n", python())),
     ]
     .into_iter()
-    .map(|(name, image)| (name, json!({"image": image, "command": python()})))
-    .collect::<Vec<_>>();
-    cases.push(("in-bashrc", json!({"image": image("in-bashrc", &format!("{}\n", python())), "command": "true"})));
+    .map(|(name, bashrc)| {
+        let command = if name == "in-bashrc" { "echo \"$IN_BASHRC\"".to_owned() } else { python() };
+        (name, json!({"image": image_with_bashrc(name, &bashrc), "command": command}))
+    })
+    .collect();
     cases.push(("nobody", json!({"runAsUser": 65534, "command": python()})));
     cases.push(("argv", json!({"argv": ["python3", "-c", VERSION]})));
     let runs = cases.into_iter().map(|(name, mut spec)| {

@@ -67,10 +67,9 @@ async fn an_unhealthy_device_is_waited_for_and_disturbs_no_run_that_has_it() {
     let devices = Devices::new();
     let all = devices.count();
     until_allocatable(&space, all).await;
-    let release = "until [ -e go ]; do sleep 0.2; done; ls /dev/nvidia[0-9]* | wc -l";
     let traces = space.claim("traces").await;
     let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
-    let waits = release.replace("-e go", "-e /traces/go");
+    let waits = "until [ -e /traces/go ]; do sleep 0.2; done; ls /dev/nvidia[0-9]* | wc -l";
     space.start("runs", json!({"command": waits, "resources": {"gpus": all}, "volumes": volumes})).await;
     space.until("runs", "to run", |s| s.phase == Some(Phase::Running)).await;
 
@@ -96,9 +95,8 @@ async fn bind(space: &Space, pod: &str) {
     let node = std::env::var("NODE_NAME").unwrap();
     let binding: Binding =
         serde_json::from_value(json!({"metadata": {"name": pod}, "target": {"kind": "Node", "name": node}})).unwrap();
-    let bytes = serde_json::to_vec(&binding).unwrap();
     let _: kube::core::Status =
-        space.pods().create_subresource("binding", pod, &PostParams::default(), bytes).await.unwrap();
+        space.pods().create_subresource("binding", pod, &PostParams::default(), &binding).await.unwrap();
 }
 
 #[tokio::test]
