@@ -352,7 +352,7 @@ mod tests {
             record.gpus
         };
         assert_eq!(told(8, ""), Some(facts(8)));
-        let some = told(64, &"why ".repeat(49).trim_end().to_owned()).unwrap();
+        let some = told(64, "why ".repeat(49).trim_end()).unwrap();
         assert_eq!(some.driver, facts(1).driver);
         assert!((2..64).contains(&some.models[0].uuids.len()), "{some:?}");
         assert_eq!(some.models[0].uuids, facts(64).models[0].uuids[..some.models[0].uuids.len()]);
