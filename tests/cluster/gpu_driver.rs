@@ -1,7 +1,7 @@
 //! GPU profiles: whose driver a program loads, and what is told when there is none.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Once;
 
 use bundlerun::api::status::Blame;
@@ -193,10 +193,8 @@ async fn without_gpus_an_image_that_asks_for_all_sees_none_and_our_void_is_why()
     let mut pod = serde_json::to_value(space.pods().get("none-1").await.unwrap()).unwrap();
     let annotations = pod["metadata"]["annotations"].take();
     pod["metadata"] = json!({"name": "mutant", "annotations": annotations});
-    for ours in ["status", "nodeName"] {
-        pod["spec"].as_object_mut().unwrap().remove(ours);
-        pod.as_object_mut().unwrap().remove(ours);
-    }
+    pod.as_object_mut().unwrap().remove("status");
+    pod["spec"].as_object_mut().unwrap().remove("nodeName");
     let env = pod["spec"]["containers"][0]["env"].as_array_mut().unwrap();
     let before = env.len();
     env.retain(|variable| variable["name"] != "NVIDIA_VISIBLE_DEVICES");
@@ -211,6 +209,5 @@ async fn without_gpus_an_image_that_asks_for_all_sees_none_and_our_void_is_why()
     let logs = space.logs("mutant").await;
     let devices: u32 = logs.lines().next().unwrap().parse().unwrap();
     assert!(devices > 1, "{logs}");
-    assert!(Path::new(&std::env::var("DEVICE_PLUGIN_CONTROL").unwrap()).exists());
     space.end().await;
 }
