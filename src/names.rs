@@ -83,6 +83,8 @@ pub mod files {
     pub const LOCK: &str = "lock";
     /// In [`super::paths::RECORD`]: the [`crate::report::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";
+    /// In [`super::paths::RECORD`]: links to the libraries of the host's GPU driver, made by the runner.
+    pub const DRIVER: &str = "driver";
     /// In [`super::paths::BIN`]: *prepare* is done, the run container may start.
     pub const PREPARED: &str = "prepared";
     /// In [`super::paths::BIN`]: every input is in place, the command may start.

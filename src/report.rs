@@ -3,6 +3,9 @@
 //!
 //! An operator must read what an older one's pods leave behind: fields are only ever added, with a default.
 
+mod gpu;
+
+pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 use serde::{Deserialize, Serialize};
 
 /// What the kubelet keeps of one termination message, in bytes (`MaxContainerTerminationMessageLength`).
@@ -29,6 +32,9 @@ pub struct Request {
     /// The working directory may hold this many bytes; none: no limit of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// What a run with GPUs needs before its command; none: it asked for no GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<GpuRequest>,
 }
 
 /// A command is data: it is never spliced into a shell line.
@@ -66,6 +72,8 @@ pub enum Cause {
     RunnerFailed,
     /// Inputs could not be put in place.
     StagingFailed,
+    /// The GPUs, or the driver that they need, are not in the container.
+    GpuUnavailable,
 }
 
 /// How the command ended: written by the runner, read by the helper.
@@ -91,6 +99,9 @@ pub struct Record {
     pub finished_at_ms: i64,
     /// What the run used.
     pub usage: Usage,
+    /// The GPUs it had, when known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<GpuFacts>,
     /// One line for the user: what failed, or a warning. At most [`DETAIL_MAX_BYTES`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -146,7 +157,8 @@ impl Cause {
             | Cause::StartedTwice
             | Cause::RequestUnreadable
             | Cause::RunnerFailed
-            | Cause::StagingFailed => 125,
+            | Cause::StagingFailed
+            | Cause::GpuUnavailable => 125,
         }
     }
 }
@@ -195,7 +207,7 @@ pub struct Message {
 
 impl Message {
     /// The termination message of `report` and the ends of what the command wrote, in any bytes: the first line is
-    /// compact JSON below [`FIRST_LINE_MAX_BYTES`] (`detail` gives way), all of it at most [`MESSAGE_MAX_BYTES`].
+    /// compact JSON below [`FIRST_LINE_MAX_BYTES`] (the last GPUs give way, then `detail`), all of it at most [`MESSAGE_MAX_BYTES`].
     ///
     /// The tails share what the first line leaves: half for each, and what one does not need goes to the other.
     #[must_use]
@@ -203,6 +215,7 @@ impl Message {
         let mut report = Report { stdout_len: MESSAGE_MAX_BYTES, stderr_len: MESSAGE_MAX_BYTES, ..report.clone() };
         if let Some(record) = &mut report.record {
             record.detail = one_line(&record.detail);
+            record.gpus = record.gpus.as_ref().map(GpuFacts::readable);
         }
         let room = MESSAGE_MAX_BYTES.saturating_sub(first_line(&mut report).len());
 
@@ -226,13 +239,18 @@ impl Message {
     }
 }
 
-/// The first line with its newline; shortens `detail` until it fits.
+/// The first line with its newline; leaves GPUs out and shortens `detail` until it fits.
 fn first_line(report: &mut Report) -> String {
     loop {
         let mut line = serde_json::to_string(report).unwrap_or_default();
         line.push('\n');
         let excess = (line.len() + 1).saturating_sub(FIRST_LINE_MAX_BYTES);
         match &mut report.record {
+            Some(Record { gpus: gpus @ Some(_), .. }) if excess > 0 => {
+                if !gpus.as_mut().is_some_and(GpuFacts::shorten) {
+                    *gpus = None;
+                }
+            }
             // A byte of text is at most two of JSON here: control characters are gone.
             Some(record) if excess > 0 && !record.detail.is_empty() => {
                 let keep = record.detail.len().saturating_sub(excess.div_ceil(2));
@@ -299,6 +317,7 @@ mod tests {
             started_at_ms: Some(i64::MIN),
             finished_at_ms: i64::MIN,
             usage,
+            gpus: None,
             detail: detail.to_owned(),
         };
         Report {
@@ -308,6 +327,47 @@ mod tests {
             bytes: u64::MAX,
             ..Report::default()
         }
+    }
+
+    fn facts(devices: usize) -> GpuFacts {
+        let uuids = (0..devices).map(|i| format!("GPU-00000000-0000-0000-0000-{i:012}")).collect();
+        GpuFacts {
+            driver: Some("570.86.15".to_owned()),
+            models: vec![GpuModel { name: Some("NVIDIA H200".to_owned()), uuids }],
+        }
+    }
+
+    #[test]
+    fn all_gpus_of_a_usual_node_fit_and_of_too_many_the_first() {
+        let told = |devices, detail: &str| {
+            let mut report = report(detail);
+            if let Some(record) = &mut report.record {
+                record.usage = Usage { wall_ms: 1_000_000_000, memory_peak_bytes: 1 << 40, ..Usage::default() };
+                record.gpus = Some(facts(devices));
+            }
+            let text = Message::encode(&report, b"out", b"err");
+            assert!(text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
+            let record = Message::decode(&text).unwrap().report.record.unwrap();
+            assert_eq!(record.detail, detail, "what the user must read does not give way to devices");
+            record.gpus
+        };
+        assert_eq!(told(8, ""), Some(facts(8)));
+        let some = told(64, "why ".repeat(49).trim_end()).unwrap();
+        assert_eq!(some.driver, facts(1).driver);
+        assert!((2..64).contains(&some.models[0].uuids.len()), "{some:?}");
+        assert_eq!(some.models[0].uuids, facts(64).models[0].uuids[..some.models[0].uuids.len()]);
+    }
+
+    #[test]
+    fn gpus_that_somebody_made_up_do_no_harm() {
+        let mut report = report("why");
+        let name = Some("\u{1b}\"".repeat(3000));
+        let models =
+            vec![GpuModel { name: name.clone(), uuids: vec![] }, GpuModel { name, uuids: vec!["\n".to_owned()] }];
+        report.record.as_mut().unwrap().gpus = Some(GpuFacts { driver: Some("\u{0}".repeat(2000)), models });
+        let text = Message::encode(&report, b"", b"");
+        assert!(text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
+        assert_eq!(Message::decode(&text).unwrap().report.record.unwrap().detail, "why");
     }
 
     fn readable(text: &str) -> bool {

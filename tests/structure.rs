@@ -27,7 +27,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 const LAST: &str = "cli";
 
 /// What a file may not contain: by the begin of its path below `src`.
-const FORBIDDEN: [(&str, &[&str], &str); 6] = [
+const FORBIDDEN: [(&str, &[&str], &str); 7] = [
     (
         "plan",
         &[
@@ -50,6 +50,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
         "the runner stays small and static",
     ),
     ("helper", &[r"\bkube\b", r"\bkube_runtime\b", r"\bk8s_openapi\b"], "the helper has no access to the API server"),
+    ("report", &[r"\bkube\b", r"\bk8s_openapi\b", r"\btokio\b", r"std::(fs|net|env)\b"], "report is data"),
     ("report.rs", &[r"\bkube\b", r"\bk8s_openapi\b", r"\btokio\b", r"std::(fs|net|env)\b"], "report is data"),
     ("names.rs", &[r"\bkube\b", r"\bk8s_openapi\b", r"\btokio\b", r"\buse\b"], "names are strings"),
 ];

@@ -56,7 +56,6 @@ pub fn all() -> Vec<Rule> {
 fn not_yet() -> Vec<Rule> {
     [
         ("inputs", "!has(self.inputs) || self.inputs.size() == 0"),
-        ("gpuProfile", "!has(self.gpuProfile) || self.gpuProfile == 'default'"),
         ("outputs.exclude", "!has(self.outputs) || !has(self.outputs.exclude) || self.outputs.exclude.size() == 0"),
         ("retry.limit", "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0"),
         ("retry.interruptions", "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3"),

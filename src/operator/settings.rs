@@ -1,79 +1,17 @@
 //! The settings file: raw YAML -> [`Settings`]. Unknown fields are errors, and all problems are told at once.
 
-use std::collections::BTreeMap;
+mod fields;
+mod gpu;
+
 use std::path::Path;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Toleration;
-use serde::Deserialize;
+use serde_json::Value;
 
+use self::fields::{Fields, Problems};
 use super::Failure;
-use crate::api::spec::DEFAULT_GPU_PROFILE;
 use crate::api::{Quantity, duration};
-use crate::plan::{GpuProfile, Settings};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Raw {
-    images: RawImages,
-    #[serde(default)]
-    defaults: RawDefaults,
-    #[serde(default)]
-    deadlines: RawDeadlines,
-    #[serde(default = "default_stop_grace")]
-    stop_grace: String,
-    #[serde(default)]
-    gpu_profiles: BTreeMap<String, RawGpuProfile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawImages {
-    cpu: String,
-    gpu: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct RawDefaults {
-    disk: Quantity,
-    shared_memory: Quantity,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct RawDeadlines {
-    image_pull: String,
-    configuration: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawGpuProfile {
-    resource_name: String,
-    #[serde(default)]
-    runtime_class_name: Option<String>,
-    #[serde(default)]
-    tolerations: Vec<Toleration>,
-    #[serde(default)]
-    node_selector: BTreeMap<String, String>,
-}
-
-impl Default for RawDefaults {
-    fn default() -> Self {
-        Self { disk: "10Gi".into(), shared_memory: "1Gi".into() }
-    }
-}
-
-impl Default for RawDeadlines {
-    fn default() -> Self {
-        Self { image_pull: "10m".into(), configuration: "5m".into() }
-    }
-}
-
-fn default_stop_grace() -> String {
-    "30s".into()
-}
+use crate::plan::Settings;
 
 /// Reads and validates the file.
 pub(super) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
@@ -83,58 +21,38 @@ pub(super) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure>
 }
 
 fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
-    let raw: Raw = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
-    let mut problems = Vec::new();
-    let mut check = |field: &str, result: Result<u64, String>| {
-        result.unwrap_or_else(|problem| {
-            problems.push(format!("{field}: {problem}"));
-            0
-        })
-    };
-    let seconds = |text: &str| duration::parse_seconds(text).map_err(|e| e.to_string());
-    let disk_bytes = check("defaults.disk", raw.defaults.disk.bytes().map_err(|e| e.to_string()));
-    let shared_memory_bytes =
-        check("defaults.sharedMemory", raw.defaults.shared_memory.bytes().map_err(|e| e.to_string()));
-    let stop_grace = check("stopGrace", seconds(&raw.stop_grace));
-    let image_deadline = check("deadlines.imagePull", seconds(&raw.deadlines.image_pull));
-    let config_deadline = check("deadlines.configuration", seconds(&raw.deadlines.configuration));
-    for (field, image) in [("images.cpu", &raw.images.cpu), ("images.gpu", &raw.images.gpu)] {
-        if image.is_empty() {
-            problems.push(format!("{field}: name an image"));
-        }
-    }
+    let file: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let problems = Problems::default();
     if helper_image.is_empty() {
-        problems.push("the operator's own image is not known: set --helper-image or HELPER_IMAGE".into());
+        problems.note("--helper-image", "the operator's own image is not known: set it, or HELPER_IMAGE");
     }
-    let mut gpu_profiles: BTreeMap<_, _> =
-        raw.gpu_profiles.into_iter().map(|(name, profile)| (name, profile.into())).collect();
-    gpu_profiles
-        .entry(DEFAULT_GPU_PROFILE.to_owned())
-        .or_insert_with(|| GpuProfile { resource_name: "nvidia.com/gpu".into(), ..GpuProfile::default() });
-    if !problems.is_empty() {
-        return Err(problems.join("; "));
-    }
-    Ok(Settings {
-        cpu_image: raw.images.cpu,
-        gpu_image: raw.images.gpu,
-        helper_image: helper_image.to_owned(),
-        disk_bytes,
-        shared_memory_bytes,
-        stop_grace: Duration::from_secs(stop_grace),
-        image_deadline: Duration::from_secs(image_deadline),
-        config_deadline: Duration::from_secs(config_deadline),
-        gpu_profiles,
-    })
+    let settings = settings(Fields::of("", Some(file), &problems), helper_image, &problems);
+    problems.into_result().map(|()| settings)
 }
 
-impl From<RawGpuProfile> for GpuProfile {
-    fn from(raw: RawGpuProfile) -> Self {
-        Self {
-            resource_name: raw.resource_name,
-            runtime_class_name: raw.runtime_class_name,
-            tolerations: raw.tolerations,
-            node_selector: raw.node_selector,
-        }
+/// What is wrong with a field becomes a problem, its value anything.
+fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Settings {
+    let bytes = |fields: &mut Fields<'_>, name, default: &str| {
+        let quantity = fields.get(name).unwrap_or_else(|| Quantity::from(default));
+        problems.check(&fields.path(name), quantity.bytes()).unwrap_or_default()
+    };
+    let seconds = |fields: &mut Fields<'_>, name, default: &str| {
+        let text: String = fields.get(name).unwrap_or_else(|| default.to_owned());
+        Duration::from_secs(problems.check(&fields.path(name), duration::parse_seconds(&text)).unwrap_or_default())
+    };
+    let mut images = file.section("images");
+    let mut defaults = file.section("defaults");
+    let mut deadlines = file.section("deadlines");
+    Settings {
+        cpu_image: images.required("cpu", "an image"),
+        gpu_image: images.required("gpu", "an image"),
+        helper_image: helper_image.to_owned(),
+        disk_bytes: bytes(&mut defaults, "disk", "10Gi"),
+        shared_memory_bytes: bytes(&mut defaults, "sharedMemory", "1Gi"),
+        image_deadline: seconds(&mut deadlines, "imagePull", "10m"),
+        config_deadline: seconds(&mut deadlines, "configuration", "5m"),
+        stop_grace: seconds(&mut file, "stopGrace", "30s"),
+        gpu_profiles: gpu::profiles(file.raw("gpuProfiles"), problems),
     }
 }
 
@@ -152,11 +70,39 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let text = "images: {cpu: '', gpu: b}\ndefaults: {disk: 10Q}\nstopGrace: soon";
-        let problems = parse(text, "us").unwrap_err();
-        for field in ["images.cpu", "defaults.disk", "stopGrace"] {
-            assert!(problems.contains(field), "{problems}");
+        let text = "images: {cpu: '', gpus: b}\ndefaults: {disk: 10Q, cpus: 1}\nstopGrace: soon\nimage: c\n\
+                    deadlines: 5m\ngpuProfiles: {p: {resourceName: x, driver: {hostPath: {path: a}}, more: 1}}";
+        let problems = parse(text, "").unwrap_err();
+        let fields: Vec<_> = problems.split("; ").filter_map(|p| p.split_once(": ").map(|(field, _)| field)).collect();
+        for field in [
+            "--helper-image",
+            "images.cpu",
+            "images.gpu",
+            "images.gpus",
+            "defaults.disk",
+            "defaults.cpus",
+            "deadlines",
+            "stopGrace",
+            "image",
+            "gpuProfiles.p.resourceName",
+            "gpuProfiles.p.driver.hostPath.path",
+            "gpuProfiles.p.driver.hostPath.mountPath",
+            "gpuProfiles.p.more",
+        ] {
+            assert!(fields.contains(&field), "{field}: {problems}");
         }
+    }
+
+    #[test]
+    fn the_file_we_ship_is_valid_and_shows_every_setting() {
+        let manifest = include_str!("../../deploy/operator/settings.yaml");
+        let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
+        let text = manifest["data"]["settings.yaml"].as_str().unwrap();
+        assert_eq!(parse(text, "us").unwrap().gpu_profiles.len(), 1);
+        // The examples are comments: each is the same line without its mark.
+        let examples: Vec<_> = text.lines().map(|line| line.strip_prefix("#| ").unwrap_or(line)).collect();
+        let settings = parse(&examples.join("\n"), "us").unwrap();
+        assert_eq!(settings.gpu_profiles.keys().collect::<Vec<_>>(), ["amd", "default", "gke", "mig-1g"]);
     }
 
     #[test]

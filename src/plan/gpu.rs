@@ -1,11 +1,14 @@
 //! A number of GPUs -> what the pod needs for it. Infallible: the profile was looked up when the request was validated.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use k8s_openapi::api::core::v1::{EnvVar, Toleration};
+use k8s_openapi::api::core::v1::{EnvVar, HostPathVolumeSource, Toleration, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::settings::GpuProfile;
+use super::settings::{Driver, GpuProfile};
+use crate::names::volumes;
+use crate::report::{GpuRequest, HostDriver};
 
 /// `count` GPUs of one profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,14 +23,60 @@ impl Gpus {
         self.if_any(|| (self.profile.resource_name.clone(), Quantity(self.count.to_string()))).into_iter().collect()
     }
 
-    /// CUDA images bake in `NVIDIA_VISIBLE_DEVICES=all`, and the NVIDIA runtime would hand a pod without a limit every
-    /// GPU of the node. A pod's env comes after the device plugin's, so nothing may be set when there is a limit.
-    pub(super) fn env(&self) -> Option<EnvVar> {
-        (self.count == 0).then(|| EnvVar {
-            name: "NVIDIA_VISIBLE_DEVICES".into(),
-            value: Some("void".into()),
-            ..EnvVar::default()
+    /// What a run without GPUs must have, and nobody can change: CUDA images bake in `NVIDIA_VISIBLE_DEVICES=all`, and
+    /// the NVIDIA runtime would hand a pod without a limit every GPU of the node. A pod's env comes after the device
+    /// plugin's, so nothing may be set when there is a limit.
+    pub(super) fn no_devices(&self) -> Option<EnvVar> {
+        (self.count == 0).then(|| env_var("NVIDIA_VISIBLE_DEVICES", "void"))
+    }
+
+    /// The profile's variables.
+    pub(super) fn env(&self) -> Vec<EnvVar> {
+        self.if_any(|| self.profile.env.iter().map(|(name, value)| env_var(name, value)).collect()).unwrap_or_default()
+    }
+
+    /// What the runner has to do; nothing for no GPU.
+    pub(super) fn request(&self) -> Option<GpuRequest> {
+        self.if_any(|| GpuRequest {
+            count: self.count,
+            preflight: self.profile.preflight.clone(),
+            driver: self.host_driver().map(|(_, inside)| inside.clone()),
         })
+    }
+
+    /// The host's folder with the driver.
+    pub(super) fn driver_volume(&self) -> Option<Volume> {
+        self.host_driver().map(|(path, _)| Volume {
+            name: volumes::DRIVER.into(),
+            // No type: with `Directory` a pod on a node without the driver would wait in silence, while the runner
+            // finds an empty folder and says so.
+            host_path: Some(HostPathVolumeSource { path: path.to_owned(), type_: None }),
+            ..Volume::default()
+        })
+    }
+
+    /// Where the run container sees it.
+    pub(super) fn driver_mount(&self) -> Option<VolumeMount> {
+        self.host_driver().map(|(_, inside)| VolumeMount {
+            name: volumes::DRIVER.into(),
+            mount_path: inside.mount_path.clone(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        })
+    }
+
+    /// Whether a mount at this path and the driver's would hide each other.
+    pub(super) fn driver_collides_with(&self, path: &str) -> Option<&str> {
+        let (_, inside) = self.host_driver()?;
+        let (path, mount) = (Path::new(path), Path::new(&inside.mount_path));
+        (path.starts_with(mount) || mount.starts_with(path)).then_some(inside.mount_path.as_str())
+    }
+
+    fn host_driver(&self) -> Option<(&str, &HostDriver)> {
+        match &self.profile.driver {
+            Driver::HostPath { path, inside } if self.count > 0 => Some((path, inside)),
+            _ => None,
+        }
     }
 
     pub(super) fn runtime_class_name(&self) -> Option<String> {
@@ -45,4 +94,9 @@ impl Gpus {
     fn if_any<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
         (self.count > 0).then(f)
     }
+}
+
+/// Kubernetes expands `$(NAME)` and `$$` in values: doubling every `$` hands it to the process unchanged.
+fn env_var(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value.replace('$', "$$")), ..EnvVar::default() }
 }

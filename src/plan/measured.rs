@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::PodFacts;
 use crate::api::BundleRun;
-use crate::api::status::{Output, Timeline, Usage};
+use crate::api::status::{Gpu, Output, Timeline, Usage};
 use crate::report::{Message, Record};
 
 pub(super) fn timeline(run: &BundleRun, attempt: u32, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
@@ -53,6 +53,17 @@ pub(super) fn usage(record: &Record) -> Usage {
 #[allow(clippy::cast_precision_loss)] // exact below 2^53 ms, which is 285,000 years
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
+}
+
+/// The devices of a record.
+pub(super) fn gpus(record: &Record) -> Vec<Gpu> {
+    let Some(facts) = &record.gpus else { return Vec::new() };
+    let device = |name: &Option<String>, uuid: &String| Gpu {
+        uuid: Some(uuid.clone()),
+        model: name.clone(),
+        driver_version: facts.driver.clone(),
+    };
+    facts.models.iter().flat_map(|model| model.uuids.iter().map(|uuid| device(&model.name, uuid))).collect()
 }
 
 pub(super) fn output(message: &Message) -> Output {

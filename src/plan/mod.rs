@@ -21,6 +21,6 @@ mod tests;
 
 pub use decision::plan;
 pub use facts::{PodFacts, PodSeen};
-pub use settings::{GpuProfile, Settings};
+pub use settings::{Driver, GpuProfile, Settings};
 pub use status::current_pod;
 pub use steps::{Notice, Observed, Plan, PodRef, Refusal, Severity, Step};

@@ -226,6 +226,8 @@ fn ended_for_a_cause(ending: &Ending) -> Option<Outcome> {
         Cause::RequestUnreadable => platform("the request did not reach the container"),
         Cause::RunnerFailed => platform("the runner could not do its work"),
         Cause::StagingFailed => platform("the inputs could not be put in place"),
+        Cause::GpuUnavailable => platform("the GPUs are not usable in the container")
+            .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator"),
     })
 }
 

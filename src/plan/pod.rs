@@ -171,6 +171,7 @@ fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
                 mount(volumes::SHM, "/dev/shm"),
             ]
             .into_iter()
+            .chain(request.gpus.driver_mount())
             .chain(request.volumes.iter().enumerate().map(|(i, volume)| VolumeMount {
                 sub_path: volume.sub_path.clone(),
                 ..mount(&claim_volume(i), &volume.mount_path)
@@ -195,9 +196,10 @@ fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
         literal("BUNDLE_MEMORY_BYTES", request.memory_bytes.to_string()),
         literal("BUNDLE_GPUS", request.gpus.count.to_string()),
     ];
+    env.extend(request.gpus.env());
     env.retain(|ours| request.env.iter().all(|theirs| theirs.name != ours.name));
     env.extend(request.env.iter().cloned());
-    env.extend(request.gpus.env());
+    env.extend(request.gpus.no_devices());
     env
 }
 
@@ -236,6 +238,7 @@ fn pod_volumes(request: &RunRequest) -> Vec<Volume> {
             },
         ),
     ];
+    all.extend(request.gpus.driver_volume());
     all.extend(request.volumes.iter().enumerate().map(|(i, volume)| Volume {
         name: claim_volume(i),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {

@@ -75,6 +75,12 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
         spec.time_limit.as_deref().map(duration::parse_seconds).transpose().map_err(|e| e.to_string()),
     );
     let gpus = problems.check("spec.gpuProfile", gpus(spec, settings));
+    let volumes: Vec<ClaimMount> = spec.volumes.iter().map(claim_mount).collect();
+    if let Some(gpus) = &gpus {
+        for (i, volume) in volumes.iter().enumerate() {
+            problems.check(&format!("spec.volumes[{i}].path"), beside_the_driver(volume, gpus));
+        }
+    }
 
     let request_json = match (command, time_limit_seconds, disk_bytes) {
         (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => problems.check(
@@ -84,6 +90,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
                 time_limit_seconds,
                 stop_grace_seconds: settings.stop_grace.as_secs(),
                 disk_bytes: Some(disk_bytes),
+                gpus: gpus.as_ref().and_then(Gpus::request),
             }),
         ),
         _ => None,
@@ -104,7 +111,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
             queue: run.metadata.labels.as_ref().and_then(|l| l.get(names::KUEUE_QUEUE_LABEL)).cloned(),
             request_json,
             env: spec.env.iter().map(env_var).collect(),
-            volumes: spec.volumes.iter().map(claim_mount).collect(),
+            volumes,
             gpus,
             cpu_millis,
             memory_bytes,
@@ -165,6 +172,14 @@ fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
         return Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")));
     };
     Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() })
+}
+
+fn beside_the_driver(volume: &ClaimMount, gpus: &Gpus) -> Result<(), String> {
+    let Some(driver) = gpus.driver_collides_with(&volume.mount_path) else { return Ok(()) };
+    Err(format!(
+        "{:?} and the GPU driver at {driver:?} would hide each other: mount the claim elsewhere",
+        volume.mount_path
+    ))
 }
 
 fn request_json(request: &Request) -> Result<String, String> {

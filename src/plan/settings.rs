@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
+use crate::report::{HostDriver, Preflight};
+
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -39,4 +41,25 @@ pub struct GpuProfile {
     pub tolerations: Vec<Toleration>,
     /// Added to the run's own; the run's entries win.
     pub node_selector: BTreeMap<String, String>,
+    /// Variables of GPU runs; the run's own win.
+    pub env: BTreeMap<String, String>,
+    /// What must be there before a command starts.
+    pub preflight: Preflight,
+    /// How the driver gets into the container.
+    pub driver: Driver,
+}
+
+/// How a GPU driver gets into the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// The container runtime brings it (NVIDIA container toolkit, CDI): nothing to mount.
+    #[default]
+    Runtime,
+    /// A folder of the host, mounted read-only.
+    HostPath {
+        /// On the host.
+        path: String,
+        /// What the runner is told of it.
+        inside: HostDriver,
+    },
 }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::{PodFacts, Wait, WaitKind};
 use super::image::digest_of;
-use super::measured::{finished_at, output, started_at, timeline, usage};
+use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
 use super::outcome::{Outcome, Verdict};
 use super::pod;
 use crate::api::BundleRun;
@@ -113,6 +113,7 @@ impl<'a> Draft<'a> {
         self.status.timeline = Some(timeline(self.run, attempt, pod, record));
         self.status.exit_code = record.and_then(|r| r.exit_code);
         self.status.signal = record.and_then(|r| r.signal);
+        self.status.gpus = record.map(gpus).unwrap_or_default();
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
         self.status.output = message.map(output);
         self.status.result = Some(RunResult {

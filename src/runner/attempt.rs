@@ -2,6 +2,7 @@
 
 use super::environment::{self, Environment, search_path};
 use super::exec::{self, Launch};
+use super::gpu::{self, Gpus};
 use super::limits::{Limits, Reason};
 use super::never_ran::NeverRan;
 use super::paths::Paths;
@@ -24,6 +25,7 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
     processes::adopt_orphans();
     let request = request::read(&paths.request)?;
     request::wait_until_staged(paths, &signals)?;
+    let gpus = gpu::ready(paths, request.gpus.as_ref())?;
     let output = |name| {
         let path = paths.bundle.join(name);
         create_output(&path).map_err(|error| failed(&format!("create {}", path.display()), &error))
@@ -32,6 +34,7 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
         paths,
         signals,
         limits: Limits::of(&request),
+        gpus,
         stdout: output(files::STDOUT)?,
         stderr: output(files::STDERR)?,
     };
@@ -50,6 +53,7 @@ struct Stage<'a> {
     paths: &'a Paths,
     signals: Signals,
     limits: Limits,
+    gpus: Gpus,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
@@ -57,7 +61,8 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn run_program(&mut self, argv: &[String]) -> Result<Record, NeverRan> {
         let directory = &self.paths.bundle;
-        let environment = environment::complete(std::env::vars_os().collect(), directory, Some(directory));
+        let mut environment = environment::complete(std::env::vars_os().collect(), directory, Some(directory));
+        self.gpus.front.put(&mut environment);
         let words = exec::words(argv);
         let name = words.first().copied().unwrap_or_default();
         let program = exec::find(name, search_path(&environment), directory)?;
@@ -75,11 +80,13 @@ impl Stage<'_> {
     /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.
     fn run_shell(&mut self, text: &str) -> Result<Record, NeverRan> {
         let cwd = std::env::current_dir().ok();
-        let environment: Environment =
+        let mut environment: Environment =
             environment::complete(std::env::vars_os().collect(), &self.paths.bundle, cwd.as_deref());
+        let front = self.gpus.front.clone();
+        front.put(&mut environment);
         let mut tried = vec![];
         for shell in shell::candidates(&environment, &self.paths.shells) {
-            match self.run(&shell.launch(text, &self.paths.bundle, &environment)) {
+            match self.run(&shell.launch(text, &self.paths.bundle, &environment, &front)) {
                 Ok(ended) if ended.progress == Progress::Silent && self.limits.reason().is_none() => {
                     tried.push(format!("{}: {}", shell.program().display(), status(&ended)));
                 }
@@ -148,6 +155,7 @@ impl Stage<'_> {
             signal: ended.status.terminating_signal(),
             asked_to_stop: reason == Some(Reason::AskedToStop),
             started_at_ms: ended.began.map(|began| since_epoch_ms(began.wall)),
+            gpus: self.gpus.facts.clone(),
             usage: usage::measure(&self.paths.cgroup, wall.unwrap_or_default()),
             detail: notes.join("; "),
             ..Record::default()

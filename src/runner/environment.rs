@@ -12,6 +12,37 @@ const CACHE: &str = "/tmp/.cache";
 /// Variables of a process.
 pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
+/// Directories that come before all others of `LD_LIBRARY_PATH` and `PATH`, whatever the image and its `.bashrc` say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Front {
+    /// Empty: none.
+    pub(crate) libraries: OsString,
+    /// Separated by colons. Empty: none.
+    pub(crate) programs: OsString,
+}
+
+impl Front {
+    pub(crate) fn of(libraries: &Path, programs: &[String]) -> Self {
+        Self { libraries: libraries.into(), programs: programs.join(":").into() }
+    }
+
+    /// Puts them in front.
+    pub(crate) fn put(&self, environment: &mut Environment) {
+        for (name, front) in [("LD_LIBRARY_PATH", &self.libraries), ("PATH", &self.programs)] {
+            if front.is_empty() {
+                continue;
+            }
+            let value = environment.entry(name.into()).or_default();
+            // An empty entry would mean the current directory.
+            let rest = std::mem::replace(value, front.clone());
+            if !rest.is_empty() {
+                value.push(":");
+                value.push(rest);
+            }
+        }
+    }
+}
+
 /// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`.
 pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Option<&Path>) -> Environment {
     let mut default =
@@ -59,6 +90,20 @@ mod tests {
             ("A", "$A"),
         ]);
         assert_eq!(complete(given.clone(), Path::new("/bundle"), None), given);
+    }
+
+    #[test]
+    fn the_drivers_directories_come_first() {
+        let front = Front::of(Path::new("/driver"), &["/a".to_owned(), "/b".to_owned()]);
+        let mut got = environment(&[("PATH", "/bin"), ("LD_LIBRARY_PATH", "/opt")]);
+        front.put(&mut got);
+        assert_eq!(got, environment(&[("PATH", "/a:/b:/bin"), ("LD_LIBRARY_PATH", "/driver:/opt")]));
+        let mut got = environment(&[("LD_LIBRARY_PATH", "")]);
+        Front::of(Path::new("/driver"), &[]).put(&mut got);
+        assert_eq!(got, environment(&[("LD_LIBRARY_PATH", "/driver")]), "no empty entry: it is the current directory");
+        let mut got = environment(&[]);
+        Front::default().put(&mut got);
+        assert_eq!(got, environment(&[]));
     }
 
     #[test]

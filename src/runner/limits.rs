@@ -92,7 +92,7 @@ mod tests {
 
     fn limits(time_limit_seconds: Option<u64>) -> Limits {
         let command = Command::Shell(String::new());
-        Limits::of(&Request { command, time_limit_seconds, stop_grace_seconds: 30, disk_bytes: None })
+        Limits::of(&Request { command, time_limit_seconds, stop_grace_seconds: 30, disk_bytes: None, gpus: None })
     }
 
     #[test]

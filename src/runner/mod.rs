@@ -6,6 +6,7 @@
 //! | `attempt` | all that is between the claim and the record |
 //! | `claim` | the right to start, given once, and the lock whose end tells of our death |
 //! | `request` | the request and the helper's marks |
+//! | `gpu`, `glob` | what a run with GPUs needs before its command |
 //! | `environment`, `exec`, `shell` | what is started and how |
 //! | `supervise` | from a program's start to the end of all that it started |
 //! | `limits` | when to end it and how hard (pure) |
@@ -21,6 +22,8 @@ mod attempt;
 mod claim;
 mod environment;
 mod exec;
+mod glob;
+mod gpu;
 mod limits;
 mod never_ran;
 mod paths;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// The directories and files that the runner and the helper meet in.
 #[derive(Clone, Debug)]
 pub struct Paths {
+    /// `/`: the image's and the host's own files are below it.
+    pub root: PathBuf,
     /// Working directory and HOME of the command.
     pub bundle: PathBuf,
     /// The runner and the helper's marks.
@@ -37,6 +39,7 @@ impl Paths {
     pub fn below(root: &Path) -> Self {
         let at = |path: &str| root.join(path.trim_start_matches('/'));
         Self {
+            root: root.to_owned(),
             bundle: at(paths::BUNDLE),
             bin: at(paths::BIN),
             record: at(paths::RECORD),
@@ -46,5 +49,15 @@ impl Paths {
             cgroup: at("/sys/fs/cgroup"),
             shells: ["/bin", "/usr/bin", "/usr/local/bin"].map(at).to_vec(),
         }
+    }
+
+    /// Where a path of the container is.
+    pub(crate) fn below_root(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The path as the container has it, for people.
+    pub(crate) fn shown(&self, path: &Path) -> String {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path)).display().to_string()
     }
 }

@@ -1,6 +1,6 @@
 //! Running text in the image's shell, after the image's `.bashrc`.
 
-use super::environment::{Environment, search_path};
+use super::environment::{Environment, Front, search_path};
 use super::exec::Launch;
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsStr;
@@ -18,10 +18,12 @@ use std::path::{Path, PathBuf};
 ///   does not hold the output open, and `.bashrc` may use these numbers itself.
 /// - `PS1`: the stock guard `[ -z "$PS1" ] && return` would leave the rest of `.bashrc` out.
 /// - `.bashrc` may leave `set -eux`, redirected output and parameters behind; functions, variables and traps stay.
+/// - The driver's directories are put in front once more: many a `.bashrc` sets `LD_LIBRARY_PATH` or `PATH` anew.
 /// - `command cd`: many a `.bashrc` has a function of that name.
 /// - The space before the command: bash's `eval` would take a command that begins with `-` for options.
 const SCRIPT: &str = "{ \
-    _bundlerun_command=$1 _bundlerun_directory=$2 _bundlerun_bashrc=0; shift 2; \
+    _bundlerun_command=$1 _bundlerun_directory=$2 _bundlerun_bashrc=0; \
+    _bundlerun_libraries=$3 _bundlerun_programs=$4; shift 4; \
     exec 6>&0 7>&1 8>&2 </dev/null; \
     echo alive >&6; \
     if [ -f ./.bashrc ]; then \
@@ -36,11 +38,19 @@ const SCRIPT: &str = "{ \
             _bundlerun_bashrc=unreadable; \
         fi; \
     fi; \
+    case $_bundlerun_libraries:$LD_LIBRARY_PATH: in \
+        :* | \"$_bundlerun_libraries:$_bundlerun_libraries:\"*) ;; \
+        *) command export LD_LIBRARY_PATH=\"$_bundlerun_libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\" ;; \
+    esac; \
+    case $_bundlerun_programs:$PATH: in \
+        :* | \"$_bundlerun_programs:$_bundlerun_programs:\"*) ;; \
+        *) command export PATH=\"$_bundlerun_programs${PATH:+:$PATH}\" ;; \
+    esac; \
     exec 0</dev/null 1>&7 2>&8 7>&- 8>&-; \
     command cd \"$_bundlerun_directory\" || { echo lost >&6; exit 125; }; \
     echo \"ready $_bundlerun_bashrc\" >&6; \
     exec 6>&-; \
-    unset _bundlerun_bashrc _bundlerun_directory; \
+    unset _bundlerun_bashrc _bundlerun_directory _bundlerun_libraries _bundlerun_programs; \
     eval \" $_bundlerun_command\"; \
 }";
 
@@ -89,14 +99,17 @@ impl Shell {
         command: &'a str,
         directory: &'a Path,
         environment: &'a Environment,
+        front: &'a Front,
     ) -> Launch<'a> {
-        let words: [&OsStr; 6] = [
+        let words: [&OsStr; 8] = [
             self.name.as_ref(),
             "-c".as_ref(),
             SCRIPT.as_ref(),
             self.name.as_ref(),
             command.as_ref(),
             directory.as_os_str(),
+            &front.libraries,
+            &front.programs,
         ];
         Launch { program: &self.program, argv: words.to_vec(), environment, directory: None, marks: true }
     }

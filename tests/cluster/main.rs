@@ -10,6 +10,8 @@ mod crd;
 mod deletion;
 mod endings;
 mod examples;
+mod gpu_driver;
+mod gpu_faults;
 mod gpus;
 mod guide;
 mod images;

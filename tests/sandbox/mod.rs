@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
-use bundlerun::report::{Command, Record, Request};
+use bundlerun::report::{Command, GpuRequest, Record, Request};
 use bundlerun::runner::Paths;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, Permissions};
@@ -101,7 +101,8 @@ impl Sandbox {
             _ => {}
         }
         let environment = vec![("PATH".to_owned(), tools.to_str().unwrap().to_owned())];
-        let request = Request { command: sh(""), time_limit_seconds: None, stop_grace_seconds: 30, disk_bytes: None };
+        let request =
+            Request { command: sh(""), time_limit_seconds: None, stop_grace_seconds: 30, disk_bytes: None, gpus: None };
         Self { dir, paths, workdir, environment, nobody: false, request }
     }
 
@@ -142,6 +143,11 @@ impl Sandbox {
 
     pub(crate) fn disk(mut self, bytes: u64) -> Self {
         self.request.disk_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn gpus(mut self, gpus: GpuRequest) -> Self {
+        self.request.gpus = Some(gpus);
         self
     }
 

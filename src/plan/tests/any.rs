@@ -1,10 +1,12 @@
 //! Whatever is seen, a plan keeps its promises.
 
+use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::report::{GpuFacts, GpuModel};
 
 const PHASES: [Phase; 7] = [
     Phase::Waiting,
@@ -72,12 +74,17 @@ prop_compose! {
         finished_at_ms in prop_oneof![any::<i64>(), Just(at(8).as_millisecond())],
         oom_kills in 0..2u64,
         numbers in any::<u64>(),
+        gpus in of(("\\PC{0,20}", vec(vec("\\PC{0,40}", 0..4), 0..3))),
         detail in "\\PC{0,100}",
     ) -> Record {
         let usage = crate::report::Usage {
             wall_ms: numbers, cpu_user_ms: numbers, cpu_system_ms: numbers, memory_peak_bytes: numbers, oom_kills,
         };
-        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, detail }
+        let gpus = gpus.map(|(driver, models)| GpuFacts {
+            driver: Some(driver),
+            models: models.into_iter().map(|uuids| GpuModel { name: None, uuids }).collect(),
+        });
+        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, gpus, detail }
     }
 }
 

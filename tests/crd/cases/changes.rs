@@ -6,12 +6,6 @@ use super::{Case, changed, everything_spec, refused};
 
 pub(super) fn not_yet() -> Vec<Case> {
     vec![
-        refused("gpuProfile", json!({"gpuProfile": "mig-1g"}), &[("spec.gpuProfile", "spec.gpuProfile: not yet")]),
-        refused(
-            "gpuProfile with a bad name",
-            json!({"gpuProfile": "A"}),
-            &[("spec.gpuProfile", "should match"), ("spec.gpuProfile", "not yet")],
-        ),
         refused(
             "outputs.exclude",
             json!({"outputs": {"exclude": ["*.tmp"]}}),

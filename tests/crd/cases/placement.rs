@@ -29,6 +29,8 @@ pub(super) fn cases() -> Vec<Case> {
             json!({"nodeSelector": (0..33).map(|n| (format!("a{n}"), json!(""))).collect::<serde_json::Map<_, _>>()}),
             &[("spec.nodeSelector", "Too many")],
         ),
+        accepted("a GPU profile", json!({"gpuProfile": "mig-1g"})),
+        refused("a bad name of a GPU profile", json!({"gpuProfile": "A"}), &[("spec.gpuProfile", "should match")]),
         accepted("a toleration by default operator", toleration(json!({"key": "a", "value": "b"}))),
         refused("a toleration of nothing", toleration(json!({})), &[exists]),
         refused(
