@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::large_futures)] // one crate of modules; a watch is a large future
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+mod bad_input;
 mod budgets;
 mod common;
 mod crd;
@@ -10,6 +11,8 @@ mod deletion;
 mod endings;
 mod examples;
 mod gpus;
+mod hostile;
 mod images;
 mod once;
 mod refusals;
+mod security;
