@@ -136,6 +136,17 @@ fn env() -> Vec<Rule> {
             NO_NUL,
             "env: a value must not contain a NUL character: no program can receive it",
         ),
+        // The object, with its status, and the pod have to fit etcd's 1.5 MiB.
+        Rule::new(
+            "spec.env",
+            "self.map(variable, has(variable.value) ? bytes(variable.value).size() : 0).sum() <= 200000",
+            "env: at most 200000 bytes of values in all; put large values into a file",
+        ),
+        Rule::new(
+            "spec.env[].value",
+            "bytes(self).size() <= 100000",
+            "env: a value can have at most 100000 bytes; put it into a file",
+        ),
         Rule::new(
             "spec.env[]",
             "has(self.value) != has(self.valueFrom)",

@@ -1,11 +1,15 @@
 //! Measuring a tree that the user's code wrote, or is writing.
 
 use super::untrusted::{open_in, open_mount};
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use std::path::Path;
 
-/// Deeper directories are not looked into: one descriptor is held for each level.
+/// Descriptors and buffers held while descending: one for each level.
 const MAX_DEPTH: usize = 256;
+/// Directories below that level wait for their turn, as many as this; a tree that has more of them there is measured
+/// without them.
+const MAX_WAITING: usize = 1024;
 
 /// How much there is in a tree; a file with several names counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,14 @@ impl Sums {
 pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
     let mut sums = Sums::default();
     let mut open: Vec<Dir> = open_mount(root).and_then(Dir::new).into_iter().collect();
-    while let Some(dir) = open.last_mut() {
+    // A tree of any depth is walked to its end: who nests deep shall not write more than others.
+    let mut waiting: Vec<OwnedFd> = vec![];
+    loop {
+        let Some(dir) = open.last_mut() else {
+            let Some(next) = waiting.pop() else { break };
+            open.extend(Dir::new(next));
+            continue;
+        };
         let Some(Ok(entry)) = dir.read() else {
             open.pop();
             continue;
@@ -68,13 +79,11 @@ pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
             };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => sums.add(&stat),
-                FileType::Directory => {
-                    if let Ok(below) = open_in(dir_fd, name, OFlags::DIRECTORY).and_then(Dir::new)
-                        && open.len() < MAX_DEPTH
-                    {
-                        open.push(below);
-                    }
-                }
+                FileType::Directory => match open_in(dir_fd, name, OFlags::DIRECTORY) {
+                    Ok(below) if open.len() < MAX_DEPTH => open.extend(Dir::new(below)),
+                    Ok(below) if waiting.len() < MAX_WAITING => waiting.push(below),
+                    _ => {}
+                },
                 _ => {}
             }
         }
@@ -127,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_any_depth_is_survived() {
+    fn a_tree_of_any_depth_is_measured_to_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "i=0; while [ $i -lt 400 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > deep; cd /";
+        let script = "i=0; while [ $i -lt 3000 ]; do mkdir d e; cd d; i=$((i+1)); done; echo x > deep; cd /";
         std::process::Command::new("sh").args(["-c", script]).current_dir(dir.path()).status().unwrap();
         fs::write(dir.path().join("a"), "1").unwrap();
-        assert_eq!(size(dir.path()).files, 1);
+        assert_eq!(size(dir.path()).files, 2);
     }
 }

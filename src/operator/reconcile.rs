@@ -16,7 +16,7 @@ use tracing::{Instrument, info_span, warn};
 use super::backoff::Backoff;
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
-use crate::plan::{Plan, Refusal, Settings, Step, plan};
+use crate::plan::{Notice, Plan, Refusal, Settings, Severity, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -61,6 +61,8 @@ pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Re
             Ok(run) => run,
             Err(invalid) => {
                 warn!(error = invalid.error, "this BundleRun cannot be decoded: it is left alone until it changes");
+                let run = BundleRun { metadata: invalid.metadata.clone(), ..BundleRun::default() };
+                context.cluster.carry_out(&run, Step::Tell(undecodable(&invalid.error))).await?;
                 return Ok(Action::await_change());
             }
         };
@@ -70,6 +72,18 @@ pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Re
     }
     .instrument(span)
     .await
+}
+
+/// Its status is not touched: a newer version of the operator may understand it, and be at work on it.
+fn undecodable(error: &str) -> Notice {
+    Notice {
+        severity: Severity::Warning,
+        reason: "Undecodable".into(),
+        note: format!(
+            "this version of the operator cannot read the object and leaves it alone: {error}; it was stored under \
+             another definition of BundleRun: apply it again under another name"
+        ),
+    }
 }
 
 /// Later and later, per run.

@@ -143,7 +143,7 @@ impl Decision<'_> {
             }
             Refusal::PodSecurity(message) => {
                 let outcome = Outcome::failed("PodSecurity", crate::api::status::Blame::User, message)
-                    .hint("set runAsUser to fit the restricted level; a driver on the host needs a namespace at the privileged level");
+                    .hint(pod_security_hint(message));
                 return self.end(None, &outcome);
             }
             Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
@@ -166,5 +166,17 @@ impl Decision<'_> {
         }
         let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
         if known.is_some() { plan } else { plan.tell(Severity::Warning, reason, message) }
+    }
+}
+
+/// The field that helps. The words are those of the Pod Security admission plugin.
+fn pod_security_hint(message: &str) -> &'static str {
+    if message.contains("hostPath") {
+        "the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, or ask the \
+         administrator for a profile with driver: runtime"
+    } else if message.contains("runAsUser=0") || message.contains("runAsNonRoot=false") {
+        "set runAsUser to another user than 0, such as 1000, in a new run"
+    } else {
+        "set runAsUser, such as 1000, in a new run: the pod then fits the restricted Pod Security level"
     }
 }

@@ -7,13 +7,16 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 /// A program about to start.
 #[derive(Debug)]
@@ -66,16 +69,28 @@ impl Launch<'_> {
     }
 }
 
+/// The runner's own, opened while that is allowed: the files below `/proc` of a process that is not dumpable are root's.
+static OOM_SCORE: LazyLock<Option<File>> =
+    LazyLock::new(|| File::options().read(true).write(true).open("/proc/self/oom_score_adj").ok());
+
+/// Takes the runner out of the command's reach: although they have one user, the command cannot trace it, write to its
+/// memory or use its open files, and so neither get rid of its limits nor speak for it. A program that is executed
+/// becomes dumpable again.
+pub(crate) fn hide_runner() {
+    LazyLock::force(&OOM_SCORE);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// The OOM killer shall take the command and leave the runner, which tells of it. A child inherits the score of the
 /// moment, and a process may lower its own again down to what the container runtime gave it: so no code of ours has to
 /// run in the child.
 fn with_high_oom_score<T>(start: impl FnOnce() -> T) -> T {
-    const SCORE: &str = "/proc/self/oom_score_adj";
-    let own = std::fs::read(SCORE);
-    let raised = own.is_ok() && std::fs::write(SCORE, "1000").is_ok();
+    let mut own = [0; 8];
+    let score = OOM_SCORE.as_ref().and_then(|file| Some((file, file.read_at(&mut own, 0).ok()?)));
+    let raised = score.filter(|(file, _)| file.write_at(b"1000", 0).is_ok());
     let started = start();
-    if let (true, Ok(own)) = (raised, own) {
-        let _ = std::fs::write(SCORE, own);
+    if let Some((file, length)) = raised {
+        let _ = file.write_at(own.get(..length).unwrap_or_default(), 0);
     }
     started
 }

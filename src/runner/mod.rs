@@ -68,6 +68,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(paths: &Paths) -> i32 {
     // First of all: the kernel drops signals that PID 1 has no handler for.
     let signals = Signals::catch();
+    exec::hide_runner();
     let claim = Claim::take(&paths.record);
     let file = match &claim {
         Ok(_) => Some(RecordFile::reserve(&paths.record)),

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::large_futures)] // one crate of modules; a watch is a large future
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+mod bad_input;
 mod budgets;
 mod commands;
 mod common;
@@ -14,10 +15,12 @@ mod gpu_driver;
 mod gpu_faults;
 mod gpus;
 mod guide;
+mod hostile;
 mod images;
 mod matrix;
 mod once;
 mod private_registry;
 mod recipe;
 mod refusals;
+mod security;
 mod unusual_images;
