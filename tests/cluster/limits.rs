@@ -1,0 +1,219 @@
+//! What a run may use is kept, and what it used is told as it was.
+
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, eventually, stdout, together};
+use crate::node;
+
+const MI: u64 = 1 << 20;
+
+fn cpu_seconds(status: &BundleRunStatus) -> f64 {
+    let usage = status.usage.as_ref().unwrap();
+    usage.cpu_user_seconds.unwrap() + usage.cpu_system_seconds.unwrap()
+}
+
+fn wall_seconds(status: &BundleRunStatus) -> f64 {
+    status.usage.as_ref().unwrap().wall_seconds.unwrap()
+}
+
+fn memory_peak(status: &BundleRunStatus) -> u64 {
+    status.usage.as_ref().unwrap().memory_peak_bytes.unwrap()
+}
+
+/// Three processes, one of them in a session of its own, that tell of TERM on a claim; `then` is what they do about it.
+fn tree(then: &str) -> Value {
+    let member = |name: &str| {
+        format!("trap 'echo {name} >>trace/told; {then}' TERM; echo {name} >>trace/up; while :; do sleep 0.1; done")
+    };
+    let command = format!(
+        "cat >leaf.sh <<'END'\n{}\nEND\ncat >branch.sh <<'END'\nsetsid sh ./leaf.sh &\n{}\nEND\nsh ./branch.sh & {}",
+        member("leaf"),
+        member("branch"),
+        member("root"),
+    );
+    json!({"command": command, "timeLimit": "3s", "volumes": [{"path": "trace", "claim": {"name": "trace"}}]})
+}
+
+#[tokio::test]
+async fn the_time_limit_reaches_every_process_first_with_term_then_with_kill() {
+    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..6.0), ("true", 9, 7.0..11.0)] {
+        let space = Space::new().await;
+        let trace = space.claim("trace").await;
+        let ended = space.run("tree", tree(then)).await;
+        assert_eq!((cause(&ended), ended.signal), ("TimeLimitExceeded", Some(signal)), "{ended:#?}");
+        assert!(seconds.contains(&wall_seconds(&ended)), "limit 3 s, grace 4 s: {ended:#?}");
+        for file in ["up", "told"] {
+            let text = std::fs::read_to_string(trace.join(file)).unwrap_or_default();
+            for process in ["root", "branch", "leaf"] {
+                assert!(text.lines().any(|line| line == process), "{then}: {process} is not {file}: {text}");
+            }
+        }
+        space.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_oom_of_any_process_is_told_and_a_signal_or_exit_code_that_looks_like_one_is_not() {
+    let space = Space::new().await;
+    let cases = [
+        ("command", "exec tail /dev/zero", "OutOfMemory"),
+        ("child", "tail /dev/zero; exit 0", "OutOfMemory"),
+        ("grandchild", "sh -c 'sh -c \"tail /dev/zero\"; true'; exit 0", "OutOfMemory"),
+        ("background", "tail /dev/zero & wait; exit 0", "OutOfMemory"),
+        ("daemon", "setsid sh -c 'tail /dev/zero' & wait; exit 0", "OutOfMemory"),
+        ("exit-137", "exit 137", "CommandFailed"),
+        ("killed", "kill -9 $$", "CommandKilled"),
+        ("child-killed", "sh -c 'kill -9 $$'; exit 5", "CommandFailed"),
+        ("malloc-fails", "ulimit -v 65536; tail /dev/zero; exit 6", "CommandFailed"),
+    ];
+    let spec = |command: &str| json!({"command": command, "resources": {"memory": "64Mi"}});
+    let ended = together(cases.iter().map(|(name, command, _)| space.run(name, spec(command)))).await;
+    for ((name, _, expected), got) in cases.iter().zip(&ended) {
+        assert_eq!((cause(got), got.phase), (*expected, Some(Phase::Failed)), "{name}: {got:#?}");
+        let full = memory_peak(got) > 60 * MI;
+        assert_eq!(full, *expected == "OutOfMemory", "{name}: {got:#?}");
+    }
+    // Kubernetes says of the same pod that all went well.
+    let pod = space.pods().get("child-1").await.unwrap();
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Succeeded"));
+    space.end().await;
+}
+
+/// cgroup v2 kills the whole container (`memory.oom.group`), v1 never does: there the host points the kernel at the
+/// runner, and the rest is the kernel's and the kubelet's own doing.
+#[tokio::test]
+async fn an_oom_that_takes_the_runner_is_told_by_the_kubelets_word() {
+    let space = Space::new().await;
+    let command = "echo ready; until [ -e trace/go ]; do sleep 0.1; done; tail /dev/zero";
+    let _trace = space.claim("trace").await;
+    let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);
+    let resources = json!({"memory": "64Mi"});
+    space.start("whole", json!({"command": command, "volumes": volumes, "resources": resources})).await;
+    let pod = space.pod_running("whole-1").await;
+    said(&space, "whole-1", "ready").await;
+    let run = node::container_id(&pod, "run");
+    let runner = node::first_process(&run);
+    std::fs::write(format!("/proc/{}/oom_score_adj", runner.as_raw_nonzero()), "1000").unwrap();
+    std::fs::write(_trace.join("go"), "").unwrap();
+    let ended = space.end_of("whole").await;
+    assert_eq!((cause(&ended), ended.phase, ended.attempt), ("OutOfMemory", Some(Phase::Failed), Some(1)), "{ended:#?}");
+    assert_eq!(stdout(&ended), "ready\n");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
+    let space = Space::new().await;
+    let size = "df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 30M /dev/zero >/dev/shm/x || echo full";
+    let fill = "cat /dev/zero >/dev/shm/x; echo filled";
+    let memory = json!({"memory": "64Mi", "sharedMemory": "64Mi"});
+    let (sized, filled) = tokio::join!(
+        space.run("sized", json!({"command": size, "resources": {"sharedMemory": "24Mi"}})),
+        space.run("filled", json!({"command": fill, "resources": memory})),
+    );
+    assert_eq!((cause(&sized), stdout(&sized)), ("Completed", "24576\nfull\n"), "{sized:#?}");
+    assert_eq!(cause(&filled), "OutOfMemory", "{filled:#?}");
+    let hint = filled.result.as_ref().unwrap().hint.as_deref().unwrap();
+    assert!(hint.contains("/dev/shm"), "{hint}");
+    assert!(memory_peak(&filled) > 60 * MI, "the record is complete although memory was full to the end: {filled:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_run_gets_the_cpus_it_asked_for_and_no_more() {
+    let space = Space::new().await;
+    let spin = "timeout 8 sh -c 'while :; do :; done'; exit 0";
+    let ended = space.run("spin", json!({"command": spin, "resources": {"cpus": "200m"}})).await;
+    let share = cpu_seconds(&ended) / wall_seconds(&ended);
+    println!("cpus: 200m, spinning: {share:.3} CPUs");
+    // A machine that is busy with other things gives less, never more.
+    assert!((0.08..0.26).contains(&share), "{share}: {ended:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn the_usage_of_known_loads_is_recorded() {
+    let space = Space::new().await;
+    let two_seconds = "import time\nheld = bytearray(b'x') * 300_000_000\nwhile time.process_time() < 2: pass";
+    // The kernel does not add what a child used to a parent that ignores its end: only the cgroup knows of it.
+    let nobody_waits = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nif os.fork() == 0:\n    while time.process_time() < 2: pass\n    os._exit(0)\ntry: os.wait()\nexcept ChildProcessError: pass";
+    let spec = |program: &str| json!({"argv": ["python3", "-c", program], "resources": {"cpus": "1", "memory": "512Mi"}});
+    let (load, unwaited) =
+        tokio::join!(space.run("load", spec(two_seconds)), space.run("unwaited", spec(nobody_waits)));
+    for (name, ended) in [("load", &load), ("unwaited", &unwaited)] {
+        assert_eq!(cause(ended), "Completed", "{name}: {ended:#?}");
+        let cpu = cpu_seconds(ended);
+        println!("{name}: {cpu:.3} CPU seconds, {:.3} s wall, {} bytes", wall_seconds(ended), memory_peak(ended));
+        assert!((2.0..2.3).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
+        assert!(wall_seconds(ended) >= 1.9, "{name}: {ended:#?}");
+    }
+    assert!((300_000_000..345_000_000).contains(&memory_peak(&load)), "{load:#?}");
+    assert!(memory_peak(&unwaited) < 60_000_000, "{unwaited:#?}");
+    space.end().await;
+}
+
+/// Writes 100 MB/s and says when it is over the limit; `first` comes before.
+fn writer(first: &str, limit: u64) -> String {
+    format!(
+        "import os, signal, time\n{first}\nblock = bytes(10_000_000)\nbegin = time.monotonic()\nwritten = 0\nover = False\n\
+         with open('large', 'wb', buffering=0) as file:\n    while True:\n        written += file.write(block)\n        \
+         if written > {limit} and not over:\n            over = True\n            print(time.monotonic() - begin, flush=True)\n        \
+         time.sleep(max(0, begin + written / 1e8 - time.monotonic()))\n"
+    )
+}
+
+#[tokio::test]
+async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_complete() {
+    let space = Space::new().await;
+    let limit = 200 * MI;
+    let resources = json!({"disk": "200Mi", "cpus": "500m", "memory": "512Mi"});
+    let spec = |first| json!({"argv": ["python3", "-c", writer(first, limit)], "resources": resources});
+    let stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)";
+    // One after the other: two at a time would share the disk.
+    for (name, first, signal, seconds) in [("willing", "", 15, 3.0), ("stubborn", stubborn, 9, 6.0)] {
+        let ended = space.run(name, spec(first)).await;
+        assert_eq!((cause(&ended), ended.signal), ("DiskLimitExceeded", Some(signal)), "{name}: {ended:#?}");
+        assert_eq!(ended.result.as_ref().unwrap().blame, Some(bundlerun::api::Blame::User));
+        let output = ended.output.as_ref().unwrap();
+        let crossed: f64 = stdout(&ended).trim().parse().unwrap();
+        let late = wall_seconds(&ended) - crossed;
+        let over = output.bytes.unwrap().saturating_sub(limit);
+        println!("{name}: ended {late:.2} s and {:.0} MB after it crossed {limit} bytes", over as f64 / 1e6);
+        assert!(late < seconds, "{name}: {ended:#?}");
+        assert!(over > 0 && over < 700_000_000, "{name}: {ended:#?}");
+        assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");
+        assert!(cpu_seconds(&ended) > 0.0 && memory_peak(&ended) > MI && ended.finish_time.is_some(), "{ended:#?}");
+        let pod = space.pods().get(&format!("{name}-1")).await.unwrap().status.unwrap();
+        assert_ne!(pod.reason.as_deref(), Some("Evicted"), "{name}");
+    }
+    space.end().await;
+}
+
+/// The helper watches by the limit in the request. Here the API server takes it out on the way, so that all else is as
+/// always and only the kubelet's backstop is left.
+#[tokio::test]
+async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
+    use k8s_openapi::api::core::v1::Namespace;
+    let space = Space::new().await;
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    let policy = unwatched_policy(&space.name);
+    create_unwatched(&space, &policy).await;
+    // Twice 1Mi and 1Gi is what the kubelet allows.
+    let fill = "head -c 1300M /dev/zero >large; echo written; sleep 1h";
+    let spec = json!({"command": fill, "resources": {"disk": "1Mi", "memory": "512Mi", "cpus": "500m"}});
+    space.start("evicted", spec).await;
+    let pod: Pod = space.pod_running("evicted-1").await;
+    let request = pod.metadata.annotations.unwrap()["bundlerun.dev/request"].clone();
+    assert!(!request.contains("diskBytes"), "the watch is off: {request}");
+    let ended = space.end_of("evicted").await;
+    delete_unwatched(&space, &policy).await;
+    println!("kubelet: {:?}", ended.message);
+    assert_eq!((cause(&ended), ended.phase), ("EmptyDirLimitExceeded", Some(Phase::Failed)), "{ended:#?}");
+    assert!(ended.message.as_ref().unwrap().contains("Usage of EmptyDir volume \"bundle\" exceeds the limit"), "{ended:#?}");
+    assert!(ended.result.unwrap().hint.unwrap().contains("resources.disk"));
+    drop(namespaces);
+    space.end().await;
+}
