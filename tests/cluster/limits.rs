@@ -1,8 +1,10 @@
 //! What a run may use is kept, and what it used is told as it was.
 
+use bundlerun::api::status::Blame;
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, eventually, stdout, together};
@@ -88,7 +90,7 @@ async fn an_oom_of_any_process_is_told_and_a_signal_or_exit_code_that_looks_like
 async fn an_oom_that_takes_the_runner_is_told_by_the_kubelets_word() {
     let space = Space::new().await;
     let command = "echo ready; until [ -e trace/go ]; do sleep 0.1; done; tail /dev/zero";
-    let _trace = space.claim("trace").await;
+    let trace = space.claim("trace").await;
     let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);
     let resources = json!({"memory": "64Mi"});
     space.start("whole", json!({"command": command, "volumes": volumes, "resources": resources})).await;
@@ -97,7 +99,7 @@ async fn an_oom_that_takes_the_runner_is_told_by_the_kubelets_word() {
     let run = node::container_id(&pod, "run");
     let runner = node::first_process(&run);
     std::fs::write(format!("/proc/{}/oom_score_adj", runner.as_raw_nonzero()), "1000").unwrap();
-    std::fs::write(_trace.join("go"), "").unwrap();
+    std::fs::write(trace.join("go"), "").unwrap();
     let ended = space.end_of("whole").await;
     assert_eq!((cause(&ended), ended.phase, ended.attempt), ("OutOfMemory", Some(Phase::Failed), Some(1)), "{ended:#?}");
     assert_eq!(stdout(&ended), "ready\n");
@@ -176,7 +178,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
     for (name, first, signal, seconds) in [("willing", "", 15, 3.0), ("stubborn", stubborn, 9, 6.0)] {
         let ended = space.run(name, spec(first)).await;
         assert_eq!((cause(&ended), ended.signal), ("DiskLimitExceeded", Some(signal)), "{name}: {ended:#?}");
-        assert_eq!(ended.result.as_ref().unwrap().blame, Some(bundlerun::api::Blame::User));
+        assert_eq!(ended.result.as_ref().unwrap().blame, Some(Blame::User));
         let output = ended.output.as_ref().unwrap();
         let crossed: f64 = stdout(&ended).trim().parse().unwrap();
         let late = wall_seconds(&ended) - crossed;
@@ -196,24 +198,82 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
 /// always and only the kubelet's backstop is left.
 #[tokio::test]
 async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
-    use k8s_openapi::api::core::v1::Namespace;
     let space = Space::new().await;
-    let namespaces: Api<Namespace> = Api::all(space.client.clone());
-    let policy = unwatched_policy(&space.name);
-    create_unwatched(&space, &policy).await;
-    // Twice 1Mi and 1Gi is what the kubelet allows.
+    let policy = unwatched(&space).await;
+    // The kubelet allows twice 1Mi and 1Gi.
     let fill = "head -c 1300M /dev/zero >large; echo written; sleep 1h";
-    let spec = json!({"command": fill, "resources": {"disk": "1Mi", "memory": "512Mi", "cpus": "500m"}});
-    space.start("evicted", spec).await;
-    let pod: Pod = space.pod_running("evicted-1").await;
-    let request = pod.metadata.annotations.unwrap()["bundlerun.dev/request"].clone();
-    assert!(!request.contains("diskBytes"), "the watch is off: {request}");
+    let resources = json!({"disk": "1Mi", "memory": "512Mi", "cpus": "500m"});
+    space.start("evicted", json!({"command": fill, "resources": resources})).await;
+    let pod = space.pod_running("evicted-1").await;
+    let request = pod.annotations()["bundlerun.dev/request"].clone();
     let ended = space.end_of("evicted").await;
-    delete_unwatched(&space, &policy).await;
-    println!("kubelet: {:?}", ended.message);
+    for object in policy {
+        object.delete().await;
+    }
+    assert!(!request.contains("\"diskBytes\""), "the watch is off: {request}");
+    println!("{}: {}", cause(&ended), ended.message.as_deref().unwrap());
     assert_eq!((cause(&ended), ended.phase), ("EmptyDirLimitExceeded", Some(Phase::Failed)), "{ended:#?}");
-    assert!(ended.message.as_ref().unwrap().contains("Usage of EmptyDir volume \"bundle\" exceeds the limit"), "{ended:#?}");
+    let says = "Usage of EmptyDir volume \"bundle\" exceeds the limit";
+    assert!(ended.message.unwrap().contains(says));
     assert!(ended.result.unwrap().hint.unwrap().contains("resources.disk"));
-    drop(namespaces);
     space.end().await;
+}
+
+/// Something of the whole cluster's that a test made.
+struct OfTheCluster {
+    api: Api<DynamicObject>,
+    name: String,
+}
+
+impl OfTheCluster {
+    async fn delete(self) {
+        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+/// Takes the disk limit out of the requests of the pods of this namespace, and waits until that works.
+async fn unwatched(space: &Space) -> Vec<OfTheCluster> {
+    let name = format!("unwatched-{}", space.name);
+    let expression = "[JSONPatch{op: 'replace', path: '/metadata/annotations/bundlerun.dev~1request', \
+        value: object.metadata.annotations['bundlerun.dev/request'].replace('diskBytes', 'noDiskBytes')}]";
+    let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let policy = json!({
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
+        "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]});
+    let binding = json!({"policyName": name});
+    let kinds = [
+        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", policy),
+        ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", binding),
+    ];
+    let made = kinds.map(async |(kind, plural, spec)| {
+        let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
+        let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
+        let object = json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        OfTheCluster { api, name: name.clone() }
+    });
+    let made = together(made).await;
+    let trial = json!({"metadata": {"name": "trial", "annotations": {"bundlerun.dev/request": "diskBytes"}},
+        "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let trial: Pod = serde_json::from_value(trial).unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the policy to work", async || {
+        let seen = space.pods().create(&dry, &trial).await.map_err(|e| e.to_string())?;
+        let request = seen.annotations()["bundlerun.dev/request"].clone();
+        if request == "noDiskBytes" { Ok(()) } else { Err(request) }
+    })
+    .await;
+    made
+}
+
+/// Waits until the run container said something.
+async fn said(space: &Space, pod: &str, word: &str) {
+    eventually(&format!("{pod} to say {word}"), async || {
+        let log = space.logs(pod).await;
+        if log.contains(word) { Ok(()) } else { Err(log) }
+    })
+    .await;
 }

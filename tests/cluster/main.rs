@@ -11,5 +11,7 @@ mod endings;
 mod examples;
 mod gpus;
 mod images;
+mod limits;
+mod node;
 mod once;
 mod refusals;
