@@ -57,7 +57,7 @@ impl Launch<'_> {
             command.stdin(write);
             marks = Some(read);
         }
-        let mut child = with_high_oom_score(|| command.spawn())?;
+        let mut child = with_higher_oom_score(|| command.spawn())?;
         let pipes = (child.stdout.take(), child.stderr.take(), Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
         let (Some(stdout), Some(stderr), Some(pid)) = pipes else {
             return Err(io::Error::other("started without its pipes"));
@@ -66,16 +66,22 @@ impl Launch<'_> {
     }
 }
 
+/// How much likelier than the runner the command is to be killed when memory runs out, in thousandths of the memory
+/// that ran out. In a small container it is more than the runner's own size; on a node that is full it must not make
+/// runs go before the pods of others.
+const SCORE_ABOVE_RUNNER: i32 = 50;
+
 /// The OOM killer shall take the command and leave the runner, which tells of it. A child inherits the score of the
 /// moment, and a process may lower its own again down to what the container runtime gave it: so no code of ours has to
 /// run in the child.
-fn with_high_oom_score<T>(start: impl FnOnce() -> T) -> T {
+fn with_higher_oom_score<T>(start: impl FnOnce() -> T) -> T {
     const SCORE: &str = "/proc/self/oom_score_adj";
-    let own = std::fs::read(SCORE);
-    let raised = own.is_ok() && std::fs::write(SCORE, "1000").is_ok();
+    let own = std::fs::read_to_string(SCORE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let set = |score: i32| std::fs::write(SCORE, score.to_string());
+    let raised = own.filter(|own| set((own + SCORE_ABOVE_RUNNER).min(1000)).is_ok());
     let started = start();
-    if let (true, Ok(own)) = (raised, own) {
-        let _ = std::fs::write(SCORE, own);
+    if let Some(own) = raised {
+        let _ = set(own);
     }
     started
 }

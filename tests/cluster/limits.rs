@@ -69,7 +69,7 @@ async fn an_oom_of_any_process_is_told_and_a_signal_or_exit_code_that_looks_like
         ("exit-137", "exit 137", "CommandFailed"),
         ("killed", "kill -9 $$", "CommandKilled"),
         ("child-killed", "sh -c 'kill -9 $$'; exit 5", "CommandFailed"),
-        ("malloc-fails", "ulimit -v 65536; tail /dev/zero; exit 6", "CommandFailed"),
+        ("malloc-fails", "ulimit -v 32768; tail /dev/zero; exit 6", "CommandFailed"),
     ];
     let spec = |command: &str| json!({"command": command, "resources": {"memory": "64Mi"}});
     let ended = together(cases.iter().map(|(name, command, _)| space.run(name, spec(command)))).await;

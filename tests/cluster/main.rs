@@ -14,4 +14,5 @@ mod images;
 mod limits;
 mod node;
 mod once;
+mod processes;
 mod refusals;
