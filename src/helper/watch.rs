@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
 pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let started = paths.record.join(files::STARTED);
+    // Before the command can begin: once its processes have used up the pod's, there is no thread to be had.
+    let _disk = DiskWatch::start(paths);
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     while rustix::fs::lstat(&started).is_err() {
         let [stopped] = wait_readable([stop], Some(LOOK));
@@ -45,7 +47,6 @@ pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End 
             return End::NeverStarted;
         }
     }
-    let _disk = DiskWatch::start(paths);
     match when_free(lock) {
         Ok(free) => {
             wait_readable([free.as_fd()], None);

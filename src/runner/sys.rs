@@ -20,9 +20,8 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 extern "C" fn note(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel hands over a valid siginfo, which holds the sender's number for SI_USER.
     let from_inside = unsafe {
-        info.as_ref().is_some_and(|info| {
-            info.si_code < libc::SI_USER || (info.si_code == libc::SI_USER && info.si_pid() != 0)
-        })
+        info.as_ref()
+            .is_some_and(|info| info.si_code < libc::SI_USER || (info.si_code == libc::SI_USER && info.si_pid() != 0))
     };
     let notes = if from_inside { &FROM_INSIDE } else { &PENDING };
     if let Some(noted) = usize::try_from(signal).ok().and_then(|signal| notes.get(signal)) {
@@ -45,8 +44,7 @@ pub(crate) fn catch_signals(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
         // SAFETY: sigaction is plain data for which zeroes are valid; the handler only does what a handler may.
         let failed = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction =
-                note as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
+            action.sa_sigaction = note as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
             action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
             libc::sigaction(*signal, &raw const action, std::ptr::null_mut()) != 0
         };

@@ -11,7 +11,7 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
     let read = |file: &str| fs::read_to_string(cgroup.join(file)).ok();
     let children = sys::children_usage();
     let peak = read("memory.peak").or_else(|| read("memory/memory.max_usage_in_bytes"));
-    let events = read("memory.events").or_else(|| read("memory/memory.oom_control"));
+    let (oom_kills, limit_was_hit) = oom(cgroup);
     let (user, system) = cpu(cgroup).map_or((children.user, children.system), |(user, system)| {
         let own = sys::own_usage();
         let (user, system) = (user.saturating_sub(own.user), system.saturating_sub(own.system));
@@ -28,8 +28,22 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
         cpu_user_ms: millis(user),
         cpu_system_ms: millis(system),
         memory_peak_bytes: peak.and_then(|text| peak_in(&text)).unwrap_or(children.memory_peak_bytes),
-        oom_kills: events.and_then(|text| oom_kills_in(&text)).unwrap_or(0),
+        oom_kills: if limit_was_hit { oom_kills } else { 0 },
+        oom_kills_from_outside: if limit_was_hit { 0 } else { oom_kills },
     }
+}
+
+/// Processes of the cgroup that the kernel killed for memory, and whether the cgroup's own limit can have been why.
+fn oom(cgroup: &Path) -> (u64, bool) {
+    let read = |file: &str| fs::read_to_string(cgroup.join(file)).ok();
+    if let Some(text) = read("memory.events") {
+        return (number_in(&text, "oom_kill ").unwrap_or(0), number_in(&text, "oom ") != Some(0));
+    }
+    // How often the limit was hit, also where freeing caches was enough.
+    let failures = read("memory/memory.failcnt").and_then(|text| text.trim().parse::<u64>().ok());
+    // `oom_kill` is of Linux 4.13.
+    let text = read("memory/memory.oom_control").unwrap_or_default();
+    (number_in(&text, "oom_kill ").unwrap_or(0), failures != Some(0))
 }
 
 /// Of `cpuacct.stat`: `USER_HZ` is 100 wherever Linux runs.
@@ -61,28 +75,37 @@ fn peak_in(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// `memory.events` (v2) and `memory.oom_control` (v1, Linux 4.13) both have a line `oom_kill <number>`.
-fn oom_kills_in(text: &str) -> Option<u64> {
-    number_in(text, "oom_kill ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_of_cgroups_are_read() {
-        let v2 = "low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n";
-        let v1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        let v1_before_4_13 = "oom_kill_disable 0\nunder_oom 0\n";
-        assert_eq!(oom_kills_in(v2), Some(1));
-        assert_eq!(oom_kills_in(v1), Some(3));
-        assert_eq!(oom_kills_in(v1_before_4_13), None);
+    fn a_peak_is_one_number() {
         assert_eq!(peak_in("73400320\n"), Some(73_400_320));
         assert_eq!(peak_in("max\n"), None);
     }
 
-    /// The files of a container of Kubernetes on a system with cgroup v2 (Linux 6.1), as its processes see them.
+    #[test]
+    fn an_oom_is_the_limits_or_comes_from_outside() {
+        let v1 = |kills: &'static str, failures: &'static str| {
+            tree(&[("memory/memory.oom_control", kills), ("memory/memory.failcnt", failures)])
+        };
+        let v2 = |events: &'static str| tree(&[("memory.events", events)]);
+        for (dir, kills) in [
+            (v2("low 0\nhigh 0\nmax 5\noom 2\noom_kill 3\noom_group_kill 0\n"), (3, 0)),
+            (v2("low 0\nhigh 0\nmax 5\noom 0\noom_kill 3\noom_group_kill 0\n"), (0, 3)),
+            (v2("low 0\nhigh 0\nmax 5\noom 0\noom_kill 0\noom_group_kill 0\n"), (0, 0)),
+            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "7\n"), (3, 0)),
+            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "0\n"), (0, 3)),
+            (v1("oom_kill_disable 0\nunder_oom 0\n", "7\n"), (0, 0)),
+            (tree(&[]), (0, 0)),
+        ] {
+            let usage = measure(dir.path(), Duration::ZERO);
+            assert_eq!((usage.oom_kills, usage.oom_kills_from_outside), kills);
+        }
+    }
+
+    /// The layout of cgroup v2 (Linux 6.1) as the processes of a container see it.
     const V2: [(&str, &str); 6] = [
         ("cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n"),
         (
@@ -97,9 +120,10 @@ mod tests {
     ];
 
     /// The same of cgroup v1: a directory for each controller.
-    const V1: [(&str, &str); 5] = [
+    const V1: [(&str, &str); 6] = [
         ("cpuacct/cpuacct.stat", "user 410\nsystem 111\n"),
         ("cpuacct/cpuacct.usage", "5218034123\n"),
+        ("memory/memory.failcnt", "41\n"),
         ("memory/memory.limit_in_bytes", "536870912\n"),
         ("memory/memory.max_usage_in_bytes", "322961408\n"),
         ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),

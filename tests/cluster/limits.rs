@@ -101,8 +101,34 @@ async fn an_oom_that_takes_the_runner_is_told_by_the_kubelets_word() {
     std::fs::write(format!("/proc/{}/oom_score_adj", runner.as_raw_nonzero()), "1000").unwrap();
     std::fs::write(trace.join("go"), "").unwrap();
     let ended = space.end_of("whole").await;
-    assert_eq!((cause(&ended), ended.phase, ended.attempt), ("OutOfMemory", Some(Phase::Failed), Some(1)), "{ended:#?}");
+    assert_eq!(
+        (cause(&ended), ended.phase, ended.attempt),
+        ("OutOfMemory", Some(Phase::Failed), Some(1)),
+        "{ended:#?}"
+    );
     assert_eq!(stdout(&ended), "ready\n");
+    space.end().await;
+}
+
+/// The pod's own cgroup stands for a node that is full: the container's limit is far away.
+#[tokio::test]
+async fn an_oom_for_want_of_memory_elsewhere_is_an_interruption() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let fill = "python3 -c \"held = bytearray(b'x') * 200_000_000\"";
+    let command = format!(
+        "echo ready; [ $BUNDLE_ATTEMPT = 2 ] || {{ until [ -e trace/go ]; do sleep 0.1; done; {fill}; exit 0; }}"
+    );
+    let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);
+    space.start("node", json!({"command": command, "volumes": volumes, "resources": {"memory": "512Mi"}})).await;
+    let pod = space.pod_running("node-1").await;
+    said(&space, "node-1", "ready").await;
+    let of_pod = node::cgroup("memory", &node::container_id(&pod, "run")).parent().unwrap().to_owned();
+    std::fs::write(of_pod.join("memory.limit_in_bytes"), (96 * MI).to_string()).unwrap();
+    std::fs::write(trace.join("go"), "").unwrap();
+    let ended = space.end_of("node").await;
+    let causes: Vec<_> = ended.attempts.iter().map(|a| a.cause.clone().unwrap()).collect();
+    assert_eq!((ended.phase, causes), (Some(Phase::Succeeded), vec!["NodeOutOfMemory".into(), "Completed".into()]));
     space.end().await;
 }
 
@@ -142,7 +168,8 @@ async fn the_usage_of_known_loads_is_recorded() {
     let two_seconds = "import time\nheld = bytearray(b'x') * 300_000_000\nwhile time.process_time() < 2: pass";
     // The kernel does not add what a child used to a parent that ignores its end: only the cgroup knows of it.
     let nobody_waits = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nif os.fork() == 0:\n    while time.process_time() < 2: pass\n    os._exit(0)\ntry: os.wait()\nexcept ChildProcessError: pass";
-    let spec = |program: &str| json!({"argv": ["python3", "-c", program], "resources": {"cpus": "1", "memory": "512Mi"}});
+    let spec =
+        |program: &str| json!({"argv": ["python3", "-c", program], "resources": {"cpus": "1", "memory": "512Mi"}});
     let (load, unwaited) =
         tokio::join!(space.run("load", spec(two_seconds)), space.run("unwaited", spec(nobody_waits)));
     for (name, ended) in [("load", &load), ("unwaited", &unwaited)] {
@@ -251,7 +278,8 @@ async fn unwatched(space: &Space) -> Vec<OfTheCluster> {
         let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
         let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
         let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
-        let object = json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let object =
+            json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         OfTheCluster { api, name: name.clone() }
     });

@@ -1,11 +1,12 @@
 //! The node behind the kubelet's back: processes of containers as the host sees them, and the container runtime.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::output;
+use crate::common::{eventually, output};
 
 /// Id of a container of a pod, as the container runtime knows it.
 pub fn container_id(pod: &Pod, name: &str) -> String {
@@ -53,8 +54,15 @@ pub fn status_bytes(pid: Pid, field: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
 }
 
-/// The container runtime's own tool, in the kubelet's namespace.
-pub fn ctr(args: &[&str]) -> String {
+/// Makes the container runtime lose an ended container, as if it had lost its files. It holds what it knows in memory,
+/// so it starts anew: for tests that run alone.
+pub async fn forget_container(container: &str) {
     let socket = std::env::var("CONTAINERD_SOCKET").unwrap();
-    output("ctr", &[&["--address", &socket, "--namespace", "k8s.io"], args].concat())
+    let delete = ["--address", &socket, "--namespace", "k8s.io", "containers", "delete", container];
+    eventually("the container to have ended", async || {
+        let deleted = Command::new("ctr").args(delete).output().unwrap();
+        if deleted.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&deleted.stderr).into_owned()) }
+    })
+    .await;
+    output("deploy/local/cluster", &["restart", "containerd"]);
 }
