@@ -119,9 +119,12 @@ pub struct Usage {
     pub cpu_system_ms: u64,
     /// Peak memory of the container (cgroup), or of the largest process where the cgroup tells none. Bytes.
     pub memory_peak_bytes: u64,
-    /// Processes the kernel killed for memory in this container (cgroup `oom_kill`).
+    /// Processes the kernel killed because this container's memory limit was reached (cgroup `oom_kill`).
     #[serde(skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
+    /// Processes of this container that the kernel killed for want of memory elsewhere, such as on a full node.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub oom_kills_from_outside: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
@@ -308,6 +311,7 @@ mod tests {
             cpu_system_ms: u64::MAX,
             memory_peak_bytes: u64::MAX,
             oom_kills: u64::MAX,
+            oom_kills_from_outside: u64::MAX,
         };
         let record = Record {
             cause: Some(Cause::CommandNotExecutable),

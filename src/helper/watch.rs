@@ -38,7 +38,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
 pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let started = paths.record.join(files::STARTED);
-    // From the first moment: a command that removes `started` at once has no other disk than the rest.
+    // Before the command can begin: one that removes `started` at once has no other disk than the rest, and once its
+    // processes have used up the pod's, there is no thread to be had.
     let _disk = DiskWatch::start(paths);
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     while rustix::fs::lstat(&started).is_err() {

@@ -72,10 +72,11 @@ type Check = fn(&Ending) -> Option<Outcome>;
 
 /// The order matters: what the user's container can write never overrules what the kubelet saw; what is known of the
 /// command comes before what is known of its pod.
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     waited_too_long,
     record_contradicts_kubelet,
     ended_for_a_cause,
+    node_out_of_memory,
     out_of_memory,
     ended_when_asked_to,
     command_ended,
@@ -228,6 +229,18 @@ fn ended_for_a_cause(ending: &Ending) -> Option<Outcome> {
         Cause::StagingFailed => platform("the inputs could not be put in place"),
         Cause::GpuUnavailable => platform("the GPUs are not usable in the container")
             .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator"),
+    })
+}
+
+/// The kubelet says `OOMKilled` here, too: it does not know whose memory was used up.
+fn node_out_of_memory(ending: &Ending) -> Option<Outcome> {
+    let record = ending.record()?;
+    (record.usage.oom_kills == 0 && record.usage.oom_kills_from_outside > 0).then(|| {
+        let end = ending_words(record);
+        Outcome::interrupted(
+            "NodeOutOfMemory",
+            format!("the node ran out of memory and the kernel killed a process of the run, which had not used up resources.memory; the command {end}"),
+        )
     })
 }
 

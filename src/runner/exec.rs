@@ -60,7 +60,7 @@ impl Launch<'_> {
             command.stdin(write);
             marks = Some(read);
         }
-        let mut child = with_high_oom_score(|| command.spawn())?;
+        let mut child = with_higher_oom_score(|| command.spawn())?;
         let pipes = (child.stdout.take(), child.stderr.take(), Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
         let (Some(stdout), Some(stderr), Some(pid)) = pipes else {
             return Err(io::Error::other("started without its pipes"));
@@ -81,16 +81,26 @@ pub(crate) fn hide_runner() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
+/// How much likelier than the runner the command is to be killed when memory runs out, in thousandths of the memory
+/// that ran out. In a small container it is more than the runner's own size; on a node that is full it must not make
+/// runs go before the pods of others.
+const SCORE_ABOVE_RUNNER: i32 = 50;
+
 /// The OOM killer shall take the command and leave the runner, which tells of it. A child inherits the score of the
 /// moment, and a process may lower its own again down to what the container runtime gave it: so no code of ours has to
 /// run in the child.
-fn with_high_oom_score<T>(start: impl FnOnce() -> T) -> T {
-    let mut own = [0; 8];
-    let score = OOM_SCORE.as_ref().and_then(|file| Some((file, file.read_at(&mut own, 0).ok()?)));
-    let raised = score.filter(|(file, _)| file.write_at(b"1000", 0).is_ok());
+fn with_higher_oom_score<T>(start: impl FnOnce() -> T) -> T {
+    let mut text = [0; 8];
+    let score = OOM_SCORE.as_ref().and_then(|file| {
+        let length = file.read_at(&mut text, 0).ok()?;
+        let own: i32 = std::str::from_utf8(text.get(..length)?).ok()?.trim().parse().ok()?;
+        Some((file, own))
+    });
+    let set = |file: &File, score: i32| file.write_at(score.to_string().as_bytes(), 0);
+    let raised = score.filter(|(file, own)| set(file, own.saturating_add(SCORE_ABOVE_RUNNER).min(1000)).is_ok());
     let started = start();
-    if let Some((file, length)) = raised {
-        let _ = file.write_at(own.get(..length).unwrap_or_default(), 0);
+    if let Some((file, own)) = raised {
+        let _ = set(file, own);
     }
     started
 }

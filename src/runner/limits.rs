@@ -32,6 +32,9 @@ pub(crate) struct Limits {
     reason: Option<Reason>,
 }
 
+/// Grace after the disk limit: a command that does not end goes on filling the disk, at gigabytes a second if it can,
+/// up to where the kubelet evicts the pod and the record is lost.
+const DISK_GRACE: Duration = Duration::from_secs(2);
 /// Something may have been forked while the last KILL went round.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -58,7 +61,11 @@ impl Limits {
             return false;
         }
         self.reason = Some(reason);
-        self.kill_at = now.checked_add(self.grace);
+        let grace = match reason {
+            Reason::Cause(Cause::DiskLimitExceeded) => self.grace.min(DISK_GRACE),
+            Reason::Cause(_) | Reason::AskedToStop => self.grace,
+        };
+        self.kill_at = now.checked_add(grace);
         true
     }
 
@@ -111,6 +118,15 @@ mod tests {
         assert_eq!(limits.due(at(45)), Due::Kill);
         assert_eq!(limits.due(at(45)), Due::Nothing);
         assert_eq!(limits.due(at(46)), Due::Kill);
+    }
+
+    #[test]
+    fn what_fills_the_disk_gets_no_long_grace() {
+        let t0 = Instant::now();
+        let mut limits = limits(None);
+        assert!(limits.end(Reason::Cause(Cause::DiskLimitExceeded), t0));
+        assert_eq!(limits.due(t0 + Duration::from_millis(1999)), Due::Nothing);
+        assert_eq!(limits.due(t0 + DISK_GRACE), Due::Kill);
     }
 
     #[test]

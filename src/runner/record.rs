@@ -38,13 +38,12 @@ impl RecordFile {
     pub(crate) fn write(self, record: &Record) -> Result<(), Errno> {
         let text = encode(record);
         let written = self.reserved.filter(Draft::is_in_place).filter(|draft| fill(&draft.file, &text).is_ok());
-        let draft = match written {
-            Some(draft) => draft,
-            None => {
-                let draft = create_draft(&self.dir)?;
-                fill(&draft.file, &text)?;
-                draft
-            }
+        let draft = if let Some(draft) = written {
+            draft
+        } else {
+            let draft = create_draft(&self.dir)?;
+            fill(&draft.file, &text)?;
+            draft
         };
         let place = self.dir.join(files::RECORD);
         if rename(&draft.path, &place).is_err() {

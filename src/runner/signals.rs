@@ -1,10 +1,10 @@
 //! The signals the runner lives by.
 
-use super::sys;
+use super::sys::{self, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpid};
 use std::io;
 use std::time::Duration;
 
@@ -62,7 +62,17 @@ impl Signals {
         let mut buffer = [0; 64];
         // The pipe is emptied before the notes are read: a signal in between wakes us again.
         while rustix::io::read(&self.wake, &mut buffer).is_ok_and(|n| n == buffer.len()) {}
-        CAUGHT.into_iter().filter(|(number, _)| sys::take_signal(*number)).map(|(_, caught)| caught).collect()
+        // As PID 1 of a container we have the platform outside of our PID namespace: who asks from inside is the
+        // command itself (`kill 1`, `pkill bundle-runner`), and what it does to itself is no order of the platform's.
+        let alone = getpid() == Pid::INIT;
+        let taken = |number, caught| {
+            let from_inside = sys::take_signal(number, Sender::Inside).then_some(match caught {
+                Caught::Stop(signal) if alone => Caught::Forward(signal),
+                other => other,
+            });
+            [sys::take_signal(number, Sender::Outside).then_some(caught), from_inside]
+        };
+        CAUGHT.into_iter().flat_map(|(number, caught)| taken(number, caught)).flatten().collect()
     }
 }
 

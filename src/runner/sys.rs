@@ -9,13 +9,23 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 static PENDING: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
+static FROM_INSIDE: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
 /// Notes the signal and wakes whoever polls the pipe. Handlers, not a blocked mask: exec resets them, so the command
 /// starts with the dispositions and the mask that it would have without us.
-extern "C" fn note(signal: libc::c_int) {
-    if let Some(pending) = usize::try_from(signal).ok().and_then(|signal| PENDING.get(signal)) {
-        pending.store(true, Ordering::SeqCst);
+///
+/// A sender outside of our PID namespace (the container runtime) has no number in it: its `si_pid` is 0. What a process
+/// can send with numbers of its own choice has a negative `si_code`.
+extern "C" fn note(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel hands over a valid siginfo, which holds the sender's number for SI_USER.
+    let from_inside = unsafe {
+        info.as_ref()
+            .is_some_and(|info| info.si_code < libc::SI_USER || (info.si_code == libc::SI_USER && info.si_pid() != 0))
+    };
+    let notes = if from_inside { &FROM_INSIDE } else { &PENDING };
+    if let Some(noted) = usize::try_from(signal).ok().and_then(|signal| notes.get(signal)) {
+        noted.store(true, Ordering::SeqCst);
     }
     // SAFETY: write and __errno_location are async-signal-safe; the buffer is one static byte; the descriptor is never
     // closed once it is in WAKE. errno is put back, because the interrupted code may be about to read it.
@@ -34,8 +44,8 @@ pub(crate) fn catch_signals(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
         // SAFETY: sigaction is plain data for which zeroes are valid; the handler only does what a handler may.
         let failed = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
-            action.sa_flags = libc::SA_RESTART;
+            action.sa_sigaction = note as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
+            action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
             libc::sigaction(*signal, &raw const action, std::ptr::null_mut()) != 0
         };
         if failed {
@@ -45,9 +55,22 @@ pub(crate) fn catch_signals(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the signal came since the last look.
-pub(crate) fn take_signal(signal: i32) -> bool {
-    usize::try_from(signal).ok().and_then(|signal| PENDING.get(signal)).is_some_and(|p| p.swap(false, Ordering::SeqCst))
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// The kernel, or a process that our PID namespace does not show.
+    Outside,
+    /// A process of our PID namespace.
+    Inside,
+}
+
+/// Whether the signal came since the last look, from such a sender.
+pub(crate) fn take_signal(signal: i32, from: Sender) -> bool {
+    let notes = match from {
+        Sender::Outside => &PENDING,
+        Sender::Inside => &FROM_INSIDE,
+    };
+    usize::try_from(signal).ok().and_then(|signal| notes.get(signal)).is_some_and(|p| p.swap(false, Ordering::SeqCst))
 }
 
 /// Sends a signal to every process but this one, at once: nothing can fork its way out. Only for PID 1 of a container.
@@ -58,26 +81,36 @@ pub(crate) fn signal_all_others(signal: Signal) {
     }
 }
 
-/// What the children that were waited for, and theirs, have used.
-pub(crate) struct ChildrenUsage {
+/// What processes have used.
+pub(crate) struct ProcessUsage {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
     /// Of the largest process.
     pub(crate) memory_peak_bytes: u64,
 }
 
-pub(crate) fn children_usage() -> ChildrenUsage {
+/// The children that were waited for, and theirs.
+pub(crate) fn children_usage() -> ProcessUsage {
+    process_usage(libc::RUSAGE_CHILDREN)
+}
+
+/// This process.
+pub(crate) fn own_usage() -> ProcessUsage {
+    process_usage(libc::RUSAGE_SELF)
+}
+
+fn process_usage(who: libc::c_int) -> ProcessUsage {
     // SAFETY: rusage is plain data for which zeroes are valid, and getrusage only writes to it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        libc::getrusage(who, &raw mut usage);
         usage
     };
     let duration = |time: libc::timeval| {
         Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
             + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
-    ChildrenUsage {
+    ProcessUsage {
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         memory_peak_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),

@@ -75,7 +75,7 @@ pub const TRIED: [(&str, &str); 60] = [
     ),
     ("kernel module", r#"call("syscall", 313, -1, b"", 0) "#),
     ("bpf", r#"call("syscall", 321, 0, (ctypes.c_int * 32)(2, 4, 4, 1), 128)"#),
-    ("disks", r#"any_of(device, (8, 254, 259, 253, 7))"#),
+    ("disks", r"any_of(device, (8, 254, 259, 253, 7))"),
     // Changing what is ours.
     ("altering the runner", r#"opened("/.bundlerun/bin/bundle-runner", os.O_WRONLY)"#),
     ("replacing the runner", r#"os.rename("/.bundlerun/bin/bundle-runner", "/.bundlerun/bin/x") is None"#),
@@ -107,7 +107,7 @@ pub const TRIED: [(&str, &str); 60] = [
     ),
     (
         "the kubelet's open port, etcd, scheduler, controllers, proxy",
-        r#"[connected(socket.AF_INET, (NODE, port)) for port in (10255, 2379, 10259, 10257, 10249) if socket.socket().connect_ex((NODE, port)) == 0]"#,
+        r"[connected(socket.AF_INET, (NODE, port)) for port in (10255, 2379, 10259, 10257, 10249) if socket.socket().connect_ex((NODE, port)) == 0]",
     ),
 ];
 

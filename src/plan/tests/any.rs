@@ -73,12 +73,14 @@ prop_compose! {
         started_at_ms in of(any::<i64>()),
         finished_at_ms in prop_oneof![any::<i64>(), Just(at(8).as_millisecond())],
         oom_kills in 0..2u64,
+        oom_kills_from_outside in 0..2u64,
         numbers in any::<u64>(),
         gpus in of(("\\PC{0,20}", vec(vec("\\PC{0,40}", 0..4), 0..3))),
         detail in "\\PC{0,100}",
     ) -> Record {
         let usage = crate::report::Usage {
             wall_ms: numbers, cpu_user_ms: numbers, cpu_system_ms: numbers, memory_peak_bytes: numbers, oom_kills,
+            oom_kills_from_outside,
         };
         let gpus = gpus.map(|(driver, models)| GpuFacts {
             driver: Some(driver),

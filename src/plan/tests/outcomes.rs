@@ -115,6 +115,27 @@ fn an_oom_of_a_child_is_told_although_the_command_exits_0() {
 }
 
 #[test]
+fn an_oom_of_the_node_is_not_the_runs_own() {
+    let mut record = record(0);
+    record.usage.oom_kills_from_outside = 1;
+    let killed = Record { exit_code: None, signal: Some(9), ..record.clone() };
+    let mut both = record.clone();
+    both.usage.oom_kills = 1;
+    check(vec![
+        ("a child, exit 0", pod().reported(&record), Interrupted, "NodeOutOfMemory", Some(Platform)),
+        ("the command", pod().reported(&killed), Interrupted, "NodeOutOfMemory", Some(Platform)),
+        (
+            "the kubelet cannot tell the difference",
+            ended(137, "OOMKilled").helper_ended(0, &told(&killed)),
+            Interrupted,
+            "NodeOutOfMemory",
+            Some(Platform),
+        ),
+        ("its own too", pod().reported(&both), Failed, "OutOfMemory", Some(User)),
+    ]);
+}
+
+#[test]
 fn what_the_runner_found_is_the_cause() {
     check(vec![
         ("time limit", pod().reported(&cause(Cause::TimeLimitExceeded)), Failed, "TimeLimitExceeded", Some(User)),

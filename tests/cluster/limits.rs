@@ -1,0 +1,307 @@
+//! What a run may use is kept, and what it used is told as it was.
+
+use bundlerun::api::status::Blame;
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, eventually, stdout, together};
+use crate::node;
+
+const MI: u64 = 1 << 20;
+
+fn cpu_seconds(status: &BundleRunStatus) -> f64 {
+    let usage = status.usage.as_ref().unwrap();
+    usage.cpu_user_seconds.unwrap() + usage.cpu_system_seconds.unwrap()
+}
+
+fn wall_seconds(status: &BundleRunStatus) -> f64 {
+    status.usage.as_ref().unwrap().wall_seconds.unwrap()
+}
+
+fn memory_peak(status: &BundleRunStatus) -> u64 {
+    status.usage.as_ref().unwrap().memory_peak_bytes.unwrap()
+}
+
+/// Three processes, one of them in a session of its own, that tell of TERM on a claim; `then` is what they do about it.
+fn tree(then: &str) -> Value {
+    let member = |name: &str| {
+        format!("trap 'echo {name} >>trace/told; {then}' TERM; echo {name} >>trace/up; while :; do sleep 0.1; done")
+    };
+    let command = format!(
+        "cat >leaf.sh <<'END'\n{}\nEND\ncat >branch.sh <<'END'\nsetsid sh ./leaf.sh &\n{}\nEND\nsh ./branch.sh & {}",
+        member("leaf"),
+        member("branch"),
+        member("root"),
+    );
+    json!({"command": command, "timeLimit": "3s", "volumes": [{"path": "trace", "claim": {"name": "trace"}}]})
+}
+
+#[tokio::test]
+async fn the_time_limit_reaches_every_process_first_with_term_then_with_kill() {
+    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..6.0), ("true", 9, 7.0..11.0)] {
+        let space = Space::new().await;
+        let trace = space.claim("trace").await;
+        let ended = space.run("tree", tree(then)).await;
+        assert_eq!((cause(&ended), ended.signal), ("TimeLimitExceeded", Some(signal)), "{ended:#?}");
+        assert!(seconds.contains(&wall_seconds(&ended)), "limit 3 s, grace 4 s: {ended:#?}");
+        for file in ["up", "told"] {
+            let text = std::fs::read_to_string(trace.join(file)).unwrap_or_default();
+            for process in ["root", "branch", "leaf"] {
+                assert!(text.lines().any(|line| line == process), "{then}: {process} is not {file}: {text}");
+            }
+        }
+        space.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_oom_of_any_process_is_told_and_a_signal_or_exit_code_that_looks_like_one_is_not() {
+    let space = Space::new().await;
+    let cases = [
+        ("command", "exec tail /dev/zero", "OutOfMemory"),
+        ("child", "tail /dev/zero; exit 0", "OutOfMemory"),
+        ("grandchild", "sh -c 'sh -c \"tail /dev/zero\"; true'; exit 0", "OutOfMemory"),
+        ("background", "tail /dev/zero & wait; exit 0", "OutOfMemory"),
+        ("daemon", "setsid sh -c 'tail /dev/zero' & wait; exit 0", "OutOfMemory"),
+        ("exit-137", "exit 137", "CommandFailed"),
+        ("killed", "kill -9 $$", "CommandKilled"),
+        ("child-killed", "sh -c 'kill -9 $$'; exit 5", "CommandFailed"),
+        ("malloc-fails", "ulimit -v 32768; tail /dev/zero; exit 6", "CommandFailed"),
+    ];
+    let spec = |command: &str| json!({"command": command, "resources": {"memory": "64Mi"}});
+    let ended = together(cases.iter().map(|(name, command, _)| space.run(name, spec(command)))).await;
+    for ((name, _, expected), got) in cases.iter().zip(&ended) {
+        assert_eq!((cause(got), got.phase), (*expected, Some(Phase::Failed)), "{name}: {got:#?}");
+        let full = memory_peak(got) > 60 * MI;
+        assert_eq!(full, *expected == "OutOfMemory", "{name}: {got:#?}");
+    }
+    // Kubernetes says of the same pod that all went well.
+    let pod = space.pods().get("child-1").await.unwrap();
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Succeeded"));
+    space.end().await;
+}
+
+/// cgroup v2 kills the whole container (`memory.oom.group`), v1 never does: there the host points the kernel at the
+/// runner, and the rest is the kernel's and the kubelet's own doing.
+#[tokio::test]
+async fn an_oom_that_takes_the_runner_is_told_by_the_kubelets_word() {
+    let space = Space::new().await;
+    let command = "echo ready; until [ -e trace/go ]; do sleep 0.1; done; tail /dev/zero";
+    let trace = space.claim("trace").await;
+    let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);
+    let resources = json!({"memory": "64Mi"});
+    space.start("whole", json!({"command": command, "volumes": volumes, "resources": resources})).await;
+    let pod = space.pod_running("whole-1").await;
+    said(&space, "whole-1", "ready").await;
+    let run = node::container_id(&pod, "run");
+    let runner = node::first_process(&run);
+    std::fs::write(format!("/proc/{}/oom_score_adj", runner.as_raw_nonzero()), "1000").unwrap();
+    std::fs::write(trace.join("go"), "").unwrap();
+    let ended = space.end_of("whole").await;
+    assert_eq!(
+        (cause(&ended), ended.phase, ended.attempt),
+        ("OutOfMemory", Some(Phase::Failed), Some(1)),
+        "{ended:#?}"
+    );
+    assert_eq!(stdout(&ended), "ready\n");
+    space.end().await;
+}
+
+/// The pod's own cgroup stands for a node that is full: the container's limit is far away.
+#[tokio::test]
+async fn an_oom_for_want_of_memory_elsewhere_is_an_interruption() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let fill = "python3 -c \"held = bytearray(b'x') * 200_000_000\"";
+    let command = format!(
+        "echo ready; [ $BUNDLE_ATTEMPT = 2 ] || {{ until [ -e trace/go ]; do sleep 0.1; done; {fill}; exit 0; }}"
+    );
+    let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);
+    space.start("node", json!({"command": command, "volumes": volumes, "resources": {"memory": "512Mi"}})).await;
+    let pod = space.pod_running("node-1").await;
+    said(&space, "node-1", "ready").await;
+    let of_pod = node::cgroup("memory", &node::container_id(&pod, "run")).parent().unwrap().to_owned();
+    std::fs::write(of_pod.join("memory.limit_in_bytes"), (96 * MI).to_string()).unwrap();
+    std::fs::write(trace.join("go"), "").unwrap();
+    let ended = space.end_of("node").await;
+    let causes: Vec<_> = ended.attempts.iter().map(|a| a.cause.clone().unwrap()).collect();
+    assert_eq!((ended.phase, causes), (Some(Phase::Succeeded), vec!["NodeOutOfMemory".into(), "Completed".into()]));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
+    let space = Space::new().await;
+    let size = "df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 30M /dev/zero >/dev/shm/x || echo full";
+    let fill = "cat /dev/zero >/dev/shm/x; echo filled";
+    let memory = json!({"memory": "64Mi", "sharedMemory": "64Mi"});
+    let (sized, filled) = tokio::join!(
+        space.run("sized", json!({"command": size, "resources": {"sharedMemory": "24Mi"}})),
+        space.run("filled", json!({"command": fill, "resources": memory})),
+    );
+    assert_eq!((cause(&sized), stdout(&sized)), ("Completed", "24576\nfull\n"), "{sized:#?}");
+    assert_eq!(cause(&filled), "OutOfMemory", "{filled:#?}");
+    let hint = filled.result.as_ref().unwrap().hint.as_deref().unwrap();
+    assert!(hint.contains("/dev/shm"), "{hint}");
+    assert!(memory_peak(&filled) > 60 * MI, "the record is complete although memory was full to the end: {filled:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_run_gets_the_cpus_it_asked_for_and_no_more() {
+    let space = Space::new().await;
+    let spin = "timeout 8 sh -c 'while :; do :; done'; exit 0";
+    let ended = space.run("spin", json!({"command": spin, "resources": {"cpus": "200m"}})).await;
+    let share = cpu_seconds(&ended) / wall_seconds(&ended);
+    println!("cpus: 200m, spinning: {share:.3} CPUs");
+    // A machine that is busy with other things gives less, never more.
+    assert!((0.08..0.26).contains(&share), "{share}: {ended:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn the_usage_of_known_loads_is_recorded() {
+    let space = Space::new().await;
+    let two_seconds = "import time\nheld = bytearray(b'x') * 300_000_000\nwhile time.process_time() < 2: pass";
+    // The kernel does not add what a child used to a parent that ignores its end: only the cgroup knows of it.
+    let nobody_waits = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nif os.fork() == 0:\n    while time.process_time() < 2: pass\n    os._exit(0)\ntry: os.wait()\nexcept ChildProcessError: pass";
+    let spec =
+        |program: &str| json!({"argv": ["python3", "-c", program], "resources": {"cpus": "1", "memory": "512Mi"}});
+    let (load, unwaited) =
+        tokio::join!(space.run("load", spec(two_seconds)), space.run("unwaited", spec(nobody_waits)));
+    for (name, ended) in [("load", &load), ("unwaited", &unwaited)] {
+        assert_eq!(cause(ended), "Completed", "{name}: {ended:#?}");
+        let cpu = cpu_seconds(ended);
+        println!("{name}: {cpu:.3} CPU seconds, {:.3} s wall, {} bytes", wall_seconds(ended), memory_peak(ended));
+        assert!((2.0..2.3).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
+        assert!(wall_seconds(ended) >= 1.9, "{name}: {ended:#?}");
+    }
+    assert!((300_000_000..345_000_000).contains(&memory_peak(&load)), "{load:#?}");
+    assert!(memory_peak(&unwaited) < 60_000_000, "{unwaited:#?}");
+    space.end().await;
+}
+
+/// Writes 100 MB/s and says when it is over the limit; `first` comes before.
+fn writer(first: &str, limit: u64) -> String {
+    format!(
+        "import os, signal, time\n{first}\nblock = bytes(10_000_000)\nbegin = time.monotonic()\nwritten = 0\nover = False\n\
+         with open('large', 'wb', buffering=0) as file:\n    while True:\n        written += file.write(block)\n        \
+         if written > {limit} and not over:\n            over = True\n            print(time.monotonic() - begin, flush=True)\n        \
+         time.sleep(max(0, begin + written / 1e8 - time.monotonic()))\n"
+    )
+}
+
+#[tokio::test]
+async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_complete() {
+    let space = Space::new().await;
+    let limit = 200 * MI;
+    let resources = json!({"disk": "200Mi", "cpus": "500m", "memory": "512Mi"});
+    let spec = |first| json!({"argv": ["python3", "-c", writer(first, limit)], "resources": resources});
+    let stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)";
+    // One after the other: two at a time would share the disk.
+    for (name, first, signal, seconds) in [("willing", "", 15, 3.0), ("stubborn", stubborn, 9, 6.0)] {
+        let ended = space.run(name, spec(first)).await;
+        assert_eq!((cause(&ended), ended.signal), ("DiskLimitExceeded", Some(signal)), "{name}: {ended:#?}");
+        assert_eq!(ended.result.as_ref().unwrap().blame, Some(Blame::User));
+        let output = ended.output.as_ref().unwrap();
+        let crossed: f64 = stdout(&ended).trim().parse().unwrap();
+        let late = wall_seconds(&ended) - crossed;
+        let over = output.bytes.unwrap().saturating_sub(limit);
+        println!("{name}: ended {late:.2} s and {:.0} MB after it crossed {limit} bytes", over as f64 / 1e6);
+        assert!(late < seconds, "{name}: {ended:#?}");
+        assert!(over > 0 && over < 700_000_000, "{name}: {ended:#?}");
+        assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");
+        assert!(cpu_seconds(&ended) > 0.0 && memory_peak(&ended) > MI && ended.finish_time.is_some(), "{ended:#?}");
+        let pod = space.pods().get(&format!("{name}-1")).await.unwrap().status.unwrap();
+        assert_ne!(pod.reason.as_deref(), Some("Evicted"), "{name}");
+    }
+    space.end().await;
+}
+
+/// The helper watches by the limit in the request. Here the API server takes it out on the way, so that all else is as
+/// always and only the kubelet's backstop is left.
+#[tokio::test]
+async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
+    let space = Space::new().await;
+    let policy = unwatched(&space).await;
+    // The kubelet allows twice 1Mi and 1Gi.
+    let fill = "head -c 1300M /dev/zero >large; echo written; sleep 1h";
+    let resources = json!({"disk": "1Mi", "memory": "512Mi", "cpus": "500m"});
+    space.start("evicted", json!({"command": fill, "resources": resources})).await;
+    let pod = space.pod_running("evicted-1").await;
+    let request = pod.annotations()["bundlerun.dev/request"].clone();
+    let ended = space.end_of("evicted").await;
+    for object in policy {
+        object.delete().await;
+    }
+    assert!(!request.contains("\"diskBytes\""), "the watch is off: {request}");
+    println!("{}: {}", cause(&ended), ended.message.as_deref().unwrap());
+    assert_eq!((cause(&ended), ended.phase), ("EmptyDirLimitExceeded", Some(Phase::Failed)), "{ended:#?}");
+    let says = "Usage of EmptyDir volume \"bundle\" exceeds the limit";
+    assert!(ended.message.unwrap().contains(says));
+    assert!(ended.result.unwrap().hint.unwrap().contains("resources.disk"));
+    space.end().await;
+}
+
+/// Something of the whole cluster's that a test made.
+struct OfTheCluster {
+    api: Api<DynamicObject>,
+    name: String,
+}
+
+impl OfTheCluster {
+    async fn delete(self) {
+        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+/// Takes the disk limit out of the requests of the pods of this namespace, and waits until that works.
+async fn unwatched(space: &Space) -> Vec<OfTheCluster> {
+    let name = format!("unwatched-{}", space.name);
+    let expression = "[JSONPatch{op: 'replace', path: '/metadata/annotations/bundlerun.dev~1request', \
+        value: object.metadata.annotations['bundlerun.dev/request'].replace('diskBytes', 'noDiskBytes')}]";
+    let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let policy = json!({
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
+        "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]});
+    let binding = json!({"policyName": name});
+    let kinds = [
+        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", policy),
+        ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", binding),
+    ];
+    let made = kinds.map(async |(kind, plural, spec)| {
+        let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
+        let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
+        let object =
+            json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        OfTheCluster { api, name: name.clone() }
+    });
+    let made = together(made).await;
+    let trial = json!({"metadata": {"name": "trial", "annotations": {"bundlerun.dev/request": "diskBytes"}},
+        "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let trial: Pod = serde_json::from_value(trial).unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the policy to work", async || {
+        let seen = space.pods().create(&dry, &trial).await.map_err(|e| e.to_string())?;
+        let request = seen.annotations()["bundlerun.dev/request"].clone();
+        if request == "noDiskBytes" { Ok(()) } else { Err(request) }
+    })
+    .await;
+    made
+}
+
+/// Waits until the run container said something.
+async fn said(space: &Space, pod: &str, word: &str) {
+    eventually(&format!("{pod} to say {word}"), async || {
+        let log = space.logs(pod).await;
+        if log.contains(word) { Ok(()) } else { Err(log) }
+    })
+    .await;
+}

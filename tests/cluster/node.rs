@@ -1,0 +1,68 @@
+//! The node behind the kubelet's back: processes of containers as the host sees them, and the container runtime.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::core::v1::Pod;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{eventually, output};
+
+/// Id of a container of a pod, as the container runtime knows it.
+pub fn container_id(pod: &Pod, name: &str) -> String {
+    let status = pod.status.as_ref().unwrap();
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let id = all.filter(|c| c.name == name).find_map(|c| c.container_id.clone());
+    id.unwrap_or_else(|| panic!("{name} has no container: {status:#?}")).split_once("://").unwrap().1.to_owned()
+}
+
+/// The cgroup of a container: of a controller, or the only one there is (version 2).
+pub fn cgroup(controller: &str, container: &str) -> PathBuf {
+    let own = std::env::var("CGROUP").unwrap();
+    let version_1 = Path::new("/sys/fs/cgroup").join(controller).join(&own);
+    let root = if version_1.exists() { version_1 } else { Path::new("/sys/fs/cgroup").join(own) };
+    let found = output("find", &[root.to_str().unwrap(), "-type", "d", "-name", &format!("*{container}*")]);
+    found.lines().next().unwrap_or_else(|| panic!("no cgroup of {container} below {}", root.display())).into()
+}
+
+/// The processes of a container by their numbers on the host, in the order in which they started.
+pub fn processes(container: &str) -> Vec<Pid> {
+    let text = std::fs::read_to_string(cgroup("memory", container).join("cgroup.procs")).unwrap_or_default();
+    let mut numbers: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+/// PID 1 of a container, by its number on the host.
+pub fn first_process(container: &str) -> Pid {
+    let is_first = |pid: &Pid| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+        status.lines().filter(|line| line.starts_with("NSpid:")).any(|line| line.split_whitespace().last() == Some("1"))
+    };
+    processes(container).into_iter().find(is_first).unwrap_or_else(|| panic!("{container} has no first process"))
+}
+
+/// Kills PID 1 of a container from the host: from inside the kernel would not let it.
+pub fn kill(pod: &Pod, container: &str) {
+    kill_process(first_process(&container_id(pod, container)), Signal::KILL).unwrap();
+}
+
+/// A line of `/proc/<pid>/status` in bytes, such as `VmHWM`.
+pub fn status_bytes(pid: Pid, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
+}
+
+/// Makes the container runtime lose an ended container, as if it had lost its files. It holds what it knows in memory,
+/// so it starts anew: for tests that run alone.
+pub async fn forget_container(container: &str) {
+    let socket = std::env::var("CONTAINERD_SOCKET").unwrap();
+    let delete = ["--address", &socket, "--namespace", "k8s.io", "containers", "delete", container];
+    eventually("the container to have ended", async || {
+        let deleted = Command::new("ctr").args(delete).output().unwrap();
+        if deleted.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&deleted.stderr).into_owned()) }
+    })
+    .await;
+    output("deploy/local/cluster", &["restart", "containerd"]);
+}
