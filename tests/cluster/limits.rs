@@ -210,7 +210,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
         let crossed: f64 = stdout(&ended).trim().parse().unwrap();
         let late = wall_seconds(&ended) - crossed;
         let over = output.bytes.unwrap().saturating_sub(limit);
-        println!("{name}: ended {late:.2} s and {:.0} MB after it crossed {limit} bytes", over as f64 / 1e6);
+        println!("{name}: ended {late:.2} s and {} MB after it crossed {limit} bytes", over / 1_000_000);
         assert!(late < seconds, "{name}: {ended:#?}");
         assert!(over > 0 && over < 700_000_000, "{name}: {ended:#?}");
         assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");

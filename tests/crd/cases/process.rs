@@ -93,6 +93,10 @@ pub(super) fn env() -> Vec<Case> {
     }
     let many = |count: usize| json!({"env": (0..count).map(|n| json!({"name": format!("A{n}"), "value": ""})).collect::<Vec<_>>()});
     let key = json!({"name": "a", "key": "b"});
+    let values_of = |bytes: usize| {
+        let variables: Vec<_> = (0..8).map(|i| json!({"name": format!("A{i}"), "value": "x".repeat(bytes)})).collect();
+        json!({"env": variables})
+    };
     let value_or_from = ("spec.env[0]", "exactly one of value and valueFrom");
     let secret_or_config_map = ("spec.env[0].valueFrom", "exactly one of valueFrom.secretKeyRef");
     cases.extend([
@@ -125,6 +129,14 @@ pub(super) fn env() -> Vec<Case> {
             one(json!({"name": "A", "value": "x".repeat(32_769)})),
             &[("spec.env[0].value", "Too long")],
         ),
+        accepted("a value of many bytes", one(json!({"name": "A", "value": "\u{1d4b3}".repeat(25_000)}))),
+        refused(
+            "a value of too many bytes",
+            one(json!({"name": "A", "value": "\u{1d4b3}".repeat(25_001)})),
+            &[("spec.env[0].value", "at most 100000 bytes")],
+        ),
+        accepted("values of many bytes", values_of(25_000)),
+        refused("values of too many bytes", values_of(25_001), &[("spec.env", "at most 200000 bytes")]),
         refused(
             "a Secret that no Secret can be named",
             one(json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": "A_b", "key": "a/b"}}})),
