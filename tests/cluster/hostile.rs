@@ -42,7 +42,10 @@ pub const TRIED: [(&str, &str); 60] = [
     // Processes.
     ("environments of all processes", r#"credentials("/proc/[0-9]*/environ")"#),
     ("command lines of all processes", r#"credentials("/proc/[0-9]*/cmdline")"#),
-    ("processes of others", r#"[p for p in glob.glob("/proc/[0-9]*/cmdline") if b"bundle-operator" in read(p)]"#),
+    (
+        "processes of others",
+        r#"[p for p in glob.glob("/proc/[0-9]*/cmdline") if b"bundle-operator" in read(p).split(b"\0")[0]]"#,
+    ),
     ("environment of PID 1", r#"read("/proc/1/environ")"#),
     ("memory of PID 1", r#"opened("/proc/1/mem", os.O_RDONLY)"#),
     ("memory map of PID 1", r#"read("/proc/1/maps")"#),
