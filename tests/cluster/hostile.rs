@@ -166,7 +166,7 @@ for n in (b"a\nb", b"\xff\xfe", b"-rf", b"\x1b[31m", b" ", b"*", b"\\", b"x" * 2
 
 /// What a command does to the directory of the record, and how the run ends that then exits with 3, as root and as 1000.
 /// A forged record says exit code 0.
-pub const RECORDS: [(&str, &str, &str); 17] = [
+pub const RECORDS: [(&str, &str, &str); 18] = [
     ("symlink", "rm -f $R/record.json; ln -s /proc/self/environ $R/record.json", "CommandFailed"),
     ("fifo", "mkfifo $R/record.json", "CommandFailed"),
     ("directory", "mkdir -p $R/record.json/full", "CommandFailed"),
@@ -192,6 +192,7 @@ pub const RECORDS: [(&str, &str, &str); 17] = [
     ("full-directory", "for i in $(seq 2000); do : > $R/x$i; done", "CommandFailed"),
     // The command and the runner have one user, so it can take the runner's right to write. The kubelet knows better.
     ("silenced", "prlimit --pid 1 --fsize=0 && rm -f $R/record*", "RecordMissing"),
+    ("silenced-and-hidden", "prlimit --pid 1 --fsize=0 && rm -f $R/*", "RecordMissing"),
     (
         "silenced-and-forged",
         "rm -f $R/record*; echo $FORGED > $R/record.json; prlimit --pid 1 --fsize=0",
