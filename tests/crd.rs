@@ -8,7 +8,7 @@ mod cases;
 #[path = "crd/check.rs"]
 mod check;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::{env, fs, path::Path};
 
 use bundlerun::api::crd::crd_yaml;
@@ -60,6 +60,79 @@ fn every_rule_refuses_something_where_it_stands() {
             "no case is refused for {field} by {}",
             rule.rule
         );
+    }
+}
+
+#[test]
+fn every_bound_is_tried_at_its_value_and_one_beyond() {
+    let cases: Vec<Case> = cases::all().into_iter().filter(|case| case.old.is_none()).collect();
+    let index = Regex::new(r"\[[0-9]+\]").unwrap();
+    let mut missing = Vec::new();
+    visit(&schema(), "", &mut |path, node| {
+        let Some(below) = path.strip_prefix("spec.") else { return };
+        for bound in ["maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minimum", "maximum"] {
+            let Some(limit) = node[bound].as_f64() else { continue };
+            let beyond = if bound.starts_with("max") { limit + 1.0 } else { limit - 1.0 };
+            let blamed = |case: &Case| {
+                case.errors.iter().any(|(field, said)| {
+                    !said.contains("not yet") && index.replace_all(field, "[]") == path.replace("{}", ".a")
+                })
+            };
+            let tried = |size: f64, refused: bool| {
+                cases.iter().any(|case| {
+                    blamed(case) == refused
+                        && values(&case.spec, below).iter().any(|value| size_of(value) == Some(size))
+                })
+            };
+            if !tried(limit, false) {
+                missing.push(format!("{path}: {bound} {limit}"));
+            }
+            if !tried(beyond, true) {
+                missing.push(format!("{path}: beyond {bound} {limit}"));
+            }
+        }
+    });
+    assert!(missing.is_empty(), "no case for\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_field_is_refused_for_something_and_bad_input_is_plenty() {
+    let top = |field: &str| field.split(['.', '[']).nth(1).unwrap_or("metadata.name").to_owned();
+    let (mut refused, mut accepted) = (BTreeMap::<String, usize>::new(), 0);
+    for case in cases::all() {
+        accepted += usize::from(case.errors.is_empty());
+        for field in case.errors.iter().map(|(field, _)| top(field)).collect::<BTreeSet<_>>() {
+            *refused.entry(field).or_default() += 1;
+        }
+    }
+    println!("{accepted} accepted; refused by field: {refused:#?}");
+    for field in schema()["properties"]["spec"]["properties"].as_object().unwrap().keys() {
+        assert!(refused.contains_key(field), "{field}");
+    }
+    assert!(refused.values().sum::<usize>() >= 60);
+}
+
+/// What an object has at a path of the schema, such as `env[].name`.
+fn values<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
+    let mut found = vec![value];
+    for part in path.replace("[]", ".[]").replace("{}", ".{}").split('.').filter(|part| !part.is_empty()) {
+        found = match part {
+            "[]" => found.into_iter().filter_map(Value::as_array).flatten().collect(),
+            "{}" => found.into_iter().filter_map(Value::as_object).flat_map(|fields| fields.values()).collect(),
+            name => found.into_iter().filter_map(|value| value.get(name)).collect(),
+        };
+    }
+    found
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn size_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => Some(text.chars().count() as f64),
+        Value::Array(items) => Some(items.len() as f64),
+        Value::Object(fields) => Some(fields.len() as f64),
+        Value::Number(number) => number.as_f64(),
+        Value::Null | Value::Bool(_) => None,
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure>
 }
 
 fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
+    if text.trim().is_empty() {
+        return Err("the file is empty: set at least images.cpu and images.gpu".into());
+    }
     let file: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     let problems = Problems::default();
     if helper_image.is_empty() {

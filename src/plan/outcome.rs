@@ -380,26 +380,21 @@ fn why_asked(pod: &PodFacts) -> Outcome {
     Outcome::interrupted("AskedToStop", "the node asked the pod to stop")
 }
 
-/// The runner's own exit code when it could not do its work, such as writing.
-const RUNNER_FAILED: i32 = 125;
+/// A runner that is killed ends with a signal, and one that could do nothing with its own code: any other it has from a
+/// command, and had then written its record, or tried.
+fn ended_by_itself(ending: &Ending) -> bool {
+    ending
+        .run_ended()
+        .is_some_and(|t| (0..=128).contains(&t.exit_code) && t.exit_code != Cause::RunnerFailed.container_exit_code())
+}
 
 fn runner_died(ending: &Ending) -> Option<Outcome> {
     let seen = ending.run_ended().map_or_else(String::new, |t| format!("; the kubelet saw exit code {}", t.exit_code));
     match ending.missing()? {
-        // A runner that is killed ends with a signal; this one ended by itself, after it had written its record or tried.
-        MissingRecord::RunnerDied
-            if ending.run_ended().is_some_and(|t| (0..=128).contains(&t.exit_code) && t.exit_code != RUNNER_FAILED) =>
-        {
-            Some(
-                Outcome::failed(
-                    "RecordMissing",
-                    Blame::User,
-                    format!("the runner ended by itself and its record is not there{seen}"),
-                )
-                .hint(
-                    "the command must leave /.bundlerun alone; if it does, the node's disk is at fault: run it again",
-                ),
-            )
+        MissingRecord::RunnerDied | MissingRecord::NeverStarted if ended_by_itself(ending) => {
+            Some(Outcome::failed("RecordMissing", Blame::User, format!("the runner's record is not there{seen}")).hint(
+                "the command must leave /.bundlerun alone; if it does, the node's disk is at fault: run it again",
+            ))
         }
         MissingRecord::RunnerDied => {
             Some(Outcome::interrupted("RunnerDied", format!("the run container was killed from outside{seen}")))

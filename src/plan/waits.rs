@@ -174,7 +174,7 @@ fn pod_security_hint(message: &str) -> &'static str {
     if message.contains("hostPath") {
         "the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, or ask the \
          administrator for a profile with driver: runtime"
-    } else if message.contains("runAsUser=0") || message.contains("runAsNonRoot=false") {
+    } else if message.contains("must not set securityContext.runAsNonRoot=false") {
         "set runAsUser to another user than 0, such as 1000, in a new run"
     } else {
         "set runAsUser, such as 1000, in a new run: the pod then fits the restricted Pod Security level"

@@ -22,6 +22,11 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 /// Tests that stop the operator must not run beside others.
 static OPERATOR: RwLock<()> = RwLock::const_new(());
 
+/// For tests that need the operator and its definition as they are, and no namespace.
+pub async fn nothing_stopped() -> RwLockReadGuard<'static, ()> {
+    OPERATOR.read().await
+}
+
 /// A namespace of one test.
 pub struct Space {
     pub client: Client,

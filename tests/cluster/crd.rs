@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../crd/cases/mod.rs"]
-mod cases;
+pub(crate) mod cases;
 
 use bundlerun::api::BundleRun;
 use bundlerun::api::crd::crd;
@@ -23,6 +23,7 @@ const AT_ONCE: usize = 8;
 
 #[tokio::test]
 async fn the_api_server_says_what_every_case_claims() {
+    let _as_it_is = crate::common::nothing_stopped().await;
     let client = Client::try_default().await.unwrap();
     install(&client).await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -49,6 +50,7 @@ async fn the_api_server_says_what_every_case_claims() {
 
 #[tokio::test]
 async fn a_new_run_is_in_progress_before_the_operator_saw_it() {
+    let _as_it_is = crate::common::nothing_stopped().await;
     let client = Client::try_default().await.unwrap();
     install(&client).await;
     let runs: Api<DynamicObject> = Api::default_namespaced_with(client, &ApiResource::erase::<BundleRun>(&()));

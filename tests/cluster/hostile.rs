@@ -42,7 +42,10 @@ pub const TRIED: [(&str, &str); 60] = [
     // Processes.
     ("environments of all processes", r#"credentials("/proc/[0-9]*/environ")"#),
     ("command lines of all processes", r#"credentials("/proc/[0-9]*/cmdline")"#),
-    ("processes of others", r#"[p for p in glob.glob("/proc/[0-9]*/cmdline") if b"bundle-operator" in read(p)]"#),
+    (
+        "processes of others",
+        r#"[p for p in glob.glob("/proc/[0-9]*/cmdline") if b"bundle-operator" in read(p).split(b"\0")[0]]"#,
+    ),
     ("environment of PID 1", r#"read("/proc/1/environ")"#),
     ("memory of PID 1", r#"opened("/proc/1/mem", os.O_RDONLY)"#),
     ("memory map of PID 1", r#"read("/proc/1/maps")"#),
@@ -163,7 +166,7 @@ for n in (b"a\nb", b"\xff\xfe", b"-rf", b"\x1b[31m", b" ", b"*", b"\\", b"x" * 2
 
 /// What a command does to the directory of the record, and how the run ends that then exits with 3, as root and as 1000.
 /// A forged record says exit code 0.
-pub const RECORDS: [(&str, &str, &str); 17] = [
+pub const RECORDS: [(&str, &str, &str); 18] = [
     ("symlink", "rm -f $R/record.json; ln -s /proc/self/environ $R/record.json", "CommandFailed"),
     ("fifo", "mkfifo $R/record.json", "CommandFailed"),
     ("directory", "mkdir -p $R/record.json/full", "CommandFailed"),
@@ -189,6 +192,7 @@ pub const RECORDS: [(&str, &str, &str); 17] = [
     ("full-directory", "for i in $(seq 2000); do : > $R/x$i; done", "CommandFailed"),
     // The command and the runner have one user, so it can take the runner's right to write. The kubelet knows better.
     ("silenced", "prlimit --pid 1 --fsize=0 && rm -f $R/record*", "RecordMissing"),
+    ("silenced-and-hidden", "prlimit --pid 1 --fsize=0 && rm -f $R/*", "RecordMissing"),
     (
         "silenced-and-forged",
         "rm -f $R/record*; echo $FORGED > $R/record.json; prlimit --pid 1 --fsize=0",

@@ -273,10 +273,31 @@ fn without_a_record_the_kubelet_is_asked() {
         ),
         (
             "helper found no start",
-            ended(1, "Error").without_record(MissingRecord::NeverStarted),
+            ended(125, "Error").without_record(MissingRecord::NeverStarted),
             Interrupted,
             "NeverStarted",
             Some(Platform),
+        ),
+        (
+            "runner could not write",
+            ended(125, "Error").without_record(MissingRecord::RunnerDied),
+            Interrupted,
+            "RunnerDied",
+            Some(Platform),
+        ),
+        (
+            "the command kept the runner from writing",
+            ended(0, "Completed").without_record(MissingRecord::RunnerDied),
+            Failed,
+            "RecordMissing",
+            Some(User),
+        ),
+        (
+            "and removed all traces of the start",
+            ended(1, "Error").without_record(MissingRecord::NeverStarted),
+            Failed,
+            "RecordMissing",
+            Some(User),
         ),
         ("helper died", ended(0, "Completed").helper_ended(137, ""), Interrupted, "HelperDied", Some(Platform)),
         (

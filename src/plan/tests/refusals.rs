@@ -50,6 +50,20 @@ fn what_will_never_be_taken_ends_the_run_at_once() {
 }
 
 #[test]
+fn pod_security_names_the_field_that_helps() {
+    // As Kubernetes 1.36 words it.
+    let without = "violates PodSecurity \"restricted:latest\": runAsNonRoot != true (pod or containers \"bundle\", \"run\" must set securityContext.runAsNonRoot=true), runAsUser=0 (container \"bundle\" must not set runAsUser=0)";
+    let zero = "violates PodSecurity \"restricted:latest\": runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false), runAsUser=0 (pod must not set runAsUser=0)";
+    let driver = "violates PodSecurity \"baseline:latest\": hostPath volumes (volume \"driver\")";
+    for (message, help) in
+        [(without, "set runAsUser, such as"), (zero, "another user than 0"), (driver, "at the privileged")]
+    {
+        let hint = written(&refused(&run(), &Refusal::PodSecurity(message.into()), 1)).result.unwrap().hint.unwrap();
+        assert!(hint.contains(help), "{message}: {hint}");
+    }
+}
+
+#[test]
 fn a_name_that_is_taken_is_waited_for() {
     let plan = look(&run(), PodSeen::Foreign, 1);
     assert_eq!(

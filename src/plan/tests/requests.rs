@@ -27,6 +27,18 @@ fn all_problems_are_told_at_once_and_name_their_field() {
 }
 
 #[test]
+fn what_this_version_does_not_do_is_not_left_out_of_a_stored_run() {
+    let stored = json!({
+        "inputs": [{"path": "a", "text": ""}], "outputs": {"exclude": ["a"]}, "retry": {"limit": 1},
+        "allowFailedInputs": true, "suspend": true, "stop": true, "podRetention": "1h", "ttlSecondsAfterFinished": 1,
+    });
+    let message = written(&look(&run_of(stored.clone()), PodSeen::Absent, 1)).message.unwrap();
+    for field in stored.as_object().unwrap().keys() {
+        assert!(message.contains(&format!("spec.{field}")), "{field}: {message}");
+    }
+}
+
+#[test]
 fn a_spec_that_cannot_be_run_ends_the_run_with_all_its_problems() {
     let run = run_of(json!({"timeLimit": "soon"}));
     let plan = look(&run, PodSeen::Absent, 1);

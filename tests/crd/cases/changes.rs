@@ -18,6 +18,11 @@ pub(super) fn not_yet() -> Vec<Case> {
             &[("spec.retry.limit", "should be less than"), ("spec.retry.limit", "not yet")],
         ),
         refused(
+            "negative retry.limit",
+            json!({"retry": {"limit": -1}}),
+            &[("spec.retry.limit", "should be greater"), ("spec.retry.limit", "not yet")],
+        ),
+        refused(
             "retry.interruptions",
             json!({"retry": {"interruptions": 4}}),
             &[("spec.retry.interruptions", "spec.retry.interruptions: not yet")],

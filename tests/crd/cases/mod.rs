@@ -4,6 +4,7 @@
 
 mod amounts;
 mod changes;
+mod limits;
 mod paths;
 mod placement;
 mod process;
@@ -85,6 +86,7 @@ pub(crate) fn all() -> Vec<Case> {
         amounts::resources(),
         amounts::durations(),
         placement::cases(),
+        limits::cases(),
         changes::not_yet(),
         changes::changes(),
     ]
