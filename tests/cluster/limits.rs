@@ -137,7 +137,7 @@ async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
     let space = Space::new().await;
     let size = "df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 30M /dev/zero >/dev/shm/x || echo full";
     let fill = "cat /dev/zero >/dev/shm/x; echo filled";
-    let memory = json!({"memory": "64Mi", "sharedMemory": "64Mi"});
+    let memory = json!({"memory": "64Mi", "sharedMemory": "64Mi", "cpus": "500m"});
     let (sized, filled) = tokio::join!(
         space.run("sized", json!({"command": size, "resources": {"sharedMemory": "24Mi"}})),
         space.run("filled", json!({"command": fill, "resources": memory})),
