@@ -40,7 +40,6 @@ use claim::{Claim, Refused};
 use never_ran::NeverRan;
 pub use paths::Paths;
 use record::RecordFile;
-use rustix::mm::MlockAllFlags;
 use signals::Signals;
 use std::ffi::OsString;
 use std::path::Path;
@@ -66,9 +65,6 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(paths: &Paths) -> i32 {
     // First of all: the kernel drops signals that PID 1 has no handler for.
     let signals = Signals::catch();
-    // Where memory is full to the end (files in /dev/shm stay when processes go) the kernel would take away and read
-    // again the pages of our code for every step we make. Where it is not allowed, it is slow but works.
-    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
     let claim = Claim::take(&paths.record);
     let file = match &claim {
         Ok(_) => Some(RecordFile::reserve(&paths.record)),
