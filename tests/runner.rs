@@ -7,7 +7,7 @@ mod sandbox;
 use bundlerun::report::{Cause, Command, Record};
 
 use rustix::process::Signal;
-use sandbox::{SHELLS, Sandbox, await_that, is_alive, sh};
+use sandbox::{Run, SHELLS, Sandbox, await_that, is_alive, sh};
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -629,20 +629,30 @@ fn orphans_are_reaped_while_the_command_runs() {
     assert_eq!((run.code, run.stdout().as_str()), (0, "reaped\n"), "{run:?}");
 }
 
+/// The runner as PID 1 of a PID namespace; None: this machine does not allow one.
+fn as_pid_1(sandbox: &Sandbox, command: &Command) -> Option<Run> {
+    sandbox.write_request(command);
+    let mut unshare = std::process::Command::new("/usr/bin/unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&sandbox.paths.runner_in_image);
+    unshare.args(["run", "--root"]).arg(sandbox.root());
+    sandbox.dress(&mut unshare);
+    let run = sandbox.spawn(&mut unshare).finish();
+    (!run.stderr().contains("unshare")).then_some(run)
+}
+
 #[test]
 fn as_pid_1_everything_else_is_ended() {
     let sandbox = Sandbox::new().time_limit(1).grace(1);
-    sandbox.write_request(&sh("echo $PPID; setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & wait; wait"));
-    let mut command = std::process::Command::new("/usr/bin/unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&sandbox.paths.runner_in_image);
-    command.args(["run", "--root"]).arg(sandbox.root());
-    sandbox.dress(&mut command);
-    let run = sandbox.spawn(&mut command).finish();
-    if run.stderr().contains("unshare") {
-        return; // not allowed here
-    }
+    let command = sh("echo $PPID; setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & wait; wait");
+    let Some(run) = as_pid_1(&sandbox, &command) else { return };
     assert_eq!((run.code, run.stdout().as_str()), (124, "1\n"), "{run:?}");
     assert_eq!(run.record.cause, Some(Cause::TimeLimitExceeded));
+}
+
+#[test]
+fn what_the_command_sends_to_pid_1_comes_back_and_is_no_order_to_stop() {
+    let Some(run) = as_pid_1(&Sandbox::new(), &sh("trap 'echo caught; exit 3' TERM; kill 1; sleep 5")) else { return };
+    assert_eq!((run.code, run.stdout().as_str(), run.record.asked_to_stop), (3, "caught\n", false), "{run:?}");
 }
 
 #[test]

@@ -39,12 +39,18 @@ fn oom(cgroup: &Path) -> (u64, bool) {
     if let Some(text) = read("memory.events") {
         return (number_in(&text, "oom_kill ").unwrap_or(0), number_in(&text, "oom ") != Some(0));
     }
-    // How often the limit was hit, also where freeing caches was enough.
-    let failures = read("memory/memory.failcnt").and_then(|text| text.trim().parse::<u64>().ok());
-    // `oom_kill` is of Linux 4.13.
-    let text = read("memory/memory.oom_control").unwrap_or_default();
-    (number_in(&text, "oom_kill ").unwrap_or(0), failures != Some(0))
+    // `oom_kill` is of Linux 4.13. Not by `memory.failcnt`: Linux 6.18 leaves it 0.
+    let kills = read("memory/memory.oom_control").and_then(|text| number_in(&text, "oom_kill ")).unwrap_or(0);
+    let number = |file| read(file).and_then(|text| text.trim().parse::<u64>().ok());
+    let limit_was_hit = match (number("memory/memory.max_usage_in_bytes"), number("memory/memory.limit_in_bytes")) {
+        (Some(peak), Some(limit)) => peak.saturating_add(NEAR_LIMIT_BYTES) >= limit,
+        _ => true,
+    };
+    (kills, limit_was_hit)
 }
+
+/// What is charged at once can be more than what is left below the limit.
+const NEAR_LIMIT_BYTES: u64 = 1024 * 1024;
 
 /// Of `cpuacct.stat`: `USER_HZ` is 100 wherever Linux runs.
 const TICK: Duration = Duration::from_millis(10);
@@ -87,17 +93,22 @@ mod tests {
 
     #[test]
     fn an_oom_is_the_limits_or_comes_from_outside() {
-        let v1 = |kills: &'static str, failures: &'static str| {
-            tree(&[("memory/memory.oom_control", kills), ("memory/memory.failcnt", failures)])
+        let v1 = |kills: &'static str, peak: &'static str| {
+            tree(&[
+                ("memory/memory.oom_control", kills),
+                ("memory/memory.max_usage_in_bytes", peak),
+                ("memory/memory.limit_in_bytes", "67108864\n"),
+            ])
         };
         let v2 = |events: &'static str| tree(&[("memory.events", events)]);
         for (dir, kills) in [
             (v2("low 0\nhigh 0\nmax 5\noom 2\noom_kill 3\noom_group_kill 0\n"), (3, 0)),
             (v2("low 0\nhigh 0\nmax 5\noom 0\noom_kill 3\noom_group_kill 0\n"), (0, 3)),
             (v2("low 0\nhigh 0\nmax 5\noom 0\noom_kill 0\noom_group_kill 0\n"), (0, 0)),
-            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "7\n"), (3, 0)),
-            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "0\n"), (0, 3)),
-            (v1("oom_kill_disable 0\nunder_oom 0\n", "7\n"), (0, 0)),
+            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "67108864\n"), (3, 0)),
+            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "66900000\n"), (3, 0)),
+            (v1("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "40000000\n"), (0, 3)),
+            (v1("oom_kill_disable 0\nunder_oom 0\n", "67108864\n"), (0, 0)),
             (tree(&[]), (0, 0)),
         ] {
             let usage = measure(dir.path(), Duration::ZERO);
@@ -123,8 +134,8 @@ mod tests {
     const V1: [(&str, &str); 6] = [
         ("cpuacct/cpuacct.stat", "user 410\nsystem 111\n"),
         ("cpuacct/cpuacct.usage", "5218034123\n"),
-        ("memory/memory.failcnt", "41\n"),
-        ("memory/memory.limit_in_bytes", "536870912\n"),
+        ("memory/memory.failcnt", "0\n"),
+        ("memory/memory.limit_in_bytes", "322961408\n"),
         ("memory/memory.max_usage_in_bytes", "322961408\n"),
         ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
     ];

@@ -79,8 +79,11 @@ async fn an_oom_of_any_process_is_told_and_a_signal_or_exit_code_that_looks_like
         assert_eq!(full, *expected == "OutOfMemory", "{name}: {got:#?}");
     }
     // Kubernetes says of the same pod that all went well.
-    let pod = space.pods().get("child-1").await.unwrap();
-    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Succeeded"));
+    space
+        .pod_until("child-1", "to have succeeded", |pod| {
+            pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Succeeded"))
+        })
+        .await;
     space.end().await;
 }
 
@@ -137,7 +140,8 @@ async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
     let space = Space::new().await;
     let size = "df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 30M /dev/zero >/dev/shm/x || echo full";
     let fill = "cat /dev/zero >/dev/shm/x; echo filled";
-    let memory = json!({"memory": "64Mi", "sharedMemory": "64Mi"});
+    // In less than this the runner, of 1.5 MB, is no smaller in the kernel's eyes than `cat`.
+    let memory = json!({"memory": "256Mi", "sharedMemory": "256Mi", "cpus": "500m"});
     let (sized, filled) = tokio::join!(
         space.run("sized", json!({"command": size, "resources": {"sharedMemory": "24Mi"}})),
         space.run("filled", json!({"command": fill, "resources": memory})),
@@ -146,7 +150,8 @@ async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
     assert_eq!(cause(&filled), "OutOfMemory", "{filled:#?}");
     let hint = filled.result.as_ref().unwrap().hint.as_deref().unwrap();
     assert!(hint.contains("/dev/shm"), "{hint}");
-    assert!(memory_peak(&filled) > 60 * MI, "the record is complete although memory was full to the end: {filled:#?}");
+    assert!(filled.usage.is_some(), "the record is complete although memory was full to the end: {filled:#?}");
+    assert!(memory_peak(&filled) > 250 * MI, "{filled:#?}");
     space.end().await;
 }
 

@@ -10,10 +10,15 @@ use crate::common::{eventually, output};
 
 /// Id of a container of a pod, as the container runtime knows it.
 pub fn container_id(pod: &Pod, name: &str) -> String {
-    let status = pod.status.as_ref().unwrap();
+    known_container_id(pod, name).unwrap_or_else(|| panic!("{name} has no container: {pod:#?}"))
+}
+
+/// The same, where there may be none.
+pub fn known_container_id(pod: &Pod, name: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let id = all.filter(|c| c.name == name).find_map(|c| c.container_id.clone());
-    id.unwrap_or_else(|| panic!("{name} has no container: {status:#?}")).split_once("://").unwrap().1.to_owned()
+    let id = all.filter(|c| c.name == name).find_map(|c| c.container_id.clone())?;
+    Some(id.split_once("://")?.1.to_owned())
 }
 
 /// The cgroup of a container: of a controller, or the only one there is (version 2).

@@ -223,7 +223,7 @@ async fn a_container_removed_behind_the_kubelets_back_never_starts_the_command_t
     node::forget_container(&first).await;
     space
         .pod_until("twice-1", "to have another container", |pod| {
-            node::container_id(pod, "run") != first && terminated(pod, "run")
+            node::known_container_id(pod, "run").is_some_and(|id| id != first) && terminated(pod, "run")
         })
         .await;
     kill_process(helper, Signal::CONT).unwrap();
