@@ -25,6 +25,7 @@ enum Becomes {
 }
 use Becomes::{Ended, Waiting};
 
+#[allow(clippy::too_many_lines)] // a table
 fn at_their_limits() -> Vec<(String, Value, Becomes)> {
     let emoji = "🦀".repeat(25_000);
     let many = |count: usize, item: &dyn Fn(usize) -> Value| (0..count).map(item).collect::<Vec<_>>();
