@@ -38,6 +38,12 @@ pub enum Error {
         /// The client's error.
         source: Box<kube::Error>,
     },
+    /// The object is not as it was seen a moment ago, or the API server will not have it changed.
+    #[error("{action}: it was changed by somebody else, or cannot be changed as it is")]
+    Changed {
+        /// What was tried, on what.
+        action: String,
+    },
     /// No answer came in time.
     #[error("{action}: no answer within {}s", CALL_TIMEOUT.as_secs())]
     Timeout {

@@ -12,7 +12,7 @@ use kube_runtime::reflector::{ObjectRef, Store};
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use crate::cluster::{Cluster, Error, GuardedRun};
+use crate::cluster::{Answer, Cluster, Error, GuardedRun};
 use crate::names;
 use crate::plan::{PodFacts, PodRef};
 
@@ -122,6 +122,9 @@ async fn try_release(cluster: &Cluster, held: &Held) -> Result<bool, Error> {
     if cluster.run_exists(&held.pod.namespace, &held.run, &held.run_uid).await? {
         return Ok(false);
     }
-    cluster.release(&held.pod).await?;
-    Ok(true)
+    match cluster.release(&held.pod).await? {
+        Answer::Done => Ok(true),
+        // It changed between the look and the patch.
+        _ => Err(Error::Changed { action: format!("release pod {}/{}", held.pod.namespace, held.pod.name) }),
+    }
 }
