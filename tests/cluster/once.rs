@@ -106,8 +106,12 @@ async fn the_operator_killed_ten_times_starts_no_command_twice_and_loses_no_reco
     }
     let expected: BTreeSet<_> = names.iter().map(|n| format!("{n} 1")).collect();
     assert_eq!(starts(&trace), expected.into_iter().collect::<Vec<_>>());
-    let pods = space.pods().list(&ListParams::default()).await.unwrap().items;
-    assert_eq!(pods.len(), names.len());
-    assert!(pods.iter().all(|p| p.finalizers().is_empty()), "every record is written, so every pod is let go");
+    assert_eq!(space.pods().list(&ListParams::default()).await.unwrap().items.len(), names.len());
+    // The release follows the record.
+    together(names.iter().map(|name| async {
+        let pod = format!("{name}-1");
+        space.pod_until(&pod, "to be let go", |pod| pod.finalizers().is_empty()).await
+    }))
+    .await;
     space.end().await;
 }
