@@ -108,10 +108,7 @@ async fn the_operator_killed_ten_times_starts_no_command_twice_and_loses_no_reco
     assert_eq!(starts(&trace), expected.into_iter().collect::<Vec<_>>());
     assert_eq!(space.pods().list(&ListParams::default()).await.unwrap().items.len(), names.len());
     // The release follows the record.
-    together(names.iter().map(|name| async {
-        let pod = format!("{name}-1");
-        space.pod_until(&pod, "to be let go", |pod| pod.finalizers().is_empty()).await
-    }))
-    .await;
+    let pods: Vec<_> = names.iter().map(|name| format!("{name}-1")).collect();
+    together(pods.iter().map(|pod| space.pod_until(pod, "to be let go", |pod| pod.finalizers().is_empty()))).await;
     space.end().await;
 }
