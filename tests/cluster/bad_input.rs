@@ -135,7 +135,6 @@ fn at_their_limits() -> Vec<(String, Value, Becomes)> {
 }
 
 #[tokio::test]
-#[ignore = "in work: not seen to pass since its last change"]
 async fn what_is_accepted_at_its_limit_runs_or_ends_with_a_cause_or_says_what_it_waits_for() {
     let space = Space::new().await;
     space.claim("claim").await;
@@ -168,7 +167,7 @@ async fn what_is_accepted_at_its_limit_runs_or_ends_with_a_cause_or_says_what_it
 }
 
 #[tokio::test]
-#[ignore = "in work: not seen to pass since its last change"]
+#[ignore = "in work: a failed pod of a run with one env name twice keeps its finalizer"]
 async fn nonsense_stored_under_a_laxer_definition_holds_up_no_other_run() {
     let space = Space::exclusive().await;
     let mut canary = Canary { space: &space, number: 0 };
@@ -327,7 +326,6 @@ const SETTINGS: [(&str, &[&str]); 6] = [
 ];
 
 #[tokio::test]
-#[ignore = "in work: not seen to pass since its last change"]
 async fn mistakes_in_the_settings_are_told_in_the_pods_status_and_the_operator_is_not_ready() {
     let space = Space::exclusive().await;
     let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
