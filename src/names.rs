@@ -79,7 +79,7 @@ pub mod files {
     pub const REQUEST: &str = "request.json";
     /// In [`super::paths::RECORD`]: made with `O_EXCL` by the runner before the command starts.
     pub const STARTED: &str = "started";
-    /// In [`super::paths::RECORD`]: made by the helper; the runner holds an OFD lock on it for as long as it lives.
+    /// In [`super::paths::RECORD`]: made by the helper; the runner holds a `flock` on it for as long as it lives.
     pub const LOCK: &str = "lock";
     /// In [`super::paths::RECORD`]: the [`crate::report::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";

@@ -1,6 +1,6 @@
 //! Which pod events are worth a plan: only those that change the facts a plan depends on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube_runtime::reflector::ObjectRef;
@@ -15,7 +15,7 @@ use crate::plan::facts::Stage;
 pub struct PodTriggers {
     seen: HashMap<String, Seen>,
     /// Uids in the list that is coming in, while one is.
-    listing: Option<Vec<String>>,
+    listing: Option<HashSet<String>>,
 }
 
 struct Seen {
@@ -30,7 +30,7 @@ impl PodTriggers {
             watcher::Event::Apply(pod) => self.changed(pod).into_iter().collect(),
             watcher::Event::InitApply(pod) => {
                 if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
-                    listing.push(uid.clone());
+                    listing.insert(uid.clone());
                 }
                 self.changed(pod).into_iter().collect()
             }
@@ -39,13 +39,12 @@ impl PodTriggers {
                 self.seen.remove(uid).map(|seen| seen.owner).into_iter().collect()
             }
             watcher::Event::Init => {
-                self.listing = Some(Vec::new());
+                self.listing = Some(HashSet::new());
                 Vec::new()
             }
             // A pod that went while the watch was down gives no event of its own.
             watcher::Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
-                let listed: std::collections::HashSet<_> = listed.into_iter().collect();
                 let gone: Vec<_> = self.seen.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                 gone.iter().filter_map(|uid| self.seen.remove(uid)).map(|seen| seen.owner).collect()
             }
