@@ -111,7 +111,7 @@ enum Outcome {
 }
 
 async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Outcome, Error> {
-    let mut active = seen.run.status.as_ref().and_then(|s| s.phase).is_none_or(is_active);
+    let mut over = seen.run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
     for step in plan.steps {
         let _place = match &step {
             Step::CreatePod(_) => match context.creating.try_acquire() {
@@ -119,7 +119,7 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
                 Err(_) => return Ok(Outcome::Finished(Action::requeue(TURN))),
             },
             Step::WriteStatus(status) => {
-                active = status.phase.is_none_or(is_active);
+                over = status.phase.is_some_and(Phase::is_terminal);
                 None
             }
             _ => None,
@@ -133,13 +133,9 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
     }
     Ok(Outcome::Finished(match plan.next {
         Some(next) => Action::requeue(next),
-        None if active => Action::requeue(RESYNC),
+        None if !over => Action::requeue(RESYNC),
         None => Action::await_change(),
     }))
-}
-
-fn is_active(phase: Phase) -> bool {
-    !matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Stopped)
 }
 
 /// A panic becomes an error of this run: kube-runtime would end the whole controller.

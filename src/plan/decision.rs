@@ -34,7 +34,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if run.metadata.deletion_timestamp.is_some() {
         return clean_up(observed.pod).then(release_last(run, attempt));
     }
-    if run.status.as_ref().and_then(|s| s.phase).is_some_and(is_terminal) {
+    if run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
         return clean_up(observed.pod);
     }
     let requested = image::requested(run, settings);
@@ -49,10 +49,6 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
     }
-}
-
-fn is_terminal(phase: Phase) -> bool {
-    matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Stopped)
 }
 
 /// The record is written, or nobody wants it: only the pod is left to be ended and let go.
