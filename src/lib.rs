@@ -7,17 +7,20 @@
 //! | [`names`] | every string we own | nothing |
 //! | [`report`] | the contracts operator -> runner -> helper -> operator | serde |
 //! | `api` | the `BundleRun` resource: types, schema, CEL | serde, schemars, kube's derive |
+//! | `bundle` | a bundle as an OCI image: pack, push, pull, read one file | files, registries |
 //! | `plan` | PURE: observed facts in, steps and status out | no I/O, no clock |
 //! | `cluster` | the only Kubernetes I/O: observe, carry out, events | the API server |
 //! | `operator` | settings, wiring, reconcile, release loop, health | everything above |
 //! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
-//! | `helper` | the native sidecar: prepare, watch, report | files, no kube |
+//! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
 
 pub mod names;
 pub mod report;
 
 #[cfg(feature = "operator")]
 pub mod api;
+#[cfg(feature = "operator")]
+pub mod bundle;
 #[cfg(feature = "operator")]
 pub mod cluster;
 #[cfg(feature = "operator")]

@@ -21,6 +21,10 @@ pub const POD_FINALIZER: &str = "bundlerun.dev/record";
 /// Pod annotation that carries the [`crate::report::Request`] as JSON.
 pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 
+/// Pod annotation with the pins of inputs and the repository of the output, as JSON: what the operator must know of a pod
+/// that it made.
+pub const PINS_ANNOTATION: &str = "bundlerun.dev/pins";
+
 /// Pod label: name of the run.
 pub const RUN_LABEL: &str = "bundlerun.dev/run";
 /// Pod label: uid of the run, so that a run of the same name made later is another one.
@@ -49,6 +53,10 @@ pub mod volumes {
     pub const SHM: &str = "shm";
     /// The host's GPU driver (hostPath of a GPU profile).
     pub const DRIVER: &str = "driver";
+    /// What the helper stages (emptyDir, read-only in the run container).
+    pub const INPUTS: &str = "inputs";
+    /// Credentials of the store and of registries of inputs (Secrets; never in the run container).
+    pub const CREDENTIALS: &str = "credentials";
 }
 
 /// Absolute paths inside the containers; both containers see a volume at the same place.
@@ -65,6 +73,12 @@ pub mod paths {
     pub const RECORD: &str = "/.bundlerun/record";
     /// Mount of [`super::volumes::REQUEST`].
     pub const REQUEST: &str = "/.bundlerun/request";
+    /// Mount of [`super::volumes::INPUTS`]; input `i` of the spec is `<INPUTS>/<i>`.
+    pub const INPUTS: &str = "/.bundlerun/inputs";
+    /// In the helper: `ConfigMaps` that it copies; in the run container: what is mounted for an input at `.`.
+    pub const SOURCES: &str = "/.bundlerun/sources";
+    /// In the helper: one directory for each Secret with credentials, the store's first.
+    pub const CREDENTIALS: &str = "/.bundlerun/credentials";
     /// The operator (and helper) in our image.
     pub const OPERATOR_BINARY: &str = "/bundle-operator";
     /// The runner in our image; *prepare* copies it to [`RUNNER`].
@@ -93,6 +107,16 @@ pub mod files {
     pub const END: &str = "end";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
     pub const REPORTED: &str = "reported";
+    /// In [`super::paths::BIN`]: what the helper made in the working directory, which is no output.
+    pub const STUBS: &str = "stubs.json";
+    /// In [`super::paths::BIN`]: digests of staged inputs by their index, as they become known.
+    pub const PINNED: &str = "pinned.json";
+    /// In [`super::paths::BIN`]: the [`crate::report::Saved`] output.
+    pub const SAVED: &str = "saved.json";
+    /// In [`super::paths::BIN`]: the [`crate::report::NotSaved`] of the last try.
+    pub const NOT_SAVED: &str = "not-saved.json";
+    /// In [`super::paths::BIN`]: how far staging or saving has come.
+    pub const PROGRESS: &str = "progress.json";
     /// In [`super::paths::BUNDLE`]: the command's standard output.
     pub const STDOUT: &str = "stdout";
     /// In [`super::paths::BUNDLE`]: the command's standard error.

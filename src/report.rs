@@ -3,8 +3,10 @@
 //!
 //! An operator must read what an older one's pods leave behind: fields are only ever added, with a default.
 
+mod bundles;
 mod gpu;
 
+pub use bundles::{InputSource, NotSaved, Registries, RequestedInput, SaveFailure, SaveRequest, Saved};
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +37,40 @@ pub struct Request {
     /// What a run with GPUs needs before its command; none: it asked for no GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<GpuRequest>,
+    /// What the command finds besides its image, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<RequestedInput>,
+    /// Inputs that are not in place after this many seconds end the attempt; none: there is nothing to stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_seconds: Option<u64>,
+    /// Paths of read-write volumes below the working directory, relative to it: never part of the output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Where the output goes; none: no store is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save: Option<SaveRequest>,
+    /// How registries are spoken to.
+    #[serde(default, skip_serializing_if = "Registries::is_default")]
+    pub registries: Registries,
+}
+
+impl Request {
+    /// A command and nothing else: no limits, nothing staged, nothing saved.
+    #[must_use]
+    pub fn new(command: Command, stop_grace_seconds: u64) -> Self {
+        Self {
+            command,
+            time_limit_seconds: None,
+            stop_grace_seconds,
+            disk_bytes: None,
+            gpus: None,
+            inputs: Vec::new(),
+            staging_seconds: None,
+            volumes: Vec::new(),
+            save: None,
+            registries: Registries::default(),
+        }
+    }
 }
 
 /// A command is data: it is never spliced into a shell line.
@@ -70,8 +106,16 @@ pub enum Cause {
     RequestUnreadable,
     /// The runner could not do its own work (its directories, pipes or files).
     RunnerFailed,
-    /// Inputs could not be put in place.
+    /// Inputs could not be put in place, for a reason that another attempt may not meet.
     StagingFailed,
+    /// An input, or the path in it, does not exist.
+    InputNotFound,
+    /// The registry does not let us read an input.
+    InputDenied,
+    /// An input is not what it should be: another checksum, no image, an archive that reaches out of its place.
+    InputInvalid,
+    /// An input is larger than the disk or the limits allow.
+    InputTooLarge,
     /// The GPUs, or the driver that they need, are not in the container.
     GpuUnavailable,
 }
@@ -128,6 +172,11 @@ pub struct Usage {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_zero_len(n: &usize) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -161,6 +210,10 @@ impl Cause {
             | Cause::RequestUnreadable
             | Cause::RunnerFailed
             | Cause::StagingFailed
+            | Cause::InputNotFound
+            | Cause::InputDenied
+            | Cause::InputInvalid
+            | Cause::InputTooLarge
             | Cause::GpuUnavailable => 125,
         }
     }
@@ -180,7 +233,16 @@ pub struct Report {
     pub files: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// How many bytes of the message, after the first line, are the tail of stdout; those of stderr follow.
+    /// The saved output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Saved>,
+    /// Why there is none, where it was to be saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_saved: Option<NotSaved>,
+    /// How many bytes of the message, after the first line, are a line of digests (of inputs that the helper looked up).
+    #[serde(skip_serializing_if = "is_zero_len")]
+    pub inputs_len: usize,
+    /// How many bytes of the message, after the line of digests, are the tail of stdout; those of stderr follow.
     pub stdout_len: usize,
     /// See `stdout_len`.
     pub stderr_len: usize,

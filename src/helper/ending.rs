@@ -2,8 +2,8 @@
 
 use super::prepare::mark;
 use super::tree::{self, Size};
-use super::untrusted::{NotRead, read_tail, read_whole};
 use super::watch::End;
+use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
 use crate::names::files;
 use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report};
 use crate::runner::Paths;

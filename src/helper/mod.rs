@@ -6,7 +6,6 @@
 //! | `watch` | from the start of the runner to its death |
 //! | `disk` | ends a run that fills its working directory |
 //! | `tree` | measuring a tree that a stranger wrote |
-//! | `untrusted` | reading files that a stranger wrote |
 //! | `ending` | the record and the output become the termination message |
 //!
 //! Trust: everything below the working directory and the record directory was written by the user's code, or is being
@@ -17,7 +16,6 @@ mod disk;
 mod ending;
 mod prepare;
 mod tree;
-mod untrusted;
 mod watch;
 
 use crate::names::files;

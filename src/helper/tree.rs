@@ -1,6 +1,6 @@
 //! Measuring a tree that the user's code wrote, or is writing.
 
-use super::untrusted::{open_in, open_mount};
+use crate::bundle::untrusted::{open_in, open_mount};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use std::path::Path;

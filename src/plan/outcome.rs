@@ -227,6 +227,14 @@ fn ended_for_a_cause(ending: &Ending) -> Option<Outcome> {
         Cause::RequestUnreadable => platform("the request did not reach the container"),
         Cause::RunnerFailed => platform("the runner could not do its work"),
         Cause::StagingFailed => platform("the inputs could not be put in place"),
+        Cause::InputNotFound => user("an input does not exist").hint("check the input's source, in a new run"),
+        Cause::InputDenied => user("an input may not be read")
+            .hint("name a Secret with credentials for the registry in imagePullSecrets, in a new run"),
+        Cause::InputInvalid => {
+            user("an input is not what it should be").hint("check the input's source, and what wrote it")
+        }
+        Cause::InputTooLarge => user("an input is too large")
+            .hint("raise resources.disk in a new run, or take a part of the input with path"),
         Cause::GpuUnavailable => platform("the GPUs are not usable in the container")
             .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator"),
     })

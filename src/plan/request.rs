@@ -87,11 +87,10 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
         (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => problems.check(
             "spec.command",
             request_json(&Request {
-                command,
                 time_limit_seconds,
-                stop_grace_seconds: settings.stop_grace.as_secs(),
                 disk_bytes: Some(disk_bytes),
                 gpus: gpus.as_ref().and_then(Gpus::request),
+                ..Request::new(command, settings.stop_grace.as_secs())
             }),
         ),
         _ => None,

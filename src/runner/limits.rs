@@ -99,7 +99,7 @@ mod tests {
 
     fn limits(time_limit_seconds: Option<u64>) -> Limits {
         let command = Command::Shell(String::new());
-        Limits::of(&Request { command, time_limit_seconds, stop_grace_seconds: 30, disk_bytes: None, gpus: None })
+        Limits::of(&Request { time_limit_seconds, ..Request::new(command, 30) })
     }
 
     #[test]

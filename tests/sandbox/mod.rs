@@ -101,8 +101,7 @@ impl Sandbox {
             _ => {}
         }
         let environment = vec![("PATH".to_owned(), tools.to_str().unwrap().to_owned())];
-        let request =
-            Request { command: sh(""), time_limit_seconds: None, stop_grace_seconds: 30, disk_bytes: None, gpus: None };
+        let request = Request::new(sh(""), 30);
         Self { dir, paths, workdir, environment, nobody: false, request }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NotRead {
+pub(crate) enum NotRead {
     /// There is nothing of that name.
     Missing,
     /// It is no regular file, too large, or cannot be read.
@@ -17,13 +17,13 @@ pub(super) enum NotRead {
 }
 
 /// Opens a directory of the pod's own, by the path at which it is mounted.
-pub(super) fn open_mount(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_mount(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens `name` in `dir` for reading. Links are refused, a FIFO does not block us, and nothing above or outside of
 /// `dir` can be reached.
-pub(super) fn open_in<Fd: AsFd>(dir: Fd, name: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_in<Fd: AsFd>(dir: Fd, name: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -37,7 +37,7 @@ pub(super) fn open_in<Fd: AsFd>(dir: Fd, name: &std::ffi::CStr, flags: OFlags) -
 }
 
 /// The whole of a regular file of at most `max` bytes.
-pub(super) fn read_whole(dir: &Path, name: &std::ffi::CStr, max: usize) -> Result<Vec<u8>, NotRead> {
+pub(crate) fn read_whole(dir: &Path, name: &std::ffi::CStr, max: usize) -> Result<Vec<u8>, NotRead> {
     let (file, size) = open_regular(dir, name)?;
     if size > max as u64 {
         return Err(NotRead::Refused);
@@ -48,7 +48,7 @@ pub(super) fn read_whole(dir: &Path, name: &std::ffi::CStr, max: usize) -> Resul
 }
 
 /// The last `most` bytes of a regular file; nothing, where there is none.
-pub(super) fn read_tail(dir: &Path, name: &std::ffi::CStr, most: usize) -> Vec<u8> {
+pub(crate) fn read_tail(dir: &Path, name: &std::ffi::CStr, most: usize) -> Vec<u8> {
     let mut bytes = vec![];
     let read = |bytes: &mut Vec<u8>| -> io::Result<usize> {
         let (mut file, size) = open_regular(dir, name).map_err(|_| io::Error::other("refused"))?;
