@@ -6,9 +6,10 @@
 mod bundles;
 mod gpu;
 
-pub use bundles::{InputSource, NotSaved, Registries, RequestedInput, SaveFailure, SaveRequest, Saved};
+pub use bundles::{InputSource, NotSaved, Pin, Pins, Registries, RequestedInput, SaveFailure, SaveRequest, Saved};
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What the kubelet keeps of one termination message, in bytes (`MaxContainerTerminationMessageLength`).
 pub const MESSAGE_MAX_BYTES: usize = 4096;
@@ -264,6 +265,8 @@ pub enum MissingRecord {
 pub struct Message {
     /// The first line.
     pub report: Report,
+    /// Digests of the images that the helper looked up, by the index of the input.
+    pub input_digests: BTreeMap<usize, String>,
     /// Last part of stdout; valid UTF-8 without control characters but tab and newline.
     pub stdout_tail: String,
     /// Last part of stderr, likewise.
@@ -300,7 +303,12 @@ impl Message {
         let report: Report = serde_json::from_str(line).ok()?;
         let (stdout, rest) = rest.split_at(rest.floor_char_boundary(report.stdout_len));
         let (stderr, _) = rest.split_at(rest.floor_char_boundary(report.stderr_len));
-        Some(Message { stdout_tail: stdout.to_owned(), stderr_tail: stderr.to_owned(), report })
+        Some(Message {
+            input_digests: BTreeMap::new(),
+            stdout_tail: stdout.to_owned(),
+            stderr_tail: stderr.to_owned(),
+            report,
+        })
     }
 }
 

@@ -55,13 +55,9 @@ pub fn all() -> Vec<Rule> {
 /// deletes its line.
 fn not_yet() -> Vec<Rule> {
     [
-        ("inputs", "!has(self.inputs) || self.inputs.size() == 0"),
-        ("outputs.exclude", "!has(self.outputs) || !has(self.outputs.exclude) || self.outputs.exclude.size() == 0"),
         ("retry.limit", "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0"),
         ("retry.interruptions", "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3"),
-        ("allowFailedInputs", "!has(self.allowFailedInputs) || !self.allowFailedInputs"),
         ("suspend", "!has(self.suspend) || !self.suspend"),
-        ("stop", "!has(self.stop) || !self.stop"),
         ("podRetention", "!has(self.podRetention)"),
         ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)"),
     ]
@@ -222,6 +218,17 @@ fn sources() -> Vec<Rule> {
             "spec.inputs",
             "self.all(a, !self.exists(b, a.path.startsWith(b.path + '/')))",
             "inputs: no path may be inside another; choose paths beside each other",
+        ),
+        Rule::new(
+            "",
+            "!has(self.spec.inputs) || self.spec.inputs.all(input, !has(input.run) || input.run.name != self.metadata.name)",
+            "inputs: a run cannot be its own input; name another run",
+        )
+        .on("spec.inputs"),
+        Rule::new(
+            "spec.inputs[]",
+            "self.path != '.' || (!has(self.text) && !has(self.url) && !(has(self.configMap) && has(self.configMap.key)) && !(has(self.secret) && has(self.secret.key)))",
+            "inputs: path . takes the entries of a directory, and this source is a file; give it a path of its own",
         ),
         Rule::new(
             "spec.inputs",

@@ -172,6 +172,10 @@ pub struct Attempt {
     /// Number of the signal that ended its command, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+
+    /// What it left, as a saved bundle by digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
 }
 
 /// The image that was asked for and the one that ran.
@@ -194,9 +198,17 @@ pub struct RecordedInput {
     /// As in the spec.
     pub path: String,
 
-    /// Digest of what the command found there.
+    /// Digest of what the command found there, for bundles and images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+
+    /// The bundle or image, by digest: all attempts use this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+
+    /// Uid of the run whose output it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_uid: Option<String>,
 }
 
 /// Seconds spent in each stage of an attempt, in this order.
@@ -263,7 +275,7 @@ pub enum Blame {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// The stage it waits in: `Admission`, `Scheduling`, `ImagePull`, `Configuration` and so on. Example: `Scheduling`.
+    /// The stage it waits in: `Inputs`, `Admission`, `Scheduling`, `ImagePull`, `Configuration` and so on. Example: `Scheduling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
 

@@ -8,14 +8,15 @@ use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 
-use super::{Error, bounded, failed};
-use crate::api::BundleRun;
+use super::{Error, GuardedRun, bounded, failed};
+use crate::api::{BundleRun, Phase};
 use crate::names;
-use crate::plan::{self, Observed, PodFacts, PodSeen, Refusal};
+use crate::plan::{self, Observed, Parent, Parents, PodFacts, PodSeen, Refusal, parents};
 
 /// The cluster, as the operator sees it.
 pub struct Cluster {
     pub(super) client: Client,
+    runs: Store<GuardedRun>,
     pub(super) pods: Store<PodFacts>,
     pub(super) recorder: Recorder,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
@@ -33,6 +34,7 @@ pub struct Snapshot {
     /// The newest version known.
     pub run: Arc<BundleRun>,
     pod: Option<Arc<PodFacts>>,
+    parents: Parents,
     written_at: Option<Timestamp>,
 }
 
@@ -46,21 +48,22 @@ impl Snapshot {
             Some(pod) if pod.owner().map(|(_, owner)| owner) == uid => PodSeen::Ours(pod),
             Some(_) => PodSeen::Foreign,
         };
-        Observed { run: &self.run, pod, refusal, written_at: self.written_at }
+        Observed { run: &self.run, pod, parents: &self.parents, refusal, written_at: self.written_at }
     }
 }
 
 impl Cluster {
-    /// A cluster seen through this cache of pods.
+    /// A cluster seen through these caches.
     #[must_use]
-    pub fn new(client: Client, pods: Store<PodFacts>, instance: Option<String>) -> Self {
+    pub fn new(client: Client, runs: Store<GuardedRun>, pods: Store<PodFacts>, instance: Option<String>) -> Self {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, pods, recorder, written: Mutex::default() }
+        Self { client, runs, pods, recorder, written: Mutex::default() }
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
-    /// names and the cache lacks is looked for at the API server, before it is called lost.
+    /// names and the cache lacks is looked for at the API server, before it is called lost, and so is the pod of a run
+    /// that is to be stopped, before it is said that there is nothing to stop.
     ///
     /// # Errors
     /// When that one look gets no answer.
@@ -70,10 +73,24 @@ impl Cluster {
         let namespace = run.namespace().unwrap_or_default();
         let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
         let recorded = run.status.iter().flat_map(|s| &s.attempts).any(|a| a.attempt == attempt && a.uid.is_some());
-        if pod.is_none() && recorded {
+        let over = run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
+        if pod.is_none() && !over && (recorded || run.spec.stop) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
-        Ok(Snapshot { run, pod, written_at })
+        let parents = if pod.is_none() && !over { self.parents(&run) } else { Parents::default() };
+        Ok(Snapshot { run, pod, parents, written_at })
+    }
+
+    /// The runs that are inputs of `run`, from the cache.
+    fn parents(&self, run: &BundleRun) -> Parents {
+        let namespace = run.namespace().unwrap_or_default();
+        let known = |name: &str| {
+            let cached = self.runs.get(&ObjectRef::new(name).within(&namespace))?;
+            Some(self.newest(cached.0.as_ref().ok()?).0)
+        };
+        let named = |name: &str| known(name).map(|run| (name.to_owned(), Parent::of(&run)));
+        let runs = parents::names(run).filter_map(named).collect();
+        Parents { runs, cycle: cycle(run, known) }
     }
 
     /// A pod as the API server has it now.
@@ -107,6 +124,41 @@ impl Cluster {
             }
         }
     }
+}
+
+/// A way from a run through inputs back to it. Every run is looked at once.
+fn cycle(run: &BundleRun, known: impl Fn(&str) -> Option<Arc<BundleRun>>) -> Option<Vec<String>> {
+    let start = run.name_any();
+    let mut came_from: HashMap<String, String> = HashMap::new();
+    let mut next: Vec<String> = parents::names(run).map(str::to_owned).collect();
+    came_from.extend(next.iter().map(|name| (name.clone(), start.clone())));
+    while let Some(name) = next.pop() {
+        if name == start {
+            let mut way = vec![start.clone()];
+            let mut at = &start;
+            while let Some(before) = came_from.get(at) {
+                way.push(before.clone());
+                at = before;
+                if *at == start {
+                    break;
+                }
+            }
+            way.reverse();
+            return Some(way);
+        }
+        let Some(parent) =
+            known(&name).filter(|run| run.status.as_ref().and_then(|s| s.phase) != Some(Phase::Succeeded))
+        else {
+            continue;
+        };
+        for above in parents::names(&parent) {
+            if !came_from.contains_key(above) {
+                came_from.insert(above.to_owned(), name.clone());
+                next.push(above.to_owned());
+            }
+        }
+    }
+    None
 }
 
 /// Resource versions of one resource are ordered integers (Kubernetes KEP-5504; true of every etcd-backed server before).

@@ -34,7 +34,9 @@ pub fn pods(
     stream
         .modify(|pod: &mut PodFacts| {
             pod.metadata.managed_fields = None;
-            pod.metadata.annotations = None;
+            if let Some(annotations) = &mut pod.metadata.annotations {
+                annotations.retain(|name, _| name == names::PINS_ANNOTATION);
+            }
         })
         .reflect(store)
 }

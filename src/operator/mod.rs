@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let client = cluster::connect().await?;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
-    let cluster = Arc::new(Cluster::new(client.clone(), pods.clone(), options.instance));
+    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance));
 
     let health = health::serve(options.listen, runs.clone(), pods.clone()).await?;
     let (letting_go, releases) = release::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
@@ -68,9 +68,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let pod_watch = follow_pods(cluster::pods(&client, pods_writer), triggers, letting_go);
 
     let stop = stopped()?.shared();
+    let all_runs = runs.clone();
     let triggered = async move {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
-        let _ = pods.wait_until_ready().await; // fails only when the operator is stopping
+        // Nor is a run that others wait for.
+        let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
         triggered
     };
     let reconciles = applier(
@@ -135,7 +137,7 @@ async fn follow_runs(
         if matches!(event, watcher::Event::InitDone) {
             letting_go.runs_listed();
         }
-        if let Some(run) = which.on(&event) {
+        for run in which.on(&event) {
             let _ = triggers.unbounded_send(run); // fails only when the operator is stopping
         }
     }

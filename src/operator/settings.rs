@@ -2,6 +2,7 @@
 
 mod fields;
 mod gpu;
+mod store;
 
 use std::path::Path;
 use std::time::Duration;
@@ -46,6 +47,8 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
     let mut images = file.section("images");
     let mut defaults = file.section("defaults");
     let mut deadlines = file.section("deadlines");
+    let staging_deadline = seconds(&mut deadlines, "staging", "6h");
+    let (store, registries) = store::read(&mut file, &seconds, problems);
     Settings {
         cpu_image: images.required("cpu", "an image"),
         gpu_image: images.required("gpu", "an image"),
@@ -55,6 +58,9 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         image_deadline: seconds(&mut deadlines, "imagePull", "10m"),
         config_deadline: seconds(&mut deadlines, "configuration", "5m"),
         stop_grace: seconds(&mut file, "stopGrace", "30s"),
+        staging_deadline,
+        store,
+        registries,
         gpu_profiles: gpu::profiles(file.raw("gpuProfiles"), problems),
     }
 }

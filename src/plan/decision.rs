@@ -7,6 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::facts::{PodFacts, PodSeen, Stage};
 use super::image;
 use super::outcome::{self, Ending, Outcome, Verdict};
+use super::parents::{self, Parents, Unready};
 use super::pod;
 use super::request;
 use super::settings::Settings;
@@ -38,12 +39,26 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         return clean_up(observed.pod);
     }
     let requested = image::requested(run, settings);
-    let decision = Decision { run, requested: &requested, settings, now, attempt, written_at: observed.written_at };
+    let decision = Decision {
+        run,
+        requested: &requested,
+        settings,
+        parents: observed.parents,
+        now,
+        attempt,
+        written_at: observed.written_at,
+    };
     match (observed.pod, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
         (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => {
             decision.end(None, &Outcome::pod_gone(&pod_name))
+        }
+        // There is nothing to end and nothing to save.
+        (PodSeen::Absent | PodSeen::Foreign, _) if run.spec.stop => {
+            let mut plan = decision.end(None, &Outcome::stopped(None));
+            plan.steps.extend(release_last(run, attempt));
+            plan
         }
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
@@ -78,6 +93,7 @@ pub(super) struct Decision<'a> {
     /// The image that was asked for.
     pub(super) requested: &'a str,
     pub(super) settings: &'a Settings,
+    pub(super) parents: &'a Parents,
     pub(super) now: Timestamp,
     pub(super) attempt: u32,
     pub(super) written_at: Option<Timestamp>,
@@ -115,18 +131,26 @@ impl<'a> Decision<'a> {
         if let Some(left) = self.retry_in() {
             return Plan::after(left);
         }
-        match request::validate(self.run, self.settings) {
-            Ok(request) => {
+        let pinned = match request::validate(self.run, self.settings) {
+            Ok(request) => parents::pin(self.run, self.parents).map(|pins| (request, pins)),
+            // Stored under rules that let more through than ours, or a setting it needs is gone.
+            Err(problems) => Err(Unready::Ends(
+                Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
+                    .hint("apply the run again under another name, with these fields corrected"),
+            )),
+        };
+        match pinned {
+            Ok((request, pins)) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
-                let pod = pod::build(&request, self.attempt, &image, self.settings);
+                let attempt =
+                    pod::Attempt { number: self.attempt, requested: self.requested, image: &image, pins: &pins };
+                let pod = pod::build(&request, &attempt, self.settings);
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))
                     .then(Step::CreatePod(Box::new(pod)))
             }
-            // Stored under rules that let more through than ours, or a setting it needs is gone.
-            Err(problems) => {
-                let outcome = Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
-                    .hint("apply the run again under another name, with these fields corrected");
+            Err(Unready::Waits(reason, message)) => self.inputs_missing(reason, &message),
+            Err(Unready::Ends(outcome)) => {
                 let mut plan = self.end(None, &outcome);
                 plan.steps.extend(release_last(self.run, self.attempt));
                 plan
@@ -143,7 +167,13 @@ impl<'a> Decision<'a> {
 
     /// The pod exists: what its stage asks for.
     fn follow(&self, pod: &PodFacts) -> Plan {
-        match pod.stage() {
+        let stage = pod.stage();
+        if self.run.spec.stop && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
+        {
+            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+        }
+        match stage {
+            Stage::Staging => self.staging(pod),
             Stage::Starting => self.starting(pod),
             Stage::Waiting(wait) => self.waiting(pod, &wait),
             Stage::Running => self.running(pod),
@@ -169,7 +199,8 @@ impl<'a> Decision<'a> {
         if let Some(plan) = self.node_lost(pod) {
             return plan;
         }
-        self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some("PodDeleted"))
+        let reason = if self.run.spec.stop { "Stopping" } else { "PodDeleted" };
+        self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some(reason))
     }
 
     fn running(&self, pod: &PodFacts) -> Plan {
@@ -203,13 +234,23 @@ impl<'a> Decision<'a> {
     pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
         let message = pod.and_then(PodFacts::message);
         let image = self.requested;
+        let stopped;
+        let outcome = if self.run.spec.stop && outcome.verdict == Verdict::Interrupted {
+            stopped = Outcome::stopped(Some(outcome));
+            &stopped
+        } else {
+            outcome
+        };
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
             return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, &outcome.cause, &outcome.message);
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
-        let severity = if outcome.verdict == Verdict::Succeeded { Severity::Normal } else { Severity::Warning };
+        let severity = match outcome.verdict {
+            Verdict::Succeeded | Verdict::Stopped => Severity::Normal,
+            Verdict::Failed | Verdict::Interrupted => Severity::Warning,
+        };
         Plan::nothing()
             .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
             .then(release)

@@ -7,13 +7,13 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::names;
-use crate::report::Message;
+use crate::report::{Message, Pins};
 
 /// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Resource)]
 #[resource(inherit = Pod)]
 pub struct PodFacts {
-    /// Name, uid, labels, finalizers, owner and deletion time; managed fields and annotations are removed by the cache.
+    /// Name, uid, labels, finalizers, owner and deletion time; of annotations the cache keeps only the pins.
     pub metadata: ObjectMeta,
     /// See [`SpecFacts`].
     #[serde(default)]
@@ -182,6 +182,13 @@ impl PodFacts {
         Message::decode(self.helper()?.state.terminated.as_ref()?.message.as_deref()?)
     }
 
+    /// What was fixed when the pod was made. Of a pod of an older operator: nothing.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        let text = self.metadata.annotations.as_ref().and_then(|all| all.get(names::PINS_ANNOTATION));
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
     /// Deletion was asked for, by anybody.
     #[must_use]
     pub fn is_deleting(&self) -> bool {
@@ -231,7 +238,9 @@ impl PodFacts {
             return Stage::Finalizing;
         }
         if run.is_some_and(|s| s.running.is_some()) {
-            return Stage::Running;
+            // With inputs a startup probe tells when the command begins.
+            let staging = self.run().is_some_and(|c| c.started == Some(false));
+            return if staging { Stage::Staging } else { Stage::Running };
         }
         if never_bound {
             return match self.condition("PodScheduled") {
@@ -264,7 +273,9 @@ pub enum Stage<'a> {
     Starting,
     /// Held up.
     Waiting(Wait<'a>),
-    /// The run container runs.
+    /// The run container waits for its inputs.
+    Staging,
+    /// The command runs.
     Running,
     /// The run container has ended, the helper has not.
     Finalizing,
@@ -288,6 +299,8 @@ pub struct Wait<'a> {
 /// Kinds of waiting, by who can end them; on the object they are `waiting.stage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitKind {
+    /// Runs whose outputs are inputs do not exist or have not ended.
+    Inputs,
     /// The API server refuses the pod: a quota, a policy, a missing service account.
     Admission,
     /// No node fits yet; may take as long as the queue is.
@@ -306,11 +319,15 @@ pub enum WaitKind {
     Node,
     /// Nothing is wrong, it just takes long: pulling a large image, mounting a slow volume.
     Starting,
+    /// Nothing is wrong, the inputs just take long.
+    Staging,
 }
 
 impl WaitKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
+        Self::Inputs,
+        Self::Staging,
         Self::Admission,
         Self::Scheduling,
         Self::Image,
@@ -326,6 +343,8 @@ impl WaitKind {
     #[must_use]
     pub fn stage(self) -> &'static str {
         match self {
+            Self::Inputs => "Inputs",
+            Self::Staging => "Staging",
             Self::Admission => "Admission",
             Self::Scheduling => "Scheduling",
             Self::Image => "ImagePull",

@@ -66,10 +66,10 @@ pub(super) fn gpus(record: &Record) -> Vec<Gpu> {
     facts.models.iter().flat_map(|model| model.uuids.iter().map(|uuid| device(&model.name, uuid))).collect()
 }
 
-pub(super) fn output(message: &Message) -> Output {
+pub(super) fn output(message: &Message, bundle: Option<String>) -> Output {
     let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
     Output {
-        bundle: None,
+        bundle,
         files: Some(integer(message.report.files)),
         bytes: Some(integer(message.report.bytes)),
         stdout_tail: tail(&message.stdout_tail),

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use crate::api::status::{Blame, Waiting};
-use crate::report::{Cause, Message, MissingRecord, Record};
+use crate::report::{Cause, Message, MissingRecord, Record, SaveFailure};
 
 /// How an attempt ended, and what the user is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub(super) enum Verdict {
     Failed,
     /// The platform's doing: another attempt is due if any is left.
     Interrupted,
+    /// Ended because `stop` was set.
+    Stopped,
 }
 
 /// The facts of an ended attempt.
@@ -62,6 +64,15 @@ impl Outcome {
         Self { hint: Some(hint), ..self }
     }
 
+    /// `stop` was set, and this is what became of the attempt; none: there was none.
+    pub(super) fn stopped(interruption: Option<&Self>) -> Self {
+        let message = match interruption {
+            Some(outcome) => format!("ended because stop was set: {}", outcome.message),
+            None => "ended because stop was set, before its command had started".into(),
+        };
+        Self { verdict: Verdict::Stopped, cause: "Stopped".into(), blame: None, message, hint: None }
+    }
+
     /// The pod is gone although nobody released it: whatever it did, nobody saw it end.
     pub(super) fn pod_gone(pod: &str) -> Self {
         Self::interrupted("PodGone", format!("pod {pod} disappeared before its ending could be recorded"))
@@ -90,10 +101,49 @@ const CHECKS: [Check; 13] = [
 
 /// Decides; total, because the last resort is an interruption.
 pub(super) fn decide(ending: &Ending) -> Outcome {
-    CHECKS
+    let outcome = CHECKS
         .iter()
         .find_map(|check| check(ending))
-        .unwrap_or_else(|| Outcome::interrupted("Unknown", "the pod ended without any report of the command"))
+        .unwrap_or_else(|| Outcome::interrupted("Unknown", "the pod ended without any report of the command"));
+    // A command that succeeded is never started again: with its output lost, the run has failed.
+    match outcome.verdict {
+        Verdict::Succeeded => output_lost(ending).unwrap_or(outcome),
+        _ => outcome,
+    }
+}
+
+/// The output was to be saved, and was not.
+fn output_lost(ending: &Ending) -> Option<Outcome> {
+    let report = &ending.message?.report;
+    ending.pod.pins().repository.filter(|_| report.saved.is_none())?;
+    let Some(lost) = &report.not_saved else {
+        let message = "the command exited with 0, and the helper ended before its output was saved";
+        return Some(
+            Outcome::failed("OutputNotSaved", Blame::Platform, message).hint("run it again under another name"),
+        );
+    };
+    let (blame, hint) = match lost.failure {
+        SaveFailure::OutputTooLarge => {
+            (Blame::User, "write less, or leave files out with outputs.exclude, in a new run")
+        }
+        SaveFailure::StoreQuotaExceeded => (Blame::Quota, "the registry's quota is used up: ask the administrator"),
+        SaveFailure::StoreDenied => {
+            (Blame::Platform, "the credentials of the store in this namespace are not valid: ask the administrator")
+        }
+        SaveFailure::SaveDeadlineExceeded => {
+            (Blame::Platform, "saving took longer than the administrator allows: write less, or ask for more time")
+        }
+        SaveFailure::StoreNotFound
+        | SaveFailure::StoreUnreachable
+        | SaveFailure::StoreTls
+        | SaveFailure::StoreCorrupt
+        | SaveFailure::HelperFailed => {
+            (Blame::Platform, "the store is not in order: tell the administrator, then run it again under another name")
+        }
+    };
+    let message =
+        format!("the command exited with 0, and its output could not be saved: {:?}: {}", lost.failure, lost.detail);
+    Some(Outcome::failed("OutputNotSaved", blame, message).hint(hint))
 }
 
 impl Ending<'_> {
@@ -139,9 +189,15 @@ pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
         Some(WaitKind::Config) => Outcome::failed(cause, Blame::User, message)
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run"),
         Some(WaitKind::Admission) if cause == "Forbidden" => forbidden(cause, message),
-        Some(WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node | WaitKind::Admission) | None => {
-            Outcome::failed(cause, Blame::Platform, message)
-        }
+        Some(
+            WaitKind::Inputs
+            | WaitKind::Staging
+            | WaitKind::Scheduling
+            | WaitKind::Starting
+            | WaitKind::Node
+            | WaitKind::Admission,
+        )
+        | None => Outcome::failed(cause, Blame::Platform, message),
     }
 }
 

@@ -4,37 +4,59 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction,
-    Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
-    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use serde_json::Value;
+
+use super::inputs;
 use super::request::RunRequest;
 use super::settings::Settings;
 use crate::names::{self, files, paths, volumes};
+use crate::report::{Pin, Pins, Request, SaveRequest};
 
-/// What the helper has after the runner's grace, to count the files and report.
+/// What the helper has after the runner's grace and the time for saving, to count the files and report.
 const REPORT_GRACE_SECONDS: u64 = 30;
 /// Headroom of the working directory's backstop over `resources.disk`; the helper ends the run long before.
 const DISK_BACKSTOP_BYTES: u64 = 1 << 30;
-/// The helper's memory limit: over four times its measured peak.
+/// The helper's memory limit: over four times its measured peak, when it only watches, and when it stages or saves.
 const HELPER_MEMORY: &str = "64Mi";
+const HELPER_MEMORY_WITH_BUNDLES: &str = "512Mi";
+/// Between two looks at whether the command has begun.
+const STARTED_PERIOD_SECONDS: u64 = 2;
 
 /// Name of the pod of an attempt.
 pub(super) fn pod_name(run: &str, attempt: u32) -> String {
     format!("{run}-{attempt}")
 }
 
-/// The pod of one attempt. `image` is what to pull: the requested one, or its digest once that is known.
-pub(super) fn build(request: &RunRequest, attempt: u32, image: &str, settings: &Settings) -> Pod {
+/// One attempt of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt<'a> {
+    /// Its number, from 1.
+    pub(super) number: u32,
+    /// The image that was asked for.
+    pub(super) requested: &'a str,
+    /// What to pull: the requested image, or its digest once that is known.
+    pub(super) image: &'a str,
+    /// Of inputs, by their index.
+    pub(super) pins: &'a BTreeMap<usize, Pin>,
+}
+
+/// The pod of one attempt.
+pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Pod {
     let mut node_selector = request.gpus.node_selector();
     node_selector.extend(request.node_selector.clone());
     let mut tolerations = request.tolerations.clone();
     tolerations.extend(request.gpus.tolerations());
-    let grace = settings.stop_grace.as_secs() + REPORT_GRACE_SECONDS;
+    let saving = settings.store.as_ref().map_or(0, |store| store.deadline.as_secs());
+    let grace = settings.stop_grace.as_secs() + saving + REPORT_GRACE_SECONDS;
     Pod {
-        metadata: metadata(request, attempt),
+        metadata: metadata(request, attempt, settings),
         spec: Some(PodSpec {
             restart_policy: Some("Never".into()),
             automount_service_account_token: Some(false),
@@ -56,29 +78,63 @@ pub(super) fn build(request: &RunRequest, attempt: u32, image: &str, settings: &
                 request.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
             }),
             init_containers: Some(vec![helper(request, settings)]),
-            containers: vec![run(request, attempt, image)],
-            volumes: Some(pod_volumes(request)),
+            containers: vec![run(request, attempt)],
+            volumes: Some(pod_volumes(request, settings)),
             ..PodSpec::default()
         }),
         status: None,
     }
 }
 
-fn metadata(request: &RunRequest, attempt: u32) -> ObjectMeta {
+/// The request with what this attempt adds to it.
+fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Request {
+    let made_by = [
+        ("namespace", request.namespace.clone().into()),
+        ("name", request.name.clone().into()),
+        ("uid", request.uid.clone().into()),
+        ("attempt", attempt.number.into()),
+        ("image", attempt.requested.into()),
+    ];
+    let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
+    Request {
+        inputs: inputs::requested(&request.inputs, attempt.pins),
+        save: settings.store.as_ref().map(|store| SaveRequest {
+            repository: store.repository(&request.namespace),
+            tag: format!("{}.{}.{uid8}", request.name, attempt.number),
+            exclude: request.exclude.clone(),
+            deadline_seconds: store.deadline.as_secs(),
+            interrupted_seconds: store.when_interrupted.as_secs(),
+            made_by: made_by.into_iter().map(|(name, value): (_, Value)| (name.to_owned(), value)).collect(),
+        }),
+        ..request.request.clone()
+    }
+}
+
+fn metadata(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> ObjectMeta {
+    let complete = complete(request, attempt, settings);
+    let pins =
+        Pins { repository: complete.save.as_ref().map(|save| save.repository.clone()), inputs: attempt.pins.clone() };
+    // Maps with texts as keys, and nothing that fails: an error is no case.
+    let json = |text: serde_json::Result<String>| text.unwrap_or_default();
+    let mut annotations =
+        BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(&complete)))]);
+    if pins != Pins::default() {
+        annotations.insert(names::PINS_ANNOTATION.to_owned(), json(serde_json::to_string(&pins)));
+    }
     let mut labels = BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "bundlerun".to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), names::OPERATOR.to_owned()),
         ("app.kubernetes.io/part-of".to_owned(), "bundlerun".to_owned()),
         (names::RUN_LABEL.to_owned(), request.name.clone()),
         (names::RUN_UID_LABEL.to_owned(), request.uid.clone()),
-        (names::ATTEMPT_LABEL.to_owned(), attempt.to_string()),
+        (names::ATTEMPT_LABEL.to_owned(), attempt.number.to_string()),
     ]);
     labels.extend(request.queue.clone().map(|queue| (names::KUEUE_QUEUE_LABEL.to_owned(), queue)));
     ObjectMeta {
-        name: Some(pod_name(&request.name, attempt)),
+        name: Some(pod_name(&request.name, attempt.number)),
         namespace: Some(request.namespace.clone()),
         labels: Some(labels),
-        annotations: Some(BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), request.request_json.clone())])),
+        annotations: Some(annotations),
         finalizers: Some(vec![names::POD_FINALIZER.to_owned()]),
         owner_references: Some(vec![OwnerReference {
             api_version: format!("{}/{}", names::GROUP, names::VERSION),
@@ -111,7 +167,14 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
         }),
         resources: Some(ResourceRequirements {
             requests: Some(quantities([("cpu", "10m"), ("memory", "16Mi")])),
-            limits: Some(quantities([("memory", HELPER_MEMORY)])),
+            limits: Some(quantities([(
+                "memory",
+                if settings.store.is_some() || inputs::take_time(&request.inputs) {
+                    HELPER_MEMORY_WITH_BUNDLES
+                } else {
+                    HELPER_MEMORY
+                },
+            )])),
             ..ResourceRequirements::default()
         }),
         security_context: Some(SecurityContext {
@@ -126,19 +189,29 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            mount(volumes::BUNDLE, paths::BUNDLE),
-            mount(volumes::BIN, paths::BIN),
-            mount(volumes::RECORD, paths::RECORD),
-            read_only(mount(volumes::REQUEST, paths::REQUEST)),
-        ]),
+        volume_mounts: Some(
+            [
+                mount(volumes::BUNDLE, paths::BUNDLE),
+                mount(volumes::BIN, paths::BIN),
+                mount(volumes::RECORD, paths::RECORD),
+                read_only(mount(volumes::REQUEST, paths::REQUEST)),
+            ]
+            .into_iter()
+            .chain(inputs::helper_mounts(&request.inputs))
+            .chain(
+                (0..credentials(request, settings).len())
+                    .map(|i| read_only(mount(&credentials_volume(i), &format!("{}/{i}", paths::CREDENTIALS)))),
+            )
+            .collect(),
+        ),
         ..Container::default()
     }
 }
 
 /// The user's container: `workingDir` stays unset so that the runner starts in the image's WORKDIR, where the
 /// `.bashrc` is, and as the image's user.
-fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
+fn run(request: &RunRequest, attempt: &Attempt) -> Container {
+    let image = attempt.image;
     let mut limits =
         quantities([("cpu", format!("{}m", request.cpu_millis)), ("memory", request.memory_bytes.to_string())]);
     limits.extend(request.gpus.limits());
@@ -151,7 +224,15 @@ fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
         // A tag is looked up at each attempt that names one; a digest cannot change.
         image_pull_policy: Some(if image.contains('@') { "IfNotPresent" } else { "Always" }.into()),
         command: Some(vec![paths::RUNNER.into(), "run".into()]),
-        env: Some(environment(request, attempt)),
+        env: Some(environment(request, attempt.number)),
+        startup_probe: request.request.staging_seconds.map(|seconds| Probe {
+            exec: Some(ExecAction { command: Some(vec![paths::RUNNER.into(), "started".into()]) }),
+            period_seconds: i32::try_from(STARTED_PERIOD_SECONDS).ok(),
+            timeout_seconds: Some(10),
+            // The helper keeps the deadline and says what is missing; this is only in case it does not.
+            failure_threshold: i32::try_from(seconds / STARTED_PERIOD_SECONDS + 60).ok(),
+            ..Probe::default()
+        }),
         resources: Some(ResourceRequirements {
             requests: Some(requests),
             limits: Some(limits),
@@ -176,6 +257,7 @@ fn run(request: &RunRequest, attempt: u32, image: &str) -> Container {
                 sub_path: volume.sub_path.clone(),
                 ..mount(&claim_volume(i), &volume.mount_path)
             }))
+            .chain(inputs::run_mounts(&request.inputs))
             .collect(),
         ),
         ..Container::default()
@@ -203,7 +285,18 @@ fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
     env
 }
 
-fn pod_volumes(request: &RunRequest) -> Vec<Volume> {
+/// Names of the Secrets with credentials that the helper needs: the store's, then those for the registries of inputs.
+fn credentials(request: &RunRequest, settings: &Settings) -> Vec<String> {
+    let store = settings.store.as_ref().map(|store| store.secret_name.clone());
+    let inputs = request.image_pull_secrets.iter().filter(|_| inputs::need_registries(&request.inputs)).cloned();
+    store.into_iter().chain(inputs).collect()
+}
+
+fn credentials_volume(index: usize) -> String {
+    format!("{}-{index}", volumes::CREDENTIALS)
+}
+
+fn pod_volumes(request: &RunRequest, settings: &Settings) -> Vec<Volume> {
     let empty_dir = |name: &str, source| Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() };
     let mut all = vec![
         empty_dir(
@@ -247,6 +340,22 @@ fn pod_volumes(request: &RunRequest) -> Vec<Volume> {
         }),
         ..Volume::default()
     }));
+    all.extend(inputs::pod_volumes(&request.inputs));
+    all.extend(credentials(request, settings).into_iter().enumerate().map(|(i, name)| Volume {
+        name: credentials_volume(i),
+        // Its absence is an answer of the registry's, not a pod that cannot start.
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name),
+            optional: Some(true),
+            items: Some(vec![KeyToPath {
+                key: ".dockerconfigjson".into(),
+                path: ".dockerconfigjson".into(),
+                mode: None,
+            }]),
+            default_mode: None,
+        }),
+        ..Volume::default()
+    }));
     all
 }
 
@@ -254,11 +363,11 @@ fn claim_volume(index: usize) -> String {
     format!("claim-{index}")
 }
 
-fn mount(volume: &str, path: &str) -> VolumeMount {
+pub(super) fn mount(volume: &str, path: &str) -> VolumeMount {
     VolumeMount { name: volume.into(), mount_path: path.into(), ..VolumeMount::default() }
 }
 
-fn read_only(mount: VolumeMount) -> VolumeMount {
+pub(super) fn read_only(mount: VolumeMount) -> VolumeMount {
     VolumeMount { read_only: Some(true), ..mount }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
 
 use super::gpu::Gpus;
+use super::inputs;
 use super::settings::Settings;
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
@@ -20,6 +21,8 @@ const DEFAULT_CPU_MILLIS: u64 = 1000;
 const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
 /// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
 const REQUEST_MAX_BYTES: usize = 250_000;
+/// What the pin of one input may add to the annotations: a reference, twice, and a uid.
+const PINS_MAX_BYTES: usize = 1000;
 
 /// A run whose every field is known to be usable.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +31,10 @@ pub(super) struct RunRequest {
     pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) queue: Option<String>,
-    /// The request annotation: [`Request`] as JSON.
-    pub(super) request_json: String,
+    /// What the runner and the helper are told, but for what depends on the attempt and the pins.
+    pub(super) request: Request,
+    pub(super) inputs: Vec<spec::Input>,
+    pub(super) exclude: Vec<String>,
     pub(super) env: Vec<EnvVar>,
     pub(super) volumes: Vec<ClaimMount>,
     pub(super) gpus: Gpus,
@@ -83,33 +88,47 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
         }
     }
 
-    let request_json = match (command, time_limit_seconds, disk_bytes) {
-        (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => problems.check(
-            "spec.command",
-            request_json(&Request {
+    for (i, input) in spec.inputs.iter().enumerate() {
+        problems.check(&format!("spec.inputs[{i}]"), one_source(input));
+    }
+    problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
+    for problem in store_secret_used(spec, settings) {
+        problems.0.push(problem);
+    }
+
+    let request = match (command, time_limit_seconds, disk_bytes) {
+        (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => {
+            let request = Request {
                 time_limit_seconds,
                 disk_bytes: Some(disk_bytes),
                 gpus: gpus.as_ref().and_then(Gpus::request),
+                inputs: inputs::requested(&spec.inputs, &BTreeMap::new()),
+                staging_seconds: inputs::take_time(&spec.inputs).then(|| settings.staging_deadline.as_secs()),
+                volumes: spec.volumes.iter().map(|v| v.path.clone()).filter(|path| !path.starts_with('/')).collect(),
+                registries: settings.registries.clone(),
                 ..Request::new(command, settings.stop_grace.as_secs())
-            }),
-        ),
+            };
+            problems.check("spec.command", fits_a_pod(&request)).map(|()| request)
+        }
         _ => None,
     };
 
-    match (cpu_millis, memory_bytes, disk_bytes, shared_memory_bytes, gpus, request_json) {
+    match (cpu_millis, memory_bytes, disk_bytes, shared_memory_bytes, gpus, request) {
         (
             Some(cpu_millis),
             Some(memory_bytes),
             Some(disk_bytes),
             Some(shared_memory_bytes),
             Some(gpus),
-            Some(request_json),
+            Some(request),
         ) if problems.0.is_empty() => Ok(RunRequest {
             name: run.metadata.name.clone().unwrap_or_default(),
             namespace: run.metadata.namespace.clone().unwrap_or_default(),
             uid: run.metadata.uid.clone().unwrap_or_default(),
             queue: run.metadata.labels.as_ref().and_then(|l| l.get(names::KUEUE_QUEUE_LABEL)).cloned(),
-            request_json,
+            request,
+            inputs: spec.inputs.clone(),
+            exclude: spec.outputs.exclude.clone(),
             env: spec.env.iter().map(env_var).collect(),
             volumes,
             gpus,
@@ -143,12 +162,8 @@ impl Problems {
 /// Whoever brings a field to life deletes its line.
 fn not_yet(spec: &BundleRunSpec) -> impl Iterator<Item = String> {
     [
-        ("inputs", !spec.inputs.is_empty()),
-        ("outputs.exclude", !spec.outputs.exclude.is_empty()),
         ("retry.limit", spec.retry.limit.is_some_and(|limit| limit > 0)),
-        ("allowFailedInputs", spec.allow_failed_inputs),
         ("suspend", spec.suspend),
-        ("stop", spec.stop),
         ("podRetention", spec.pod_retention.is_some()),
         ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.is_some()),
     ]
@@ -200,15 +215,59 @@ fn beside_the_driver(volume: &ClaimMount, gpus: &Gpus) -> Result<(), String> {
     ))
 }
 
-fn request_json(request: &Request) -> Result<String, String> {
-    let json = serde_json::to_string(request).map_err(|e| e.to_string())?;
-    if json.len() > REQUEST_MAX_BYTES {
+/// The annotations of the pod hold it, with what is added for an attempt.
+fn fits_a_pod(request: &Request) -> Result<(), String> {
+    let room = REQUEST_MAX_BYTES.saturating_sub(request.inputs.len() * PINS_MAX_BYTES);
+    let size = serde_json::to_string(request).map_err(|e| e.to_string())?.len();
+    if size > room {
         return Err(format!(
-            "takes {} bytes as JSON, at most {REQUEST_MAX_BYTES} fit a pod: put the text into a ConfigMap or an image",
-            json.len()
+            "takes {size} bytes as JSON, at most {room} fit a pod: put the text into a ConfigMap or an image"
         ));
     }
-    Ok(json)
+    Ok(())
+}
+
+fn one_source(input: &spec::Input) -> Result<(), String> {
+    let sources = [
+        input.run.is_some(),
+        input.image.is_some(),
+        input.claim.is_some(),
+        input.config_map.is_some(),
+        input.secret.is_some(),
+        input.text.is_some(),
+        input.url.is_some(),
+    ];
+    match sources.into_iter().filter(|there| *there).count() {
+        1 => Ok(()),
+        _ => Err("set exactly one source: run, image, claim, configMap, secret, text or url".into()),
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<(), String> {
+    let wrong = patterns.iter().filter_map(|pattern| globset::Glob::new(pattern).err());
+    let wrong: Vec<_> = wrong.map(|error| error.to_string()).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// Whoever has the store's credentials can overwrite the outputs of others.
+fn store_secret_used(spec: &BundleRunSpec, settings: &Settings) -> Vec<String> {
+    let Some(store) = &settings.store else { return Vec::new() };
+    let env = spec.env.iter().enumerate().filter_map(|(i, var)| {
+        let name = &var.value_from.as_ref()?.secret_key_ref.as_ref()?.name;
+        (*name == store.secret_name).then(|| format!("spec.env[{i}].valueFrom.secretKeyRef.name"))
+    });
+    let inputs = spec.inputs.iter().enumerate().filter_map(|(i, input)| {
+        let name = &input.secret.as_ref()?.name;
+        (*name == store.secret_name).then(|| format!("spec.inputs[{i}].secret.name"))
+    });
+    env.chain(inputs)
+        .map(|field| format!("{field}: the Secret with the credentials of the store is not for commands"))
+        .collect()
+}
+
+/// Where a path of the spec is in the run container.
+pub(super) fn in_container(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", names::paths::BUNDLE) }
 }
 
 fn env_var(var: &spec::EnvVar) -> EnvVar {
@@ -233,10 +292,6 @@ fn env_var(var: &spec::EnvVar) -> EnvVar {
 }
 
 fn claim_mount(volume: &spec::Volume) -> ClaimMount {
-    let mount_path = if volume.path.starts_with('/') {
-        volume.path.clone()
-    } else {
-        format!("{}/{}", names::paths::BUNDLE, volume.path)
-    };
+    let mount_path = in_container(&volume.path);
     ClaimMount { mount_path, claim: volume.claim.name.clone(), sub_path: volume.claim.path.clone() }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::report::{HostDriver, Preflight};
+use crate::report::{HostDriver, Preflight, Registries};
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +26,36 @@ pub struct Settings {
     pub image_deadline: Duration,
     /// A pod that waits for a missing Secret, `ConfigMap`, service account or claim is given up after this.
     pub config_deadline: Duration,
+    /// Inputs that are not in place after this end the attempt.
+    pub staging_deadline: Duration,
+    /// Where outputs go; none: they go with the pod.
+    pub store: Option<Store>,
+    /// How registries are spoken to, the store's among them.
+    pub registries: Registries,
     /// By name; `default` is what runs use that name none.
     pub gpu_profiles: BTreeMap<String, GpuProfile>,
+}
+
+/// The registry that keeps the outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// `host[:port][/prefix]`: the repository of a namespace is `<prefix>/<namespace>`.
+    pub prefix: String,
+    /// Secret with the credentials, of type `kubernetes.io/dockerconfigjson`, in each namespace with runs; a namespace
+    /// without it has none.
+    pub secret_name: String,
+    /// Longest time for saving after the command ended by itself.
+    pub deadline: Duration,
+    /// Longest time for saving after a run was asked to stop.
+    pub when_interrupted: Duration,
+}
+
+impl Store {
+    /// The repository for the outputs of a namespace.
+    #[must_use]
+    pub fn repository(&self, namespace: &str) -> String {
+        format!("{}/{namespace}", self.prefix)
+    }
 }
 
 /// What a GPU is on this cluster.

@@ -4,12 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::facts::{PodFacts, Wait, WaitKind};
-use super::image::digest_of;
+use super::image::{digest_of, repository};
 use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
 use super::outcome::{Outcome, Verdict};
 use super::pod;
 use crate::api::BundleRun;
-use crate::api::status::{ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RunResult, Waiting};
+use crate::api::spec::Input;
+use crate::api::status::{
+    ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
+};
 use crate::report::Message;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
@@ -47,6 +50,9 @@ impl<'a> Draft<'a> {
             deadline: deadline.map(Time),
         });
         self.status.attempt = Some(attempt);
+        if wait.kind == WaitKind::Inputs {
+            self.set("InputsReady", "False", wait.reason, &message);
+        }
         if wait.kind == WaitKind::Scheduling {
             self.set("Scheduled", "False", wait.reason, "");
         }
@@ -115,7 +121,7 @@ impl<'a> Draft<'a> {
         self.status.signal = record.and_then(|r| r.signal);
         self.status.gpus = record.map(gpus).unwrap_or_default();
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
-        self.status.output = message.map(output);
+        self.status.output = message.map(|message| output(message, bundle(pod, message)));
         self.status.result = Some(RunResult {
             cause: outcome.cause.clone(),
             blame: outcome.blame,
@@ -129,16 +135,19 @@ impl<'a> Draft<'a> {
         self.status.message = Some(cut(&text));
         let cause = outcome.cause.as_str();
         self.status.conditions.retain(|c| c.type_ != "Reconciling");
-        if record.is_some_and(|r| r.started_at_ms.is_some()) {
-            self.set("OutputSaved", "False", "NoStore", "no store is configured: the output went with the pod");
+        if let Some((status, reason, text)) = pod.zip(message).and_then(|(pod, message)| saved(pod, message)) {
+            self.set("OutputSaved", status, &reason, &text);
         }
-        if outcome.verdict == Verdict::Succeeded {
-            self.status.phase = Some(Phase::Succeeded);
-            self.set("Complete", "True", cause, "");
+        let (phase, condition) = match outcome.verdict {
+            Verdict::Succeeded => (Phase::Succeeded, "Complete"),
+            Verdict::Stopped => (Phase::Stopped, "Stopped"),
+            Verdict::Failed | Verdict::Interrupted => (Phase::Failed, "Failed"),
+        };
+        self.status.phase = Some(phase);
+        self.set(condition, "True", cause, "");
+        if phase == Phase::Succeeded {
             self.set("Ready", "True", cause, "");
         } else {
-            self.status.phase = Some(Phase::Failed);
-            self.set("Failed", "True", cause, "");
             self.set("Stalled", "True", cause, "");
             self.set("Ready", "False", cause, "");
         }
@@ -166,6 +175,7 @@ impl<'a> Draft<'a> {
             let reason = if scheduled.status == "True" { "Scheduled" } else { "Unschedulable" };
             self.set_at("Scheduled", &scheduled.status, reason, "", scheduled.last_transition_time.clone());
         }
+        self.pin_inputs(pod);
         let entry = Attempt {
             attempt,
             pod: pod.metadata.name.clone(),
@@ -182,6 +192,39 @@ impl<'a> Draft<'a> {
         self.status.attempts.drain(..excess);
     }
 
+    /// The inputs as they were fixed when the pod was made.
+    fn pin_inputs(&mut self, pod: &PodFacts) {
+        let inputs = &self.run.spec.inputs;
+        if inputs.is_empty() {
+            return;
+        }
+        if self.status.inputs.is_empty() {
+            let entry = |input: &Input| RecordedInput { path: input.path.clone(), ..RecordedInput::default() };
+            self.status.inputs = inputs.iter().map(entry).collect();
+        }
+        for (index, pin) in pod.pins().inputs {
+            if let Some(entry) = self.status.inputs.get_mut(index) {
+                entry.digest = digest_of(&pin.reference).map(str::to_owned);
+                entry.reference = Some(pin.reference);
+                entry.run_uid = pin.run_uid;
+            }
+        }
+        self.set("InputsReady", "True", "Pinned", "");
+    }
+
+    /// What the helper found under the tags of images that are inputs: later attempts get the same.
+    fn pin_images(&mut self, message: &Message) {
+        for (index, digest) in &message.input_digests {
+            let image = self.run.spec.inputs.get(*index).and_then(|input| input.image.as_ref());
+            if let (Some(image), Some(entry)) = (image, self.status.inputs.get_mut(*index))
+                && entry.reference.is_none()
+            {
+                entry.digest = Some(digest.clone());
+                entry.reference = Some(format!("{}@{digest}", repository(&image.reference)));
+            }
+        }
+    }
+
     fn end_attempt(
         &mut self,
         requested: &str,
@@ -195,7 +238,11 @@ impl<'a> Draft<'a> {
         } else if self.status.image.is_none() {
             self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest: None });
         }
+        if let Some(message) = message {
+            self.pin_images(message);
+        }
         let record = message.and_then(|m| m.report.record.as_ref());
+        let bundle = pod.zip(message).and_then(|(pod, message)| bundle(Some(pod), message));
         let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
             if let Some(started) = record.and_then(started_at) {
@@ -205,6 +252,7 @@ impl<'a> Draft<'a> {
             entry.cause = Some(outcome.cause.clone());
             entry.exit_code = record.and_then(|r| r.exit_code);
             entry.signal = record.and_then(|r| r.signal);
+            entry.bundle = bundle;
         }
     }
 
@@ -235,6 +283,32 @@ impl<'a> Draft<'a> {
             None => self.status.conditions.push(condition),
         }
     }
+}
+
+/// The saved output, `repository@digest`.
+fn bundle(pod: Option<&PodFacts>, message: &Message) -> Option<String> {
+    let saved = message.report.saved.as_ref()?;
+    Some(format!("{}@{}", pod?.pins().repository?, saved.digest))
+}
+
+/// Status, reason and message of the condition `OutputSaved`; none: there was nothing to save.
+fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, String)> {
+    let report = &message.report;
+    if let Some(saved) = &report.saved {
+        let skipped = match saved.skipped {
+            0 => String::new(),
+            n => format!("{n} entries could not be saved: they are listed in the bundle"),
+        };
+        return Some(("True", "Saved".into(), skipped));
+    }
+    if let Some(lost) = &report.not_saved {
+        return Some(("False", format!("{:?}", lost.failure), lost.detail.clone()));
+    }
+    report.record.as_ref().filter(|r| r.started_at_ms.is_some())?;
+    Some(match pod.pins().repository {
+        Some(_) => ("False", "HelperFailed".into(), "the helper ended before the output was saved".into()),
+        None => ("False", "NoStore".into(), "no store is configured: the output went with the pod".into()),
+    })
 }
 
 /// Kubernetes' `Time` has whole seconds.

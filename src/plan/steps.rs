@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use super::facts::{PodFacts, PodSeen};
+use super::parents::Parents;
 use super::status::Draft;
 use crate::api::{BundleRun, BundleRunStatus};
 
@@ -16,6 +17,8 @@ pub struct Observed<'a> {
     pub run: &'a BundleRun,
     /// The pod of the current attempt.
     pub pod: PodSeen<'a>,
+    /// The runs that are its inputs; only looked up while there is no pod.
+    pub parents: &'a Parents,
     /// The API server's answer when this reconcile tried to create the pod.
     pub refusal: Option<&'a Refusal>,
     /// When this process last wrote the run's status.

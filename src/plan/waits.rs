@@ -7,6 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::decision::{Decision, until};
 use super::facts::{PodFacts, Wait, WaitKind};
 use super::outcome::{Outcome, gave_up};
+use super::parents;
 use super::steps::{Plan, PodRef, Refusal, Severity, Step};
 use crate::api::Phase;
 use crate::api::status::Waiting;
@@ -30,6 +31,12 @@ const CREATING: Wait = Wait {
     reason: "ContainerCreating",
     message: "the node pulls the image and prepares the volumes",
 };
+/// What slow inputs are told as.
+const STAGING: Wait = Wait {
+    kind: WaitKind::Staging,
+    reason: "StagingInputs",
+    message: "the inputs are being put in place; the command starts when they are",
+};
 /// A scheduler that looked at a pod and found no node leaves a condition.
 const UNSEEN: Wait = Wait {
     kind: WaitKind::Scheduling,
@@ -50,6 +57,15 @@ impl Decision<'_> {
             Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
                 Plan::after(left).write(self.draft().starting(self.attempt))
             }
+            Some(left) => Plan::after(left),
+        }
+    }
+
+    /// The container is there and waits for its inputs: only written when it lasts.
+    pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
+        let since = pod.run_started_at().map_or(self.now, |t| t.0);
+        match self.due(since, STARTING_WRITE_AFTER) {
+            None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &STAGING, None)),
             Some(left) => Plan::after(left),
         }
     }
@@ -96,9 +112,24 @@ impl Decision<'_> {
         if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, wait.message) }
     }
 
+    /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
+    pub(super) fn inputs_missing(&self, reason: &str, message: &str) -> Plan {
+        let known = self.known(WaitKind::Inputs);
+        if known.is_some_and(|w| w.reason.as_deref() == Some(reason) && w.message.as_deref() == Some(message)) {
+            return Plan::nothing();
+        }
+        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
+            return Plan::after(soon);
+        }
+        let wait = Wait { kind: parents::STAGE, reason, message };
+        Plan::nothing().write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, None))
+    }
+
     fn deadline(&self, kind: WaitKind, since: Timestamp) -> Option<Timestamp> {
         let after = match kind {
-            WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node => return None,
+            WaitKind::Inputs | WaitKind::Staging | WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node => {
+                return None;
+            }
             WaitKind::ImageName => Duration::ZERO,
             WaitKind::Image | WaitKind::HelperImage => self.settings.image_deadline,
             WaitKind::Helper | WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,

@@ -47,7 +47,7 @@ impl Checker {
         }
         if let Err(errors) = self.validator.validate_compiled(&self.compiled, object, old.as_ref()) {
             failures.extend(errors.into_iter().map(|error| Failure {
-                field: error.field_path,
+                field: error.field_path.trim_start_matches('.').to_owned(),
                 message: error.message,
                 rule: Some(error.rule),
             }));

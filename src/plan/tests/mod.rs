@@ -1,6 +1,7 @@
 //! Tests of `plan`: values in, values out. Here are the builders; a test says only what matters to it.
 
 mod any;
+mod bundles;
 mod conditions;
 mod gpus;
 mod images;
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
-use crate::report::{Cause, Message, MissingRecord, Record, Report};
+use crate::report::{Cause, Message, MissingRecord, Record, Registries, Report};
 
 pub(super) const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 /// Settings: a pod whose image cannot be pulled is given up after this many seconds.
@@ -50,6 +51,9 @@ pub(super) fn settings() -> Settings {
         stop_grace: Duration::from_secs(30),
         image_deadline: Duration::from_secs(IMAGE_DEADLINE.unsigned_abs()),
         config_deadline: Duration::from_mins(2),
+        staging_deadline: Duration::from_hours(1),
+        store: None,
+        registries: Registries::default(),
         gpu_profiles: BTreeMap::from([("default".to_owned(), gpu)]),
     }
 }
@@ -243,7 +247,7 @@ pub(super) fn told(record: &Record) -> String {
 
 /// The plan for what was seen, when this process has written nothing yet.
 pub(super) fn look(run: &BundleRun, pod: PodSeen, second: i64) -> Plan {
-    plan(&Observed { run, pod, refusal: None, written_at: None }, &settings(), at(second))
+    plan(&Observed { run, pod, parents: &Parents::default(), refusal: None, written_at: None }, &settings(), at(second))
 }
 
 pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
@@ -251,7 +255,11 @@ pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
 }
 
 pub(super) fn refused(run: &BundleRun, refusal: &Refusal, second: i64) -> Plan {
-    plan(&Observed { run, pod: PodSeen::Absent, refusal: Some(refusal), written_at: None }, &settings(), at(second))
+    plan(
+        &Observed { run, pod: PodSeen::Absent, parents: &Parents::default(), refusal: Some(refusal), written_at: None },
+        &settings(),
+        at(second),
+    )
 }
 
 /// The steps in words: `Create r-1`, `Write Running`, `Delete r-1`, `Release r-1`, `Tell Completed`.

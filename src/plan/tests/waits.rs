@@ -9,7 +9,11 @@ fn after(run: &BundleRun, plan: &Plan) -> BundleRun {
 
 fn look_having_written(run: &BundleRun, pod: &PodCase, wrote: i64, now: i64) -> Plan {
     let (pod, written_at) = (pod.facts(), Some(at(wrote)));
-    plan(&Observed { run, pod: PodSeen::Ours(&pod), refusal: None, written_at }, &settings(), at(now))
+    plan(
+        &Observed { run, pod: PodSeen::Ours(&pod), parents: &Parents::default(), refusal: None, written_at },
+        &settings(),
+        at(now),
+    )
 }
 
 #[test]
@@ -54,7 +58,13 @@ fn a_deadline_that_was_told_is_kept_when_the_settings_change() {
     let typo = pod().run_waits("ErrImagePull").facts();
     let told = after(&run(), &look(&run(), PodSeen::Ours(&typo), 4));
     let shorter = Settings { image_deadline: Duration::from_secs(10), ..settings() };
-    let observed = Observed { run: &told, pod: PodSeen::Ours(&typo), refusal: None, written_at: None };
+    let observed = Observed {
+        run: &told,
+        pod: PodSeen::Ours(&typo),
+        parents: &Parents::default(),
+        refusal: None,
+        written_at: None,
+    };
     assert_eq!(plan(&observed, &shorter, at(100)).next, seconds(204));
 }
 

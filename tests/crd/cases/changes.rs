@@ -6,11 +6,6 @@ use super::{Case, changed, everything_spec, refused};
 
 pub(super) fn not_yet() -> Vec<Case> {
     vec![
-        refused(
-            "outputs.exclude",
-            json!({"outputs": {"exclude": ["*.tmp"]}}),
-            &[("spec.outputs.exclude", "spec.outputs.exclude: not yet")],
-        ),
         refused("retry.limit", json!({"retry": {"limit": 1}}), &[("spec.retry.limit", "spec.retry.limit: not yet")]),
         refused(
             "retry.limit out of bounds",
@@ -27,13 +22,7 @@ pub(super) fn not_yet() -> Vec<Case> {
             json!({"retry": {"interruptions": 4}}),
             &[("spec.retry.interruptions", "spec.retry.interruptions: not yet")],
         ),
-        refused(
-            "allowFailedInputs",
-            json!({"allowFailedInputs": true}),
-            &[("spec.allowFailedInputs", "spec.allowFailedInputs: not yet")],
-        ),
         refused("suspend", json!({"suspend": true}), &[("spec.suspend", "spec.suspend: not yet")]),
-        refused("stop", json!({"stop": true}), &[("spec.stop", "spec.stop: not yet")]),
         refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
         refused(
             "ttlSecondsAfterFinished",
@@ -47,7 +36,7 @@ pub(super) fn changes() -> Vec<Case> {
     let mut cases = vec![
         changed("the same again", everything_spec(), everything_spec(), &[]),
         changed("suspend and stop may be added", json!({}), json!({"suspend": false, "stop": false}), &[]),
-        changed("stop during a run is not yet there", json!({}), json!({"stop": true}), &[("spec.stop", "not yet")]),
+        changed("stop during a run", json!({}), json!({"stop": true}), &[]),
         changed(
             "command to argv",
             json!({"command": "a"}),

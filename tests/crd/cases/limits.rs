@@ -146,15 +146,15 @@ fn not_yet() -> impl Iterator<Item = Case> {
     let exclude = |value: Value| json!({"outputs": {"exclude": value}});
     let one_exclude = |value: Value| json!({"outputs": {"exclude": [value]}});
     let ttl = |value: Value| json!({"ttlSecondsAfterFinished": value});
-    let (no_exclude, no_ttl) = (("spec.outputs.exclude", "not yet"), ("spec.ttlSecondsAfterFinished", "not yet"));
+    let no_ttl = ("spec.ttlSecondsAfterFinished", "not yet");
     let (no_limit, no_more) = (("spec.retry.limit", "not yet"), ("spec.retry.interruptions", "not yet"));
     let retry = |field: &'static str| move |value: Value| json!({"retry": {field: value}});
     let profile = |value: Value| json!({"gpuProfile": value});
     [
         bound("spec.gpuProfile", TOO_LONG, &[], profile, text(63)),
-        bound("spec.outputs.exclude", "Too many", &[no_exclude], exclude, list(64, |n| json!(format!("{n}")))),
-        bound("spec.outputs.exclude[0]", TOO_LONG, &[no_exclude], one_exclude, text(512)),
-        bound("spec.outputs.exclude[0]", "should be at least", &[no_exclude], one_exclude, [json!("a"), json!("")]),
+        bound("spec.outputs.exclude", "Too many", &[], exclude, list(64, |n| json!(format!("{n}")))),
+        bound("spec.outputs.exclude[0]", TOO_LONG, &[], one_exclude, text(512)),
+        bound("spec.outputs.exclude[0]", "should be at least", &[], one_exclude, [json!("a"), json!("")]),
         bound("spec.retry.limit", "should be less", &[no_limit], retry("limit"), [json!(100), json!(101)]),
         bound(
             "spec.retry.interruptions",
@@ -185,7 +185,6 @@ fn not_yet() -> impl Iterator<Item = Case> {
 }
 
 fn inputs() -> impl Iterator<Item = Case> {
-    let no_inputs = &[("spec.inputs", "not yet supported")][..];
     let at = |path: &str| json!({"inputs": [{"path": path, "text": ""}]});
     let source = |kind: &'static str, source: Value, part: &'static str| {
         move |value: Value| {
@@ -202,33 +201,21 @@ fn inputs() -> impl Iterator<Item = Case> {
     let texts = |length: usize| text(length);
     let path = |value: Value| at(value.as_str().unwrap_or_default());
     let mut cases = vec![
-        bound("spec.inputs[0].path", TOO_LONG, no_inputs, path, text(512)),
-        bound("spec.inputs[0].text", TOO_LONG, no_inputs, input("text"), texts(60_000)),
-        bound("spec.inputs[0].run.name", TOO_LONG, no_inputs, source("run", json!({}), "name"), text(52)),
-        bound(
-            "spec.inputs[0].image.reference",
-            TOO_LONG,
-            no_inputs,
-            source("image", json!({}), "reference"),
-            text(512),
-        ),
-        bound(
-            "spec.inputs[0].url.href",
-            TOO_LONG,
-            no_inputs,
-            source("url", url.clone(), "href"),
-            [href(2048), href(2049)],
-        ),
-        bound("spec.inputs[0].url.sha256", TOO_LONG, no_inputs, source("url", url, "sha256"), digests),
-        bound("spec.inputs[0].run.path", TOO_LONG, no_inputs, source("run", name.clone(), "path"), text(512)),
+        bound("spec.inputs[0].path", TOO_LONG, &[], path, text(512)),
+        bound("spec.inputs[0].text", TOO_LONG, &[], input("text"), texts(60_000)),
+        bound("spec.inputs[0].run.name", TOO_LONG, &[], source("run", json!({}), "name"), text(52)),
+        bound("spec.inputs[0].image.reference", TOO_LONG, &[], source("image", json!({}), "reference"), text(512)),
+        bound("spec.inputs[0].url.href", TOO_LONG, &[], source("url", url.clone(), "href"), [href(2048), href(2049)]),
+        bound("spec.inputs[0].url.sha256", TOO_LONG, &[], source("url", url, "sha256"), digests),
+        bound("spec.inputs[0].run.path", TOO_LONG, &[], source("run", name.clone(), "path"), text(512)),
         bound(
             "spec.inputs[0].image.path",
             TOO_LONG,
-            no_inputs,
+            &[],
             source("image", json!({"reference": "a"}), "path"),
             text(512),
         ),
-        bound("spec.inputs[0].claim.path", TOO_LONG, no_inputs, source("claim", name.clone(), "path"), text(512)),
+        bound("spec.inputs[0].claim.path", TOO_LONG, &[], source("claim", name.clone(), "path"), text(512)),
     ];
     for (kind, part, at) in [
         ("claim", "name", "spec.inputs[0].claim.name"),
@@ -237,7 +224,7 @@ fn inputs() -> impl Iterator<Item = Case> {
         ("secret", "name", "spec.inputs[0].secret.name"),
         ("secret", "key", "spec.inputs[0].secret.key"),
     ] {
-        cases.push(bound(at, TOO_LONG, no_inputs, source(kind, name.clone(), part), text(253)));
+        cases.push(bound(at, TOO_LONG, &[], source(kind, name.clone(), part), text(253)));
     }
     cases.into_iter().flatten()
 }

@@ -106,7 +106,10 @@ fn everything_spec() -> Value {
             {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "token", "optional": true}}},
             {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode.txt"}}},
         ],
-        "inputs": [],
+        "inputs": [
+            {"path": "train.csv", "run": {"name": "prepare", "path": "a/train.csv"}},
+            {"path": "scripts", "configMap": {"name": "scripts"}},
+        ],
         "volumes": [
             {"path": "checkpoints", "claim": {"name": "mine", "path": "a/b"}},
             {"path": "/data", "claim": {"name": "shared"}},
@@ -114,9 +117,9 @@ fn everything_spec() -> Value {
         "resources": {"gpus": 2, "cpus": "1500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "1Gi"},
         "gpuProfile": "default",
         "timeLimit": "1d2h3m4s",
-        "outputs": {"exclude": []},
+        "outputs": {"exclude": ["*.tmp"]},
         "retry": {"limit": 0, "interruptions": 3},
-        "allowFailedInputs": false,
+        "allowFailedInputs": true,
         "suspend": false,
         "stop": false,
         "nodeSelector": {"example.com/zone": "a", "empty": ""},
@@ -146,6 +149,12 @@ fn shape() -> Vec<Case> {
         },
         accepted("null is no value", json!({"image": null, "argv": null, "env": null, "resources": {"cpus": null}})),
         refused("a text is no number", json!({"runAsUser": "1"}), &[("spec.runAsUser", "must be of type")]),
+        refused("a text is no truth", json!({"stop": "yes"}), &[("spec.stop", "must be of type")]),
+        refused(
+            "a number is no truth",
+            json!({"allowFailedInputs": 1}),
+            &[("spec.allowFailedInputs", "must be of type")],
+        ),
         accepted("a field we do not have is dropped", json!({"nodeName": "a"})),
     ]
 }

@@ -112,18 +112,17 @@ pub(super) fn volumes() -> Vec<Case> {
     cases
 }
 
-const INPUTS_NOT_YET: (&str, &str) = ("spec.inputs", "spec.inputs: not yet supported");
-
 pub(super) fn inputs() -> Vec<Case> {
     let text = |path: &str| json!({"path": path, "text": "hello"});
     let list = |inputs: &[Value]| json!({"inputs": inputs});
     let mut cases = Vec::new();
     for path in GOOD_PATHS.iter().chain(&["."]) {
-        cases.push(refused(&format!("input at {path}"), list(&[text(path)]), &[INPUTS_NOT_YET]));
+        if *path != "." {
+            cases.push(accepted(&format!("input at {path}"), list(&[text(path)])));
+        }
     }
     for (path, messages) in BAD_PATHS {
-        let mut errors = vec![INPUTS_NOT_YET];
-        errors.extend(messages.iter().map(|message| ("spec.inputs[0].path", *message)));
+        let errors: Vec<_> = messages.iter().map(|message| ("spec.inputs[0].path", *message)).collect();
         cases.push(refused(&format!("input at {path:?}"), list(&[text(path)]), &errors));
     }
     let digest = "0a".repeat(32);
@@ -140,7 +139,16 @@ pub(super) fn inputs() -> Vec<Case> {
     for source in &sources {
         let mut input = source.clone();
         input["path"] = json!("a");
-        cases.push(refused(&format!("input from {source}"), list(&[input]), &[INPUTS_NOT_YET]));
+        cases.push(accepted(&format!("input from {source}"), list(&[input])));
+    }
+    for (source, is_file) in sources.iter().zip([false, false, false, false, false, true, true, true]) {
+        let mut input = source.clone();
+        input["path"] = json!(".");
+        let name = format!("the entries of {source}");
+        cases.push(match is_file {
+            true => refused(&name, list(&[input]), &[("spec.inputs[0]", "path . takes the entries of a directory")]),
+            false => accepted(&name, list(&[input])),
+        });
     }
     let one_source = ("spec.inputs[0]", "exactly one source");
     let dots = "path in a source";
@@ -158,7 +166,6 @@ pub(super) fn inputs() -> Vec<Case> {
         let name = format!("input from {source}");
         let mut input = source;
         input["path"] = json!("a");
-        let errors: Vec<_> = [INPUTS_NOT_YET].into_iter().chain(errors).collect();
         cases.push(refused(&name, list(&[input]), &errors));
     }
     let numbered = |count: usize| list(&(0..count).map(|n| text(&format!("i{n}"))).collect::<Vec<_>>());
@@ -166,28 +173,29 @@ pub(super) fn inputs() -> Vec<Case> {
     let overlap = ("spec.volumes", "no path may be that of an input");
     let with_volume = |input: &str, volume: &str| json!({"inputs": [text(input)], "volumes": [{"path": volume, "claim": {"name": "a"}}]});
     cases.extend([
-        refused("64 inputs", numbered(64), &[INPUTS_NOT_YET]),
+        accepted("64 inputs", numbered(64)),
         refused("65 inputs", numbered(65), &[("spec.inputs", "Too many")]),
-        refused(
-            "an input path twice",
-            list(&[text("a"), text("a")]),
-            &[INPUTS_NOT_YET, ("spec.inputs[1]", "Duplicate value")],
-        ),
+        refused("an input path twice", list(&[text("a"), text("a")]), &[("spec.inputs[1]", "Duplicate value")]),
         refused(
             "an input inside another",
             list(&[text("a"), text("a/b")]),
-            &[INPUTS_NOT_YET, ("spec.inputs", "no path may be inside another")],
+            &[("spec.inputs", "no path may be inside another")],
         ),
-        refused("texts of 60000 bytes", list(&[long("a", 15_000), long("b", 15_000)]), &[INPUTS_NOT_YET]),
+        accepted("texts of 60000 bytes", list(&[long("a", 15_000), long("b", 15_000)])),
         refused(
             "texts of more",
             list(&[long("a", 15_000), long("b", 15_001)]),
-            &[INPUTS_NOT_YET, ("spec.inputs", "60000 bytes of text in all")],
+            &[("spec.inputs", "60000 bytes of text in all")],
         ),
-        refused("inputs beside volumes", with_volume("a", "b"), &[INPUTS_NOT_YET]),
-        refused("an input at a volume", with_volume("a", "a"), &[INPUTS_NOT_YET, overlap]),
-        refused("an input inside a volume", with_volume("a/b", "a"), &[INPUTS_NOT_YET, overlap]),
-        refused("an input around a volume", with_volume("a", "a/b"), &[INPUTS_NOT_YET, overlap]),
+        refused(
+            "a run as its own input",
+            list(&[json!({"path": "a", "run": {"name": "run"}})]),
+            &[("spec.inputs", "cannot be its own input")],
+        ),
+        accepted("inputs beside volumes", with_volume("a", "b")),
+        refused("an input at a volume", with_volume("a", "a"), &[overlap]),
+        refused("an input inside a volume", with_volume("a/b", "a"), &[overlap]),
+        refused("an input around a volume", with_volume("a", "a/b"), &[overlap]),
     ]);
     cases
 }

@@ -1,0 +1,105 @@
+//! The store of outputs, and how registries are spoken to.
+
+use std::time::Duration;
+
+use super::fields::{Fields, Problems};
+use crate::plan::settings::Store;
+use crate::report::Registries;
+
+/// The Secret with the store's credentials when the settings name none.
+const SECRET_NAME: &str = "bundle-store";
+/// Certificates travel in an annotation of each pod, beside the command.
+const CA_MAX_BYTES: usize = 16 * 1024;
+
+/// Reads `store` and `registries`.
+pub(super) fn read(
+    file: &mut Fields<'_>,
+    seconds: &impl Fn(&mut Fields<'_>, &'static str, &str) -> Duration,
+    problems: &Problems,
+) -> (Option<Store>, Registries) {
+    let mut registries = file.section("registries");
+    let mut insecure: Vec<String> = registries.get("insecure").unwrap_or_default();
+    for host in &insecure {
+        if host.is_empty() || host.contains(['/', ' ', '@']) {
+            problems.note(&registries.path("insecure"), format_args!("{host:?} is no host or host:port"));
+        }
+    }
+    let ca: Option<String> = registries.get("ca");
+    if let Some(ca) = &ca {
+        let path = registries.path("ca");
+        if !ca.contains("-----BEGIN CERTIFICATE-----") {
+            problems.note(&path, "must hold certificates in PEM");
+        }
+        if ca.len() > CA_MAX_BYTES {
+            problems.note(&path, format_args!("has {} bytes, at most {CA_MAX_BYTES} fit", ca.len()));
+        }
+    }
+    let store = file.raw("store").map(|value| {
+        let mut store = Fields::of("store", Some(value), problems);
+        let prefix = prefix(&mut store, problems);
+        if store.get("insecure").unwrap_or(false) {
+            insecure.extend(prefix.split('/').next().map(str::to_owned));
+        }
+        Store {
+            prefix,
+            secret_name: store.get("secretName").unwrap_or_else(|| SECRET_NAME.to_owned()),
+            deadline: seconds(&mut store, "deadline", "1h"),
+            when_interrupted: seconds(&mut store, "whenInterrupted", "2m"),
+        }
+    });
+    insecure.sort();
+    insecure.dedup();
+    (store, Registries { insecure, ca })
+}
+
+/// `oci://host[:port][/prefix]` without its scheme.
+fn prefix(store: &mut Fields<'_>, problems: &Problems) -> String {
+    let url = store.required("url", "where outputs go, such as oci://registry.example.com/bundles");
+    let prefix = url.strip_prefix("oci://").unwrap_or(&url);
+    let mut parts = prefix.split('/');
+    let host = parts.next().unwrap_or_default();
+    let is_host = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    let is_part = |part: &str| {
+        let edges = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        part.starts_with(edges) && part.ends_with(edges) && part.chars().all(|c| edges(c) || "._-".contains(c))
+    };
+    if !url.is_empty() && !(url.starts_with("oci://") && is_host && parts.all(is_part)) {
+        problems.note(&store.path("url"), format_args!("{url:?} is not oci://host[:port][/prefix] in lower case"));
+    }
+    prefix.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    #[test]
+    fn a_store_is_a_registry_and_a_prefix() {
+        let text =
+            "images: {cpu: a, gpu: b}\nstore: {url: 'oci://r.example.com:5000/a/b', insecure: true, deadline: 10m}";
+        let settings = parse(text, "us").unwrap();
+        let store = settings.store.unwrap();
+        assert_eq!(store.repository("ns"), "r.example.com:5000/a/b/ns");
+        assert_eq!((store.secret_name.as_str(), store.deadline.as_secs()), ("bundle-store", 600));
+        assert_eq!(settings.registries.insecure, ["r.example.com:5000"]);
+        assert_eq!(parse("images: {cpu: a, gpu: b}", "us").unwrap().store, None);
+    }
+
+    #[test]
+    fn what_is_no_registry_is_told() {
+        for (store, field) in [
+            ("store: {}", "store.url"),
+            ("store: {url: 'https://r.example.com'}", "store.url"),
+            ("store: {url: 'oci://r/A'}", "store.url"),
+            ("store: {url: 'oci://'}", "store.url"),
+            ("store: {url: 'oci://r/a/'}", "store.url"),
+            ("store: {url: 'oci://r', deadline: soon}", "store.deadline"),
+            ("store: {url: 'oci://r', more: 1}", "store.more"),
+            ("registries: {insecure: ['http://r']}", "registries.insecure"),
+            ("registries: {ca: nonsense}", "registries.ca"),
+        ] {
+            let problems = parse(&format!("images: {{cpu: a, gpu: b}}\n{store}"), "us").unwrap_err();
+            assert!(problems.contains(&format!("{field}: ")), "{store}: {problems}");
+        }
+    }
+}

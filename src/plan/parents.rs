@@ -1,0 +1,141 @@
+//! Runs whose outputs another run wants: what is known of them, and whether they are there to be pinned.
+
+use std::collections::BTreeMap;
+
+use super::facts::WaitKind;
+use super::outcome::Outcome;
+use crate::api::spec::Input;
+use crate::api::status::Blame;
+use crate::api::{BundleRun, Phase};
+use crate::report::Pin;
+
+/// The runs that a run names as inputs, as the caches have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parents {
+    /// By name; a run that does not exist is not among them.
+    pub runs: BTreeMap<String, Parent>,
+    /// Names of runs that wait for each other in a ring, from this run back to it.
+    pub cycle: Option<Vec<String>>,
+}
+
+/// What matters of a run to those that want its output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Parent {
+    /// Uid: a run of the same name made later is another one.
+    pub uid: String,
+    /// None: no operator has seen it yet.
+    pub phase: Option<Phase>,
+    /// Its saved output, `repository@digest`.
+    pub bundle: Option<String>,
+    /// Why it ended, in one word.
+    pub cause: Option<String>,
+}
+
+impl Parent {
+    /// The facts of a run.
+    #[must_use]
+    pub fn of(run: &BundleRun) -> Self {
+        let status = run.status.as_ref();
+        Self {
+            uid: run.metadata.uid.clone().unwrap_or_default(),
+            phase: status.and_then(|s| s.phase),
+            bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
+            cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.phase.is_some_and(Phase::is_terminal)
+    }
+}
+
+/// Names of the runs whose outputs a run wants.
+pub fn names(run: &BundleRun) -> impl Iterator<Item = &str> {
+    run.spec.inputs.iter().filter_map(|input| Some(input.run.as_ref()?.name.as_str()))
+}
+
+/// Why the inputs of a run cannot be pinned.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Unready {
+    /// Not now: reason and message.
+    Waits(&'static str, String),
+    /// Never.
+    Ends(Outcome),
+}
+
+/// The pins of a run's inputs, by their index in the spec: what was pinned before stays, whatever became of the parents.
+pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, Pin>, Unready> {
+    let recorded = |input: &Input| {
+        let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
+        Some(Pin { reference: entry.reference.clone()?, run_uid: entry.run_uid.clone() })
+    };
+    let mut pins = BTreeMap::new();
+    let (mut missing, mut unfinished) = (Vec::new(), Vec::new());
+    for (index, input) in run.spec.inputs.iter().enumerate() {
+        if let Some(pin) = recorded(input) {
+            pins.insert(index, pin);
+            continue;
+        }
+        let Some(name) = input.run.as_ref().map(|source| source.name.as_str()) else { continue };
+        match parents.runs.get(name) {
+            None => missing.push(name),
+            Some(parent) if !parent.is_over() => unfinished.push(name),
+            Some(parent) => {
+                pins.insert(index, take(name, parent, run.spec.allow_failed_inputs).map_err(Unready::Ends)?);
+            }
+        }
+    }
+    if missing.is_empty() && unfinished.is_empty() {
+        return Ok(pins);
+    }
+    if let Some(cycle) = &parents.cycle {
+        return Err(Unready::Ends(
+            Outcome::failed("InputCycle", Blame::User, format!("the runs wait for each other: {}", cycle.join(" -> ")))
+                .hint("take one of the inputs out of the ring, in a new run"),
+        ));
+    }
+    let mut words = Vec::new();
+    words.extend(told(&missing, "does not exist", "do not exist"));
+    words.extend(told(&unfinished, "has not ended", "have not ended"));
+    let reason = if missing.is_empty() { "InputNotFinished" } else { "InputMissing" };
+    Err(Unready::Waits(reason, words.join("; ")))
+}
+
+/// The pin of a parent that has ended.
+fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome> {
+    let ending = parent.cause.as_deref().unwrap_or("unknown");
+    if parent.phase != Some(Phase::Succeeded) && !allow_failed {
+        let how = if parent.phase == Some(Phase::Stopped) { "was stopped" } else { "failed" };
+        return Err(Outcome::failed("InputFailed", Blame::User, format!("run {name} {how} ({ending})"))
+            .hint("mend that run and create both under new names, or set allowFailedInputs to take what it left"));
+    }
+    match &parent.bundle {
+        Some(bundle) => Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()) }),
+        None => Err(Outcome::failed(
+            "InputNotSaved",
+            Blame::Platform,
+            format!("run {name} has ended, but its output was not saved"),
+        )
+        .hint("see the condition OutputSaved of that run; without a store no run can use another's output")),
+    }
+}
+
+/// `run a does not exist`, or the first names of many.
+fn told(names: &[&str], one: &str, many: &str) -> Option<String> {
+    const SHOWN: usize = 5;
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    match names.as_slice() {
+        [] => None,
+        [name] => Some(format!("run {name} {one}")),
+        names if names.len() <= SHOWN => Some(format!("runs {} {many}", names.join(", "))),
+        names => {
+            let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+            Some(format!("runs {shown} and {} more {many}", names.len() - SHOWN))
+        }
+    }
+}
+
+/// The stage that such a wait is told at.
+pub(super) const STAGE: WaitKind = WaitKind::Inputs;

@@ -1,0 +1,260 @@
+//! Inputs from other runs, saved outputs, and `stop`.
+
+use super::*;
+use crate::report::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
+
+const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
+const REPOSITORY: &str = "store:5000/bundles/n";
+
+fn with_store() -> Settings {
+    let store = Store {
+        prefix: "store:5000/bundles".into(),
+        secret_name: "bundle-store".into(),
+        deadline: Duration::from_hours(1),
+        when_interrupted: Duration::from_mins(2),
+    };
+    Settings { store: Some(store), ..settings() }
+}
+
+fn child() -> BundleRun {
+    run_of(json!({"image": "i:1", "command": "true", "inputs": [
+        {"path": "data", "run": {"name": "prepare", "path": "train.csv"}},
+        {"path": "/models", "image": {"reference": "registry:5000/models:v1"}}]}))
+}
+
+fn bundle(digest: &str) -> String {
+    format!("{REPOSITORY}@{digest}")
+}
+
+fn prepare(phase: Phase) -> Parent {
+    let bundle = phase.is_terminal().then(|| bundle(DIGEST));
+    Parent { uid: "up".into(), phase: Some(phase), bundle, cause: None }
+}
+
+fn parents(parent: Parent) -> Parents {
+    Parents { runs: BTreeMap::from([("prepare".to_owned(), parent)]), cycle: None }
+}
+
+fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
+    let observed = Observed { run, pod: PodSeen::Absent, parents, refusal: None, written_at: None };
+    plan(&observed, &with_store(), at(second))
+}
+
+fn annotation<T: serde::de::DeserializeOwned>(plan: &Plan, name: &str) -> T {
+    serde_json::from_str(&created(plan).metadata.annotations.as_ref().unwrap()[name]).unwrap()
+}
+
+/// A pod of a run with a store, as the cache has it.
+fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
+    let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()) };
+    let pins = Pins {
+        repository: Some(REPOSITORY.into()),
+        inputs: inputs.iter().map(|(index, digest)| (*index, pin(digest))).collect(),
+    };
+    let mut pod = pod;
+    pod.0["metadata"]["annotations"] = json!({crate::names::PINS_ANNOTATION: serde_json::to_string(&pins).unwrap()});
+    pod
+}
+
+fn ended_with(record: &Record, saved: Option<Saved>, not_saved: Option<NotSaved>) -> PodCase {
+    let report = Report { record: Some(record.clone()), saved, not_saved, ..Report::default() };
+    let code = record.container_exit_code();
+    stored(pod().run_ended(code, "x").helper_ended(0, &Message::encode(&report, b"", b"")), &[])
+}
+
+fn saved() -> Saved {
+    Saved { digest: OTHER.into(), pushed_bytes: 7, skipped: 0 }
+}
+
+#[test]
+fn a_child_waits_for_what_is_missing_and_says_for_what() {
+    let missing = look_with(&child(), &Parents::default(), 1);
+    assert_eq!(words(&missing), ["Write Waiting"]);
+    let status = written(&missing);
+    let waiting = status.waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.reason.as_deref()), (Some("Inputs"), Some("InputMissing")));
+    assert_eq!(waiting.message.as_deref(), Some("run prepare does not exist"));
+    let told = with_status(&child(), &status);
+    assert_eq!(look_with(&told, &Parents::default(), 60), Plan::nothing(), "told once, and nothing to ask for");
+    for phase in [Phase::Waiting, Phase::Pending, Phase::Running, Phase::Finalizing] {
+        let status = written(&look_with(&told, &parents(prepare(phase)), 60));
+        assert_eq!(status.reason.as_deref(), Some("InputNotFinished"), "{phase:?}");
+        let ready = status.conditions.iter().find(|c| c.type_ == "InputsReady").unwrap();
+        assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "run prepare has not ended"));
+    }
+    let unseen = Parent { phase: None, ..prepare(Phase::Waiting) };
+    assert_eq!(written(&look_with(&child(), &parents(unseen), 1)).reason.as_deref(), Some("InputNotFinished"));
+}
+
+#[test]
+fn what_a_parent_became_decides() {
+    let nothing = |phase| Parent { bundle: None, ..prepare(phase) };
+    for (parent, allow, expected) in [
+        (prepare(Phase::Succeeded), false, "Create r-1"),
+        (prepare(Phase::Failed), true, "Create r-1"),
+        (prepare(Phase::Stopped), true, "Create r-1"),
+        (prepare(Phase::Failed), false, "InputFailed"),
+        (prepare(Phase::Stopped), false, "InputFailed"),
+        (nothing(Phase::Succeeded), false, "InputNotSaved"),
+        (nothing(Phase::Failed), true, "InputNotSaved"),
+    ] {
+        let mut run = child();
+        run.spec.allow_failed_inputs = allow;
+        let plan = look_with(&run, &parents(parent.clone()), 1);
+        let got = match plan.steps.first() {
+            Some(Step::CreatePod(_)) => words(&plan)[0].clone(),
+            _ => written(&plan).reason.unwrap(),
+        };
+        assert_eq!(got, expected, "{parent:?} {allow}");
+    }
+}
+
+#[test]
+fn runs_that_wait_for_each_other_are_told_at_once() {
+    let cycle = Some(["r", "prepare", "r"].map(str::to_owned).to_vec());
+    let plan = look_with(&child(), &Parents { cycle, ..parents(prepare(Phase::Waiting)) }, 1);
+    let status = written(&plan);
+    assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Failed), Some("InputCycle")));
+    assert!(status.message.unwrap().contains("r -> prepare -> r"));
+}
+
+#[test]
+fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
+    let first = look_with(&child(), &parents(prepare(Phase::Succeeded)), 1);
+    let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
+    let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()) };
+    assert_eq!(pins, Pins { repository: Some(REPOSITORY.into()), inputs: BTreeMap::from([(0, pin)]) });
+    let request: Request = annotation(&first, crate::names::REQUEST_ANNOTATION);
+    let source = |reference: &str, path: Option<&str>| InputSource::Image {
+        reference: reference.into(),
+        path: path.map(str::to_owned),
+    };
+    assert_eq!(request.inputs[0].source, source(&bundle(DIGEST), Some("train.csv")));
+    assert_eq!(request.inputs[1].source, source("registry:5000/models:v1", None));
+    let save = request.save.unwrap();
+    assert_eq!((save.repository.as_str(), save.tag.as_str()), (REPOSITORY, "r.1.u"));
+
+    // The helper found a digest under the tag; then the pod was lost, and the parent made anew.
+    let report = Report { record: Some(Record { asked_to_stop: true, ..record(0) }), ..Report::default() };
+    let mut message = Message { report, ..Message::default() };
+    message.input_digests.insert(1, OTHER.into());
+    let ended = stored(pod().running(5), &[(0, DIGEST)]).facts();
+    let outcome = crate::plan::outcome::Outcome::interrupted("NodeLost", "");
+    let first = child();
+    let draft = status::Draft::of(&first, at(9)).interrupted("i:1", 1, Some(&ended), Some(&message), &outcome);
+    let second = with_status(&child(), &draft.changed().unwrap());
+    let later = Parent { uid: "new".into(), bundle: Some(bundle(OTHER)), ..prepare(Phase::Succeeded) };
+    for parents in [parents(later), parents(prepare(Phase::Running)), Parents::default()] {
+        let request: Request = annotation(&look_with(&second, &parents, 60), crate::names::REQUEST_ANNOTATION);
+        assert_eq!(request.inputs[0].source, source(&bundle(DIGEST), Some("train.csv")));
+        assert_eq!(request.inputs[1].source, source(&format!("registry:5000/models@{OTHER}"), None));
+    }
+}
+
+#[test]
+fn a_run_succeeds_only_when_its_output_is_safe() {
+    let status = written(&look_at(&run(), &ended_with(&record(0), Some(saved()), None), 12));
+    assert_eq!(status.phase, Some(Phase::Succeeded));
+    assert_eq!(status.output.as_ref().unwrap().bundle, Some(bundle(OTHER)));
+    assert_eq!(status.attempts[0].bundle, Some(bundle(OTHER)));
+    let lost = |failure| NotSaved { failure, detail: "words".into() };
+    for (not_saved, reason) in [
+        (Some(lost(SaveFailure::StoreUnreachable)), "StoreUnreachable"),
+        (Some(lost(SaveFailure::OutputTooLarge)), "OutputTooLarge"),
+        (None, "HelperFailed"),
+    ] {
+        let status = written(&look_at(&run(), &ended_with(&record(0), None, not_saved), 12));
+        assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Failed), Some("OutputNotSaved")));
+        assert_eq!(status.exit_code, Some(0), "what the command did is told all the same");
+        let condition = status.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", reason));
+    }
+}
+
+#[test]
+fn a_run_that_failed_keeps_its_own_cause_and_its_output() {
+    let status = written(&look_at(&run(), &ended_with(&record(3), Some(saved()), None), 12));
+    assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Failed), Some("CommandFailed")));
+    assert_eq!(status.output.unwrap().bundle, Some(bundle(OTHER)));
+}
+
+#[test]
+fn the_secret_of_the_store_is_not_for_commands() {
+    let run = run_of(json!({"command": "true",
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "bundle-store", "key": "k"}}}],
+        "inputs": [{"path": "a", "secret": {"name": "bundle-store"}}]}));
+    let message = written(&look_with(&run, &Parents::default(), 1)).message.unwrap();
+    assert!(message.contains("spec.env[0]") && message.contains("spec.inputs[0].secret.name"), "{message}");
+}
+
+#[test]
+fn stop_ends_a_run_at_every_stage() {
+    let stopped = || {
+        let mut run = run();
+        run.spec.stop = true;
+        run
+    };
+    let told = written(&look(&stopped(), PodSeen::Absent, 1));
+    assert_eq!((told.phase, told.reason.as_deref()), (Some(Phase::Stopped), Some("Stopped")));
+    for pod in [pod(), pod().unschedulable("full"), pod().run_waits("ErrImagePull"), pod().running(5)] {
+        assert_eq!(words(&look_at(&stopped(), &pod, 8)), ["Delete r-1"]);
+        assert!(!words(&look_at(&stopped(), &pod.deleted(8), 9)).contains(&"Delete r-1".to_owned()), "asked once");
+    }
+    let asked = Record { asked_to_stop: true, ..killed(15) };
+    let status = written(&look_at(&stopped(), &ended_with(&asked, Some(saved()), None).deleted(6), 12));
+    assert_eq!((status.phase, status.result.unwrap().blame), (Some(Phase::Stopped), None));
+    assert_eq!(status.output.unwrap().bundle, Some(bundle(OTHER)), "what is there is kept");
+    assert_eq!(status.signal, Some(15));
+    let own = written(&look_at(&stopped(), &ended_with(&record(0), Some(saved()), None), 12));
+    assert_eq!(own.phase, Some(Phase::Succeeded), "it was over before");
+}
+
+#[test]
+fn a_command_that_waits_for_its_inputs_does_not_run_yet() {
+    let mut staging = pod().running(5);
+    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    assert_eq!(look_at(&child(), &staging, 8).steps, []);
+    let status = written(&look_at(&child(), &staging, 30));
+    assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Pending), Some("StagingInputs")));
+}
+
+#[test]
+fn a_pod_mounts_every_kind_of_input() {
+    let run = run_of(json!({"image": "i:1", "command": "true", "imagePullSecrets": [{"name": "login"}], "inputs": [
+        {"path": "a/text", "text": "x"},
+        {"path": "b", "configMap": {"name": "c", "key": "k"}},
+        {"path": "/c", "secret": {"name": "s"}},
+        {"path": "d", "claim": {"name": "p", "path": "sub"}},
+        {"path": ".", "image": {"reference": "r:1"}}]}));
+    let plan = look_with(&run, &Parents::default(), 1);
+    let spec = created(&plan).spec.as_ref().unwrap();
+    let mounts = |container: &k8s_openapi::api::core::v1::Container| -> Vec<String> {
+        let mounts = container.volume_mounts.iter().flatten();
+        let shown = mounts.map(|m| {
+            let mode = if m.read_only == Some(true) { "ro" } else { "rw" };
+            format!("{}:{}:{}:{mode}", m.name, m.sub_path.as_deref().unwrap_or_default(), m.mount_path)
+        });
+        shown.filter(|m| m.starts_with("input") || m.starts_with("cred")).collect()
+    };
+    assert_eq!(
+        mounts(&spec.containers[0]),
+        [
+            "inputs:0:/bundle/a/text:ro",
+            "inputs:1:/bundle/b:ro",
+            "input-2::/c:ro",
+            "input-3:sub:/bundle/d:ro",
+            "inputs:4:/.bundlerun/sources/4:ro"
+        ]
+    );
+    assert_eq!(
+        mounts(&spec.init_containers.as_ref().unwrap()[0]),
+        [
+            "inputs::/.bundlerun/inputs:rw",
+            "input-1::/.bundlerun/sources/1:ro",
+            "credentials-0::/.bundlerun/credentials/0:ro",
+            "credentials-1::/.bundlerun/credentials/1:ro"
+        ]
+    );
+    assert!(spec.containers[0].startup_probe.is_some());
+    assert_eq!(spec.termination_grace_period_seconds, Some(30 + 3600 + 30));
+}
