@@ -112,6 +112,7 @@ mod tests {
         let examples: Vec<_> = text.lines().map(|line| line.strip_prefix("#| ").unwrap_or(line)).collect();
         let settings = parse(&examples.join("\n"), "us").unwrap();
         assert_eq!(settings.gpu_profiles.keys().collect::<Vec<_>>(), ["amd", "default", "gke", "mig-1g"]);
+        assert!(settings.store.is_some() && settings.registries.ca.is_some());
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Space {
         self.end_of(name).await
     }
 
+    /// Asks a run to stop.
+    pub async fn stop(&self, name: &str) {
+        let stop = Patch::Merge(json!({"spec": {"stop": true}}));
+        self.runs().patch(name, &PatchParams::default(), &stop).await.unwrap();
+    }
+
     /// Waits for the end of a run.
     pub async fn end_of(&self, name: &str) -> BundleRunStatus {
         self.until(name, "to end", |s| matches!(s.phase, Some(Phase::Succeeded | Phase::Failed | Phase::Stopped))).await
@@ -246,6 +252,22 @@ pub fn output(program: &str, args: &[&str]) -> String {
 pub fn registry_digest(image: &str) -> String {
     let registry = std::env::var("REGISTRY_HOST").unwrap();
     output("crane", &["digest", "--insecure", &format!("{registry}/{image}")])
+}
+
+/// The saved output of a run as an independent program reads it: a directory with its entries.
+pub fn export(status: &BundleRunStatus) -> tempfile::TempDir {
+    let bundle = status.output.as_ref().and_then(|o| o.bundle.as_deref()).unwrap_or_else(|| panic!("{status:#?}"));
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("image.tar");
+    output("crane", &["export", "--insecure", bundle, tar.to_str().unwrap()]);
+    output("tar", &["--extract", "--file", tar.to_str().unwrap(), "--directory", dir.path().to_str().unwrap()]);
+    std::fs::remove_file(tar).unwrap();
+    dir
+}
+
+/// A file of the saved output of a run.
+pub fn saved_file(status: &BundleRunStatus, path: &str) -> String {
+    std::fs::read_to_string(export(status).path().join("contents").join(path)).unwrap()
 }
 
 /// The pods of the operator.

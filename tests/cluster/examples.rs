@@ -15,15 +15,17 @@ async fn every_example_ends_as_its_manifest_says() {
     let texts: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     assert!(texts.len() >= 6);
-    let ended = together(texts.iter().map(|text| async {
-        let example: BundleRun = serde_saphyr::from_str(text).unwrap();
-        space.runs().create(&PostParams::default(), &example).await.unwrap();
-        space.end_of(&example.name_any()).await
-    }))
+    let ended = together(texts.iter().flat_map(|text| text.split("\n---\n").map(move |run| (text, run))).map(
+        async |(text, run)| {
+            let example: BundleRun = serde_saphyr::from_str(run).unwrap();
+            space.runs().create(&PostParams::default(), &example).await.unwrap();
+            (text, space.end_of(&example.name_any()).await)
+        },
+    ))
     .await;
-    for (text, status) in texts.iter().zip(&ended) {
+    for (text, status) in ended {
         let expected = text.lines().find_map(|line| line.strip_prefix("# Ends: ")?.strip_suffix('.'));
-        assert_eq!(Some(words(status).as_str()), expected, "{status:#?}");
+        assert_eq!(Some(words(&status).as_str()), expected, "{status:#?}");
     }
     space.end().await;
 }

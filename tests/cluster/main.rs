@@ -5,10 +5,12 @@
 
 mod bad_input;
 mod budgets;
+mod bundles;
 mod commands;
 mod common;
 mod crd;
 mod deletion;
+mod dependencies;
 mod endings;
 mod examples;
 mod gpu_driver;

@@ -1,0 +1,339 @@
+//! Outputs become bundles, however a run ends, and inputs are what they were.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use bundlerun::api::Phase;
+use bundlerun::names;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::policy::v1::Eviction;
+use kube::api::{Api, DeleteParams, PostParams};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, condition, eventually, export, output, saved_file, stdout, together};
+use crate::node;
+
+const LISTING: &str = include_str!("listing.py");
+const ODDITIES: &str = include_str!("oddities.py");
+
+async fn scripts(space: &Space) {
+    let scripts: Api<ConfigMap> = space.api();
+    let map = json!({"metadata": {"name": "scripts"}, "data": {"listing.py": LISTING, "oddities.py": ODDITIES}});
+    scripts.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+}
+
+/// What `listing.py` says of a directory of this machine.
+fn listed(root: &Path, ignored: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/listing.py");
+    let args: Vec<_> =
+        [script.to_str().unwrap(), root.to_str().unwrap()].into_iter().chain(ignored.iter().copied()).collect();
+    output("python3", &args)
+}
+
+#[tokio::test]
+async fn a_tree_of_oddities_comes_back_as_it_was() {
+    let space = Space::new().await;
+    scripts(&space).await;
+    let script = |key: &str| json!({"path": format!("/scripts/{key}"), "configMap": {"name": "scripts", "key": key}});
+    let trace = space.claim("trace").await;
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    let resources = json!({"cpus": "500m", "memory": "512Mi"});
+    let make = json!({
+        "command": "python3 /scripts/oddities.py && python3 /scripts/listing.py . fifo stdout stderr >/trace/written",
+        "inputs": [script("oddities.py"), script("listing.py")], "volumes": volumes, "resources": resources});
+    let made = space.run("make", make).await;
+    assert_eq!(cause(&made), "Completed", "{made:#?}");
+    let saved = made.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
+    assert!(saved.status == "True" && saved.message.starts_with("1 entries"), "the FIFO: {saved:#?}");
+
+    let read = |name: &str, source: Value| {
+        let mut input = source;
+        input["path"] = json!("/data");
+        json!({"command": format!("python3 /scripts/listing.py /data stdout stderr >/trace/{name}"),
+            "inputs": [script("listing.py"), input], "volumes": volumes, "resources": resources})
+    };
+    let bundle = made.output.clone().unwrap().bundle.unwrap();
+    let by_run = space.run("by-run", read("by-run", json!({"run": {"name": "make"}}))).await;
+    let by_image = space.run("by-image", read("by-image", json!({"image": {"reference": bundle}}))).await;
+    assert_eq!((cause(&by_run), cause(&by_image)), ("Completed", "Completed"), "{by_run:#?} {by_image:#?}");
+    let text = |name: &str| std::fs::read_to_string(trace.join(name)).unwrap().trim().to_owned();
+    // Whatever the user of an image, it can read its inputs.
+    let readable = text("written")
+        .replace("'closed' directory 0o700", "'closed' directory 0o755")
+        .replace("'closed/private' file 0o600", "'closed/private' file 0o644");
+    assert!(text("written").lines().count() > 2080 && readable != text("written"));
+    assert_eq!(text("by-run"), readable);
+    assert_eq!(text("by-image"), readable);
+
+    // An independent reader knows nothing of names that would be deletions.
+    let exported = export(&made);
+    let plain = |text: &str| text.lines().filter(|l| !l.contains(".wh.")).collect::<Vec<_>>().join("\n");
+    let contents = listed(&exported.path().join("contents"), &["stdout", "stderr"]);
+    assert_eq!(plain(&contents), plain(&text("written")));
+    assert!(!contents.contains(".wh."));
+
+    // The same tree, at another time and by another user.
+    let again = |user: Value| {
+        let command = "mkdir d; echo same >d/f; ln -s d/f l; chmod 755 d; chmod 644 d/f";
+        json!({"command": command, "outputs": {"exclude": ["std*"]}, "runAsUser": user})
+    };
+    let (one, two) = tokio::join!(space.run("one", again(Value::Null)), space.run("two", again(json!(1234))));
+    let digest = |status: &bundlerun::api::BundleRunStatus| status.output.clone().unwrap().bundle.unwrap();
+    assert_eq!(digest(&one), digest(&two));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn every_source_of_an_input_is_there_read_only_and_no_part_of_the_output() {
+    let space = Space::new().await;
+    let trace = space.claim("store").await;
+    std::fs::create_dir_all(trace.join("sub")).unwrap();
+    std::fs::write(trace.join("sub/claimed"), "claim").unwrap();
+    let maps: Api<ConfigMap> = space.api();
+    let map = json!({"metadata": {"name": "map"}, "data": {"one": "1", "two": "2"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let secrets: Api<Secret> = space.api();
+    let secret = json!({"metadata": {"name": "hidden"}, "stringData": {"token": "t"}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    space.run("parent", json!({"command": "mkdir -p d/e; echo deep >d/e/f; echo top >t; echo dot >dotted"})).await;
+    let inputs = json!([
+        {"path": "a/b/text", "text": "text"},
+        {"path": "map", "configMap": {"name": "map"}},
+        {"path": "key", "configMap": {"name": "map", "key": "two"}},
+        {"path": "secret", "secret": {"name": "hidden"}},
+        {"path": "/secrets/token", "secret": {"name": "hidden", "key": "token"}},
+        {"path": "claim", "claim": {"name": "store", "path": "sub"}},
+        {"path": "all", "run": {"name": "parent"}},
+        {"path": "/opt/inputs/part", "run": {"name": "parent", "path": "d"}},
+        {"path": "file", "run": {"name": "parent", "path": "d/e/f"}},
+        {"path": "image", "image": {"reference": format!("{}/bashrc:local", std::env::var("REGISTRY_HOST").unwrap()), "path": "opt/env"}},
+        {"path": ".", "run": {"name": "parent", "path": "d"}},
+    ]);
+    let command = "set -e; cat a/b/text map/one key secret/token /secrets/token claim/claimed all/t /opt/inputs/part/e/f file e/f; \
+        ls -A map; test -s image/.bashrc; echo mine >a/b/beside; echo out >out; \
+        for f in a/b/text map/one key secret/token claim/claimed all/t file e/f; do \
+            if echo no >$f || rm -f $f; then echo \"changed $f\"; exit 1; fi; done 2>/dev/null; \
+        if rmdir map || mv key other; then exit 1; fi 2>/dev/null";
+    for (name, user) in [("as-root", None), ("as-user", Some(1000))] {
+        let ended = space.run(name, json!({"command": command, "inputs": inputs, "runAsUser": user})).await;
+        assert_eq!(cause(&ended), "Completed", "{ended:#?}");
+        assert_eq!(stdout(&ended), "text12ttclaimtop\ndeep\ndeep\ndeep\none\ntwo\n");
+        let exported = export(&ended);
+        let contents = listed(&exported.path().join("contents"), &[]);
+        let names: Vec<_> = contents.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+        assert_eq!(names, ["b'a'", "b'out'", "b'stderr'", "b'stdout'", "b'a/b'", "b'a/b/beside'"], "{contents}");
+        let digests: Vec<_> =
+            ended.inputs.iter().filter(|input| input.digest.is_some()).map(|i| i.path.as_str()).collect();
+        assert_eq!(digests, ["all", "/opt/inputs/part", "file", "image", "."]);
+    }
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_user_writes_beside_an_input_and_moves_its_directory() {
+    let space = Space::new().await;
+    space.run("parent", json!({"command": "echo in >f"})).await;
+    let command = "set -e; echo out >data/out; mkdir data/more; mv data moved; cat moved/in/f; \
+        if rm -rf moved/in || echo x >moved/in/g; then exit 1; fi 2>/dev/null; rmdir moved/more";
+    let spec = json!({"image": "localhost:5000/nonroot:local", "command": command,
+        "inputs": [{"path": "data/in", "run": {"name": "parent"}}]});
+    let ended = space.run("mover", spec).await;
+    assert_eq!((cause(&ended), stdout(&ended)), ("Completed", "in\n"), "{ended:#?}");
+    let exported = export(&ended);
+    let contents = exported.path().join("contents");
+    assert_eq!(std::fs::read_to_string(contents.join("moved/out")).unwrap(), "out\n");
+    assert_eq!(std::fs::read_dir(contents.join("moved")).unwrap().count(), 1, "nothing of the input");
+    space.end().await;
+}
+
+/// What every run below leaves before it is ended.
+const LEAVES: &str = "echo told; echo kept >kept; echo more >&2";
+
+fn assert_saved(name: &str, status: &bundlerun::api::BundleRunStatus) {
+    assert_eq!(condition(status, "OutputSaved"), Some("True"), "{name}: {status:#?}");
+    assert_eq!(saved_file(status, "kept"), "kept\n", "{name}");
+    assert_eq!(
+        (saved_file(status, "stdout"), saved_file(status, "stderr")),
+        ("told\n".into(), "more\n".into()),
+        "{name}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_written_is_saved_however_the_command_ends() {
+    let space = Space::new().await;
+    let waits = format!("{LEAVES}; touch ready; sleep 1h");
+    let ready = async |name: &str| {
+        space.pod_running(name).await;
+        eventually("the command to begin", async || {
+            let logs = space.logs(name).await;
+            if logs.contains("more") { Ok(()) } else { Err(logs) }
+        })
+        .await;
+    };
+    let ends: [(&str, Value, &str); 5] = [
+        ("exits", json!({"command": format!("{LEAVES}; exit 4")}), "CommandFailed"),
+        ("limited", json!({"command": waits, "timeLimit": "1s"}), "TimeLimitExceeded"),
+        ("killed", json!({"command": waits, "retry": {"interruptions": 0}}), "RunnerDied"),
+        ("deleted", json!({"command": waits, "retry": {"interruptions": 0}}), "PodDeleted"),
+        ("evicted", json!({"command": waits, "retry": {"interruptions": 0}}), "EvictionByEvictionAPI"),
+    ];
+    together(ends.into_iter().map(async |(name, spec, expected)| {
+        space.start(name, spec).await;
+        let pod = format!("{name}-1");
+        match name {
+            "killed" => {
+                ready(&pod).await;
+                node::kill(&space.pods().get(&pod).await.unwrap(), names::RUN_CONTAINER);
+            }
+            "deleted" => {
+                ready(&pod).await;
+                space.pods().delete(&pod, &DeleteParams::default()).await.unwrap();
+            }
+            "evicted" => {
+                ready(&pod).await;
+                let eviction: Eviction = serde_json::from_value(json!({"metadata": {"name": pod}})).unwrap();
+                let _: Value =
+                    space.pods().create_subresource("eviction", &pod, &PostParams::default(), &eviction).await.unwrap();
+            }
+            _ => {}
+        }
+        let ended = space.end_of(name).await;
+        assert_eq!(cause(&ended), expected, "{name}: {ended:#?}");
+        assert_saved(name, &ended);
+    }))
+    .await;
+    space.start("stopped", json!({"command": waits})).await;
+    ready("stopped-1").await;
+    space.stop("stopped").await;
+    let stopped = space.end_of("stopped").await;
+    assert_eq!((stopped.phase, stopped.signal), (Some(Phase::Stopped), Some(15)), "{stopped:#?}");
+    assert_saved("stopped", &stopped);
+    space.end().await;
+}
+
+#[tokio::test]
+async fn stop_before_there_is_anything_to_stop_ends_a_run_at_once() {
+    let space = Space::new().await;
+    space.start("waits", json!({"command": "true", "inputs": [{"path": "a", "run": {"name": "nothing"}}]})).await;
+    space.start("queued", json!({"command": "true", "resources": {"gpus": 64}})).await;
+    space.waits_at("waits", "Inputs").await;
+    space.waits_at("queued", "Scheduling").await;
+    for name in ["waits", "queued"] {
+        space.stop(name).await;
+        let ended = space.end_of(name).await;
+        assert_eq!((ended.phase, ended.start_time), (Some(Phase::Stopped), None), "{name}");
+    }
+    space.gone::<Pod>("queued-1").await;
+    space.end().await;
+}
+
+/// The processes of a pod's helper that save, by their number on the host.
+fn savers(pod: &Pod) -> Vec<Pid> {
+    let Some(helper) = node::known_container_id(pod, names::HELPER_CONTAINER) else { return Vec::new() };
+    let saves = |pid: &Pid| {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        line.split('\0').any(|word| word == "save")
+    };
+    node::processes(&helper).into_iter().filter(saves).collect()
+}
+
+#[tokio::test]
+async fn saving_goes_on_when_what_saves_is_killed_three_times() {
+    let space = Space::new().await;
+    let spec = json!({"command": format!("{LEAVES}; head -c 60M /dev/urandom >large"), "resources": {"cpus": "500m"}});
+    space.start("killed", spec).await;
+    let pod = space.pod_running("killed-1").await;
+    let killed = RefCell::new(Vec::new());
+    eventually("three processes that save", async || {
+        let mut killed = killed.borrow_mut();
+        for pid in savers(&pod) {
+            if !killed.contains(&pid) && kill_process(pid, Signal::KILL).is_ok() {
+                killed.push(pid);
+            }
+        }
+        if killed.len() >= 3 { Ok(()) } else { Err(killed.len()) }
+    })
+    .await;
+    let ended = space.end_of("killed").await;
+    assert_eq!(cause(&ended), "Completed", "{ended:#?}");
+    assert_saved("killed", &ended);
+    assert_eq!(std::fs::metadata(export(&ended).path().join("contents/large")).unwrap().len(), 60 << 20);
+    space.end().await;
+}
+
+/// The registry's process.
+fn registry() -> Pid {
+    let state = Path::new(&std::env::var("KUBECONFIG").unwrap()).parent().unwrap().join("run/registry.status");
+    let text = std::fs::read_to_string(state).unwrap();
+    // The supervisor's number is of its own namespace.
+    let inside: i32 = text.split_whitespace().next().unwrap().parse().unwrap();
+    let found = output("pgrep", &["-f", "registry.*serve"]);
+    let is_it = |pid: &&str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        numbers.split_whitespace().last() == Some(inside.to_string().as_str())
+    };
+    Pid::from_raw(found.lines().find(is_it).unwrap().parse().unwrap()).unwrap()
+}
+
+/// Holds the registry; lets it go when dropped.
+struct Held(Pid);
+
+impl Held {
+    fn hold() -> Self {
+        let pid = registry();
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_is_told() {
+    let space = Space::exclusive().await;
+    let trace = space.claim("trace").await;
+    let spec = json!({"command": format!("{LEAVES}; touch trace/ended-$BUNDLE_NAME"),
+        "volumes": [{"path": "trace", "claim": {"name": "trace"}}]});
+    let mut waits = spec.clone();
+    waits["command"] =
+        json!(format!("{LEAVES}; until [ -e trace/go ]; do sleep 0.1; done; touch trace/ended-$BUNDLE_NAME"));
+    let ended = async |name: &str| {
+        let file = trace.join(format!("ended-{name}"));
+        eventually("the command to end", async || if file.exists() { Ok(()) } else { Err("not yet") }).await;
+    };
+    // Their images are there before the registry goes.
+    for name in ["back", "away"] {
+        space.start(name, waits.clone()).await;
+        space.pod_running(&format!("{name}-1")).await;
+    }
+    let held = Held::hold();
+    std::fs::write(trace.join("go"), "").unwrap();
+    tokio::join!(ended("back"), ended("away"));
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await; // how long it is away
+    drop(held);
+    for name in ["back", "away"] {
+        let status = space.end_of(name).await;
+        assert_eq!(cause(&status), "Completed", "{status:#?}");
+        assert_saved(name, &status);
+    }
+    std::fs::remove_file(trace.join("go")).unwrap();
+    space.start("lost", waits.clone()).await;
+    space.pod_running("lost-1").await;
+    let held = Held::hold();
+    std::fs::write(trace.join("go"), "").unwrap();
+    let status = space.end_of("lost").await;
+    drop(held);
+    assert_eq!((status.phase, cause(&status), status.exit_code), (Some(Phase::Failed), "OutputNotSaved", Some(0)));
+    assert_eq!(condition(&status, "OutputSaved"), Some("False"));
+    let saving = status.timeline.unwrap().saving.unwrap();
+    println!("given up after {saving} s; the deadline is 30 s");
+    assert!((29.0..45.0).contains(&saving), "{saving}");
+    space.end().await;
+}
