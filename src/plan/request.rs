@@ -103,7 +103,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
                 disk_bytes: Some(disk_bytes),
                 gpus: gpus.as_ref().and_then(Gpus::request),
                 inputs: inputs::requested(&spec.inputs, &BTreeMap::new()),
-                staging_seconds: inputs::take_time(&spec.inputs).then(|| settings.staging_deadline.as_secs()),
+                staging_seconds: inputs::take_time(&spec.inputs).then_some(settings.staging_deadline.as_secs()),
                 volumes: spec.volumes.iter().map(|v| v.path.clone()).filter(|path| !path.starts_with('/')).collect(),
                 registries: settings.registries.clone(),
                 ..Request::new(command, settings.stop_grace.as_secs())

@@ -39,10 +39,10 @@ async fn a_tree_of_oddities_comes_back_as_it_was() {
     let trace = space.claim("trace").await;
     let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
     let resources = json!({"cpus": "500m", "memory": "512Mi"});
-    let make = json!({
+    let oddities = json!({
         "command": "python3 /scripts/oddities.py && python3 /scripts/listing.py . fifo stdout stderr >/trace/written",
         "inputs": [script("oddities.py"), script("listing.py")], "volumes": volumes, "resources": resources});
-    let made = space.run("make", make).await;
+    let made = space.run("make", oddities).await;
     assert_eq!(cause(&made), "Completed", "{made:#?}");
     let saved = made.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
     assert!(saved.status == "True" && saved.message.starts_with("1 entries"), "the FIFO: {saved:#?}");

@@ -142,10 +142,11 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
     space.end().await;
 }
 
+const CHILDREN: usize = 200;
+
 #[tokio::test]
 async fn two_hundred_children_of_one_parent_are_looked_at_when_it_ends_and_not_before() {
     let space = Space::exclusive().await;
-    const CHILDREN: usize = 200;
     let name = |i: usize| format!("child-{i}");
     // No node has this label: their pods wait, which is all that is asked here.
     let mut spec = child_of("parent");

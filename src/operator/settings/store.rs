@@ -63,7 +63,8 @@ fn prefix(store: &mut Fields<'_>, problems: &Problems) -> String {
         let edges = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         part.starts_with(edges) && part.ends_with(edges) && part.chars().all(|c| edges(c) || "._-".contains(c))
     };
-    if !url.is_empty() && !(url.starts_with("oci://") && is_host && parts.all(is_part)) {
+    let well_formed = url.starts_with("oci://") && is_host && parts.all(is_part);
+    if !url.is_empty() && !well_formed {
         problems.note(&store.path("url"), format_args!("{url:?} is not oci://host[:port][/prefix] in lower case"));
     }
     prefix.to_owned()

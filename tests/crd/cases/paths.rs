@@ -145,10 +145,9 @@ pub(super) fn inputs() -> Vec<Case> {
         let mut input = source.clone();
         input["path"] = json!(".");
         let name = format!("the entries of {source}");
-        cases.push(match is_file {
-            true => refused(&name, list(&[input]), &[("spec.inputs[0]", "path . takes the entries of a directory")]),
-            false => accepted(&name, list(&[input])),
-        });
+        let errors = [("spec.inputs[0]", "path . takes the entries of a directory")];
+        let input = list(&[input]);
+        cases.push(if is_file { refused(&name, input, &errors) } else { accepted(&name, input) });
     }
     let one_source = ("spec.inputs[0]", "exactly one source");
     let dots = "path in a source";
