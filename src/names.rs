@@ -39,6 +39,9 @@ pub const HELPER_CONTAINER: &str = "bundle";
 /// The user's container.
 pub const RUN_CONTAINER: &str = "run";
 
+/// Port of the helper container: how far staging or saving has come, at `/progress`.
+pub const PROGRESS_PORT: u16 = 8687;
+
 /// Names of the pod's volumes.
 pub mod volumes {
     /// The working directory (emptyDir).
@@ -97,26 +100,34 @@ pub mod files {
     pub const LOCK: &str = "lock";
     /// In [`super::paths::RECORD`]: the [`crate::report::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";
+    /// In [`super::paths::RECORD`]: made by the runner when the command has begun.
+    pub const BEGAN: &str = "began";
     /// In [`super::paths::RECORD`]: links to the libraries of the host's GPU driver, made by the runner.
     pub const DRIVER: &str = "driver";
     /// In [`super::paths::BIN`]: *prepare* is done, the run container may start.
     pub const PREPARED: &str = "prepared";
     /// In [`super::paths::BIN`]: every input is in place, the command may start.
     pub const STAGED: &str = "staged";
-    /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::report::Cause`].
+    /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::report::EndOrder`].
     pub const END: &str = "end";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
     pub const REPORTED: &str = "reported";
     /// In [`super::paths::BIN`]: what the helper made in the working directory, which is no output.
     pub const STUBS: &str = "stubs.json";
-    /// In [`super::paths::BIN`]: digests of staged inputs by their index, as they become known.
+    /// In [`super::paths::BIN`]: digests of the inputs that were looked up at registries, by their index.
     pub const PINNED: &str = "pinned.json";
-    /// In [`super::paths::BIN`]: the [`crate::report::Saved`] output.
+    /// In [`super::paths::BIN`]: one line, why inputs could not be looked up or staged so far.
+    pub const TROUBLE: &str = "trouble";
+    /// In [`super::paths::BIN`]: until when the output may be saved.
+    pub const SAVE_UNTIL: &str = "save-until.json";
+    /// In [`super::paths::BIN`]: the [`crate::report::Saved`] output, with its size.
     pub const SAVED: &str = "saved.json";
     /// In [`super::paths::BIN`]: the [`crate::report::NotSaved`] of the last try.
     pub const NOT_SAVED: &str = "not-saved.json";
-    /// In [`super::paths::BIN`]: how far staging or saving has come.
+    /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::report::Progress`].
     pub const PROGRESS: &str = "progress.json";
+    /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.
+    pub const DOCKER_CONFIG: &str = ".dockerconfigjson";
     /// In [`super::paths::BUNDLE`]: the command's standard output.
     pub const STDOUT: &str = "stdout";
     /// In [`super::paths::BUNDLE`]: the command's standard error.

@@ -6,7 +6,10 @@
 mod bundles;
 mod gpu;
 
-pub use bundles::{InputSource, NotSaved, Pin, Pins, Registries, RequestedInput, SaveFailure, SaveRequest, Saved};
+pub use bundles::{
+    InputSource, NotSaved, Pin, Pins, Progress, ProgressStage, Registries, RequestedInput, SaveFailure, SaveRequest,
+    Saved,
+};
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +22,8 @@ pub const FIRST_LINE_MAX_BYTES: usize = 900;
 pub const RECORD_MAX_BYTES: usize = 8 * 1024;
 /// Longest `detail` of a record, in bytes.
 pub const DETAIL_MAX_BYTES: usize = 200;
+/// Longest line of input digests in a termination message, in bytes; what does not fit is left out.
+pub const INPUTS_MAX_BYTES: usize = 2048;
 
 /// What the runner shall run. Travels as JSON in a pod annotation, which a downward API volume shows untouched:
 /// Kubernetes rewrites `$$` and `$(NAME)` in `command`, `args` and `env`.
@@ -140,6 +145,9 @@ pub struct Record {
     /// When the command began, milliseconds since the epoch; none: it never did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at_ms: Option<i64>,
+    /// From the runner's start until every input was in place, or until it gave up waiting, milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub staging_ms: u64,
     /// When the command had ended and all that it left was reaped, milliseconds since the epoch.
     pub finished_at_ms: i64,
     /// What the run used.
@@ -220,6 +228,24 @@ impl Cause {
     }
 }
 
+/// The helper's order to the runner to end the command, or not to begin it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOrder {
+    /// Becomes the record's.
+    pub cause: Cause,
+    /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl EndOrder {
+    /// An order with a detail that is one line of a bounded length.
+    #[must_use]
+    pub fn new(cause: Cause, detail: &str) -> Self {
+        Self { cause, detail: one_line(detail) }
+    }
+}
+
 /// First line of the helper's termination message: all that the operator needs to end a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -265,7 +291,7 @@ pub enum MissingRecord {
 pub struct Message {
     /// The first line.
     pub report: Report,
-    /// Digests of the images that the helper looked up, by the index of the input.
+    /// Digests of inputs that the helper looked up at registries (`sha256:<hex>`), by the index of the input.
     pub input_digests: BTreeMap<usize, String>,
     /// Last part of stdout; valid UTF-8 without control characters but tab and newline.
     pub stdout_tail: String,
@@ -275,17 +301,37 @@ pub struct Message {
 
 impl Message {
     /// The termination message of `report` and the ends of what the command wrote, in any bytes: the first line is
-    /// compact JSON below [`FIRST_LINE_MAX_BYTES`] (the last GPUs give way, then `detail`), all of it at most [`MESSAGE_MAX_BYTES`].
+    /// compact JSON below [`FIRST_LINE_MAX_BYTES`] (the last GPUs give way, then each `detail`), all of it at most [`MESSAGE_MAX_BYTES`].
     ///
-    /// The tails share what the first line leaves: half for each, and what one does not need goes to the other.
+    /// The tails share what is left: half for each, and what one does not need goes to the other.
     #[must_use]
     pub fn encode(report: &Report, stdout: &[u8], stderr: &[u8]) -> String {
-        let mut report = Report { stdout_len: MESSAGE_MAX_BYTES, stderr_len: MESSAGE_MAX_BYTES, ..report.clone() };
+        Self::encode_with_inputs(report, &BTreeMap::new(), stdout, stderr)
+    }
+
+    /// [`Message::encode`] with a line of digests of inputs, as many as [`INPUTS_MAX_BYTES`] hold.
+    #[must_use]
+    pub fn encode_with_inputs(
+        report: &Report,
+        input_digests: &BTreeMap<usize, String>,
+        stdout: &[u8],
+        stderr: &[u8],
+    ) -> String {
+        let inputs = inputs_line(input_digests);
+        let mut report = Report {
+            inputs_len: inputs.len(),
+            stdout_len: MESSAGE_MAX_BYTES,
+            stderr_len: MESSAGE_MAX_BYTES,
+            ..report.clone()
+        };
         if let Some(record) = &mut report.record {
             record.detail = one_line(&record.detail);
             record.gpus = record.gpus.as_ref().map(GpuFacts::readable);
         }
-        let room = MESSAGE_MAX_BYTES.saturating_sub(first_line(&mut report).len());
+        if let Some(not_saved) = &mut report.not_saved {
+            not_saved.detail = one_line(&not_saved.detail);
+        }
+        let room = MESSAGE_MAX_BYTES.saturating_sub(first_line(&mut report).len() + inputs.len());
 
         let (stdout, stderr) = (readable_tail(stdout), readable_tail(stderr));
         let half = room / 2;
@@ -293,7 +339,7 @@ impl Message {
         let stderr = last_bytes(&stderr, room - stdout.len());
         report.stdout_len = stdout.len();
         report.stderr_len = stderr.len();
-        first_line(&mut report) + stdout + stderr
+        first_line(&mut report) + &inputs + stdout + stderr
     }
 
     /// Reads a message back, also one that was cut short anywhere after its first line. None: it is no such message.
@@ -301,10 +347,11 @@ impl Message {
     pub fn decode(message: &str) -> Option<Message> {
         let (line, rest) = message.split_once('\n').unwrap_or((message, ""));
         let report: Report = serde_json::from_str(line).ok()?;
+        let (inputs, rest) = rest.split_at(rest.floor_char_boundary(report.inputs_len));
         let (stdout, rest) = rest.split_at(rest.floor_char_boundary(report.stdout_len));
         let (stderr, _) = rest.split_at(rest.floor_char_boundary(report.stderr_len));
         Some(Message {
-            input_digests: BTreeMap::new(),
+            input_digests: digests_in(inputs),
             stdout_tail: stdout.to_owned(),
             stderr_tail: stderr.to_owned(),
             report,
@@ -312,7 +359,35 @@ impl Message {
     }
 }
 
-/// The first line with its newline; leaves GPUs out and shortens `detail` until it fits.
+/// The line of digests with its newline; empty without digests.
+fn inputs_line(digests: &BTreeMap<usize, String>) -> String {
+    let mut line = String::new();
+    // A digest is hexadecimal after its algorithm; whatever is longer, or would need escaping, is none.
+    let plain = |digest: &String| digest.len() <= 200 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':');
+    for (index, digest) in digests.iter().filter(|(_, digest)| plain(digest)) {
+        let entry = format!("{}\"{index}\":\"{digest}\"", if line.is_empty() { '{' } else { ',' });
+        if line.len() + entry.len() + "}\n".len() > INPUTS_MAX_BYTES {
+            break;
+        }
+        line.push_str(&entry);
+    }
+    if !line.is_empty() {
+        line.push_str("}\n");
+    }
+    line
+}
+
+/// The digests in a line that may have been cut short: those that are whole.
+fn digests_in(line: &str) -> BTreeMap<usize, String> {
+    let whole = |text: &str| serde_json::from_str(text).ok();
+    let line = line.trim_end();
+    whole(line)
+        .or_else(|| whole(&format!("{line}}}")))
+        .or_else(|| whole(&format!("{}}}", line.rsplit_once(',')?.0)))
+        .unwrap_or_default()
+}
+
+/// The first line with its newline; leaves GPUs out and shortens the details until it fits.
 fn first_line(report: &mut Report) -> String {
     loop {
         let mut line = serde_json::to_string(report).unwrap_or_default();
@@ -324,14 +399,21 @@ fn first_line(report: &mut Report) -> String {
                     *gpus = None;
                 }
             }
-            // A byte of text is at most two of JSON here: control characters are gone.
-            Some(record) if excess > 0 && !record.detail.is_empty() => {
-                let keep = record.detail.len().saturating_sub(excess.div_ceil(2));
-                record.detail = first_bytes(&record.detail, keep);
-            }
-            _ => return line,
+            Some(record) if excess > 0 && !record.detail.is_empty() => shorten(&mut record.detail, excess),
+            _ => match &mut report.not_saved {
+                Some(not_saved) if excess > 0 && !not_saved.detail.is_empty() => {
+                    shorten(&mut not_saved.detail, excess);
+                }
+                _ => return line,
+            },
         }
     }
+}
+
+/// Shortens a text so that it takes `excess` bytes less of JSON, or half of that: a byte of text is at most two of JSON
+/// here, because control characters are gone.
+fn shorten(text: &mut String, excess: usize) {
+    *text = first_bytes(text, text.len().saturating_sub(excess.div_ceil(2)));
 }
 
 /// Text for a `detail`: one line, without control characters, at most [`DETAIL_MAX_BYTES`].
@@ -389,6 +471,7 @@ mod tests {
             signal: Some(i32::MIN),
             asked_to_stop: true,
             started_at_ms: Some(i64::MIN),
+            staging_ms: u64::MAX,
             finished_at_ms: i64::MIN,
             usage,
             gpus: None,
@@ -401,6 +484,24 @@ mod tests {
             bytes: u64::MAX,
             ..Report::default()
         }
+    }
+
+    fn digest(index: usize) -> String {
+        format!("sha256:{index:064x}")
+    }
+
+    fn digests(many: usize) -> BTreeMap<usize, String> {
+        (0..many).map(|index| (index * 3, digest(index))).collect()
+    }
+
+    /// What is longest of what the helper says of saving.
+    fn with_saving(report: Report, saved: bool, detail: &str) -> Report {
+        let (saved, not_saved) = if saved {
+            (Some(Saved { digest: digest(1), pushed_bytes: u64::MAX, skipped: u64::MAX }), None)
+        } else {
+            (None, Some(NotSaved { failure: SaveFailure::SaveDeadlineExceeded, detail: detail.to_owned() }))
+        };
+        Report { saved, not_saved, ..report }
     }
 
     fn facts(devices: usize) -> GpuFacts {
@@ -452,32 +553,48 @@ mod tests {
         #[test]
         fn what_was_encoded_is_decoded(
             detail in "(\\PC|[\"\\\\\n\u{0}]){0,300}",
+            not_saved in "(\\PC|[\"\\\\\n\u{0}]){0,300}",
+            saved in any::<bool>(),
+            inputs in 0usize..70,
             stdout in prop::collection::vec(any::<u8>(), 0..6000),
             stderr in prop::collection::vec(any::<u8>(), 0..6000),
         ) {
-            let text = Message::encode(&report(&detail), &stdout, &stderr);
+            let report = with_saving(report(&detail), saved, &not_saved);
+            let text = Message::encode_with_inputs(&report, &digests(inputs), &stdout, &stderr);
             prop_assert!(text.len() <= MESSAGE_MAX_BYTES);
             prop_assert!(text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
             let message = Message::decode(&text).unwrap();
+            prop_assert!(message.report.inputs_len <= INPUTS_MAX_BYTES);
+            prop_assert_eq!(&message.input_digests, &digests(inputs.min(message.input_digests.len())));
+            prop_assert!(message.input_digests.len() == inputs || message.input_digests.len() > 24);
+            prop_assert_eq!(&message.report.saved, &report.saved);
+            let told = message.report.not_saved.clone();
+            prop_assert_eq!(told.as_ref().map(|told| told.failure), report.not_saved.map(|not| not.failure));
+            prop_assert!(told.is_none_or(|told| one_line(&not_saved).starts_with(&told.detail)));
             prop_assert!(readable(&message.stdout_tail) && readable(&message.stderr_tail));
             let got = message.report.record.clone().unwrap();
             prop_assert!(got.detail.len() <= DETAIL_MAX_BYTES);
             prop_assert!(one_line(&detail).starts_with(&got.detail));
-            let again = Message::encode(&message.report, message.stdout_tail.as_bytes(), message.stderr_tail.as_bytes());
+            let (stdout, stderr) = (message.stdout_tail.as_bytes(), message.stderr_tail.as_bytes());
+            let again = Message::encode_with_inputs(&message.report, &message.input_digests, stdout, stderr);
             prop_assert_eq!(Message::decode(&again).unwrap(), message);
         }
 
         #[test]
         fn a_message_cut_anywhere_after_its_first_line_keeps_what_is_left(
-            stdout in "\\PC{0,80}", stderr in "\\PC{0,80}", cut in 0usize..2000,
+            stdout in "\\PC{0,80}", stderr in "\\PC{0,80}", inputs in 0usize..5, cut in 0usize..2000,
         ) {
-            let text = Message::encode(&report("why"), stdout.as_bytes(), stderr.as_bytes());
+            let text =
+                Message::encode_with_inputs(&report("why"), &digests(inputs), stdout.as_bytes(), stderr.as_bytes());
             let line = text.find('\n').unwrap();
             let cut = text.floor_char_boundary(cut);
             match Message::decode(text.split_at(cut).0) {
                 None => prop_assert!(cut < line),
                 Some(message) => {
                     prop_assert!(cut >= line);
+                    let whole = (cut.saturating_sub(line + 1) / 80).min(inputs);
+                    prop_assert!(message.input_digests.len() >= whole, "{cut}: {message:?}");
+                    prop_assert_eq!(&message.input_digests, &digests(message.input_digests.len()));
                     prop_assert!(stdout.starts_with(&message.stdout_tail));
                     prop_assert!(stderr.starts_with(&message.stderr_tail));
                     prop_assert_eq!(message.report.record.unwrap().detail, "why");

@@ -577,6 +577,35 @@ fn the_command_waits_for_its_inputs() {
     fs::write(sandbox.paths.bin.join("staged"), "").unwrap();
     let run = runner.finish();
     assert_eq!((run.stdout().as_str(), run.code), ("data", 0));
+    assert!(run.record.staging_ms > 0, "{run:?}");
+}
+
+#[test]
+fn the_probe_tells_when_the_command_has_begun() {
+    let probe = |sandbox: &Sandbox| {
+        let mut probe = std::process::Command::new(&sandbox.paths.runner_in_image);
+        probe.args(["started", "--root"]).arg(sandbox.root()).status().unwrap().code()
+    };
+    for command in [sh("touch ready; sleep 100"), argv(&["sh", "-c", "touch ready; sleep 100"])] {
+        let sandbox = Sandbox::new();
+        fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
+        assert_eq!(probe(&sandbox), Some(1));
+        let runner = sandbox.start(&command);
+        await_that("the claim", || sandbox.paths.record.join("started").exists());
+        assert_eq!(probe(&sandbox), Some(1), "the claim is not the start");
+        fs::write(sandbox.paths.bin.join("staged"), "").unwrap();
+        sandbox.await_file("ready");
+        await_that("the probe", || probe(&sandbox) == Some(0));
+        drop(runner);
+    }
+    // A command that ends at once, and one that never begins.
+    let sandbox = Sandbox::new();
+    sandbox.run(&sh("true"));
+    assert_eq!(probe(&sandbox), Some(0));
+    let sandbox = Sandbox::new();
+    sandbox.bashrc("exit 0");
+    sandbox.run(&sh("true"));
+    assert_eq!(probe(&sandbox), Some(1));
 }
 
 #[test]
@@ -584,14 +613,17 @@ fn the_helpers_order_ends_the_command_with_its_cause() {
     let sandbox = Sandbox::new();
     let runner = sandbox.start(&sh("touch ready; sleep 100"));
     sandbox.await_file("ready");
-    fs::write(sandbox.paths.bin.join("end"), "\"DiskLimitExceeded\"").unwrap();
+    fs::write(sandbox.paths.bin.join("end"), r#"{"cause":"DiskLimitExceeded","detail":"too much"}"#).unwrap();
     let run = runner.finish();
+    assert_eq!(run.record.detail, "too much");
     assert_eq!((run.code, run.record.cause, run.record.signal), (125, Some(Cause::DiskLimitExceeded), Some(15)));
 
     let sandbox = Sandbox::new();
     fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
-    fs::write(sandbox.paths.bin.join("end"), "\"StagingFailed\"").unwrap();
+    fs::write(sandbox.paths.bin.join("end"), r#"{"cause":"StagingFailed","detail":"no answer"}"#).unwrap();
     let run = sandbox.run(&sh("echo never"));
+    assert_eq!(run.record.detail, "no answer");
+    assert!(String::from_utf8_lossy(&run.err).contains("no answer"), "the container's log says why");
     assert_eq!((run.code, run.record.cause, run.stdout().as_str()), (125, Some(Cause::StagingFailed), ""));
 }
 

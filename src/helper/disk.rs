@@ -4,7 +4,7 @@
 use super::prepare::mark;
 use super::tree;
 use crate::names::files;
-use crate::report::{Cause, Request};
+use crate::report::{Cause, EndOrder};
 use crate::runner::Paths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ impl DiskWatch {
         let over = Arc::new(AtomicBool::new(false));
         let limit = std::fs::read(paths.request.join(files::REQUEST))
             .ok()
-            .and_then(|text| serde_json::from_slice::<Request>(&text).ok())
+            .and_then(|text| serde_json::from_slice::<crate::report::Request>(&text).ok())
             .and_then(|request| request.disk_bytes);
         let thread = limit.and_then(|limit| {
             let (paths, is_over) = (paths.clone(), Arc::clone(&over));
@@ -60,8 +60,8 @@ fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
         let begin = Instant::now();
         let size = tree::measure(&paths.bundle, go_on);
         if size.disk_bytes > limit && go_on() {
-            let cause = serde_json::to_vec(&Cause::DiskLimitExceeded).unwrap_or_default();
-            match mark(&paths.bin, files::END, &cause) {
+            let order = serde_json::to_vec(&EndOrder::new(Cause::DiskLimitExceeded, "")).unwrap_or_default();
+            match mark(&paths.bin, files::END, &order) {
                 Ok(()) => return,
                 Err(error) => eprintln!("bundle-operator helper: {error}"),
             }

@@ -12,7 +12,7 @@ use super::supervise::{Ended, supervise};
 use super::tee::{Stream, Tee, create_output};
 use super::{processes, request, since_epoch_ms, usage};
 use crate::names::files;
-use crate::report::{Cause, Command, Record};
+use crate::report::{Cause, Command, Record, Request};
 use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -24,7 +24,15 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
     let signals = signals.map_err(|error| failed("catch signals", &error))?;
     processes::adopt_orphans();
     let request = request::read(&paths.request)?;
-    request::wait_until_staged(paths, &signals)?;
+    let staging_ms = request::wait_until_staged(paths, &signals)?;
+    let outcome = run_requested(paths, signals, &request);
+    match outcome {
+        Ok(record) => Ok(Record { staging_ms, ..record }),
+        Err(never_ran) => Err(NeverRan { staging_ms, ..never_ran }),
+    }
+}
+
+fn run_requested(paths: &Paths, signals: Signals, request: &Request) -> Result<Record, NeverRan> {
     let gpus = gpu::ready(paths, request.gpus.as_ref())?;
     let output = |name| {
         let path = paths.bundle.join(name);
@@ -33,7 +41,7 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
     let mut stage = Stage {
         paths,
         signals,
-        limits: Limits::of(&request),
+        limits: Limits::of(request),
         gpus,
         stdout: output(files::STDOUT)?,
         stderr: output(files::STDERR)?,

@@ -29,7 +29,7 @@ mod never_ran;
 mod paths;
 mod processes;
 mod record;
-mod request;
+pub(crate) mod request;
 mod shell;
 pub(crate) mod signals;
 mod supervise;
@@ -49,19 +49,29 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `bundle-runner run [--root DIR]`; `DIR` holds the container's tree, for tests.
+/// `bundle-runner run|started [--root DIR]`; `DIR` holds the container's tree, for tests.
+///
+/// `run` is the container's main process; `started` exits with 0 when the command has begun, else with 1: a probe.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    let paths = match (words.as_slice(), args.get(2)) {
-        ([Some("run")], _) => Paths::default(),
-        ([Some("run"), Some("--root"), _], Some(root)) => Paths::below(Path::new(root)),
+    let (task, paths) = match (words.as_slice(), args.get(2)) {
+        ([Some(task @ ("run" | "started"))], _) => (*task, Paths::default()),
+        ([Some(task @ ("run" | "started")), Some("--root"), _], Some(root)) => (*task, Paths::below(Path::new(root))),
         _ => {
-            eprintln!("usage: bundle-runner run [--root DIR]");
+            eprintln!("usage: bundle-runner run|started [--root DIR]");
             return ExitCode::from(125);
         }
     };
+    if task == "started" {
+        return if has_begun(&paths.record) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     ExitCode::from(u8::try_from(run(&paths)).unwrap_or(255))
+}
+
+/// Whether the command has begun, by what the runner left in this directory.
+pub(crate) fn has_begun(record_dir: &Path) -> bool {
+    rustix::fs::lstat(record_dir.join(files::BEGAN)).is_ok()
 }
 
 /// Runs what is requested, writes the record and returns the exit code.

@@ -1,6 +1,6 @@
 //! Where things are: the pod's mounts, or the same tree below another root.
 
-use crate::names::paths;
+use crate::names::{PROGRESS_PORT, paths};
 use std::path::{Path, PathBuf};
 
 /// The directories and files that the runner and the helper meet in.
@@ -16,6 +16,14 @@ pub struct Paths {
     pub record: PathBuf,
     /// The request.
     pub request: PathBuf,
+    /// What the helper stages.
+    pub inputs: PathBuf,
+    /// What the kubelet mounts for the helper, and what it mounts for inputs at `.`.
+    pub sources: PathBuf,
+    /// Credentials of registries.
+    pub credentials: PathBuf,
+    /// The operator as it lies in our image.
+    pub operator_binary: PathBuf,
     /// The runner as it lies in our image.
     pub runner_in_image: PathBuf,
     /// Where the kubelet reads the helper's last words.
@@ -24,6 +32,8 @@ pub struct Paths {
     pub cgroup: PathBuf,
     /// Directories that have the image's shell when PATH does not lead to it.
     pub shells: Vec<PathBuf>,
+    /// Where the helper tells its progress.
+    pub progress_port: u16,
 }
 
 impl Default for Paths {
@@ -44,10 +54,15 @@ impl Paths {
             bin: at(paths::BIN),
             record: at(paths::RECORD),
             request: at(paths::REQUEST),
+            inputs: at(paths::INPUTS),
+            sources: at(paths::SOURCES),
+            credentials: at(paths::CREDENTIALS),
+            operator_binary: at(paths::OPERATOR_BINARY),
             runner_in_image: at(paths::RUNNER_IN_IMAGE),
             termination_message: at(paths::TERMINATION_MESSAGE),
             cgroup: at("/sys/fs/cgroup"),
             shells: ["/bin", "/usr/bin", "/usr/local/bin"].map(at).to_vec(),
+            progress_port: PROGRESS_PORT,
         }
     }
 

@@ -4,11 +4,11 @@ use super::never_ran::NeverRan;
 use super::paths::Paths;
 use super::signals::{Caught, Signals, wait_readable};
 use crate::names::files;
-use crate::report::{Cause, Command, Request};
+use crate::report::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request};
 use rustix::fd::AsFd;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Annotations of one object hold at most 256 KiB.
 const REQUEST_MAX_BYTES: u64 = 1024 * 1024;
@@ -43,15 +43,23 @@ fn parse(text: &str) -> Result<Request, String> {
     Ok(request)
 }
 
-/// Waits until the helper says that every input is in place, or that there is nothing to wait for.
-pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
+/// Waits until the helper says that every input is in place, or that there is nothing to wait for. Tells for how many
+/// milliseconds.
+pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<u64, NeverRan> {
+    let begin = Instant::now();
+    let waited = look_until_staged(paths, signals);
+    let staging_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    waited.map(|()| staging_ms).map_err(|never_ran| NeverRan { staging_ms, ..never_ran })
+}
+
+fn look_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
     let staged = paths.bin.join(files::STAGED);
     for looks in 0u32.. {
         if signals.take().into_iter().any(|caught| matches!(caught, Caught::Stop(_))) {
             return Err(NeverRan::asked_to_stop());
         }
-        if let Some(cause) = ordered_end(paths) {
-            return Err(NeverRan::because(cause, ""));
+        if let Some(EndOrder { cause, detail }) = ordered_end(paths) {
+            return Err(NeverRan::because(cause, detail));
         }
         if staged.exists() {
             break;
@@ -61,16 +69,36 @@ pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<(), 
     Ok(())
 }
 
-/// The cause for which the helper orders the run to end, if it does.
-pub(crate) fn ordered_end(paths: &Paths) -> Option<Cause> {
-    let text = std::fs::read(paths.bin.join(files::END)).ok()?;
+/// The helper's order to end, if there is one.
+pub(crate) fn ordered_end(paths: &Paths) -> Option<EndOrder> {
+    let file = std::fs::File::open(paths.bin.join(files::END)).ok()?;
+    let mut text = vec![];
+    let read = file.take(RECORD_MAX_BYTES as u64).read_to_end(&mut text);
     // An order that this runner has no word for is still an order.
-    Some(serde_json::from_slice(&text).unwrap_or(Cause::RunnerFailed))
+    let unknown = || EndOrder::new(Cause::RunnerFailed, "the helper's order to end cannot be read");
+    Some(read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_else(unknown))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_that_cannot_be_read_is_an_order() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        assert_eq!(ordered_end(&paths), None);
+        std::fs::create_dir_all(&paths.bin).unwrap();
+        for (text, cause, detail) in [
+            (r#"{"cause":"InputNotFound","detail":"no such tag"}"#, Cause::InputNotFound, "no such tag"),
+            (r#"{"cause":"DiskLimitExceeded","new":1}"#, Cause::DiskLimitExceeded, ""),
+            (r#"{"cause":"OfTheFuture"}"#, Cause::RunnerFailed, "the helper's order to end cannot be read"),
+            ("", Cause::RunnerFailed, "the helper's order to end cannot be read"),
+        ] {
+            std::fs::write(paths.bin.join(files::END), text).unwrap();
+            assert_eq!(ordered_end(&paths), Some(EndOrder { cause, detail: detail.to_owned() }), "{text}");
+        }
+    }
 
     #[test]
     fn only_a_command_that_can_be_executed_is_a_request() {

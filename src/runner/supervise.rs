@@ -7,9 +7,12 @@ use super::request::ordered_end;
 use super::shell::{Marks, Progress};
 use super::signals::{Caught, Signals, wait_readable};
 use super::tee::Tee;
+use crate::names::files;
 use crate::report::Cause;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitStatus};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long background processes may go on writing after the command has ended.
@@ -56,7 +59,8 @@ pub(crate) fn supervise(
     signals: &Signals,
     paths: &Paths,
 ) -> Ended {
-    let mut began = marks.is_none().then(Moment::now);
+    let mut began = marks.is_none().then(|| begin(&paths.record));
+    let mut order = None;
     let mut marks = Marks::from(marks);
     let mut next_look = Instant::now();
     limits.count_from(Instant::now());
@@ -64,14 +68,16 @@ pub(crate) fn supervise(
     let status = loop {
         let now = Instant::now();
         match limits.due(now) {
-            Due::TimeIsUp => end(limits, Cause::TimeLimitExceeded, now),
+            Due::TimeIsUp => drop(end(limits, Cause::TimeLimitExceeded, now)),
             Due::Kill => processes::signal_everything(Signal::KILL),
             Due::Nothing => {}
         }
         if now >= next_look {
             next_look = now + LOOK;
-            if let Some(cause) = ordered_end(paths) {
-                end(limits, cause, now);
+            if let Some(ordered) = ordered_end(paths)
+                && end(limits, ordered.cause, now)
+            {
+                order = Some(ordered.detail).filter(|detail| !detail.is_empty());
             }
         }
 
@@ -93,7 +99,7 @@ pub(crate) fn supervise(
         let status = processes::reap(command);
         marks.read();
         if began.is_none() && matches!(marks.progress(), Progress::Ready(_)) {
-            let now = Moment::now();
+            let now = begin(&paths.record);
             limits.count_from(now.monotonic);
             began = Some(now);
         }
@@ -109,11 +115,23 @@ pub(crate) fn supervise(
         tee.cut();
         tee.wait(LOG);
     }
-    Ended { status, began, at, progress: marks.progress(), warnings: tee.into_warnings() }
+    let warnings = order.into_iter().chain(tee.into_warnings()).collect();
+    Ended { status, began, at, progress: marks.progress(), warnings }
 }
 
-fn end(limits: &mut Limits, cause: Cause, now: Instant) {
-    if limits.end(Reason::Cause(cause), now) {
+/// The command begins: leaves the mark of it. The record tells it, too, when there is one: a mark that cannot be made
+/// is no reason to end the command.
+fn begin(record_dir: &Path) -> Moment {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    let _ = rustix::fs::open(record_dir.join(files::BEGAN), flags, Mode::from_raw_mode(0o644));
+    Moment::now()
+}
+
+/// False: it was ending already.
+fn end(limits: &mut Limits, cause: Cause, now: Instant) -> bool {
+    let first = limits.end(Reason::Cause(cause), now);
+    if first {
         processes::signal_everything(Signal::TERM);
     }
+    first
 }

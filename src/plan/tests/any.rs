@@ -86,7 +86,8 @@ prop_compose! {
             driver: Some(driver),
             models: models.into_iter().map(|uuids| GpuModel { name: None, uuids }).collect(),
         });
-        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, finished_at_ms, usage, gpus, detail }
+        let staging_ms = 0;
+        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, staging_ms, finished_at_ms, usage, gpus, detail }
     }
 }
 
