@@ -47,6 +47,8 @@ enum Helper {
 }
 
 fn main() -> ExitCode {
+    // The one of all TLS in this program; it fails only when there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Cli::parse().command {
         Command::Run { settings, listen, helper_image, instance } => {
             run_operator(bundlerun::operator::Options { settings, listen, helper_image, instance })

@@ -10,10 +10,11 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::observe::Cluster;
-use super::{Error, bounded, failed};
+use super::{Error, bounded, failed, progress};
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::names;
 use crate::plan::{Notice, PodFacts, PodRef, Refusal, Severity, Step};
+use crate::report::Progress;
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Answer {
     Done,
     /// The API server will not take the pod: worth another plan.
     Refused(Refusal),
+    /// A helper was asked: worth another plan.
+    Progress(Option<Progress>),
     /// Somebody else changed the run since it was observed: plan again when the cache has caught up.
     Stale,
     /// The run is gone.
@@ -39,6 +42,7 @@ impl Cluster {
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod(pod) => self.delete_pod(&pod).await,
             Step::Release(pod) => self.release(&pod).await,
+            Step::AskProgress { ip } => Ok(Answer::Progress(progress::ask(&self.helpers, &ip).await)),
             Step::Tell(notice) => {
                 self.tell(run, notice).await;
                 Ok(Answer::Done)

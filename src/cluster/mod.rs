@@ -6,6 +6,7 @@ mod carry_out;
 mod client;
 mod observe;
 mod pod_triggers;
+mod progress;
 mod run_triggers;
 mod watch;
 

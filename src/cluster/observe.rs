@@ -8,14 +8,16 @@ use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 
-use super::{Error, GuardedRun, bounded, failed};
+use super::{Error, GuardedRun, bounded, failed, progress};
 use crate::api::{BundleRun, Phase};
 use crate::names;
-use crate::plan::{self, Observed, Parent, Parents, PodFacts, PodSeen, Refusal, parents};
+use crate::plan::{self, Observed, Parent, Parents, PodFacts, PodSeen, ProgressSeen, Refusal, parents};
 
 /// The cluster, as the operator sees it.
 pub struct Cluster {
     pub(super) client: Client,
+    /// For the helpers of pods.
+    pub(super) helpers: reqwest::Client,
     runs: Store<GuardedRun>,
     pub(super) pods: Store<PodFacts>,
     pub(super) recorder: Recorder,
@@ -39,26 +41,33 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The facts for a plan, with the API server's answer to an earlier step of the same reconcile.
+    /// The facts for a plan, with the answers to earlier steps of the same reconcile.
     #[must_use]
-    pub fn observed<'a>(&'a self, refusal: Option<&'a Refusal>) -> Observed<'a> {
+    pub fn observed<'a>(&'a self, refusal: Option<&'a Refusal>, progress: ProgressSeen) -> Observed<'a> {
         let uid = self.run.metadata.uid.as_deref();
         let pod = match &self.pod {
             None => PodSeen::Absent,
             Some(pod) if pod.owner().map(|(_, owner)| owner) == uid => PodSeen::Ours(pod),
             Some(_) => PodSeen::Foreign,
         };
-        Observed { run: &self.run, pod, parents: &self.parents, refusal, written_at: self.written_at }
+        Observed { run: &self.run, pod, parents: &self.parents, refusal, progress, written_at: self.written_at }
     }
 }
 
 impl Cluster {
     /// A cluster seen through these caches.
-    #[must_use]
-    pub fn new(client: Client, runs: Store<GuardedRun>, pods: Store<PodFacts>, instance: Option<String>) -> Self {
+    ///
+    /// # Errors
+    /// When this process cannot make connections.
+    pub fn new(
+        client: Client,
+        runs: Store<GuardedRun>,
+        pods: Store<PodFacts>,
+        instance: Option<String>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, runs, pods, recorder, written: Mutex::default() }
+        Ok(Self { client, helpers: progress::client()?, runs, pods, recorder, written: Mutex::default() })
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run

@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let client = cluster::connect().await?;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
-    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance));
+    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance)?);
 
     let health = health::serve(options.listen, runs.clone(), pods.clone()).await?;
     let (letting_go, releases) = release::queue(Arc::clone(&cluster), runs.clone(), pods.clone());

@@ -16,7 +16,8 @@ use tracing::{Instrument, info_span, warn};
 use super::backoff::Backoff;
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
-use crate::plan::{Notice, Plan, Refusal, Settings, Severity, Step, plan};
+use crate::plan::{Notice, Plan, ProgressSeen, Refusal, Settings, Severity, Step, plan};
+use crate::report::Progress;
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -94,12 +95,14 @@ pub(super) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Arc<Context>) -
 
 async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
     let mut refusal: Option<Refusal> = None;
+    let mut progress = ProgressSeen::NotAsked;
     for _ in 0..PLANS_MAX {
         let seen = context.cluster.observe(run).await?;
-        let plan = plan(&seen.observed(refusal.as_ref()), &context.settings, Timestamp::now());
+        let plan = plan(&seen.observed(refusal.as_ref(), progress), &context.settings, Timestamp::now());
         match carry_out(plan, &seen, context).await? {
             Outcome::Finished(action) => return Ok(action),
             Outcome::Refused(answer) => refusal = Some(answer),
+            Outcome::Asked(answer) => progress = ProgressSeen::Answered(answer),
         }
     }
     Ok(Action::requeue(CATCH_UP))
@@ -108,6 +111,7 @@ async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
 enum Outcome {
     Finished(Action),
     Refused(Refusal),
+    Asked(Option<Progress>),
 }
 
 async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Outcome, Error> {
@@ -127,6 +131,7 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
         match context.cluster.carry_out(&seen.run, step).await? {
             Answer::Done => {}
             Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+            Answer::Progress(progress) => return Ok(Outcome::Asked(progress)),
             Answer::Stale => return Ok(Outcome::Finished(Action::requeue(CATCH_UP))),
             Answer::Gone => return Ok(Outcome::Finished(Action::await_change())),
         }

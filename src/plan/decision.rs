@@ -12,7 +12,7 @@ use super::pod;
 use super::request;
 use super::settings::Settings;
 use super::status::{self, Draft};
-use super::steps::{Observed, Plan, PodRef, Refusal, Severity, Step};
+use super::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Blame;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
@@ -24,8 +24,6 @@ const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
-/// Finalizing is written when it lasts longer than this.
-const FINALIZING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Decides what shall be done about one run. Total and deterministic.
 #[must_use]
@@ -46,6 +44,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         parents: observed.parents,
         now,
         attempt,
+        progress: observed.progress,
         written_at: observed.written_at,
     };
     match (observed.pod, observed.refusal) {
@@ -96,6 +95,7 @@ pub(super) struct Decision<'a> {
     pub(super) parents: &'a Parents,
     pub(super) now: Timestamp,
     pub(super) attempt: u32,
+    pub(super) progress: ProgressSeen,
     pub(super) written_at: Option<Timestamp>,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Decision<'a> {
         self.run.status.as_ref()
     }
 
-    fn phase(&self) -> Option<Phase> {
+    pub(super) fn phase(&self) -> Option<Phase> {
         self.status().and_then(|s| s.phase)
     }
 
@@ -211,22 +211,6 @@ impl<'a> Decision<'a> {
         match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
             Some(left) => Plan::after(left),
             None => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod)),
-        }
-    }
-
-    fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
-        let lost = self.until_node_lost(pod);
-        if self.phase() == Some(Phase::Finalizing) {
-            return Plan { next: lost, ..Plan::nothing() };
-        }
-        match self.due(since, FINALIZING_WRITE_AFTER) {
-            Some(left) => Plan::after(left),
-            None => Plan { next: lost, ..Plan::nothing() }.write(self.draft().finalizing(
-                self.requested,
-                self.attempt,
-                pod,
-                reason,
-            )),
         }
     }
 

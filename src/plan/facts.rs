@@ -43,6 +43,9 @@ pub struct StatusFacts {
     pub message: Option<String>,
     /// `PodScheduled`, `DisruptionTarget` and so on.
     pub conditions: Vec<ConditionFacts>,
+    /// Where the helper can be asked how far it is.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
     /// The run container is among these.
     pub container_statuses: Vec<ContainerFacts>,
     /// The helper (a native sidecar) is among these.

@@ -29,6 +29,7 @@ pub(super) fn timeline(run: &BundleRun, attempt: u32, pod: Option<&PodFacts>, re
         waiting: between(since, pod_created),
         scheduling: between(pod_created, scheduled),
         pulling: between(scheduled, container_started),
+        staging: record.filter(|r| r.staging_ms > 0).map(|r| seconds(r.staging_ms)),
         running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),
         saving: between(command_ended, reported),
         ..Timeline::default()

@@ -75,10 +75,17 @@ impl<'a> Draft<'a> {
     }
 
     /// The command has ended or was told to, the helper has not.
-    pub(super) fn finalizing(mut self, requested: &str, attempt: u32, pod: &PodFacts, reason: Option<&str>) -> Self {
+    pub(super) fn finalizing(
+        mut self,
+        requested: &str,
+        attempt: u32,
+        pod: &PodFacts,
+        reason: Option<&str>,
+        message: Option<String>,
+    ) -> Self {
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
-        self.active(Phase::Finalizing, reason, None)
+        self.active(Phase::Finalizing, reason, message)
     }
 
     /// The attempt ended in a way that is not the run's end: the next one is announced here.

@@ -9,6 +9,7 @@ use super::facts::{PodFacts, PodSeen};
 use super::parents::Parents;
 use super::status::Draft;
 use crate::api::{BundleRun, BundleRunStatus};
+use crate::report::Progress;
 
 /// All that a decision may depend on.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,20 @@ pub struct Observed<'a> {
     pub parents: &'a Parents,
     /// The API server's answer when this reconcile tried to create the pod.
     pub refusal: Option<&'a Refusal>,
+    /// The helper's answer when this reconcile asked it.
+    pub progress: ProgressSeen,
     /// When this process last wrote the run's status.
     pub written_at: Option<Timestamp>,
+}
+
+/// What is known of how far a helper is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProgressSeen {
+    /// It was not asked.
+    #[default]
+    NotAsked,
+    /// It was asked: none, it gave no answer.
+    Answered(Option<Progress>),
 }
 
 /// Why the API server does not take the pod.
@@ -64,6 +77,11 @@ pub enum Step {
     DeletePod(PodRef),
     /// Take our finalizer off a pod.
     Release(PodRef),
+    /// Ask the helper of a pod how far it is: worth another plan.
+    AskProgress {
+        /// Address of the pod.
+        ip: String,
+    },
     /// Tell the user by an event.
     Tell(Notice),
 }

@@ -31,12 +31,6 @@ const CREATING: Wait = Wait {
     reason: "ContainerCreating",
     message: "the node pulls the image and prepares the volumes",
 };
-/// What slow inputs are told as.
-const STAGING: Wait = Wait {
-    kind: WaitKind::Staging,
-    reason: "StagingInputs",
-    message: "the inputs are being put in place; the command starts when they are",
-};
 /// A scheduler that looked at a pod and found no node leaves a condition.
 const UNSEEN: Wait = Wait {
     kind: WaitKind::Scheduling,
@@ -61,15 +55,6 @@ impl Decision<'_> {
         }
     }
 
-    /// The container is there and waits for its inputs: only written when it lasts.
-    pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
-        let since = pod.run_started_at().map_or(self.now, |t| t.0);
-        match self.due(since, STARTING_WRITE_AFTER) {
-            None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &STAGING, None)),
-            Some(left) => Plan::after(left),
-        }
-    }
-
     /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has
     /// stayed up for a while.
     fn helper_on_trial(&self, pod: &PodFacts) -> Option<Plan> {
@@ -84,7 +69,7 @@ impl Decision<'_> {
     }
 
     /// The wait of this kind that the object tells already.
-    fn known(&self, kind: WaitKind) -> Option<&Waiting> {
+    pub(super) fn known(&self, kind: WaitKind) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(kind.stage()))
     }
 

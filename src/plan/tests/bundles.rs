@@ -36,7 +36,14 @@ fn parents(parent: Parent) -> Parents {
 }
 
 fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
-    let observed = Observed { run, pod: PodSeen::Absent, parents, refusal: None, written_at: None };
+    let observed = Observed {
+        run,
+        pod: PodSeen::Absent,
+        parents,
+        refusal: None,
+        progress: ProgressSeen::NotAsked,
+        written_at: None,
+    };
     plan(&observed, &with_store(), at(second))
 }
 
@@ -216,6 +223,35 @@ fn a_command_that_waits_for_its_inputs_does_not_run_yet() {
     assert_eq!(look_at(&child(), &staging, 8).steps, []);
     let status = written(&look_at(&child(), &staging, 30));
     assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Pending), Some("StagingInputs")));
+}
+
+#[test]
+fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
+    let mut pod = stored(pod().run_ended(0, "Completed"), &[]);
+    pod.0["status"]["podIP"] = json!("10.0.0.7");
+    let facts = pod.facts();
+    let look = |run: &BundleRun, progress, written: Option<i64>, second| {
+        let (pod, parents) = (PodSeen::Ours(&facts), &Parents::default());
+        plan(
+            &Observed { run, pod, parents, refusal: None, progress, written_at: written.map(at) },
+            &with_store(),
+            at(second),
+        )
+    };
+    assert_eq!(look(&run(), ProgressSeen::NotAsked, None, 9), Plan::after(Duration::from_secs(9)), "it ended at 8");
+    assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 18)), ["Ask 10.0.0.7"]);
+    let progress = |done_bytes| {
+        let stage = crate::report::ProgressStage::Saving;
+        ProgressSeen::Answered(Some(crate::report::Progress { stage, done_bytes, total_bytes: 3 << 20 }))
+    };
+    let status = written(&look(&run(), progress(1 << 20), None, 18));
+    assert_eq!(status.message.as_deref(), Some("the output is being saved: 1.0 MiB of 3.0 MiB"));
+    let told = with_status(&run(), &status);
+    assert_eq!(look(&told, ProgressSeen::NotAsked, Some(18), 30), Plan::after(Duration::from_secs(18)));
+    assert_eq!(words(&look(&told, ProgressSeen::NotAsked, Some(18), 48)), ["Ask 10.0.0.7"]);
+    assert_eq!(words(&look(&told, progress(2 << 20), Some(18), 48)), ["Write Finalizing"]);
+    assert_eq!(words(&look(&told, progress(1 << 20), Some(18), 48)), [""; 0], "nothing new");
+    assert_eq!(words(&look(&told, ProgressSeen::Answered(None), Some(18), 48)), ["Write Finalizing"]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Life {
             pod: seen,
             parents: &Parents::default(),
             refusal: None,
+            progress: ProgressSeen::NotAsked,
             written_at: self.written_at,
         };
         let plan = plan(&observed, &settings(), at(self.now));
@@ -72,7 +73,7 @@ impl Life {
                     pod.metadata.creation_timestamp = Some(Time(at(self.now)));
                     self.pod = Some(pod);
                 }
-                Step::DeletePod(_) | Step::Tell(_) => {}
+                Step::DeletePod(_) | Step::AskProgress { .. } | Step::Tell(_) => {}
             }
         }
     }

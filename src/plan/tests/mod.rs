@@ -247,7 +247,18 @@ pub(super) fn told(record: &Record) -> String {
 
 /// The plan for what was seen, when this process has written nothing yet.
 pub(super) fn look(run: &BundleRun, pod: PodSeen, second: i64) -> Plan {
-    plan(&Observed { run, pod, parents: &Parents::default(), refusal: None, written_at: None }, &settings(), at(second))
+    plan(
+        &Observed {
+            run,
+            pod,
+            parents: &Parents::default(),
+            refusal: None,
+            progress: ProgressSeen::NotAsked,
+            written_at: None,
+        },
+        &settings(),
+        at(second),
+    )
 }
 
 pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
@@ -256,7 +267,14 @@ pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
 
 pub(super) fn refused(run: &BundleRun, refusal: &Refusal, second: i64) -> Plan {
     plan(
-        &Observed { run, pod: PodSeen::Absent, parents: &Parents::default(), refusal: Some(refusal), written_at: None },
+        &Observed {
+            run,
+            pod: PodSeen::Absent,
+            parents: &Parents::default(),
+            refusal: Some(refusal),
+            progress: ProgressSeen::NotAsked,
+            written_at: None,
+        },
         &settings(),
         at(second),
     )
@@ -269,6 +287,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::WriteStatus(status) => format!("Write {:?}", status.phase.unwrap()),
         Step::DeletePod(pod) => format!("Delete {}", pod.name),
         Step::Release(pod) => format!("Release {}", pod.name),
+        Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::Tell(notice) => format!("Tell {}", notice.reason),
     };
     plan.steps.iter().map(word).collect()

@@ -10,7 +10,14 @@ fn after(run: &BundleRun, plan: &Plan) -> BundleRun {
 fn look_having_written(run: &BundleRun, pod: &PodCase, wrote: i64, now: i64) -> Plan {
     let (pod, written_at) = (pod.facts(), Some(at(wrote)));
     plan(
-        &Observed { run, pod: PodSeen::Ours(&pod), parents: &Parents::default(), refusal: None, written_at },
+        &Observed {
+            run,
+            pod: PodSeen::Ours(&pod),
+            parents: &Parents::default(),
+            refusal: None,
+            progress: ProgressSeen::NotAsked,
+            written_at,
+        },
         &settings(),
         at(now),
     )
@@ -63,6 +70,7 @@ fn a_deadline_that_was_told_is_kept_when_the_settings_change() {
         pod: PodSeen::Ours(&typo),
         parents: &Parents::default(),
         refusal: None,
+        progress: ProgressSeen::NotAsked,
         written_at: None,
     };
     assert_eq!(plan(&observed, &shorter, at(100)).next, seconds(204));

@@ -1,0 +1,126 @@
+//! What lasts is told again and again, with how far it is.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::decision::Decision;
+use super::facts::{PodFacts, Wait, WaitKind};
+use super::steps::{Plan, ProgressSeen, Step};
+use crate::api::Phase;
+use crate::report::{Progress, ProgressStage};
+
+/// Staging and saving are written when they last longer than this,
+const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// and then this often (design: budgets).
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
+
+impl Decision<'_> {
+    /// The container is there and waits for its inputs.
+    pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
+        let since = pod.run_started_at().map_or(self.now, |t| t.0);
+        let told = self.known(WaitKind::Staging).is_some();
+        self.lasting(pod, since, told, None, |this| {
+            let message = match this.words(ProgressStage::Staging) {
+                Some(words) => format!("the inputs are being put in place: {words}"),
+                None => "the inputs are being put in place; the command starts when they are".to_owned(),
+            };
+            let wait = Wait { kind: WaitKind::Staging, reason: "StagingInputs", message: &message };
+            Plan::nothing().write(this.draft().waiting(Phase::Pending, this.attempt, &wait, None))
+        })
+    }
+
+    /// The command has ended, or was told to.
+    pub(super) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
+        let told = self.phase() == Some(Phase::Finalizing);
+        self.lasting(pod, since, told, self.until_node_lost(pod), |this| {
+            let message = this.words(ProgressStage::Saving).map(|words| format!("the output is being saved: {words}"));
+            Plan::nothing().write(this.draft().finalizing(this.requested, this.attempt, pod, reason, message))
+        })
+    }
+
+    /// `write` when it has lasted for a while, and then again and again, with the helper's answer if it can be asked.
+    /// `next`: something else is due then.
+    fn lasting(
+        &self,
+        pod: &PodFacts,
+        since: Timestamp,
+        told: bool,
+        next: Option<Duration>,
+        write: impl FnOnce(&Self) -> Plan,
+    ) -> Plan {
+        let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
+        let soonest = |left: Option<Duration>| next.into_iter().chain(left).min();
+        if !told && let Some(left) = self.due(since, WRITE_AFTER) {
+            return Plan { steps: Vec::new(), next: soonest(Some(left)) };
+        }
+        if told && !moves {
+            return Plan { steps: Vec::new(), next };
+        }
+        if told && let Some(left) = self.written_at.and_then(|at| self.due(at, AGAIN_AFTER)) {
+            return Plan { steps: Vec::new(), next: soonest(Some(left)) };
+        }
+        match &pod.status.pod_ip {
+            Some(ip) if moves && self.progress == ProgressSeen::NotAsked => {
+                Plan::nothing().then(Step::AskProgress { ip: ip.clone() })
+            }
+            _ => {
+                let again = moves.then(|| AGAIN_AFTER.unsigned_abs());
+                Plan { next: soonest(again), ..write(self) }
+            }
+        }
+    }
+
+    fn words(&self, stage: ProgressStage) -> Option<String> {
+        match self.progress {
+            ProgressSeen::Answered(Some(progress)) if progress.stage == stage => words(&progress),
+            _ => None,
+        }
+    }
+}
+
+/// `1.2 GiB of 3.4 GiB`.
+fn words(progress: &Progress) -> Option<String> {
+    match (progress.done_bytes, progress.total_bytes) {
+        (0, 0) => None,
+        (done, 0) => Some(size(done)),
+        (done, total) => Some(format!("{} of {}", size(done.min(total)), size(total))),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut tenths = u128::from(bytes) * 10;
+    let mut unit = "B";
+    for next in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
+        tenths /= 1024;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16383.9 PiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+        let progress = |done_bytes, total_bytes| Progress { stage: ProgressStage::Saving, done_bytes, total_bytes };
+        assert_eq!(words(&progress(0, 0)), None);
+        assert_eq!(words(&progress(1 << 20, 0)).as_deref(), Some("1.0 MiB"));
+        assert_eq!(words(&progress(3 << 20, 2 << 20)).as_deref(), Some("2.0 MiB of 2.0 MiB"));
+    }
+}
