@@ -71,7 +71,7 @@ fn the_guide_explains_no_cause_that_is_none() {
 
 #[test]
 fn every_link_to_a_file_goes_somewhere() {
-    for page in ["README.md", "docs/images.md"] {
+    for page in ["README.md", "docs/images.md", "docs/bundles.md"] {
         let folder = root().join(page).parent().unwrap().to_owned();
         for link in captures(r"\]\(([^)#]+)[^)]*\)", &read(page)) {
             assert!(link.contains("://") || folder.join(&link).exists(), "{page}: {link}");

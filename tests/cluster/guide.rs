@@ -1,4 +1,4 @@
-//! docs/images.md: its commands do what it shows.
+//! The guides in docs: their commands do what they show.
 //!
 //! A block ```` ```yaml NAME ```` is a file of that name. A block ```` ```console ```` is run: lines after `$ ` are
 //! commands, those below what they print. `...` stands for any text; alone on a line, for any lines. Other blocks need a
@@ -77,9 +77,18 @@ fn what_is_shown_is_compared() {
 }
 
 #[tokio::test]
-async fn every_command_of_the_guide_prints_what_it_shows() {
+async fn every_command_of_the_guide_to_images_prints_what_it_shows() {
+    every_command_prints_what_is_shown("docs/images.md", 20).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_guide_to_bundles_prints_what_it_shows() {
+    every_command_prints_what_is_shown("docs/bundles.md", 10).await;
+}
+
+async fn every_command_prints_what_is_shown(page: &str, least: usize) {
     let space = Space::new().await;
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images.md");
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     in_namespace(&space.name, &kubeconfig);
@@ -111,8 +120,8 @@ async fn every_command_of_the_guide_prints_what_it_shows() {
             }
         }
     }
-    println!("{ran} commands of docs/images.md printed what it shows");
-    assert!(ran > 20, "only {ran} commands: are the blocks still marked?");
+    println!("{ran} commands of {page} printed what it shows");
+    assert!(ran > least, "only {ran} commands: are the blocks still marked?");
     space.end().await;
 }
 
