@@ -497,7 +497,7 @@ mod tests {
     /// What is longest of what the helper says of saving.
     fn with_saving(report: Report, saved: bool, detail: &str) -> Report {
         let (saved, not_saved) = if saved {
-            (Some(Saved { digest: digest(1), pushed_bytes: u64::MAX, skipped: u64::MAX }), None)
+            (Some(Saved { digest: digest(1), pushed_bytes: u64::MAX, skipped: u64::MAX, mountable: true }), None)
         } else {
             (None, Some(NotSaved { failure: SaveFailure::SaveDeadlineExceeded, detail: detail.to_owned() }))
         };

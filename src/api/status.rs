@@ -344,6 +344,11 @@ pub struct Output {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
 
+    /// The bundle can be mounted as an image volume as it is: it has no names that images take for deletions, and all of
+    /// it is readable for every user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountable: Option<bool>,
+
     /// Number of regular files in the working directory at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 
+use super::{Error, bounded, failed};
+
 /// Connects as the kubeconfig says, else as the pod's service account.
 ///
 /// # Errors
@@ -14,4 +16,16 @@ pub async fn connect() -> Result<Client, Box<dyn std::error::Error + Send + Sync
     // Our own back-off per run says what fails and lets others go on; the client's silent retries do neither.
     config.default_retry = false;
     Ok(Client::try_from(config)?)
+}
+
+/// Whether pods can have image volumes: generally available in Kubernetes 1.36, with a container runtime that can.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn has_image_volumes(client: &Client) -> Result<bool, Error> {
+    const ACTION: &str = "ask for the version of the API server";
+    let version = bounded(ACTION, client.apiserver_version()).await?.map_err(|e| failed(ACTION, e))?;
+    // Some providers write `36+`.
+    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
+    Ok((number(&version.major), number(&version.minor)) >= (1, 36))
 }

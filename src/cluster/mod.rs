@@ -14,7 +14,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use carry_out::Answer;
-pub use client::connect;
+pub use client::{connect, has_image_volumes};
 pub use observe::{Cluster, Snapshot};
 pub use pod_triggers::PodTriggers;
 pub use run_triggers::RunTriggers;

@@ -53,8 +53,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When it cannot start (settings, API server, port) or a watch ends for good.
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let settings = settings::load(&options.settings, &options.helper_image)?;
+    let mut settings = settings::load(&options.settings, &options.helper_image)?;
     let client = cluster::connect().await?;
+    settings.image_volumes &= cluster::has_image_volumes(&client).await?;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
     let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance)?);

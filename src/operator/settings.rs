@@ -48,6 +48,14 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
     let mut defaults = file.section("defaults");
     let mut deadlines = file.section("deadlines");
     let staging_deadline = seconds(&mut deadlines, "staging", "6h");
+    let image_volumes = match file.get::<String>("imageVolumes").as_deref() {
+        None | Some("auto") => true,
+        Some("never") => false,
+        Some(other) => {
+            problems.note("imageVolumes", format_args!("{other:?} is none of auto, never"));
+            false
+        }
+    };
     let (store, registries) = store::read(&mut file, &seconds, problems);
     Settings {
         cpu_image: images.required("cpu", "an image"),
@@ -60,6 +68,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         stop_grace: seconds(&mut file, "stopGrace", "30s"),
         staging_deadline,
         store,
+        image_volumes,
         registries,
         gpu_profiles: gpu::profiles(file.raw("gpuProfiles"), problems),
     }

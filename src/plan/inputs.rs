@@ -2,13 +2,14 @@
 //!
 //! Bundles, images, texts, downloads and `ConfigMaps` are put into one volume by the helper, while the node pulls the
 //! user's image; of that volume the run container has a read-only mount for each input. Claims and Secrets are mounted
-//! by the kubelet: a claim may be large, and a Secret shall not be written to a disk.
+//! by the kubelet: a claim may be large, and a Secret shall not be written to a disk. So are whole outputs of other runs
+//! where the cluster has image volumes: the node keeps them for the next run.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, EmptyDirVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
-    Volume, VolumeMount,
+    ConfigMapVolumeSource, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
+    SecretVolumeSource, Volume, VolumeMount,
 };
 
 use super::pod::{mount, read_only};
@@ -19,13 +20,157 @@ use crate::report::{InputSource, Pin, RequestedInput};
 /// Readable for every user of an image.
 const READABLE: i32 = 0o444;
 
-/// What the runner and the helper are told of the inputs. `pins` are by index.
-pub(super) fn requested(inputs: &[Input], pins: &BTreeMap<usize, Pin>) -> Vec<RequestedInput> {
-    let requested = |(index, input): (usize, &Input)| RequestedInput {
-        path: input.path.clone(),
-        source: source(input, pins.get(&index)),
-    };
-    inputs.iter().enumerate().map(requested).collect()
+/// The directory of a bundle's image that the output is in.
+const CONTENTS: &str = "contents";
+
+/// The inputs of one attempt, by their index in the spec.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inputs<'a> {
+    pub(super) spec: &'a [Input],
+    pub(super) pins: &'a BTreeMap<usize, Pin>,
+    /// Whether the cluster has image volumes.
+    pub(super) image_volumes: bool,
+}
+
+impl<'a> Inputs<'a> {
+    fn each(self) -> impl Iterator<Item = (usize, &'a Input, Option<&'a Pin>)> {
+        self.spec.iter().enumerate().map(move |(index, input)| (index, input, self.pins.get(&index)))
+    }
+
+    /// What is mounted as an image volume: of a part of a bundle nobody knows yet whether it is a file, which image
+    /// volumes cannot be.
+    fn as_image<'p>(self, input: &Input, pin: Option<&'p Pin>) -> Option<&'p Pin> {
+        let whole = input.run.as_ref().is_some_and(|run| run.path.is_none());
+        pin.filter(|pin| self.image_volumes && whole && pin.mountable)
+    }
+
+    fn is_staged(self, input: &Input, pin: Option<&Pin>) -> bool {
+        input.secret.is_none() && input.claim.is_none() && self.as_image(input, pin).is_none()
+    }
+
+    /// What the runner and the helper are told.
+    pub(super) fn requested(self) -> Vec<RequestedInput> {
+        let requested = |(_, input, pin): (usize, &Input, Option<&Pin>)| RequestedInput {
+            path: input.path.clone(),
+            source: match self.as_image(input, pin) {
+                Some(_) => InputSource::Mounted { file: false },
+                None => source(input, pin),
+            },
+        };
+        self.each().map(requested).collect()
+    }
+
+    /// Something has to come from elsewhere before the command can start.
+    pub(super) fn take_time(self) -> bool {
+        self.each().any(|(_, input, pin)| self.is_staged(input, pin) && input.text.is_none())
+    }
+
+    /// The helper fetches something from a registry.
+    pub(super) fn need_registries(self) -> bool {
+        self.each().any(|(_, i, pin)| self.is_staged(i, pin) && (i.run.is_some() || i.image.is_some()))
+    }
+
+    /// The node fetches something from the store.
+    pub(super) fn need_the_store_on_nodes(self) -> bool {
+        self.each().any(|(_, input, pin)| self.as_image(input, pin).is_some())
+    }
+
+    fn any_is_staged(self) -> bool {
+        self.each().any(|(_, input, pin)| self.is_staged(input, pin))
+    }
+
+    /// The pod's volumes.
+    pub(super) fn pod_volumes(self) -> Vec<Volume> {
+        let staged = self.any_is_staged().then(|| Volume {
+            name: volumes::INPUTS.into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        });
+        let of = |(index, input, pin)| volume(index, input, self.as_image(input, pin));
+        staged.into_iter().chain(self.each().filter_map(of)).collect()
+    }
+
+    /// What the helper has to see: it copies `ConfigMaps`, and makes links to the entries of what is mounted at `.`.
+    pub(super) fn helper_mounts(self) -> Vec<VolumeMount> {
+        let inputs = self.any_is_staged().then(|| mount(volumes::INPUTS, paths::INPUTS));
+        let source = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
+            let listed = input.path == "." && !self.is_staged(input, pin);
+            (input.config_map.is_some() || listed).then(|| {
+                let at = format!("{}/{index}", paths::SOURCES);
+                let sub_path = self.sub_path(input, pin);
+                read_only(VolumeMount { sub_path, ..mount(&volume_name(index), &at) })
+            })
+        };
+        inputs.into_iter().chain(self.each().filter_map(source)).collect()
+    }
+
+    /// What the command sees.
+    pub(super) fn run_mounts(self) -> Vec<VolumeMount> {
+        let mount_of = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
+            let at = match input.path.as_str() {
+                "." => format!("{}/{index}", paths::SOURCES),
+                path => super::request::in_container(path),
+            };
+            read_only(if self.is_staged(input, pin) {
+                VolumeMount { sub_path: Some(index.to_string()), ..mount(volumes::INPUTS, &at) }
+            } else {
+                VolumeMount { sub_path: self.sub_path(input, pin), ..mount(&volume_name(index), &at) }
+            })
+        };
+        self.each().map(mount_of).collect()
+    }
+
+    fn sub_path(self, input: &Input, pin: Option<&Pin>) -> Option<String> {
+        match (&input.claim, &input.secret) {
+            (Some(claim), _) => claim.path.clone(),
+            // Mounted as a file; the whole Secret is a directory.
+            (_, Some(secret)) => secret.key.clone(),
+            _ => self.as_image(input, pin).map(|_| CONTENTS.to_owned()),
+        }
+    }
+}
+
+/// What the kubelet has to mount for an input, for the helper or for the command.
+fn volume(index: usize, input: &Input, image: Option<&Pin>) -> Option<Volume> {
+    let volume = Volume { name: volume_name(index), ..Volume::default() };
+    if let Some(source) = &input.config_map {
+        return Some(Volume {
+            config_map: Some(ConfigMapVolumeSource {
+                name: source.name.clone(),
+                items: item(source),
+                default_mode: Some(READABLE),
+                optional: None,
+            }),
+            ..volume
+        });
+    }
+    if let Some(source) = &input.secret {
+        return Some(Volume {
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(source.name.clone()),
+                items: item(source),
+                default_mode: Some(READABLE),
+                optional: None,
+            }),
+            ..volume
+        });
+    }
+    if let Some(claim) = &input.claim {
+        return Some(Volume {
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.name.clone(),
+                read_only: None,
+            }),
+            ..volume
+        });
+    }
+    image.map(|pin| Volume {
+        image: Some(ImageVolumeSource {
+            reference: Some(pin.reference.clone()),
+            pull_policy: Some("IfNotPresent".into()),
+        }),
+        ..volume
+    })
 }
 
 fn source(input: &Input, pin: Option<&Pin>) -> InputSource {
@@ -49,106 +194,6 @@ fn source(input: &Input, pin: Option<&Pin>) -> InputSource {
         return InputSource::Mounted { file: input.secret.as_ref().is_some_and(|secret| secret.key.is_some()) };
     }
     InputSource::Text(input.text.clone().unwrap_or_default())
-}
-
-/// Something has to come from elsewhere before the command can start.
-pub(super) fn take_time(inputs: &[Input]) -> bool {
-    inputs.iter().any(|i| i.run.is_some() || i.image.is_some() || i.url.is_some() || i.config_map.is_some())
-}
-
-/// Something comes from a registry.
-pub(super) fn need_registries(inputs: &[Input]) -> bool {
-    inputs.iter().any(|input| input.run.is_some() || input.image.is_some())
-}
-
-/// The pod's volumes for the inputs.
-pub(super) fn pod_volumes(inputs: &[Input]) -> Vec<Volume> {
-    let mut all: Vec<Volume> = inputs
-        .iter()
-        .any(is_staged)
-        .then(|| Volume {
-            name: volumes::INPUTS.into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        })
-        .into_iter()
-        .collect();
-    for (index, input) in inputs.iter().enumerate() {
-        let volume = Volume { name: volume_name(index), ..Volume::default() };
-        if let Some(source) = &input.config_map {
-            all.push(Volume {
-                config_map: Some(ConfigMapVolumeSource {
-                    name: source.name.clone(),
-                    items: item(source),
-                    default_mode: Some(READABLE),
-                    optional: None,
-                }),
-                ..volume
-            });
-        } else if let Some(source) = &input.secret {
-            all.push(Volume {
-                secret: Some(SecretVolumeSource {
-                    secret_name: Some(source.name.clone()),
-                    items: item(source),
-                    default_mode: Some(READABLE),
-                    optional: None,
-                }),
-                ..volume
-            });
-        } else if let Some(claim) = &input.claim {
-            all.push(Volume {
-                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                    claim_name: claim.name.clone(),
-                    read_only: None,
-                }),
-                ..volume
-            });
-        }
-    }
-    all
-}
-
-/// What the helper has to see.
-pub(super) fn helper_mounts(inputs: &[Input]) -> Vec<VolumeMount> {
-    let mut mounts: Vec<VolumeMount> =
-        inputs.iter().any(is_staged).then(|| mount(volumes::INPUTS, paths::INPUTS)).into_iter().collect();
-    for (index, input) in inputs.iter().enumerate() {
-        let at = format!("{}/{index}", paths::SOURCES);
-        // It copies the one, and makes links to the entries of the other.
-        if input.config_map.is_some() || (input.path == "." && !is_staged(input)) {
-            mounts.push(read_only(VolumeMount { sub_path: sub_path(input), ..mount(&volume_name(index), &at) }));
-        }
-    }
-    mounts
-}
-
-/// What the command sees.
-pub(super) fn run_mounts(inputs: &[Input]) -> Vec<VolumeMount> {
-    let mount_of = |(index, input): (usize, &Input)| {
-        let at = match input.path.as_str() {
-            "." => format!("{}/{index}", paths::SOURCES),
-            path => super::request::in_container(path),
-        };
-        read_only(if is_staged(input) {
-            VolumeMount { sub_path: Some(index.to_string()), ..mount(volumes::INPUTS, &at) }
-        } else {
-            VolumeMount { sub_path: sub_path(input), ..mount(&volume_name(index), &at) }
-        })
-    };
-    inputs.iter().enumerate().map(mount_of).collect()
-}
-
-fn is_staged(input: &Input) -> bool {
-    input.secret.is_none() && input.claim.is_none()
-}
-
-fn sub_path(input: &Input) -> Option<String> {
-    match (&input.claim, &input.secret) {
-        (Some(claim), _) => claim.path.clone(),
-        // Mounted as a file; the whole Secret is a directory.
-        (_, Some(secret)) => secret.key.clone(),
-        _ => None,
-    }
 }
 
 fn item(source: &KeySource) -> Option<Vec<KeyToPath>> {

@@ -70,6 +70,7 @@ pub(super) fn gpus(record: &Record) -> Vec<Gpu> {
 pub(super) fn output(message: &Message, bundle: Option<String>) -> Output {
     let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
     Output {
+        mountable: bundle.as_ref().and(message.report.saved.as_ref()).map(|saved| saved.mountable),
         bundle,
         files: Some(integer(message.report.files)),
         bytes: Some(integer(message.report.bytes)),

@@ -27,6 +27,8 @@ pub struct Parent {
     pub phase: Option<Phase>,
     /// Its saved output, `repository@digest`.
     pub bundle: Option<String>,
+    /// That can be mounted as it is.
+    pub mountable: bool,
     /// Why it ended, in one word.
     pub cause: Option<String>,
 }
@@ -40,6 +42,7 @@ impl Parent {
             uid: run.metadata.uid.clone().unwrap_or_default(),
             phase: status.and_then(|s| s.phase),
             bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
+            mountable: status.and_then(|s| s.output.as_ref()?.mountable).unwrap_or_default(),
             cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),
         }
     }
@@ -65,9 +68,10 @@ pub(super) enum Unready {
 
 /// The pins of a run's inputs, by their index in the spec: what was pinned before stays, whatever became of the parents.
 pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, Pin>, Unready> {
+    // How it came to the first attempt is not recorded: later ones fetch it, which works everywhere.
     let recorded = |input: &Input| {
         let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
-        Some(Pin { reference: entry.reference.clone()?, run_uid: entry.run_uid.clone() })
+        Some(Pin { reference: entry.reference.clone()?, run_uid: entry.run_uid.clone(), mountable: false })
     };
     let mut pins = BTreeMap::new();
     let (mut missing, mut unfinished) = (Vec::new(), Vec::new());
@@ -110,7 +114,9 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
             .hint("mend that run and create both under new names, or set allowFailedInputs to take what it left"));
     }
     match &parent.bundle {
-        Some(bundle) => Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()) }),
+        Some(bundle) => {
+            Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
+        }
         None => Err(Outcome::failed(
             "InputNotSaved",
             Blame::Platform,

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use serde_json::Value;
 
-use super::inputs;
+use super::inputs::Inputs;
 use super::request::RunRequest;
 use super::settings::Settings;
 use crate::names::{self, files, paths, volumes};
@@ -55,8 +55,14 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
     tolerations.extend(request.gpus.tolerations());
     let saving = settings.store.as_ref().map_or(0, |store| store.deadline.as_secs());
     let grace = settings.stop_grace.as_secs() + saving + REPORT_GRACE_SECONDS;
+    let inputs = inputs(request, attempt, settings);
+    let complete = complete(request, attempt, settings);
+    let mut pull_secrets = request.image_pull_secrets.clone();
+    let store_secret = settings.store.as_ref().filter(|_| inputs.need_the_store_on_nodes()).map(|s| &s.secret_name);
+    pull_secrets.extend(store_secret.filter(|name| !request.image_pull_secrets.contains(name)).cloned());
+    let credentials = credentials(request, inputs, settings);
     Pod {
-        metadata: metadata(request, attempt, settings),
+        metadata: metadata(request, attempt, &complete),
         spec: Some(PodSpec {
             restart_policy: Some("Never".into()),
             automount_service_account_token: Some(false),
@@ -74,16 +80,19 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
             priority_class_name: request.priority_class_name.clone(),
             scheduler_name: request.scheduler_name.clone(),
             service_account_name: request.service_account_name.clone(),
-            image_pull_secrets: (!request.image_pull_secrets.is_empty()).then(|| {
-                request.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
-            }),
-            init_containers: Some(vec![helper(request, settings)]),
-            containers: vec![run(request, attempt)],
-            volumes: Some(pod_volumes(request, settings)),
+            image_pull_secrets: (!pull_secrets.is_empty())
+                .then(|| pull_secrets.into_iter().map(|name| LocalObjectReference { name }).collect()),
+            init_containers: Some(vec![helper(request, inputs, &credentials, settings)]),
+            containers: vec![run(request, attempt, inputs, &complete)],
+            volumes: Some(pod_volumes(request, inputs, credentials)),
             ..PodSpec::default()
         }),
         status: None,
     }
+}
+
+fn inputs<'a>(request: &'a RunRequest, attempt: &Attempt<'a>, settings: &Settings) -> Inputs<'a> {
+    Inputs { spec: &request.inputs, pins: attempt.pins, image_volumes: settings.image_volumes }
 }
 
 /// The request with what this attempt adds to it.
@@ -96,8 +105,10 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
         ("image", attempt.requested.into()),
     ];
     let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
+    let inputs = inputs(request, attempt, settings);
     Request {
-        inputs: inputs::requested(&request.inputs, attempt.pins),
+        inputs: inputs.requested(),
+        staging_seconds: inputs.take_time().then_some(settings.staging_deadline.as_secs()),
         save: settings.store.as_ref().map(|store| SaveRequest {
             repository: store.repository(&request.namespace),
             tag: format!("{}.{}.{uid8}", request.name, attempt.number),
@@ -110,14 +121,13 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
     }
 }
 
-fn metadata(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> ObjectMeta {
-    let complete = complete(request, attempt, settings);
+fn metadata(request: &RunRequest, attempt: &Attempt, complete: &Request) -> ObjectMeta {
     let pins =
         Pins { repository: complete.save.as_ref().map(|save| save.repository.clone()), inputs: attempt.pins.clone() };
     // Maps with texts as keys, and nothing that fails: an error is no case.
     let json = |text: serde_json::Result<String>| text.unwrap_or_default();
     let mut annotations =
-        BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(&complete)))]);
+        BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)))]);
     if pins != Pins::default() {
         annotations.insert(names::PINS_ANNOTATION.to_owned(), json(serde_json::to_string(&pins)));
     }
@@ -150,7 +160,7 @@ fn metadata(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Obj
 
 /// The native sidecar. Its postStart hook returns when *prepare* is done, so the run container starts after it, while
 /// a startup probe would cost every run two seconds.
-fn helper(request: &RunRequest, settings: &Settings) -> Container {
+fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings: &Settings) -> Container {
     let subcommand = |name: &str| vec![paths::OPERATOR_BINARY.to_owned(), "helper".to_owned(), name.to_owned()];
     Container {
         name: names::HELPER_CONTAINER.into(),
@@ -169,11 +179,7 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
             requests: Some(quantities([("cpu", "10m"), ("memory", "16Mi")])),
             limits: Some(quantities([(
                 "memory",
-                if settings.store.is_some() || inputs::take_time(&request.inputs) {
-                    HELPER_MEMORY_WITH_BUNDLES
-                } else {
-                    HELPER_MEMORY
-                },
+                if settings.store.is_some() || inputs.take_time() { HELPER_MEMORY_WITH_BUNDLES } else { HELPER_MEMORY },
             )])),
             ..ResourceRequirements::default()
         }),
@@ -197,9 +203,9 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
                 read_only(mount(volumes::REQUEST, paths::REQUEST)),
             ]
             .into_iter()
-            .chain(inputs::helper_mounts(&request.inputs))
+            .chain(inputs.helper_mounts())
             .chain(
-                (0..credentials(request, settings).len())
+                (0..credentials.len())
                     .map(|i| read_only(mount(&credentials_volume(i), &format!("{}/{i}", paths::CREDENTIALS)))),
             )
             .collect(),
@@ -210,7 +216,7 @@ fn helper(request: &RunRequest, settings: &Settings) -> Container {
 
 /// The user's container: `workingDir` stays unset so that the runner starts in the image's WORKDIR, where the
 /// `.bashrc` is, and as the image's user.
-fn run(request: &RunRequest, attempt: &Attempt) -> Container {
+fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Request) -> Container {
     let image = attempt.image;
     let mut limits =
         quantities([("cpu", format!("{}m", request.cpu_millis)), ("memory", request.memory_bytes.to_string())]);
@@ -225,7 +231,7 @@ fn run(request: &RunRequest, attempt: &Attempt) -> Container {
         image_pull_policy: Some(if image.contains('@') { "IfNotPresent" } else { "Always" }.into()),
         command: Some(vec![paths::RUNNER.into(), "run".into()]),
         env: Some(environment(request, attempt.number)),
-        startup_probe: request.request.staging_seconds.map(|seconds| Probe {
+        startup_probe: complete.staging_seconds.map(|seconds| Probe {
             exec: Some(ExecAction { command: Some(vec![paths::RUNNER.into(), "started".into()]) }),
             period_seconds: i32::try_from(STARTED_PERIOD_SECONDS).ok(),
             timeout_seconds: Some(10),
@@ -257,7 +263,7 @@ fn run(request: &RunRequest, attempt: &Attempt) -> Container {
                 sub_path: volume.sub_path.clone(),
                 ..mount(&claim_volume(i), &volume.mount_path)
             }))
-            .chain(inputs::run_mounts(&request.inputs))
+            .chain(inputs.run_mounts())
             .collect(),
         ),
         ..Container::default()
@@ -286,17 +292,17 @@ fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
 }
 
 /// Names of the Secrets with credentials that the helper needs: the store's, then those for the registries of inputs.
-fn credentials(request: &RunRequest, settings: &Settings) -> Vec<String> {
+fn credentials(request: &RunRequest, inputs: Inputs, settings: &Settings) -> Vec<String> {
     let store = settings.store.as_ref().map(|store| store.secret_name.clone());
-    let inputs = request.image_pull_secrets.iter().filter(|_| inputs::need_registries(&request.inputs)).cloned();
-    store.into_iter().chain(inputs).collect()
+    let of_inputs = request.image_pull_secrets.iter().filter(|_| inputs.need_registries()).cloned();
+    store.into_iter().chain(of_inputs).collect()
 }
 
 fn credentials_volume(index: usize) -> String {
     format!("{}-{index}", volumes::CREDENTIALS)
 }
 
-fn pod_volumes(request: &RunRequest, settings: &Settings) -> Vec<Volume> {
+fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -> Vec<Volume> {
     let empty_dir = |name: &str, source| Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() };
     let mut all = vec![
         empty_dir(
@@ -340,8 +346,8 @@ fn pod_volumes(request: &RunRequest, settings: &Settings) -> Vec<Volume> {
         }),
         ..Volume::default()
     }));
-    all.extend(inputs::pod_volumes(&request.inputs));
-    all.extend(credentials(request, settings).into_iter().enumerate().map(|(i, name)| Volume {
+    all.extend(inputs.pod_volumes());
+    all.extend(credentials.into_iter().enumerate().map(|(i, name)| Volume {
         name: credentials_volume(i),
         // Its absence is an answer of the registry's, not a pod that cannot start.
         secret: Some(SecretVolumeSource {

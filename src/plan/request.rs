@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
 
 use super::gpu::Gpus;
-use super::inputs;
+use super::inputs::Inputs;
 use super::settings::Settings;
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
@@ -102,8 +102,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
                 time_limit_seconds,
                 disk_bytes: Some(disk_bytes),
                 gpus: gpus.as_ref().and_then(Gpus::request),
-                inputs: inputs::requested(&spec.inputs, &BTreeMap::new()),
-                staging_seconds: inputs::take_time(&spec.inputs).then_some(settings.staging_deadline.as_secs()),
+                inputs: Inputs { spec: &spec.inputs, pins: &BTreeMap::new(), image_volumes: false }.requested(),
                 volumes: spec.volumes.iter().map(|v| v.path.clone()).filter(|path| !path.starts_with('/')).collect(),
                 registries: settings.registries.clone(),
                 ..Request::new(command, settings.stop_grace.as_secs())

@@ -30,6 +30,8 @@ pub struct Settings {
     pub staging_deadline: Duration,
     /// Where outputs go; none: they go with the pod.
     pub store: Option<Store>,
+    /// Whole outputs of other runs are mounted by the nodes, where they can be.
+    pub image_volumes: bool,
     /// How registries are spoken to, the store's among them.
     pub registries: Registries,
     /// By name; `default` is what runs use that name none.

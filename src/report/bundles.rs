@@ -67,6 +67,9 @@ pub struct Pin {
     /// Uid of the run whose output it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
+    /// See [`Saved::mountable`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mountable: bool,
 }
 
 /// What the operator must know later of a pod that it made; an annotation of the pod.
@@ -130,6 +133,10 @@ pub struct Saved {
     /// Sockets, devices and FIFOs, files that could not be read or kept changing: left out, and listed in the bundle.
     #[serde(skip_serializing_if = "super::is_zero")]
     pub skipped: u64,
+    /// A container runtime that mounts the image shows what an input of it is: no name that would be a deletion, all of it
+    /// readable for every user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mountable: bool,
 }
 
 /// How far staging or saving has come.

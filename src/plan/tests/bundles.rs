@@ -28,7 +28,7 @@ fn bundle(digest: &str) -> String {
 
 fn prepare(phase: Phase) -> Parent {
     let bundle = phase.is_terminal().then(|| bundle(DIGEST));
-    Parent { uid: "up".into(), phase: Some(phase), bundle, cause: None }
+    Parent { uid: "up".into(), phase: Some(phase), bundle, ..Parent::default() }
 }
 
 fn parents(parent: Parent) -> Parents {
@@ -53,7 +53,7 @@ fn annotation<T: serde::de::DeserializeOwned>(plan: &Plan, name: &str) -> T {
 
 /// A pod of a run with a store, as the cache has it.
 fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
-    let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()) };
+    let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()), mountable: false };
     let pins = Pins {
         repository: Some(REPOSITORY.into()),
         inputs: inputs.iter().map(|(index, digest)| (*index, pin(digest))).collect(),
@@ -70,7 +70,7 @@ fn ended_with(record: &Record, saved: Option<Saved>, not_saved: Option<NotSaved>
 }
 
 fn saved() -> Saved {
-    Saved { digest: OTHER.into(), pushed_bytes: 7, skipped: 0 }
+    Saved { digest: OTHER.into(), pushed_bytes: 7, ..Saved::default() }
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn runs_that_wait_for_each_other_are_told_at_once() {
 fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let first = look_with(&child(), &parents(prepare(Phase::Succeeded)), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
-    let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()) };
+    let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()), mountable: false };
     assert_eq!(pins, Pins { repository: Some(REPOSITORY.into()), inputs: BTreeMap::from([(0, pin)]) });
     let request: Request = annotation(&first, crate::names::REQUEST_ANNOTATION);
     let source = |reference: &str, path: Option<&str>| InputSource::Image {
@@ -293,4 +293,35 @@ fn a_pod_mounts_every_kind_of_input() {
     );
     assert!(spec.containers[0].startup_probe.is_some());
     assert_eq!(spec.termination_grace_period_seconds, Some(30 + 3600 + 30));
+}
+
+#[test]
+fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
+        {"path": "whole", "run": {"name": "prepare"}}, {"path": "part", "run": {"name": "prepare", "path": "a"}}]}));
+    let mounted = |mountable, image_volumes| {
+        let parents = parents(Parent { mountable, ..prepare(Phase::Succeeded) });
+        let settings = Settings { image_volumes, ..with_store() };
+        let observed = Observed {
+            run: &run,
+            pod: PodSeen::Absent,
+            parents: &parents,
+            refusal: None,
+            progress: ProgressSeen::NotAsked,
+            written_at: None,
+        };
+        let plan = plan(&observed, &settings, at(1));
+        let spec = created(&plan).spec.clone().unwrap();
+        let images: Vec<_> =
+            spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref()?.reference.clone()).collect();
+        let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
+        let whole = mounts.iter().find(|m| m.mount_path == "/bundle/whole").unwrap();
+        let secrets = spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect::<Vec<_>>();
+        (images, format!("{} {}", whole.name, whole.sub_path.as_deref().unwrap()), secrets)
+    };
+    let by_node = (vec![bundle(DIGEST)], "input-0 contents".to_owned(), vec!["bundle-store".to_owned()]);
+    assert_eq!(mounted(true, true), by_node);
+    let staged = (vec![], "inputs 0".to_owned(), vec![]);
+    assert_eq!(mounted(false, true), staged);
+    assert_eq!(mounted(true, false), staged);
 }

@@ -53,6 +53,7 @@ pub(super) fn settings() -> Settings {
         config_deadline: Duration::from_mins(2),
         staging_deadline: Duration::from_hours(1),
         store: None,
+        image_volumes: false,
         registries: Registries::default(),
         gpu_profiles: BTreeMap::from([("default".to_owned(), gpu)]),
     }
