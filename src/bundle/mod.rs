@@ -2,9 +2,34 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `save` | a tree becomes a bundle: walk, plan, hash, push, read back |
+//! | `walk` | what is in the tree |
+//! | `layout` | which entry goes into which layer |
+//! | `pack` | the bytes of a layer, read from the tree |
+//! | `tarball` | headers of tar files |
+//! | `listing` | `manifest.json`, the list of entries, and its index |
+//! | `image` | manifests and configurations |
+//! | `provenance` | how a bundle was made |
+//! | `registry` | the registry's protocol, with retries |
+//! | `reference`, `credentials`, `digest` | names, logins, sha256 |
 //! | `untrusted` | reading files that a stranger wrote |
 
+mod credentials;
+mod digest;
+mod error;
+mod image;
+mod layout;
+mod listing;
+mod pack;
+mod provenance;
+mod reference;
+mod registry;
+mod save;
+mod tarball;
 pub(crate) mod untrusted;
+mod walk;
+
+pub use error::{Error, ErrorKind};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -86,39 +111,6 @@ pub struct Limits {
     pub bytes: u64,
 }
 
-/// What went wrong, in kinds that the caller can act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// There is no such repository, manifest, blob, or path in the image.
-    NotFound,
-    /// The registry does not know us, or does not let us.
-    Denied,
-    /// The registry's quota is used up.
-    Quota,
-    /// No answer, or answers that may be others later, after all retries.
-    Unreachable,
-    /// The registry's certificate is not trusted, or it speaks no TLS.
-    Tls,
-    /// Larger than a limit: ours or the registry's.
-    TooLarge,
-    /// Content that is not what it should be: another digest, no archive, an archive that reaches out of its place.
-    Invalid,
-    /// The disk is full.
-    DiskFull,
-    /// Anything else of this machine.
-    Local,
-}
-
-/// What was tried, on what, and why it failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// See [`ErrorKind`].
-    pub kind: ErrorKind,
-    /// For people: one line.
-    pub message: String,
-}
-
 /// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it.
 ///
 /// # Errors
@@ -131,8 +123,7 @@ pub async fn save(
     access: &Access,
     progress: &Progress,
 ) -> Result<SavedBundle, Error> {
-    let _ = (tree, repository, tag, made_by, access, progress);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    save::save(tree, repository, tag, made_by, access, progress).await
 }
 
 /// Looks up a reference (`repository:tag` or `repository@digest`) and what is at `path` in it.
