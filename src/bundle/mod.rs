@@ -11,26 +11,41 @@
 //! | `image` | manifests and configurations |
 //! | `provenance` | how a bundle was made |
 //! | `registry` | the registry's protocol, with retries |
+//! | `fetch` | what a reference means, and getting what is in it |
+//! | `contents` | reading a bundle: by its list, and by ranges of its layers |
+//! | `unpack`, `tarread` | reading any image: its layers, put on top of each other |
+//! | `place` | where an input goes, and what can be made there |
+//! | `feed` | a download that is read by a thread |
+//! | `read` | list, read one file, download |
 //! | `reference`, `credentials`, `digest` | names, logins, sha256 |
 //! | `untrusted` | reading files that a stranger wrote |
 
+mod contents;
 mod credentials;
 mod digest;
 mod error;
+mod feed;
+mod fetch;
 mod image;
 mod layout;
 mod listing;
 mod pack;
+mod place;
 mod provenance;
+mod read;
 mod reference;
 mod registry;
 mod save;
 mod tarball;
+mod tarread;
+mod unpack;
 pub(crate) mod untrusted;
 mod walk;
 
 pub use error::{Error, ErrorKind};
+pub use read::{ListEntry, ListEntryKind};
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -131,8 +146,7 @@ pub async fn save(
 /// # Errors
 /// See [`ErrorKind`].
 pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Result<Resolved, Error> {
-    let _ = (reference, path, access);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    fetch::resolve(reference, path, access).await
 }
 
 /// Puts what is at `path` of an image, by digest, into `place`: an empty file or directory that is there and keeps its
@@ -148,6 +162,35 @@ pub async fn fetch(
     access: &Access,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let _ = (reference, path, place, limits, access, progress);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    fetch::fetch(reference, path, place, limits, access, progress).await
+}
+
+/// Every entry of a bundle, sorted by the bytes of their paths.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle is [`ErrorKind::Invalid`].
+pub async fn list(reference: &str, access: &Access) -> Result<Vec<ListEntry>, Error> {
+    read::list(reference, access).await
+}
+
+/// Writes one file of a bundle, by a few small requests and the file's own bytes. What was written is known to be right
+/// only when there is no error.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle, and a path that is no file, are [`ErrorKind::Invalid`].
+pub async fn read_file<W: Write + Send + 'static>(
+    reference: &str,
+    path: &str,
+    access: &Access,
+    writer: W,
+) -> Result<W, Error> {
+    read::read_file(reference, path, access, writer).await
+}
+
+/// Puts all of a bundle, or of any image, into a directory, which must be there and is emptied.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
+    read::download(reference, dir, access, progress).await
 }

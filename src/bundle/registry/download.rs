@@ -31,6 +31,10 @@ impl<'a> Download<'a> {
         Self { repository, digest, next: start, end, response: None, to_skip: 0, tries, resumed: 0 }
     }
 
+    pub(in crate::bundle) fn host(&self) -> &str {
+        self.repository.host()
+    }
+
     /// The next bytes; none when all were given.
     pub(in crate::bundle) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while self.next < self.end {

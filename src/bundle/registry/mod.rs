@@ -204,18 +204,6 @@ impl Repository {
         Ok(part.into())
     }
 
-    /// A blob that fits into memory, verified.
-    pub(super) async fn small_blob(&self, digest: &Digest, size: u64, largest: u64) -> Result<Bytes, Error> {
-        if size > largest {
-            return Err(Error::too_large(format!("{digest} at {} has {size} bytes, more than {largest}", self.host)));
-        }
-        let blob = self.blob_part(digest, 0, size).await?;
-        if Digest::of(&blob) != *digest {
-            return Err(Error::invalid(format!("{} gave something else than {digest}", self.host)));
-        }
-        Ok(blob)
-    }
-
     /// Sends until there is an answer that is success, or an error that stays.
     async fn send(&self, what: &str, make: impl Fn(&reqwest::Client) -> RequestBuilder) -> Result<Response, Error> {
         let mut tries = Tries::default();
