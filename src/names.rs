@@ -42,6 +42,24 @@ pub const RUN_CONTAINER: &str = "run";
 /// Port of the helper container: how far staging or saving has come, at `/progress`.
 pub const PROGRESS_PORT: u16 = 8687;
 
+/// What a bundle is made of, as an image in a registry.
+pub mod bundle {
+    /// Annotation of the image's manifest that makes it a bundle; its value is the version of the layout.
+    pub const MARK: &str = "bundlerun.dev/bundle";
+    /// The one layout there is.
+    pub const LAYOUT: &str = "v1";
+    /// Annotation of the last layer: where in it the index of its frames is, and the sha256 of that.
+    pub const INDEX: &str = "bundlerun.dev/index";
+    /// Directory in the image with the entries of the working directory.
+    pub const CONTENTS: &str = "contents";
+    /// Directory in the image with the entries that a tool would take for deletions, by number.
+    pub const ESCAPED: &str = "escaped";
+    /// File in the image, alone in the last layer, that lists all entries.
+    pub const MANIFEST: &str = "manifest.json";
+    /// Type of the artifact that says how a bundle was made.
+    pub const PROVENANCE: &str = "application/vnd.bundlerun.provenance.v1+json";
+}
+
 /// Names of the pod's volumes.
 pub mod volumes {
     /// The working directory (emptyDir).

@@ -2,10 +2,50 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `save` | a tree becomes a bundle: walk, plan, hash, push, read back |
+//! | `walk` | what is in the tree |
+//! | `layout` | which entry goes into which layer |
+//! | `pack` | the bytes of a layer, read from the tree |
+//! | `tarball` | headers of tar files |
+//! | `listing` | `manifest.json`, the list of entries, and its index |
+//! | `image` | manifests and configurations |
+//! | `provenance` | how a bundle was made |
+//! | `registry` | the registry's protocol, with retries |
+//! | `fetch` | what a reference means, and getting what is in it |
+//! | `contents` | reading a bundle: by its list, and by ranges of its layers |
+//! | `unpack`, `tarread` | reading any image: its layers, put on top of each other |
+//! | `place` | where an input goes, and what can be made there |
+//! | `feed` | a download that is read by a thread |
+//! | `read` | list, read one file, download |
+//! | `reference`, `credentials`, `digest` | names, logins, sha256 |
 //! | `untrusted` | reading files that a stranger wrote |
 
+mod contents;
+mod credentials;
+mod digest;
+mod error;
+mod feed;
+mod fetch;
+mod image;
+mod layout;
+mod listing;
+mod pack;
+mod place;
+mod provenance;
+mod read;
+mod reference;
+mod registry;
+mod save;
+mod tarball;
+mod tarread;
+mod unpack;
 pub(crate) mod untrusted;
+mod walk;
 
+pub use error::{Error, ErrorKind};
+pub use read::{ListEntry, ListEntryKind};
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -86,39 +126,6 @@ pub struct Limits {
     pub bytes: u64,
 }
 
-/// What went wrong, in kinds that the caller can act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// There is no such repository, manifest, blob, or path in the image.
-    NotFound,
-    /// The registry does not know us, or does not let us.
-    Denied,
-    /// The registry's quota is used up.
-    Quota,
-    /// No answer, or answers that may be others later, after all retries.
-    Unreachable,
-    /// The registry's certificate is not trusted, or it speaks no TLS.
-    Tls,
-    /// Larger than a limit: ours or the registry's.
-    TooLarge,
-    /// Content that is not what it should be: another digest, no archive, an archive that reaches out of its place.
-    Invalid,
-    /// The disk is full.
-    DiskFull,
-    /// Anything else of this machine.
-    Local,
-}
-
-/// What was tried, on what, and why it failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// See [`ErrorKind`].
-    pub kind: ErrorKind,
-    /// For people: one line.
-    pub message: String,
-}
-
 /// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it.
 ///
 /// # Errors
@@ -131,8 +138,7 @@ pub async fn save(
     access: &Access,
     progress: &Progress,
 ) -> Result<SavedBundle, Error> {
-    let _ = (tree, repository, tag, made_by, access, progress);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    save::save(tree, repository, tag, made_by, access, progress).await
 }
 
 /// Looks up a reference (`repository:tag` or `repository@digest`) and what is at `path` in it.
@@ -140,8 +146,7 @@ pub async fn save(
 /// # Errors
 /// See [`ErrorKind`].
 pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Result<Resolved, Error> {
-    let _ = (reference, path, access);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    fetch::resolve(reference, path, access).await
 }
 
 /// Puts what is at `path` of an image, by digest, into `place`: an empty file or directory that is there and keeps its
@@ -157,6 +162,35 @@ pub async fn fetch(
     access: &Access,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let _ = (reference, path, place, limits, access, progress);
-    Err(Error { kind: ErrorKind::Local, message: "not there yet".into() })
+    fetch::fetch(reference, path, place, limits, access, progress).await
+}
+
+/// Every entry of a bundle, sorted by the bytes of their paths.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle is [`ErrorKind::Invalid`].
+pub async fn list(reference: &str, access: &Access) -> Result<Vec<ListEntry>, Error> {
+    read::list(reference, access).await
+}
+
+/// Writes one file of a bundle, by a few small requests and the file's own bytes. What was written is known to be right
+/// only when there is no error.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle, and a path that is no file, are [`ErrorKind::Invalid`].
+pub async fn read_file<W: Write + Send + 'static>(
+    reference: &str,
+    path: &str,
+    access: &Access,
+    writer: W,
+) -> Result<W, Error> {
+    read::read_file(reference, path, access, writer).await
+}
+
+/// Puts all of a bundle, or of any image, into a directory, which must be there and is emptied.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
+    read::download(reference, dir, access, progress).await
 }

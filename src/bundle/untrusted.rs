@@ -1,8 +1,9 @@
 //! Reading files that the user's code wrote or is writing.
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -31,6 +32,58 @@ pub(crate) fn open_in<Fd: AsFd>(dir: Fd, name: &std::ffi::CStr, flags: OFlags) -
         // Kernels before 5.6 and some sandboxes have no openat2. A name without a slash needs no more than NOFOLLOW.
         Err(Errno::NOSYS | Errno::PERM) if !name.to_bytes().contains(&b'/') && name != c".." => {
             rustix::fs::openat(&dir, name, flags, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// The longest path that is given to the kernel at once; it takes 4096 bytes with the zero.
+const LONGEST_PIECE: usize = 4000;
+
+/// Opens what is at a path of any length below `root`, an empty one being `root` itself, by the rules of [`open_in`].
+pub(crate) fn open_beneath<Fd: AsFd>(root: Fd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut current: Option<OwnedFd> = None;
+    let mut rest = if path.is_empty() { b"." } else { path };
+    loop {
+        let (piece, after) = first_piece(rest);
+        let flags = if after.is_empty() { flags } else { OFlags::DIRECTORY };
+        let next = match &current {
+            Some(dir) => open_piece(dir.as_fd(), piece, flags)?,
+            None => open_piece(root.as_fd(), piece, flags)?,
+        };
+        if after.is_empty() {
+            return Ok(next);
+        }
+        current = Some(next);
+        rest = after;
+    }
+}
+
+/// As many components as the kernel takes at once, and the others.
+fn first_piece(path: &[u8]) -> (&[u8], &[u8]) {
+    let end = match path.get(..LONGEST_PIECE) {
+        None => return (path, &[]),
+        Some(start) => start.iter().rposition(|byte| *byte == b'/'),
+    };
+    match end.and_then(|end| path.split_at_checked(end)) {
+        Some((piece, after)) => (piece, after.get(1..).unwrap_or_default()),
+        None => (path, &[]),
+    }
+}
+
+fn open_piece(dir: BorrowedFd<'_>, piece: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let name = CString::new(piece).map_err(|_| Errno::INVAL)?;
+    match open_in(dir, &name, flags) {
+        // As in `open_in`: without openat2 every component is opened for itself.
+        Err(Errno::NOSYS | Errno::PERM) if piece.contains(&b'/') => {
+            let mut current: Option<OwnedFd> = None;
+            let mut components = piece.split(|byte| *byte == b'/').peekable();
+            while let Some(component) = components.next() {
+                let name = CString::new(component).map_err(|_| Errno::INVAL)?;
+                let flags = if components.peek().is_some() { OFlags::DIRECTORY } else { flags };
+                current = Some(open_in(current.as_ref().map_or(dir, OwnedFd::as_fd), &name, flags)?);
+            }
+            current.ok_or(Errno::INVAL)
         }
         other => other,
     }
@@ -96,5 +149,24 @@ mod tests {
             assert_eq!(read_whole(dir.path(), refused, 5), Err(NotRead::Refused), "{refused:?}");
         }
         assert_eq!(read_tail(dir.path(), c"fifo", 5), b"");
+    }
+
+    #[test]
+    fn paths_of_any_length_are_opened_and_none_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "n=$(printf 'd%.0s' $(seq 200)); i=0; while [ $i -lt 60 ]; do mkdir $n; cd -P $n; i=$((i+1)); done
+            echo x > deep";
+        assert!(std::process::Command::new("bash").args(["-c", script]).current_dir(&dir).status().unwrap().success());
+        std::os::unix::fs::symlink("d".repeat(200), dir.path().join("link")).unwrap();
+        let root = open_mount(dir.path()).unwrap();
+        let deep = format!("{}deep", format!("{}/", "d".repeat(200)).repeat(60));
+        assert!(deep.len() > 12_000);
+        assert!(open_beneath(&root, deep.as_bytes(), OFlags::empty()).is_ok());
+        assert!(open_beneath(&root, b"", OFlags::DIRECTORY).is_ok());
+        for out in ["..", "../x", "/etc/passwd", "link", "link/x", &format!("{deep}/x"), "a\0b"] {
+            assert!(open_beneath(&root, out.as_bytes(), OFlags::empty()).is_err(), "{out}");
+        }
+        let up = format!("{}../../../..", "./".repeat(4000));
+        assert!(open_beneath(&root, up.as_bytes(), OFlags::empty()).is_err());
     }
 }

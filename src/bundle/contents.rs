@@ -1,0 +1,332 @@
+//! What is in one of our bundles, read from its list of entries, and the files in it by ranges of its layers.
+
+use super::digest::{Digest, Digester};
+use super::error::shown;
+use super::feed::{Feed, Need, feed};
+use super::image::{Descriptor, Manifest};
+use super::listing::{self, Frame, IndexPlace, Listed, ListedAs, ListedFile};
+use super::place::{Budget, Maker, checked};
+use super::registry::{Download, Repository};
+use super::{Error, ErrorKind, Kind, Progress};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use rustix::fd::OwnedFd;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Larger indices are those of more than 10,000,000 entries.
+const LARGEST_INDEX: u64 = 64 << 20;
+const LARGEST_FRAME: u64 = 4 << 20;
+/// Less than it between two wanted files is read and thrown away: a request costs more.
+const GAP: u64 = 256 << 10;
+const AT_ONCE: usize = 4;
+const COPY: usize = 128 << 10;
+
+/// A bundle whose index is read.
+pub(super) struct Bundle<'a> {
+    repository: &'a Repository,
+    layers: &'a [Descriptor],
+    list: &'a Descriptor,
+    frames: Vec<Frame>,
+}
+
+impl<'a> Bundle<'a> {
+    /// None, if the image is no bundle of ours.
+    pub(super) async fn open(repository: &'a Repository, manifest: &'a Manifest) -> Result<Option<Self>, Error> {
+        let Some((list, place)) = manifest.bundle_index()? else { return Ok(None) };
+        let IndexPlace { offset, size, digest } = place;
+        if size > LARGEST_INDEX {
+            return Err(Error::too_large("the index of the bundle"));
+        }
+        let index = repository.blob_part(&list.digest, offset, size).await?;
+        if Digest::of(&index) != digest {
+            return Err(Error::invalid(format!("{} gave another index than the bundle's", repository.host())));
+        }
+        let layers = manifest.layers.split_last().map_or(&[][..], |(_, content)| content);
+        Ok(Some(Self { repository, layers, list, frames: listing::read_index(&index)? }))
+    }
+
+    /// What is at a path: a file, a directory, or an error that says what else.
+    pub(super) async fn lookup(&self, path: &[u8]) -> Result<Listed, Error> {
+        if let Some(found) = self.entry(path).await? {
+            return match &found.what {
+                ListedAs::Link { target } => {
+                    let (path, target) = (shown(path), shown(target));
+                    Err(Error::invalid(format!("{path:?} is a symbolic link: name what it points to, {target:?}")))
+                }
+                ListedAs::Skipped { reason } => {
+                    let message = format!("{:?} was not saved: {reason}", shown(path));
+                    Err(Error::new(ErrorKind::NotFound, message))
+                }
+                _ => Ok(found),
+            };
+        }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for dir in ends.filter_map(|end| path.get(..end)) {
+            match self.entry(dir).await? {
+                Some(Listed { what: ListedAs::Directory { .. }, .. }) => {}
+                Some(Listed { what: ListedAs::Link { target }, .. }) => {
+                    let (dir, target) = (shown(dir), shown(&target));
+                    return Err(Error::invalid(format!(
+                        "{dir:?} is a symbolic link to {target:?}: name the path without links"
+                    )));
+                }
+                _ => break,
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("{:?} is not in the bundle", shown(path))))
+    }
+
+    async fn entry(&self, path: &[u8]) -> Result<Option<Listed>, Error> {
+        let frames = listing::frames_for(&self.frames, path)?;
+        // The first frame has it, if any: it begins at the path or before.
+        let frames = if path.is_empty() { frames.get(..1).unwrap_or_default() } else { frames };
+        let Some(frame) = frames.first() else { return Ok(None) };
+        let entries = self.read_frames(std::slice::from_ref(frame)).await?;
+        Ok(entries.into_iter().find(|entry| entry.path == path))
+    }
+
+    /// What is at a path and below it, sorted.
+    pub(super) async fn entries(&self, path: &[u8]) -> Result<Vec<Listed>, Error> {
+        let mut entries = self.read_frames(listing::frames_for(&self.frames, path)?).await?;
+        let below = [path, b"/"].concat();
+        entries.retain(|entry| path.is_empty() || entry.path == path || entry.path.starts_with(&below));
+        Ok(entries)
+    }
+
+    async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Listed>, Error> {
+        let outside = || Error::invalid("the bundle's index points outside of its list");
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(vec![]) };
+        let end = last.offset.checked_add(last.size).filter(|end| *end <= self.list.size).ok_or_else(outside)?;
+        let mut download = Download::new(self.repository, self.list.digest, first.offset, end);
+        let (mut entries, mut pending, mut position) = (vec![], vec![], first.offset);
+        for frame in frames {
+            if frame.offset != position || frame.size > LARGEST_FRAME {
+                return Err(outside());
+            }
+            let size = usize::try_from(frame.size).map_err(|_| outside())?;
+            while pending.len() < size {
+                pending.extend_from_slice(&download.chunk().await?.ok_or_else(outside)?);
+            }
+            let rest = pending.split_off(size);
+            entries.extend(listing::read_frame(frame, &pending)?);
+            pending = rest;
+            position += frame.size;
+        }
+        Ok(entries)
+    }
+
+    /// Bytes of a file, to whoever takes them, as they come. Their digest is known to be right only at the end.
+    pub(super) async fn read(
+        &self,
+        file: &ListedFile,
+        progress: Option<&Progress>,
+        take: impl FnMut(&[u8]) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let segment = Segment::new(file.clone(), vec![]);
+        let download = self.download(&segment)?;
+        let (file, mut take) = (file.clone(), take);
+        feed(download, Need::Some, progress, move |mut feed| {
+            copy(&mut feed, &file, "the file", &mut vec![0; COPY], &mut take)
+        })
+        .await
+    }
+
+    fn download(&self, segment: &Segment) -> Result<Download<'_>, Error> {
+        let layer = self.layers.get(segment.layer).filter(|layer| segment.end <= layer.size);
+        let layer = layer.ok_or_else(|| Error::invalid("the bundle's list has a file that is in no layer"))?;
+        Ok(Download::new(self.repository, layer.digest, segment.start, segment.end))
+    }
+
+    /// Puts entries, all of one directory, into a place.
+    pub(super) async fn fetch(
+        &self,
+        dir: &[u8],
+        entries: Vec<Listed>,
+        root: Arc<OwnedFd>,
+        budget: &Budget,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let tree = Tree::new(dir, entries, budget)?;
+        let bytes = tree.segments.iter().map(|segment| segment.end - segment.start);
+        progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
+        let Tree { directories, segments, empty, links, hard_links } = tree;
+        let for_start = root.clone();
+        let directories = super::save::blocking(move || {
+            let mut maker = Maker::new(for_start);
+            maker.clear()?;
+            for (path, _) in &directories {
+                maker.directory(path)?;
+            }
+            for (path, mode) in empty {
+                maker.file(&path)?.finish(mode)?;
+            }
+            Ok(directories)
+        })
+        .await?;
+        let segments = segments.into_iter().map(|segment| {
+            let root = root.clone();
+            async move {
+                let download = self.download(&segment)?;
+                feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, Maker::new(root))).await
+            }
+        });
+        stream::iter(segments).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        super::save::blocking(move || {
+            let mut maker = Maker::new(root);
+            for (path, to) in hard_links {
+                maker.hard_link(&path, &to)?;
+            }
+            for (path, target) in links {
+                maker.link(&path, &target)?;
+            }
+            for (path, mode) in directories.iter().rev() {
+                maker.directory_mode(path, *mode)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// What is to be made in a place; paths from there.
+#[derive(Default)]
+struct Tree {
+    /// Parents before their children.
+    directories: Vec<(Vec<u8>, u32)>,
+    segments: Vec<Segment>,
+    empty: Vec<(Vec<u8>, u32)>,
+    links: Vec<(Vec<u8>, Vec<u8>)>,
+    hard_links: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Tree {
+    fn new(dir: &[u8], entries: Vec<Listed>, budget: &Budget) -> Result<Self, Error> {
+        let mut tree = Self::default();
+        let mut first_names: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        let mut layers: BTreeMap<usize, Vec<(ListedFile, Vec<u8>)>> = BTreeMap::new();
+        for entry in entries {
+            let path = match entry.path.strip_prefix(dir) {
+                Some([]) => continue,
+                Some(below) => below.strip_prefix(b"/").unwrap_or(below).to_vec(),
+                None => continue,
+            };
+            checked(&path)?;
+            budget.entry()?;
+            match entry.what {
+                ListedAs::Directory { mode } => tree.directories.push((path, mode)),
+                ListedAs::Link { target } => tree.links.push((path, target)),
+                ListedAs::Skipped { .. } => {}
+                ListedAs::File(file) => {
+                    let name = file.same_as.clone().unwrap_or(entry.path);
+                    if let Some(first) = first_names.get(&name) {
+                        tree.hard_links.push((path, first.clone()));
+                        continue;
+                    }
+                    first_names.insert(name, path.clone());
+                    budget.bytes(file.size)?;
+                    if file.size == 0 {
+                        tree.empty.push((path, file.mode));
+                    } else {
+                        layers.entry(file.layer).or_default().push((file, path));
+                    }
+                }
+            }
+        }
+        for mut files in layers.into_values() {
+            files.sort_by_key(|(file, _)| file.offset);
+            for (file, path) in files {
+                match tree.segments.last_mut() {
+                    Some(segment) if segment.goes_on_with(&file) => segment.add(file, path),
+                    _ => tree.segments.push(Segment::new(file, path)),
+                }
+            }
+        }
+        Ok(tree)
+    }
+}
+
+/// Files that are read from a layer in one go.
+struct Segment {
+    layer: usize,
+    start: u64,
+    end: u64,
+    files: Vec<(ListedFile, Vec<u8>)>,
+}
+
+impl Segment {
+    fn new(file: ListedFile, path: Vec<u8>) -> Self {
+        let end = file.offset.saturating_add(file.size);
+        Self { layer: file.layer, start: file.offset, end, files: vec![(file, path)] }
+    }
+
+    fn goes_on_with(&self, file: &ListedFile) -> bool {
+        self.layer == file.layer && file.offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
+    }
+
+    fn add(&mut self, file: ListedFile, path: Vec<u8>) {
+        self.end = file.offset.saturating_add(file.size);
+        self.files.push((file, path));
+    }
+
+    fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
+        let mut buffer = vec![0; COPY];
+        let mut position = self.start;
+        for (file, path) in self.files {
+            skip(&mut feed, file.offset - position, &mut buffer)?;
+            let mut new = maker.file(&path)?;
+            copy(&mut feed, &file, &shown(&path), &mut buffer, &mut |bytes| new.write(bytes))?;
+            new.finish(file.mode)?;
+            position = file.offset.saturating_add(file.size);
+        }
+        Ok(())
+    }
+}
+
+fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    while bytes > 0 {
+        bytes -= part(feed, bytes, buffer)?.len() as u64;
+    }
+    Ok(())
+}
+
+/// Gives a file's bytes to `take`; an error, if they are not those that the list says.
+fn copy(
+    feed: &mut Feed,
+    file: &ListedFile,
+    name: &str,
+    buffer: &mut [u8],
+    take: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut left, mut digester) = (file.size, Digester::default());
+    while left > 0 {
+        let bytes = part(feed, left, buffer)?;
+        digester.update(bytes);
+        left -= bytes.len() as u64;
+        take(bytes)?;
+    }
+    if digester.finish() == file.digest {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))
+}
+
+fn part<'a>(feed: &mut Feed, most: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+    let part = buffer.get_mut(..most).unwrap_or_default();
+    match feed.read(part) {
+        Ok(0) => Err(Error::invalid("a layer ends in the middle of a file")),
+        Ok(got) => Ok(buffer.get(..got).unwrap_or_default()),
+        Err(error) => Err(Error::new(ErrorKind::Unreachable, error.to_string())),
+    }
+}
+
+/// What an input can be.
+pub(super) fn kind_of(listed: &Listed) -> Option<Kind> {
+    match listed.what {
+        ListedAs::Directory { .. } => Some(Kind::Directory),
+        ListedAs::File(_) => Some(Kind::File),
+        ListedAs::Link { .. } | ListedAs::Skipped { .. } => None,
+    }
+}

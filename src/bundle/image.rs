@@ -1,0 +1,144 @@
+//! Manifests and configurations of images: ours as they are written, those of others as they are read.
+
+use super::Error;
+use super::digest::Digest;
+use super::listing::{IndexPlace, ListLayer};
+use crate::names::bundle::{INDEX, LAYOUT, MARK};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+const ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+/// What points to a blob or a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) platform: Option<Platform>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    pub(super) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        let (artifact_type, platform, annotations) = (None, None, BTreeMap::new());
+        Self { media_type: media_type.to_owned(), digest, size, artifact_type, platform, annotations }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Platform {
+    architecture: String,
+    os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+}
+
+/// An image of any origin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Manifest {
+    schema_version: u32,
+    #[serde(default)]
+    media_type: String,
+    config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+/// What a manifest's bytes are.
+pub(super) enum Read {
+    Image(Manifest),
+    /// The image for this machine's platform.
+    Index(Digest),
+}
+
+/// Reads a manifest or an index.
+pub(super) fn read(body: &[u8]) -> Result<Read, Error> {
+    let wrong = |why: &str| Error::invalid(format!("no image: {why}"));
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(|_| wrong("its manifest is no JSON"))?;
+    if value.get("manifests").is_some() {
+        let index: Index = serde_json::from_value(value).map_err(|error| wrong(&error.to_string()))?;
+        let ours = Platform { architecture: architecture().to_owned(), os: "linux".into(), variant: None };
+        let fits = |platform: &Platform| platform.architecture == ours.architecture && platform.os == ours.os;
+        let found = index.manifests.iter().find(|manifest| manifest.platform.as_ref().is_some_and(fits));
+        // An index of one image needs no platforms.
+        let found = found.or(match index.manifests.as_slice() {
+            [only] if only.platform.is_none() => Some(only),
+            _ => None,
+        });
+        let found = found.ok_or_else(|| wrong(&format!("it is for other platforms than linux/{}", architecture())))?;
+        return Ok(Read::Index(found.digest));
+    }
+    if value.get("schemaVersion").and_then(serde_json::Value::as_u64) != Some(2) {
+        return Err(wrong("its manifest has another schemaVersion than 2"));
+    }
+    serde_json::from_value(value).map(Read::Image).map_err(|error| wrong(&error.to_string()))
+}
+
+/// As Go and OCI name it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+impl Manifest {
+    /// Where the list of entries is, if the image is one of our bundles: in the last layer.
+    pub(super) fn bundle_index(&self) -> Result<Option<(&Descriptor, IndexPlace)>, Error> {
+        if self.annotations.get(MARK).map(String::as_str) != Some(LAYOUT) {
+            return Ok(None);
+        }
+        let last = self.layers.last().ok_or_else(|| Error::invalid("a bundle without layers"))?;
+        let annotation = last.annotations.get(INDEX);
+        let annotation = annotation.ok_or_else(|| Error::invalid("a bundle without a list of entries"))?;
+        let place = IndexPlace::read(annotation)?;
+        if place.offset.checked_add(place.size).is_none_or(|end| end > last.size) {
+            return Err(Error::invalid("a bundle whose index is outside of its layer"));
+        }
+        Ok(Some((last, place)))
+    }
+}
+
+/// The configuration of a bundle. It is the same on every machine: a bundle has no architecture, and tools want one.
+pub(super) fn config(diff_ids: &[Digest]) -> Bytes {
+    let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = json!({"architecture": "amd64", "config": {}, "os": "linux", "rootfs": rootfs});
+    config.to_string().into()
+}
+
+/// The manifest of a bundle of content layers and the list of entries.
+pub(super) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
+    let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
+    let mut last = Descriptor::new(ZSTD_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
+    last.annotations.insert(INDEX.into(), list.index.annotation());
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE.into(),
+        config: Descriptor::new(CONFIG_TYPE, Digest::of(config), config.len() as u64),
+        layers: content.chain([last]).collect(),
+        annotations: [(MARK.to_owned(), LAYOUT.to_owned())].into(),
+    };
+    serde_json::to_vec(&manifest).map(Bytes::from).map_err(|error| Error::invalid(format!("no manifest: {error}")))
+}

@@ -1,0 +1,156 @@
+//! Which entry goes into which layer, and under which name.
+//!
+//! A layer's entries share the first bits of the sha256 of their paths: the groups are the leaves of a binary trie, in
+//! which a group that is too large is split by the next bit. So the layout depends on nothing but paths and sizes, and
+//! a file that changes, and grows, touches the group it is in and at most makes two of it. A file that is larger than a
+//! group may be is a layer of its own. Names of one file (hard links) are one unit, under the first of them.
+
+use super::digest::Digest;
+use super::tarball::{self, Type};
+use super::walk::{Entry, What};
+use crate::names::bundle::{CONTENTS, ESCAPED};
+use rustix::fd::OwnedFd;
+use std::collections::HashMap;
+
+/// Groups may be as large. The leaves of a trie are mostly between a half of it and all of it.
+const LAYER_BYTES: u64 = 256 << 20;
+/// Docker's graph drivers and overlayfs take 127 or 128 layers; the last is the list of entries.
+const MOST_LAYERS: usize = 119;
+
+/// A tree to be packed.
+pub(super) struct Plan {
+    pub(super) root: OwnedFd,
+    pub(super) entries: Vec<Entry>,
+    /// Indices of entries, in the order of their paths; each entry that is not skipped is in one layer.
+    pub(super) layers: Vec<Vec<usize>>,
+    /// The first name of every file that has several, by device and inode.
+    first: HashMap<(u64, u64), usize>,
+    /// Entries that cannot have their own name, sorted.
+    escaped: Vec<usize>,
+}
+
+impl Plan {
+    pub(super) fn new(root: OwnedFd, entries: Vec<Entry>) -> Self {
+        Self::with_layers_of(root, entries, LAYER_BYTES)
+    }
+
+    /// With another size of layers, for tests.
+    pub(super) fn with_layers_of(root: OwnedFd, entries: Vec<Entry>, layer_bytes: u64) -> Self {
+        let mut first = HashMap::new();
+        let mut escaped = vec![];
+        for (index, entry) in entries.iter().enumerate() {
+            if let What::File { shared: Some(inode), .. } = entry.what {
+                first.entry(inode).or_insert(index);
+            }
+            if is_taken_for_deletion(&entry.path) {
+                escaped.push(index);
+            }
+        }
+        let mut plan = Self { root, entries, layers: vec![], first, escaped };
+        plan.layers = plan.cut(layer_bytes);
+        plan
+    }
+
+    /// The first name of the file that the entry is a name of; another entry than itself means a hard link.
+    pub(super) fn first_name(&self, index: usize) -> usize {
+        match self.entries.get(index).map(|entry| &entry.what) {
+            Some(What::File { shared: Some(inode), .. }) => self.first.get(inode).copied().unwrap_or(index),
+            _ => index,
+        }
+    }
+
+    /// What goes before the content of an entry in its layer.
+    pub(super) fn header(&self, index: usize, size: u64) -> Vec<u8> {
+        let Some(entry) = self.entries.get(index) else { return vec![] };
+        let name = self.name(index, entry);
+        let first = self.first_name(index);
+        match (&entry.what, self.entries.get(first)) {
+            (What::Directory, _) => tarball::header(&name, entry.mode, Type::Directory),
+            (What::Link { target }, _) => tarball::header(&name, entry.mode, Type::Symlink(target)),
+            (What::File { .. }, Some(to)) if first != index => {
+                tarball::header(&name, entry.mode, Type::Hardlink(&self.name(first, to)))
+            }
+            (What::File { .. }, _) => tarball::header(&name, entry.mode, Type::File { size }),
+            (What::Skipped { .. }, _) => vec![],
+        }
+    }
+
+    fn name(&self, index: usize, entry: &Entry) -> Vec<u8> {
+        match self.escaped.binary_search(&index) {
+            Ok(number) => format!("{ESCAPED}/{number}").into_bytes(),
+            Err(_) if entry.path.is_empty() => CONTENTS.as_bytes().to_vec(),
+            Err(_) => [CONTENTS.as_bytes(), b"/", &entry.path].concat(),
+        }
+    }
+
+    fn cut(&self, mut layer_bytes: u64) -> Vec<Vec<usize>> {
+        let mut units: Vec<Unit> = vec![];
+        for (entry, index) in self.entries.iter().zip(0..) {
+            let first = self.first_name(index);
+            let content = match entry.what {
+                What::Skipped { .. } => continue,
+                What::File { size, .. } if first == index => size,
+                _ => 0,
+            };
+            let Some(key) = self.entries.get(first).map(|first| Digest::of(&first.path)) else { continue };
+            units.push(Unit { key, bytes: tarball::cost(self.header(index, content).len(), content), entry: index });
+        }
+        units.sort_unstable_by_key(|unit| (unit.key, unit.entry));
+        loop {
+            let mut groups = vec![];
+            let (large, others): (Vec<Unit>, Vec<Unit>) = split_large(&units, layer_bytes);
+            groups.extend(large.chunk_by(|a, b| a.key == b.key));
+            leaves(&others, 0, layer_bytes, &mut groups);
+            if groups.len() <= MOST_LAYERS {
+                groups.sort_unstable_by_key(|group| group.first().map(|unit| unit.key));
+                return groups.into_iter().map(sorted_entries).collect();
+            }
+            layer_bytes = layer_bytes.saturating_mul(2);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Unit {
+    /// The same for all names of a file.
+    key: Digest,
+    bytes: u64,
+    entry: usize,
+}
+
+fn split_large(units: &[Unit], layer_bytes: u64) -> (Vec<Unit>, Vec<Unit>) {
+    let (mut large, mut others) = (vec![], vec![]);
+    for names in units.chunk_by(|a, b| a.key == b.key) {
+        let part = if bytes_of(names) > layer_bytes { &mut large } else { &mut others };
+        part.extend_from_slice(names);
+    }
+    (large, others)
+}
+
+fn bytes_of(units: &[Unit]) -> u64 {
+    units.iter().fold(0, |sum, unit| sum.saturating_add(unit.bytes))
+}
+
+fn leaves<'a>(units: &'a [Unit], bit: usize, layer_bytes: u64, into: &mut Vec<&'a [Unit]>) {
+    if units.is_empty() {
+        return;
+    }
+    if bytes_of(units) <= layer_bytes || bit >= 256 {
+        into.push(units);
+        return;
+    }
+    let (zero, one) = units.split_at(units.partition_point(|unit| !unit.key.bit(bit)));
+    leaves(zero, bit + 1, layer_bytes, into);
+    leaves(one, bit + 1, layer_bytes, into);
+}
+
+fn sorted_entries(units: &[Unit]) -> Vec<usize> {
+    let mut entries: Vec<usize> = units.iter().map(|unit| unit.entry).collect();
+    entries.sort_unstable();
+    entries
+}
+
+/// Tools delete files for such names when they unpack an image.
+fn is_taken_for_deletion(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|component| component.starts_with(b".wh."))
+}

@@ -1,0 +1,311 @@
+//! `manifest.json`: every entry of a bundle in one line of JSON, sorted by path, and the last layer that holds it.
+//!
+//! The layer is a tar file with that one file, compressed as zstd frames of some lines each. Behind them, in a frame
+//! that decompressors skip, an index says of each frame where it is, what its sha256 is and at which path it begins. So
+//! one entry of many is found by two small requests, and everything read hangs by digests from the image's manifest.
+
+use super::Error;
+use super::digest::{Digest, Digester};
+use super::tarball::{self, Type};
+use crate::names::bundle::MANIFEST;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of lines in a frame: what is read for one entry, at most.
+const FRAME_BYTES: usize = 128 << 10;
+const LEVEL: i32 = 3;
+const START: &str = "{\"entries\":[\n";
+const END: &str = "]}\n";
+/// One of sixteen numbers that decompressors take for "skip this frame".
+const SKIPPED_FRAME: u32 = 0x184D_2A5B;
+/// No frame of ours is larger: one line is at most a path and a link, in base 64.
+const LARGEST_FRAME: usize = 4 << 20;
+
+/// An entry of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) path: Vec<u8>,
+    pub(super) what: ListedAs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ListedAs {
+    Directory { mode: u32 },
+    File(ListedFile),
+    Link { target: Vec<u8> },
+    Skipped { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ListedFile {
+    pub(super) mode: u32,
+    pub(super) size: u64,
+    pub(super) digest: Digest,
+    /// Number of the layer, from 0.
+    pub(super) layer: usize,
+    /// Of the content in the layer.
+    pub(super) offset: u64,
+    /// The first name of the same file.
+    pub(super) same_as: Option<Vec<u8>>,
+}
+
+/// An entry as it is written.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// When it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    r#type: String,
+    /// Octal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// Hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_as: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_as_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+fn write_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(BASE64.encode(bytes))),
+    }
+}
+
+fn read_bytes(text: Option<String>, base64: Option<&String>) -> Result<Option<Vec<u8>>, Error> {
+    match (text, base64) {
+        (Some(text), _) => Ok(Some(text.into_bytes())),
+        (None, Some(base64)) => {
+            BASE64.decode(base64).map(Some).map_err(|_| Error::invalid("the bundle's list has wrong base 64"))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+impl Listed {
+    fn line(&self) -> Result<Vec<u8>, Error> {
+        let (path, path_base64) = write_bytes(&self.path);
+        let mut line = Line { path, path_base64, ..Line::default() };
+        let octal = |mode: u32| Some(format!("{mode:04o}"));
+        match &self.what {
+            ListedAs::Directory { mode } => {
+                line.r#type = "directory".into();
+                line.mode = octal(*mode);
+            }
+            ListedAs::File(file) => {
+                line.r#type = "file".into();
+                line.mode = octal(file.mode);
+                line.size = Some(file.size);
+                line.sha256 = Some(file.digest.hex());
+                line.layer = Some(file.layer);
+                line.offset = Some(file.offset);
+                if let Some(same_as) = &file.same_as {
+                    (line.same_as, line.same_as_base64) = write_bytes(same_as);
+                }
+            }
+            ListedAs::Link { target } => {
+                line.r#type = "link".into();
+                (line.target, line.target_base64) = write_bytes(target);
+            }
+            ListedAs::Skipped { reason } => {
+                line.r#type = "skipped".into();
+                line.reason = Some(reason.clone());
+            }
+        }
+        serde_json::to_vec(&line).map_err(|error| Error::invalid(format!("cannot list an entry: {error}")))
+    }
+
+    fn read(line: &[u8]) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::invalid(format!("the bundle's list of entries has a wrong line: {why}"));
+        let line: Line = serde_json::from_slice(line).map_err(|error| wrong(&error.to_string()))?;
+        let path = read_bytes(line.path, line.path_base64.as_ref())?.ok_or_else(|| wrong("no path"))?;
+        let mode = || {
+            let mode = line.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+            mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| wrong("no mode"))
+        };
+        let what = match line.r#type.as_str() {
+            "directory" => ListedAs::Directory { mode: mode()? },
+            "file" => ListedAs::File(ListedFile {
+                mode: mode()?,
+                size: line.size.ok_or_else(|| wrong("no size"))?,
+                digest: line.sha256.as_deref().and_then(Digest::from_hex).ok_or_else(|| wrong("no sha256"))?,
+                layer: line.layer.ok_or_else(|| wrong("no layer"))?,
+                offset: line.offset.ok_or_else(|| wrong("no offset"))?,
+                same_as: read_bytes(line.same_as, line.same_as_base64.as_ref())?,
+            }),
+            "link" => {
+                let target = read_bytes(line.target, line.target_base64.as_ref())?;
+                ListedAs::Link { target: target.ok_or_else(|| wrong("no target"))? }
+            }
+            "skipped" => ListedAs::Skipped { reason: line.reason.unwrap_or_default() },
+            other => return Err(wrong(&format!("type {other:?}"))),
+        };
+        Ok(Self { path, what })
+    }
+}
+
+/// A frame of the list, as the index has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Frame {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_base64: Option<String>,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Index {
+    frames: Vec<Frame>,
+}
+
+/// Where the index is in its layer, as the layer's annotation says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IndexPlace {
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) digest: Digest,
+}
+
+impl IndexPlace {
+    pub(super) fn annotation(&self) -> String {
+        format!("{} {} {}", self.offset, self.size, self.digest)
+    }
+
+    pub(super) fn read(annotation: &str) -> Result<Self, Error> {
+        let wrong = || Error::invalid(format!("{annotation:?} names no place of an index"));
+        let mut parts = annotation.split(' ');
+        let mut number = || parts.next().and_then(|number| number.parse().ok()).ok_or_else(wrong);
+        let (offset, size) = (number()?, number()?);
+        Ok(Self { offset, size, digest: Digest::parse(parts.next().ok_or_else(wrong)?)? })
+    }
+}
+
+/// The last layer of a bundle.
+pub(super) struct ListLayer {
+    pub(super) blob: Vec<u8>,
+    /// Of the tar file, not compressed.
+    pub(super) diff_id: Digest,
+    pub(super) index: IndexPlace,
+}
+
+/// Writes the list. `entries` gives them sorted, twice the same.
+pub(super) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() -> I) -> Result<ListLayer, Error> {
+    let mut size = (START.len() + END.len()) as u64;
+    for (number, entry) in entries().enumerate() {
+        size += entry.line()?.len() as u64 + if number == 0 { 1 } else { 2 };
+    }
+    let mut layer = Writer::default();
+    layer.frame(&tarball::header(MANIFEST.as_bytes(), 0o644, Type::File { size }))?;
+    let mut text = START.as_bytes().to_vec();
+    let mut first = None;
+    let mut entries = entries().peekable();
+    while let Some(entry) = entries.next() {
+        first.get_or_insert_with(|| entry.path.clone());
+        text.extend(entry.line()?);
+        text.extend_from_slice(if entries.peek().is_some() { b",\n" } else { b"\n" });
+        if text.len() >= FRAME_BYTES {
+            layer.lines(&text, first.take())?;
+            text.clear();
+        }
+    }
+    text.extend_from_slice(END.as_bytes());
+    text.resize(text.len() + usize::try_from(tarball::padding(size)).unwrap_or(0), 0);
+    text.extend_from_slice(&tarball::END);
+    layer.lines(&text, first)?;
+    layer.finish()
+}
+
+#[derive(Default)]
+struct Writer {
+    blob: Vec<u8>,
+    digester: Digester,
+    frames: Vec<Frame>,
+}
+
+impl Writer {
+    fn frame(&mut self, content: &[u8]) -> Result<(), Error> {
+        self.digester.update(content);
+        self.blob.extend(zstd::bulk::compress(content, LEVEL).map_err(|error| Error::local("compress", error))?);
+        Ok(())
+    }
+
+    fn lines(&mut self, text: &[u8], first: Option<Vec<u8>>) -> Result<(), Error> {
+        let offset = self.blob.len();
+        self.frame(text)?;
+        let frame = self.blob.get(offset..).unwrap_or_default();
+        if let Some(first) = first {
+            let (size, sha256) = (frame.len() as u64, Digest::of(frame).hex());
+            let (first, first_base64) = write_bytes(&first);
+            self.frames.push(Frame { first, first_base64, offset: offset as u64, size, sha256 });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<ListLayer, Error> {
+        let index = serde_json::to_vec(&Index { frames: self.frames });
+        let index = index.map_err(|error| Error::invalid(format!("cannot write the index: {error}")))?;
+        let size = u32::try_from(index.len()).map_err(|_| Error::too_large("the index is larger than 4 GiB"))?;
+        self.blob.extend(SKIPPED_FRAME.to_le_bytes());
+        self.blob.extend(size.to_le_bytes());
+        let offset = self.blob.len() as u64;
+        let place = IndexPlace { offset, size: u64::from(size), digest: Digest::of(&index) };
+        self.blob.extend(index);
+        Ok(ListLayer { blob: self.blob, diff_id: self.digester.finish(), index: place })
+    }
+}
+
+/// Reads an index; its digest is verified already.
+pub(super) fn read_index(index: &[u8]) -> Result<Vec<Frame>, Error> {
+    let index: Index = serde_json::from_slice(index)
+        .map_err(|error| Error::invalid(format!("the index of the bundle cannot be read: {error}")))?;
+    Ok(index.frames)
+}
+
+/// The frames that hold what is at a path or below it.
+pub(super) fn frames_for<'a>(frames: &'a [Frame], path: &[u8]) -> Result<&'a [Frame], Error> {
+    if path.is_empty() {
+        return Ok(frames);
+    }
+    let mut firsts = vec![];
+    for frame in frames {
+        firsts.push(read_bytes(frame.first.clone(), frame.first_base64.as_ref())?.unwrap_or_default());
+    }
+    let after = [path, b"0"].concat(); // The byte behind the slash: nothing below the path is sorted behind it.
+    let start = firsts.partition_point(|first| first.as_slice() <= path).saturating_sub(1);
+    let end = firsts.partition_point(|first| *first < after);
+    Ok(frames.get(start..end).unwrap_or_default())
+}
+
+/// The entries of a frame.
+pub(super) fn read_frame(frame: &Frame, bytes: &[u8]) -> Result<Vec<Listed>, Error> {
+    if Digest::of(bytes).hex() != frame.sha256 {
+        return Err(Error::invalid("the bundle's list of entries has another digest than its index says"));
+    }
+    let text = zstd::bulk::decompress(bytes, LARGEST_FRAME)
+        .map_err(|error| Error::invalid(format!("the bundle's list of entries cannot be read: {error}")))?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"path"));
+    lines.map(|line| Listed::read(line.strip_suffix(b",").unwrap_or(line))).collect()
+}

@@ -1,0 +1,255 @@
+//! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
+
+use super::digest::{Digest, Digester};
+use super::layout::Plan;
+use super::tarball;
+use super::untrusted::open_beneath;
+use super::walk::{Cancelled, What};
+use super::{Error, ErrorKind};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+const READ: usize = 256 << 10;
+/// So often a file is read that changes meanwhile.
+const MOST_READS: u32 = 4;
+const BETWEEN_READS: Duration = Duration::from_millis(50);
+
+/// A layer whose digest is known.
+pub(super) struct Layer {
+    /// Indices of entries and what became of them.
+    pub(super) members: Vec<(usize, Fate)>,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// Directories, links, and names of files that have an earlier one: all is in the header.
+    Header,
+    /// A file with its content.
+    File(StoredFile),
+    /// Left out after all.
+    Skipped(String),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct StoredFile {
+    /// Of the content in the layer.
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) digest: Digest,
+    stamp: Stamp,
+}
+
+/// The same content, as far as the file system can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Why a layer was not read to its end.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// This entry is not what it was when it was hashed.
+    Changed(usize),
+    /// Who takes the bytes takes no more.
+    NotTaken,
+}
+
+enum CopyEnd {
+    Changed,
+    Sink(Error),
+}
+
+/// Reads a layer for its digest. `given_up` names entries that are left out, and why.
+pub(super) fn hash(
+    plan: &Plan,
+    entries: &[usize],
+    given_up: &BTreeMap<usize, String>,
+    cancelled: &Cancelled,
+) -> Result<Layer, Error> {
+    let mut layer = Layer { members: Vec::with_capacity(entries.len()), digest: Digest::of(&[]), size: 0 };
+    let mut digester = Digester::default();
+    let mut buffer = vec![0; READ];
+    let mut skipped: BTreeMap<usize, String> = given_up.clone();
+    for &index in entries {
+        cancelled.check()?;
+        let first = plan.first_name(index);
+        let fate = match skipped.get(&first) {
+            Some(why) => Fate::Skipped(why.clone()),
+            None if first == index && is_file(plan, index) => {
+                hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, cancelled)?
+            }
+            None => {
+                let header = plan.header(index, 0);
+                digester.update(&header);
+                layer.size += header.len() as u64;
+                Fate::Header
+            }
+        };
+        if let Fate::Skipped(why) = &fate {
+            skipped.insert(index, why.clone());
+        }
+        layer.members.push((index, fate));
+    }
+    digester.update(&tarball::END);
+    layer.size += tarball::END.len() as u64;
+    layer.digest = digester.finish();
+    Ok(layer)
+}
+
+fn hash_file(
+    plan: &Plan,
+    index: usize,
+    digester: &mut Digester,
+    position: &mut u64,
+    buffer: &mut [u8],
+    cancelled: &Cancelled,
+) -> Result<Fate, Error> {
+    let mut why = String::new();
+    for read in 0..MOST_READS {
+        if read > 0 {
+            std::thread::sleep(BETWEEN_READS);
+        }
+        let (mut file, stamp) = match open(plan, index) {
+            Ok(opened) => opened,
+            Err(error) => {
+                why = error;
+                continue;
+            }
+        };
+        let header = plan.header(index, stamp.size);
+        let (mut all, mut own) = (digester.clone(), Digester::default());
+        all.update(&header);
+        let copied = copy(&mut file, &stamp, buffer, |bytes| {
+            all.update(bytes);
+            own.update(bytes);
+            cancelled.check()
+        });
+        match copied {
+            Ok(()) => {}
+            Err(CopyEnd::Changed) => {
+                "kept changing while it was read".clone_into(&mut why);
+                continue;
+            }
+            Err(CopyEnd::Sink(error)) => return Err(error),
+        }
+        let padding = tarball::padding(stamp.size);
+        all.update(zeros(padding));
+        *digester = all;
+        let offset = *position + header.len() as u64;
+        *position = offset + stamp.size + padding;
+        return Ok(Fate::File(StoredFile { offset, size: stamp.size, digest: own.finish(), stamp }));
+    }
+    Ok(Fate::Skipped(why))
+}
+
+/// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
+pub(super) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
+    let mut buffer = vec![0; READ];
+    // Small entries go out together.
+    let mut pending: Vec<u8> = Vec::with_capacity(READ);
+    let taken = |taken: bool| if taken { Ok(()) } else { Err(Unread::NotTaken) };
+    for (index, fate) in &layer.members {
+        match fate {
+            Fate::Skipped(_) => {}
+            Fate::Header => pending.extend(plan.header(*index, 0)),
+            Fate::File(stored) => {
+                pending.extend(plan.header(*index, stored.size));
+                let (mut file, stamp) = open(plan, *index).map_err(|_| Unread::Changed(*index))?;
+                if stamp != stored.stamp {
+                    return Err(Unread::Changed(*index));
+                }
+                let copied = copy(&mut file, &stamp, &mut buffer, |bytes| {
+                    pending.extend_from_slice(bytes);
+                    let full = pending.len() >= READ;
+                    let more = !full || take(&pending);
+                    if full {
+                        pending.clear();
+                    }
+                    if more { Ok(()) } else { Err(Error::new(ErrorKind::Local, "not taken")) }
+                });
+                copied.map_err(|end| match end {
+                    CopyEnd::Changed => Unread::Changed(*index),
+                    CopyEnd::Sink(_) => Unread::NotTaken,
+                })?;
+                pending.extend_from_slice(zeros(tarball::padding(stored.size)));
+            }
+        }
+        if pending.len() >= READ {
+            taken(take(&pending))?;
+            pending.clear();
+        }
+    }
+    pending.extend_from_slice(&tarball::END);
+    taken(take(&pending))
+}
+
+fn is_file(plan: &Plan, index: usize) -> bool {
+    plan.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }))
+}
+
+/// A regular file, or why there is none.
+fn open(plan: &Plan, index: usize) -> Result<(File, Stamp), String> {
+    let path = plan.entries.get(index).map_or(&[][..], |entry| &entry.path);
+    let opened = open_beneath(&plan.root, path, OFlags::empty());
+    let file: File = match opened {
+        Ok(file) => file.into(),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err("vanished while the output was saved".into()),
+        Err(Errno::LOOP) => return Err("became a link while the output was saved".into()),
+        Err(Errno::XDEV) => return Err("another file system".into()),
+        Err(error) => return Err(format!("cannot be read: {error}")),
+    };
+    let stamp = stamp(&file).ok_or("was no regular file any more")?;
+    Ok((file, stamp))
+}
+
+fn stamp(file: &File) -> Option<Stamp> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_lossless)] // Differ by architecture.
+    Some(Stamp {
+        inode: (stat.st_dev, stat.st_ino),
+        size: u64::try_from(stat.st_size).ok()?,
+        modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    })
+}
+
+/// Reads as many bytes as the stamp says, and makes sure that they are one version of the file.
+fn copy(
+    file: &mut File,
+    stamp: &Stamp,
+    buffer: &mut [u8],
+    mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), CopyEnd> {
+    let mut left = stamp.size;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
+        let got = match file.read(part) {
+            Ok(0) => return Err(CopyEnd::Changed),
+            Ok(got) => got,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            // A disk that fails is said as what it is when all tries are over: the file cannot be kept.
+            Err(_) => return Err(CopyEnd::Changed),
+        };
+        sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
+        left -= got as u64;
+    }
+    if self::stamp(file).as_ref() == Some(stamp) { Ok(()) } else { Err(CopyEnd::Changed) }
+}
+
+fn zeros(most: u64) -> &'static [u8] {
+    static ZEROS: [u8; tarball::BLOCK as usize] = [0; tarball::BLOCK as usize];
+    usize::try_from(most).ok().and_then(|most| ZEROS.get(..most)).unwrap_or_default()
+}

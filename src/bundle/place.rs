@@ -1,0 +1,377 @@
+//! Where an input goes: a directory or a file of ours, filled with what a stranger's archive says.
+//!
+//! Whatever the archive says, nothing outside of the place is written, read or made visible: every name is resolved
+//! below the place by the kernel, links in it are never followed, and only directories, files and links are made.
+
+use super::error::shown;
+use super::untrusted::open_beneath;
+use super::{Error, ErrorKind, Limits};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The size in which files are made of holes.
+const BLOCK: usize = 4096;
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// What may still be made.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limits: Limits,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, entries: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    pub(super) fn entry(&self) -> Result<(), Error> {
+        let most = self.limits.entries;
+        if self.entries.fetch_add(1, Ordering::Relaxed) < most {
+            return Ok(());
+        }
+        Err(Error::too_large(format!("more than {most} files, directories and links")))
+    }
+
+    pub(super) fn bytes(&self, more: u64) -> Result<(), Error> {
+        let (most, before) = (self.limits.bytes, self.bytes.fetch_add(more, Ordering::Relaxed));
+        if before.checked_add(more).is_some_and(|bytes| bytes <= most) {
+            return Ok(());
+        }
+        Err(Error::too_large(format!("files of more than {most} bytes")))
+    }
+}
+
+/// A place, opened.
+#[derive(Clone)]
+pub(super) enum Place {
+    Directory(Arc<OwnedFd>),
+    File(Arc<File>),
+}
+
+impl Place {
+    /// Opens what is there.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |error: Errno| Error::local(format!("open {}", path.display()), error);
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        match rustix::fs::open(path, flags | OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) {
+            Ok(dir) => return Ok(Self::Directory(Arc::new(dir))),
+            Err(Errno::NOTDIR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let file: File = rustix::fs::open(path, flags | OFlags::WRONLY, Mode::empty()).map_err(failed)?.into();
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular { Ok(Self::File(Arc::new(file))) } else { Err(failed(Errno::INVAL)) }
+    }
+}
+
+/// A path as archives may have it: components that are names. Others are refused.
+pub(super) fn checked(path: &[u8]) -> Result<&[u8], Error> {
+    let name =
+        |part: &[u8]| !part.is_empty() && part.len() <= 255 && part != b"." && part != b".." && !part.contains(&0);
+    if path.split(|byte| *byte == b'/').all(name) {
+        return Ok(path);
+    }
+    Err(Error::invalid(format!("{:?} is no name of a file in an archive", shown(path))))
+}
+
+/// Makes things in a directory. Each thread has its own; they may share the directory.
+pub(super) struct Maker {
+    root: Arc<OwnedFd>,
+    /// The directory that was used last.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl Maker {
+    pub(super) fn new(root: Arc<OwnedFd>) -> Self {
+        Self { root, parent: None }
+    }
+
+    /// Removes all that is in the place: what an earlier try left.
+    pub(super) fn clear(&mut self) -> Result<(), Error> {
+        self.parent = None;
+        remove_below(&self.root, &[], &|_| false)
+    }
+
+    /// A directory, as it is until [`Maker::directory_mode`].
+    pub(super) fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
+        let (parent, name) = self.parent_of(path)?;
+        match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed("make the directory", path, error)),
+        }
+        if is_directory(parent, &name) {
+            return Ok(());
+        }
+        rustix::fs::unlinkat(parent, &name, AtFlags::empty()).map_err(|error| failed("replace", path, error))?;
+        rustix::fs::mkdirat(parent, &name, Mode::RWXU).map_err(|error| failed("make the directory", path, error))
+    }
+
+    /// The directory's mode once all is in it: readable for everybody.
+    pub(super) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
+        let made = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
+            Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555)),
+            // A later layer has put something else there.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            Err(error) => Err(error),
+        };
+        made.map_err(|error| failed("set the mode of", path, error))
+    }
+
+    /// A new file in the place of whatever is there.
+    pub(super) fn file(&mut self, path: &[u8]) -> Result<NewFile, Error> {
+        self.remove(path)?;
+        let (parent, name) = self.parent_of(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(parent, &name, flags, Mode::RUSR | Mode::WUSR);
+        let file = file.map_err(|error| failed("make the file", path, error))?;
+        Ok(NewFile { file: Arc::new(file.into()), position: 0, path: path.to_vec() })
+    }
+
+    /// A symbolic link.
+    pub(super) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+        self.remove(path)?;
+        let (parent, name) = self.parent_of(path)?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), parent, &name)
+            .map_err(|error| failed("make the link", path, error))
+    }
+
+    /// Another name of a file of the place.
+    pub(super) fn hard_link(&mut self, path: &[u8], to: &[u8]) -> Result<(), Error> {
+        if path == to {
+            return Ok(());
+        }
+        self.remove(path)?;
+        let source = self.parent_of(to).map(|(parent, name)| (parent.try_clone_to_owned(), name))?;
+        let (source, source_name) = (source.0.map_err(|error| Error::local("open", error))?, source.1);
+        let (parent, name) = self.parent_of(path)?;
+        match rustix::fs::linkat(&source, &source_name, parent, &name, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT | Errno::PERM | Errno::ISDIR) => {
+                let (path, to) = (shown(path), shown(to));
+                Err(Error::invalid(format!("{path:?} is another name of {to:?}, which is no file in the archive")))
+            }
+            Err(error) => Err(failed("link", path, error)),
+        }
+    }
+
+    /// Removes what is at the path, if there is something.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.remove_lower(path, &|_| false)
+    }
+
+    /// Removes what is at the path and below it, but for the paths that are to stay.
+    pub(super) fn remove_lower(&mut self, path: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+        let Some((parent, name)) = self.existing_parent_of(path)? else { return Ok(()) };
+        if !is_directory(parent, &name) {
+            if stays(path) {
+                return Ok(());
+            }
+            return match rustix::fs::unlinkat(parent, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(failed("remove", path, error)),
+            };
+        }
+        self.remove_in(path, stays)?;
+        if stays(path) { Ok(()) } else { remove_empty(&self.root, path) }
+    }
+
+    /// Removes what is in a directory, but for the paths that are to stay.
+    pub(super) fn remove_in(&mut self, dir: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+        // It may be the removed one, or below it.
+        self.parent = None;
+        remove_below(&self.root, dir, stays)
+    }
+
+    fn existing_parent_of(&mut self, path: &[u8]) -> Result<Option<(BorrowedFd<'_>, CString)>, Error> {
+        let (dir, name) = split(path)?;
+        if self.parent.as_ref().is_none_or(|(known, _)| known != dir) {
+            match open_beneath(&self.root, dir, OFlags::DIRECTORY) {
+                Ok(fd) => self.parent = Some((dir.to_vec(), fd)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => return Err(through_link(path)),
+                Err(error) => return Err(failed("open the directory of", path, error)),
+            }
+        }
+        Ok(self.parent.as_ref().map(|(_, fd)| (fd.as_fd(), name)))
+    }
+
+    /// The directory that the path is in; made, where an archive has no entry for it.
+    fn parent_of(&mut self, path: &[u8]) -> Result<(BorrowedFd<'_>, CString), Error> {
+        if self.existing_parent_of(path)?.is_none() {
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+            for end in ends.collect::<Vec<_>>() {
+                let dir = path.get(..end).unwrap_or_default();
+                if let Some((parent, name)) = self.existing_parent_of(dir)? {
+                    match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(failed("make the directory", dir, error)),
+                    }
+                }
+            }
+        }
+        self.existing_parent_of(path)?.ok_or_else(|| failed("find the directory of", path, Errno::NOENT))
+    }
+}
+
+fn split(path: &[u8]) -> Result<(&[u8], CString), Error> {
+    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
+        None => (&[][..], path),
+    };
+    checked(name)?;
+    let name = CString::new(name).map_err(|_| Error::invalid("a name with a zero byte"))?;
+    Ok((dir, name))
+}
+
+fn through_link(path: &[u8]) -> Error {
+    let path = shown(path);
+    Error::invalid(format!("{path:?} goes through something that is no directory, such as a symbolic link"))
+}
+
+fn failed(what: &str, path: &[u8], error: Errno) -> Error {
+    if error == Errno::NAMETOOLONG {
+        return Error::invalid(format!("{:?} is too long for a name", shown(path)));
+    }
+    Error::local(format!("{what} {:?}", shown(path)), error)
+}
+
+fn is_directory(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Removes all in a directory, at any depth and with few descriptors.
+fn remove_below(root: &OwnedFd, base: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+    let mut stack = vec![(base.to_vec(), None)];
+    while let Some((path, below)) = stack.last_mut() {
+        let below = match below {
+            Some(below) => below,
+            None => below.insert(remove_files(root, path, path.as_slice() == base, stays)?),
+        };
+        if let Some(next) = below.pop() {
+            stack.push((next, None));
+        } else if let Some((path, _)) = stack.pop()
+            && path != base
+            && !stays(&path)
+        {
+            remove_empty(root, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is no directory. Returns the directories.
+fn remove_files(
+    root: &OwnedFd,
+    path: &[u8],
+    is_base: bool,
+    stays: &dyn Fn(&[u8]) -> bool,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let dir = match open_beneath(root, path, OFlags::DIRECTORY) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(vec![]),
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    if !is_base {
+        // An earlier try may have given it its last mode, without which we could not remove what is in it.
+        let _ = rustix::fs::fchmod(&dir, Mode::RWXU);
+    }
+    let mut directories = vec![];
+    for entry in Dir::read_from(&dir).map_err(|error| failed("read", path, error))? {
+        let entry = entry.map_err(|error| failed("read", path, error))?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let full = if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() };
+        if is_directory(dir.as_fd(), name) {
+            directories.push(full);
+        } else if !stays(&full) {
+            match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("remove", &full, error)),
+            }
+        }
+    }
+    Ok(directories)
+}
+
+fn remove_empty(root: &OwnedFd, path: &[u8]) -> Result<(), Error> {
+    let (dir, name) = split(path)?;
+    let parent = open_beneath(root, dir, OFlags::DIRECTORY).map_err(|error| failed("open", dir, error))?;
+    match rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
+        // Not empty: something in it stays.
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        Err(error) => Err(failed("remove", path, error)),
+    }
+}
+
+/// A file that is being written. Zeros become holes.
+pub(super) struct NewFile {
+    file: Arc<File>,
+    position: u64,
+    path: Vec<u8>,
+}
+
+impl NewFile {
+    /// Over a file that is there and keeps its inode.
+    pub(super) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
+        file.set_len(0).map_err(|error| Error::local("empty the file", error))?;
+        Ok(Self { file: file.clone(), position: 0, path: path.to_vec() })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut run: &[u8] = &[];
+        let mut rest = bytes;
+        // Runs of blocks that are not all zeros are written at once.
+        while !rest.is_empty() {
+            let used = usize::try_from((self.position + run.len() as u64) % BLOCK as u64).unwrap_or(0);
+            let (block, after) = rest.split_at_checked(BLOCK - used).unwrap_or((rest, &[]));
+            if ZEROS.get(..block.len()) == Some(block) {
+                self.put(run)?;
+                self.position += block.len() as u64;
+                run = &[];
+            } else {
+                let start = bytes.len() - rest.len() - run.len();
+                run = bytes.get(start..start + run.len() + block.len()).unwrap_or_default();
+            }
+            rest = after;
+        }
+        self.put(run)
+    }
+
+    fn put(&mut self, run: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all_at(run, self.position);
+        written.map_err(|error| Error::local(format!("write {:?}", shown(&self.path)), error))?;
+        self.position += run.len() as u64;
+        Ok(())
+    }
+
+    /// The end of [`NewFile::over`] a file, by who has the file and not the writer.
+    pub(super) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
+        Self { file: file.clone(), position: size, path: vec![] }.finish(mode)
+    }
+
+    /// Readable for everybody, and without the rights of its owner.
+    pub(super) fn finish(self, mode: u32) -> Result<(), Error> {
+        let failed = |error| Error::local(format!("finish {:?}", shown(&self.path)), error);
+        self.file.set_len(self.position).map_err(failed)?;
+        self.file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777 | 0o444)).map_err(failed)
+    }
+}
+
+/// An input of another kind than was prepared for.
+pub(super) fn other_kind(what: &str, wanted: &str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("{what} is no {wanted}"))
+}

@@ -1,0 +1,108 @@
+//! For people at a terminal: looking into a bundle and taking things out of it, by the least that must be read.
+
+use super::contents::Bundle;
+use super::fetch::{Image, wanted};
+use super::listing::{Listed, ListedAs};
+use super::{Access, Error, ErrorKind, Limits, Progress};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An entry of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// From the working directory of the run; empty for that itself. Bytes, as file names are.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub what: ListEntryKind,
+}
+
+/// What an entry of a bundle is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListEntryKind {
+    /// A regular file.
+    File {
+        /// In bytes.
+        size: u64,
+        /// Permission bits.
+        mode: u32,
+        /// Hex.
+        sha256: String,
+        /// The path under which the same file is listed first, if it has several.
+        same_as: Option<Vec<u8>>,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// As it was written.
+        target: Vec<u8>,
+    },
+    /// Not in the bundle.
+    Skipped {
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl From<Listed> for ListEntry {
+    fn from(listed: Listed) -> Self {
+        let what = match listed.what {
+            ListedAs::Directory { mode } => ListEntryKind::Directory { mode },
+            ListedAs::Link { target } => ListEntryKind::Link { target },
+            ListedAs::Skipped { reason } => ListEntryKind::Skipped { reason },
+            ListedAs::File(file) => ListEntryKind::File {
+                size: file.size,
+                mode: file.mode,
+                sha256: file.digest.hex(),
+                same_as: file.same_as,
+            },
+        };
+        Self { path: listed.path, what }
+    }
+}
+
+async fn bundle<'a>(image: &'a Image, reference: &str) -> Result<Bundle<'a>, Error> {
+    let bundle = Bundle::open(&image.repository, &image.manifest).await?;
+    bundle.ok_or_else(|| Error::invalid(format!("{reference} is an image, but no bundle")))
+}
+
+/// See [`super::list`].
+pub(super) async fn list(reference: &str, access: &Access) -> Result<Vec<ListEntry>, Error> {
+    let image = Image::open(reference, access).await?;
+    let entries = bundle(&image, reference).await?.entries(&[]).await?;
+    Ok(entries.into_iter().map(ListEntry::from).collect())
+}
+
+/// See [`super::read_file`].
+pub(super) async fn read_file<W: Write + Send + 'static>(
+    reference: &str,
+    path: &str,
+    access: &Access,
+    writer: W,
+) -> Result<W, Error> {
+    let path = wanted(Some(path))?;
+    let image = Image::open(reference, access).await?;
+    let bundle = bundle(&image, reference).await?;
+    let ListedAs::File(file) = bundle.lookup(&path).await?.what else {
+        return Err(Error::invalid(format!("{:?} is a directory", super::error::shown(&path))));
+    };
+    let shared = Arc::new(Mutex::new(writer));
+    let into = shared.clone();
+    let write = move |bytes: &[u8]| {
+        let mut writer = into.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_all(bytes).map_err(|error| Error::local("write", error))
+    };
+    bundle.read(&file, None, write).await?;
+    let writer = Arc::into_inner(shared).ok_or_else(|| Error::new(ErrorKind::Local, "still being written"))?;
+    Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// See [`super::download`].
+pub(super) async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
+    let unlimited = Limits { entries: u64::MAX, bytes: u64::MAX };
+    super::fetch(reference, None, dir, unlimited, access, progress).await
+}

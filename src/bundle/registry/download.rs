@@ -1,0 +1,93 @@
+//! A part of a blob, or all of it, as a stream that goes on where it was cut off.
+
+use super::answer::no_answer;
+use super::retry::{Failure, Tries};
+use super::{ANSWER, Repository, range_header};
+use crate::bundle::digest::Digest;
+use crate::bundle::{Error, ErrorKind};
+use bytes::{Buf, Bytes};
+use reqwest::header::RANGE;
+use reqwest::{Response, StatusCode};
+
+/// So many times a download is taken up again, however far it came in between.
+const MOST_RESUMED: u32 = 100;
+
+pub(in crate::bundle) struct Download<'a> {
+    repository: &'a Repository,
+    digest: Digest,
+    next: u64,
+    end: u64,
+    response: Option<Response>,
+    /// A registry without ranges begins at the begin.
+    to_skip: u64,
+    tries: Tries,
+    resumed: u32,
+}
+
+impl<'a> Download<'a> {
+    /// Bytes from `start` to before `end`.
+    pub(in crate::bundle) fn new(repository: &'a Repository, digest: Digest, start: u64, end: u64) -> Self {
+        let tries = Tries::default();
+        Self { repository, digest, next: start, end, response: None, to_skip: 0, tries, resumed: 0 }
+    }
+
+    pub(in crate::bundle) fn host(&self) -> &str {
+        self.repository.host()
+    }
+
+    /// The next bytes; none when all were given.
+    pub(in crate::bundle) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        while self.next < self.end {
+            match self.try_chunk().await {
+                Ok(chunk) if chunk.is_empty() => {}
+                Ok(chunk) => {
+                    self.tries = Tries::default();
+                    return Ok(Some(chunk));
+                }
+                Err(failure) => {
+                    self.response = None;
+                    self.resumed += 1;
+                    if self.resumed > MOST_RESUMED {
+                        return Err(failure.error);
+                    }
+                    self.tries.again(failure).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn try_chunk(&mut self) -> Result<Bytes, Failure> {
+        let (what, host) = (format!("read {}", self.digest), self.repository.host());
+        let mut response = match self.response.take() {
+            Some(response) => response,
+            None => self.open().await?,
+        };
+        let broken = |why: &str| Failure {
+            error: Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: {why}")),
+            passing: true,
+            after: None,
+        };
+        let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;
+        let chunk = chunk.map_err(|_| broken("nothing came for a while"))?;
+        let chunk = chunk.map_err(|error| no_answer(&what, host, &error))?;
+        let mut chunk = chunk.ok_or_else(|| broken(&format!("it ended at byte {} of {}", self.next, self.end)))?;
+        self.response = Some(response);
+        let skip = chunk.len().min(usize::try_from(self.to_skip).unwrap_or(usize::MAX));
+        chunk.advance(skip);
+        self.to_skip -= skip as u64;
+        chunk.truncate(usize::try_from(self.end - self.next).unwrap_or(usize::MAX));
+        self.next += chunk.len() as u64;
+        Ok(chunk)
+    }
+
+    async fn open(&mut self) -> Result<Response, Error> {
+        let url = self.repository.url(&format!("blobs/{}", self.digest))?;
+        let range = range_header(self.next, self.end)?;
+        let what = format!("read {}", self.digest);
+        // 416, the blob ends before, is an error that stays.
+        let response = self.repository.send(&what, |http| http.get(url.clone()).header(RANGE, range.clone())).await?;
+        self.to_skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { self.next };
+        Ok(response)
+    }
+}

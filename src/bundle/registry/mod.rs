@@ -1,0 +1,314 @@
+//! A repository of a registry: manifests and blobs by the OCI distribution protocol, with patience and without waiting
+//! for ever.
+//!
+//! It speaks HTTP by itself because what is needed of an answer is more than crates for the protocol hand out: how long
+//! to wait (`Retry-After`), whether a referrer was understood (`OCI-Subject`), and why a token was refused.
+
+mod answer;
+mod auth;
+mod download;
+mod retry;
+
+pub(super) use download::Download;
+pub(super) use retry::{Failure, Tries};
+
+use super::credentials::login_for;
+use super::digest::{Digest, Digester};
+use super::reference::{Reference, is_digest};
+use super::{Access, Error, ErrorKind};
+use answer::{no_answer, refusal};
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Between two bytes of an answer, and until its first.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A registry may move a blob of a GiB to its store before it confirms.
+const CONFIRM: Duration = Duration::from_secs(300);
+/// The specification has registries take 4 MiB.
+const LARGEST_MANIFEST: usize = 4 << 20;
+
+const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// What is done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Pull,
+    Push,
+}
+
+/// A repository, and how it is reached.
+#[derive(Debug)]
+pub(super) struct Repository {
+    host: String,
+    name: String,
+    /// `scheme://host`.
+    origin: Url,
+    http: reqwest::Client,
+    auth: auth::Auth,
+}
+
+/// A manifest as it came.
+pub(super) struct Fetched {
+    pub(super) body: Bytes,
+    pub(super) digest: Digest,
+}
+
+impl Repository {
+    pub(super) fn new(reference: &Reference, access: &Access, purpose: Purpose) -> Result<Self, Error> {
+        let host = match reference.host.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
+        let insecure = access.registries.insecure.iter().any(|insecure| *insecure == reference.host);
+        let origin = format!("{}://{host}", if insecure { "http" } else { "https" });
+        let origin = Url::parse(&origin).map_err(|error| Error::invalid(format!("{host:?} is no host: {error}")))?;
+        let actions = match purpose {
+            Purpose::Pull => "pull",
+            Purpose::Push => "pull,push",
+        };
+        let login = login_for(&access.docker_configs, &reference.host, &reference.repository)?;
+        Ok(Self {
+            host: reference.host.clone(),
+            name: reference.repository.clone(),
+            origin,
+            http: http_client(access, insecure)?,
+            auth: auth::Auth::new(login, &reference.repository, actions),
+        })
+    }
+
+    /// For messages.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn url(&self, rest: &str) -> Result<Url, Error> {
+        let path = format!("/v2/{}/{rest}", self.name);
+        self.origin.join(&path).map_err(|error| Error::invalid(format!("{path:?} is no path of a URL: {error}")))
+    }
+
+    /// A manifest or index by tag or digest. One that has another digest than was asked for is refused.
+    pub(super) async fn manifest(&self, reference: &str) -> Result<Fetched, Error> {
+        let what = format!("read the manifest {}:{reference}", self.name);
+        let url = self.url(&format!("manifests/{reference}"))?;
+        let mut tries = Tries::default();
+        let body = loop {
+            let request = |http: &reqwest::Client| http.get(url.clone()).header(ACCEPT, ACCEPTED);
+            let response = self.send(&what, request).await?;
+            match whole(response, LARGEST_MANIFEST, &what, &self.host).await {
+                Ok(body) => break body,
+                Err(failure) => tries.again(failure).await?,
+            }
+        };
+        let digest = Digest::of(&body);
+        if is_digest(reference) && digest.to_string() != reference {
+            return Err(Error::invalid(format!("cannot {what} at {}: it gave {digest}", self.host)));
+        }
+        Ok(Fetched { body, digest })
+    }
+
+    /// Whether the registry understood the subject of the manifest, if it has one.
+    pub(super) async fn put_manifest(&self, reference: &str, media_type: &str, body: &Bytes) -> Result<bool, Error> {
+        let what = format!("write the manifest {}:{reference}", self.name);
+        let url = self.url(&format!("manifests/{reference}"))?;
+        let request = |http: &reqwest::Client| {
+            http.put(url.clone()).header(CONTENT_TYPE, media_type).timeout(CONFIRM).body(body.clone())
+        };
+        let response = self.send(&what, request).await?;
+        Ok(response.headers().contains_key("oci-subject"))
+    }
+
+    pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        match self.send(&format!("look for a blob of {}", self.name), |http| http.head(url.clone())).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Pushes a blob that fits into memory, unless it is there. Returns how many bytes went out.
+    pub(super) async fn push_small(&self, blob: &Bytes) -> Result<u64, Error> {
+        let digest = Digest::of(blob);
+        if self.has_blob(&digest).await? {
+            return Ok(0);
+        }
+        let size = blob.len() as u64;
+        let mut tries = Tries::default();
+        loop {
+            let sent = Arc::new(AtomicU64::new(0));
+            match self.upload(&digest, size, blob.clone().into(), &sent).await {
+                Ok(()) => return Ok(size),
+                Err(failure) => tries.again(failure).await?,
+            }
+        }
+    }
+
+    /// One try to push a blob. `sent` counts the bytes that the body has given: when it stands still for too long, the
+    /// try has failed.
+    pub(super) async fn upload(
+        &self,
+        digest: &Digest,
+        size: u64,
+        body: reqwest::Body,
+        sent: &AtomicU64,
+    ) -> Result<(), Failure> {
+        let what = format!("push a blob of {size} bytes to {}", self.name);
+        let url = self.url("blobs/uploads/")?;
+        let started = self.send(&what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
+        let mut target = self.location(&started)?;
+        target.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let request = self.http.put(target.clone()).header(CONTENT_TYPE, "application/octet-stream");
+        let request = self.authorized(&target, request).header(CONTENT_LENGTH, size).body(body);
+        let response = tokio::select! {
+            response = request.send() => response.map_err(|error| no_answer(&what, &self.host, &error))?,
+            () = stalled(sent, size) => {
+                let error = format!("cannot {what} at {}: nothing moved for a while", self.host);
+                return Err(Failure { error: Error::new(ErrorKind::Unreachable, error), passing: true, after: None });
+            }
+        };
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            // A token's life ended on the way; or the registry forgot the upload when it was started again.
+            StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => {
+                Err(Failure { passing: true, ..refusal(&what, &self.host, response).await })
+            }
+            _ => Err(refusal(&what, &self.host, response).await),
+        }
+    }
+
+    /// The place that an upload got. It may be on another host, which gets none of our credentials.
+    fn location(&self, response: &Response) -> Result<Url, Error> {
+        let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        let joined = location.and_then(|location| self.origin.join(location).ok());
+        joined.ok_or_else(|| Error::invalid(format!("{} names no place for an upload", self.host)))
+    }
+
+    fn authorized(&self, target: &Url, request: RequestBuilder) -> RequestBuilder {
+        // CVE-2020-15157: no credentials to hosts that a registry names.
+        if target.origin() == self.origin.origin() { self.auth.apply(request) } else { request }
+    }
+
+    /// A part of a blob, small enough for memory. It must be all there.
+    pub(super) async fn blob_part(&self, digest: &Digest, start: u64, length: u64) -> Result<Bytes, Error> {
+        let mut download = Download::new(self, *digest, start, start.saturating_add(length));
+        let mut part = vec![];
+        while let Some(chunk) = download.chunk().await? {
+            part.extend_from_slice(&chunk);
+        }
+        Ok(part.into())
+    }
+
+    /// Sends until there is an answer that is success, or an error that stays.
+    async fn send(&self, what: &str, make: impl Fn(&reqwest::Client) -> RequestBuilder) -> Result<Response, Error> {
+        let mut tries = Tries::default();
+        loop {
+            match self.send_once(what, &make).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => tries.again(failure).await?,
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        what: &str,
+        make: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let send = || async {
+            let response = tokio::time::timeout(CONFIRM, self.auth.apply(make(&self.http)).send()).await;
+            let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {}: no answer", self.host));
+            response
+                .map_err(|_| Failure { error: late(), passing: true, after: None })?
+                .map_err(|error| no_answer(what, &self.host, &error))
+        };
+        let mut response = send().await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.auth.answer(&self.http, &self.host, response.headers()).await?;
+            response = send().await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                let said = refusal(what, &self.host, response).await.error.message;
+                let error = self.auth.denied(&self.host);
+                return Err(Error { message: format!("{}: {said}", error.message), ..error }.into());
+            }
+        }
+        if response.status().is_success() { Ok(response) } else { Err(refusal(what, &self.host, response).await) }
+    }
+}
+
+/// Returns when `sent` has stood still for too long.
+async fn stalled(sent: &AtomicU64, size: u64) {
+    const LOOK: Duration = Duration::from_secs(2);
+    let (mut last, mut still) = (0, Duration::ZERO);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = sent.load(Ordering::Relaxed);
+        still = if now == last { still + LOOK } else { Duration::ZERO };
+        last = now;
+        if still >= if now >= size || now == 0 { CONFIRM } else { ANSWER } {
+            return;
+        }
+    }
+}
+
+/// The whole of an answer's body, of at most `most` bytes.
+async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
+    let mut body = vec![];
+    while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, &error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > most {
+            return Err(Error::too_large(format!("cannot {what} at {host}: it has more than {most} bytes")).into());
+        }
+    }
+    Ok(body.into())
+}
+
+fn http_client(access: &Access, insecure: bool) -> Result<reqwest::Client, Error> {
+    // An error means that somebody has installed it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: reqwest::Error| Error::new(ErrorKind::Local, format!("cannot {what}: {error}"))
+    };
+    let redirects = reqwest::redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > 10 {
+            attempt.error("too many redirections")
+        } else if !insecure && attempt.url().scheme() != "https" {
+            attempt.error("a redirection to unencrypted HTTP")
+        } else {
+            attempt.follow()
+        }
+    });
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("bundlerun/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirects)
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(Duration::from_secs(30))
+        // Blobs compete for nothing on connections of their own, and registries differ less in HTTP/1.1.
+        .http1_only();
+    if let Some(pem) = &access.registries.ca {
+        let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+        builder = builder.tls_certs_merge(roots.map_err(failed("read the certificate authorities of registries"))?);
+    }
+    builder.build().map_err(failed("set up HTTP"))
+}
+
+/// Blobs are hashed while they pass.
+pub(super) fn verified(digester: Digester, expected: &Digest, host: &str) -> Result<(), Error> {
+    let got = digester.finish();
+    if got == *expected {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{host} gave {got} instead of {expected}")))
+}
+
+/// A header's value for a range of bytes; `end` is not in it.
+fn range_header(start: u64, end: u64) -> Result<HeaderValue, Error> {
+    let range = format!("bytes={start}-{}", end.saturating_sub(1));
+    HeaderValue::from_str(&range).map_err(|error| Error::invalid(format!("{range}: {error}")))
+}

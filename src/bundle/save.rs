@@ -1,0 +1,276 @@
+//! A tree becomes a bundle in a registry.
+
+use super::digest::Digest;
+use super::image::{self, Descriptor, MANIFEST_TYPE};
+use super::layout::Plan;
+use super::listing::{self, Listed, ListedAs, ListedFile};
+use super::pack::{self, Fate, Layer, StoredFile, Unread};
+use super::reference::Reference;
+use super::registry::{Purpose, Repository, Tries};
+use super::walk::{self, Cancelled, What};
+use super::{Access, Error, ErrorKind, Progress, SavedBundle, Tree, provenance};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Layers that are hashed or pushed at once.
+const AT_ONCE: usize = 4;
+/// Pieces of a layer that wait to be sent.
+const PIECES: usize = 4;
+/// So often a layer is hashed anew because it changed before it was pushed; then what changed is left out.
+const MOST_CHANGES: u32 = 3;
+
+/// See [`super::save`].
+pub(super) async fn save(
+    tree: &Tree,
+    repository: &str,
+    tag: &str,
+    made_by: &Value,
+    access: &Access,
+    progress: &Progress,
+) -> Result<SavedBundle, Error> {
+    let reference = Reference::parse(&format!("{repository}:{tag}"))?;
+    let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
+    let saving = Saving { repository, cancelled: Cancel::default(), pushed: AtomicU64::new(0), done: Arc::default() };
+    let work = saving.run(tree.clone(), &reference.manifest, made_by, progress);
+    let show = async {
+        loop {
+            progress.done_bytes.store(saving.done.load(Ordering::Relaxed), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let saved = tokio::select! {
+        saved = work => saved?,
+        () = show => return Err(Error::new(ErrorKind::Local, "progress has ended")),
+    };
+    progress.done_bytes.store(progress.total_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    Ok(saved)
+}
+
+/// Tells the threads that read when nobody waits for them any more.
+#[derive(Default)]
+struct Cancel(Arc<Cancelled>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+struct Saving {
+    repository: Repository,
+    cancelled: Cancel,
+    /// Bytes of layers that the registry had not.
+    pushed: AtomicU64,
+    /// Bytes that are in the registry, or on their way: less when a push has to be tried again.
+    done: Arc<AtomicU64>,
+}
+
+impl Saving {
+    async fn run(&self, tree: Tree, tag: &str, made_by: &Value, progress: &Progress) -> Result<SavedBundle, Error> {
+        let cancelled = self.cancelled.0.clone();
+        let plan = blocking(move || {
+            let root = walk::open_root(&tree)?;
+            let entries = walk::walk(&tree, &root, &cancelled)?;
+            Ok(Arc::new(Plan::new(root, entries)))
+        })
+        .await?;
+        progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
+        let layers = stream::iter((0..plan.layers.len()).map(|number| self.layer(&plan, number)));
+        let layers: Vec<Arc<Layer>> = layers.buffered(AT_ONCE).try_collect().await?;
+        self.image(&plan, &layers, tag, made_by).await
+    }
+
+    /// Hashes a layer and pushes it, until both are of the same content.
+    async fn layer(&self, plan: &Arc<Plan>, number: usize) -> Result<Arc<Layer>, Error> {
+        let mut given_up = BTreeMap::new();
+        let mut changes = 0;
+        loop {
+            let layer = Arc::new(self.hash(plan, number, given_up.clone()).await?);
+            if self.repository.has_blob(&layer.digest).await? {
+                self.done.fetch_add(layer.size, Ordering::Relaxed);
+                return Ok(layer);
+            }
+            changes += 1;
+            match self.push(plan, &layer).await? {
+                Pushed::Done => return Ok(layer),
+                Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
+                Pushed::Changed(index) if changes >= MOST_CHANGES => {
+                    given_up.insert(index, "kept changing while it was saved".to_owned());
+                }
+                Pushed::Changed(_) | Pushed::Refused(_) => {}
+            }
+        }
+    }
+
+    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<usize, String>) -> Result<Layer, Error> {
+        let (plan, cancelled) = (plan.clone(), self.cancelled.0.clone());
+        blocking(move || {
+            let entries = plan.layers.get(number).map(Vec::as_slice).unwrap_or_default();
+            pack::hash(&plan, entries, &given_up, &cancelled)
+        })
+        .await
+    }
+
+    async fn push(&self, plan: &Arc<Plan>, layer: &Arc<Layer>) -> Result<Pushed, Error> {
+        let mut tries = Tries::default();
+        loop {
+            let (sender, receiver) = mpsc::channel(PIECES);
+            let reading = read_into(plan.clone(), layer.clone(), sender);
+            let sent = Arc::new(AtomicU64::new(0));
+            let body = body(receiver, [sent.clone(), self.done.clone()]);
+            let uploaded = self.repository.upload(&layer.digest, layer.size, body, &sent).await;
+            let changed = reading.await.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
+            if uploaded.is_ok() && changed.is_none() {
+                self.pushed.fetch_add(layer.size, Ordering::Relaxed);
+                return Ok(Pushed::Done);
+            }
+            self.done.fetch_sub(sent.load(Ordering::Relaxed), Ordering::Relaxed);
+            match (changed, uploaded) {
+                (Some(index), _) => return Ok(Pushed::Changed(index)),
+                (None, Err(failure)) if failure.error.kind == ErrorKind::Invalid => {
+                    return Ok(Pushed::Refused(failure.error));
+                }
+                (None, Err(failure)) => tries.again(failure).await?,
+                (None, Ok(())) => {}
+            }
+        }
+    }
+
+    async fn image(
+        &self,
+        plan: &Plan,
+        layers: &[Arc<Layer>],
+        tag: &str,
+        made_by: &Value,
+    ) -> Result<SavedBundle, Error> {
+        let fates = fates(plan, layers);
+        let all = || (0..plan.entries.len()).filter_map(|index| listed(plan, &fates, index));
+        let list = listing::write(all)?;
+        let mut diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+        diff_ids.push(list.diff_id);
+        let config = image::config(&diff_ids);
+        let blobs: Vec<(Digest, u64)> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+        let manifest = image::manifest(&config, &blobs, &list)?;
+        let repository = &self.repository;
+        let mut pushed_bytes = self.pushed.load(Ordering::Relaxed);
+        pushed_bytes += repository.push_small(&list.blob.into()).await?;
+        pushed_bytes += repository.push_small(&config).await?;
+        repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await?;
+        let digest = Digest::of(&manifest);
+        // A manifest that has another digest is refused.
+        repository.manifest(&digest.to_string()).await?;
+        let subject = Descriptor::new(MANIFEST_TYPE, digest, manifest.len() as u64);
+        match provenance::push(repository, &subject, made_by).await {
+            Ok(pushed) => pushed_bytes += pushed,
+            // The output is safe, and that is what counts.
+            Err(error) => eprintln!("bundle-operator: how {digest} was made is not in the registry: {error}"),
+        }
+        let (mut files, mut bytes, mut skipped) = (0, 0, 0);
+        for entry in all() {
+            match entry.what {
+                ListedAs::File(file) if file.same_as.is_none() => {
+                    files += 1;
+                    bytes += file.size;
+                }
+                ListedAs::Skipped { .. } => skipped += 1,
+                _ => {}
+            }
+        }
+        Ok(SavedBundle { digest: digest.to_string(), files, bytes, pushed_bytes, skipped })
+    }
+}
+
+enum Pushed {
+    Done,
+    /// This entry is not any more what it was when it was hashed.
+    Changed(usize),
+    /// The registry got something else than was hashed, and the file system did not tell.
+    Refused(Error),
+}
+
+/// What became of each entry and in which layer, by its index.
+fn fates<'a>(plan: &Plan, layers: &'a [Arc<Layer>]) -> Vec<Option<(usize, &'a Fate)>> {
+    let mut fates = vec![None; plan.entries.len()];
+    for (number, layer) in layers.iter().enumerate() {
+        for (index, fate) in &layer.members {
+            if let Some(place) = fates.get_mut(*index) {
+                *place = Some((number, fate));
+            }
+        }
+    }
+    fates
+}
+
+fn listed(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option<Listed> {
+    let entry = plan.entries.get(index)?;
+    let first = plan.first_name(index);
+    let what = match (&entry.what, fates.get(first).copied().flatten()) {
+        (What::Skipped { why }, _) => ListedAs::Skipped { reason: why.clone() },
+        (_, Some((_, Fate::Skipped(why)))) => ListedAs::Skipped { reason: why.clone() },
+        (What::Directory, _) => ListedAs::Directory { mode: entry.mode },
+        (What::Link { target }, _) => ListedAs::Link { target: target.to_vec() },
+        (What::File { .. }, Some((layer, Fate::File(stored)))) => {
+            let same_as = plan.entries.get(first).filter(|_| first != index).map(|first| first.path.to_vec());
+            let StoredFile { offset, size, digest, .. } = *stored;
+            ListedAs::File(ListedFile { mode: entry.mode, size, digest, layer, offset, same_as })
+        }
+        (What::File { .. }, _) => ListedAs::Skipped { reason: "was not read".into() },
+    };
+    Some(Listed { path: entry.path.to_vec(), what })
+}
+
+/// Reads a layer in a thread of its own. The result is the entry that has changed.
+fn read_into(
+    plan: Arc<Plan>,
+    layer: Arc<Layer>,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) -> tokio::task::JoinHandle<Option<usize>> {
+    tokio::task::spawn_blocking(move || {
+        let read = pack::read(&plan, &layer, |bytes| sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok());
+        match read {
+            Ok(()) | Err(Unread::NotTaken) => None,
+            Err(Unread::Changed(index)) => {
+                // Else the registry would wait for the rest.
+                let _ = sender.blocking_send(Err(io::Error::other("a file has changed")));
+                Some(index)
+            }
+        }
+    })
+}
+
+fn body(receiver: mpsc::Receiver<io::Result<Bytes>>, counters: [Arc<AtomicU64>; 2]) -> reqwest::Body {
+    let pieces = stream::unfold((receiver, counters), |(mut receiver, counters)| async move {
+        let piece = receiver.recv().await?;
+        if let Ok(bytes) = &piece {
+            for counter in &counters {
+                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        }
+        Some((piece, (receiver, counters)))
+    });
+    reqwest::Body::wrap_stream(pieces)
+}
+
+fn content_bytes(plan: &Plan) -> u64 {
+    let sizes = plan.entries.iter().map(|entry| match entry.what {
+        What::File { size, .. } => size,
+        _ => 0,
+    });
+    sizes.fold(0, u64::saturating_add)
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(ErrorKind::Local, format!("a thread ended: {error}"))),
+    }
+}

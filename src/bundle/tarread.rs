@@ -1,0 +1,273 @@
+//! Reading tar files of any origin: plain, ustar, PAX and GNU, and nothing that is not sound.
+//!
+//! Our own, because what is read comes from strangers: names are bounded before they are held in memory, and sizes are
+//! those of the PAX header where there is one.
+
+use super::Error;
+use super::error::shown;
+use std::io::{self, Read};
+
+const BLOCK: usize = 512;
+/// Names, link targets and PAX records are read into memory.
+const LONGEST_EXTENSION: u64 = 1 << 20;
+
+/// An entry of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// As it is written.
+    pub(super) name: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) mode: u32,
+    /// Of the content that follows.
+    pub(super) size: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Directory,
+    Symlink(Vec<u8>),
+    Hardlink(Vec<u8>),
+    /// What it is, for people.
+    Other(&'static str),
+}
+
+/// What the headers before the one of an entry say of it.
+#[derive(Default)]
+struct Extension {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+/// Gives the entries of an archive; between two, it reads as the content of the first.
+pub(super) struct TarReader<R> {
+    inner: R,
+    /// Of the content, and of its padding.
+    left: u64,
+    padding: u64,
+    /// Bytes that may still be read in all.
+    budget: u64,
+}
+
+impl<R: Read> TarReader<R> {
+    /// At most `budget` bytes are read, whatever they are.
+    pub(super) fn new(inner: R, budget: u64) -> Self {
+        Self { inner, left: 0, padding: 0, budget }
+    }
+
+    /// The next entry.
+    pub(super) fn next(&mut self) -> Result<Option<Member>, Error> {
+        let mut extension = Extension::default();
+        loop {
+            self.skip_content()?;
+            let Some(block) = self.block()? else { return Ok(None) };
+            let header = Header(&block);
+            header.check()?;
+            let size = header.number(124, 12)?;
+            let kind = header.byte(156);
+            match kind {
+                b'L' | b'K' | b'x' | b'X' | b'g' => {
+                    let text = self.text(size)?;
+                    match kind {
+                        b'L' => extension.name = Some(until_zero(&text)),
+                        b'K' => extension.link = Some(until_zero(&text)),
+                        // What holds for all entries has no paths that matter.
+                        b'g' => {}
+                        _ => extension.read_pax(&text)?,
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            return self.member(&header, kind, size, extension).map(Some);
+        }
+    }
+
+    fn member(&mut self, header: &Header<'_>, flag: u8, size: u64, extension: Extension) -> Result<Member, Error> {
+        let mut name = extension.name.unwrap_or_else(|| header.name());
+        let link = extension.link.unwrap_or_else(|| until_zero(header.field(157, 100)));
+        let size = extension.size.unwrap_or(size);
+        let is_dir = name.ends_with(b"/");
+        let kind = match flag {
+            b'S' => Kind::Other("a sparse file of the GNU format"),
+            _ if extension.sparse => Kind::Other("a sparse file of the PAX format"),
+            // So the oldest archives have them.
+            0 | b'0' if is_dir => Kind::Directory,
+            0 | b'0' | b'7' => Kind::File,
+            b'1' => Kind::Hardlink(link),
+            b'2' => Kind::Symlink(link),
+            b'3' | b'4' => Kind::Other("a device"),
+            b'5' => Kind::Directory,
+            b'6' => Kind::Other("a FIFO"),
+            _ => Kind::Other("of unknown type"),
+        };
+        // POSIX has links without content, whatever their size says.
+        let size = if matches!(kind, Kind::Hardlink(_) | Kind::Symlink(_) | Kind::Directory) { 0 } else { size };
+        while name.ends_with(b"/") && name.len() > 1 {
+            name.pop();
+        }
+        self.left = size;
+        self.padding = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| wrong("a size out of range"))? - size;
+        let mode = u32::try_from(header.number(100, 8)? & 0o7777).unwrap_or(0);
+        Ok(Member { name, kind, mode, size })
+    }
+
+    fn text(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+        if size > LONGEST_EXTENSION {
+            return Err(Error::too_large(format!("an archive with a name of {size} bytes")));
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        let mut text = vec![0; usize::try_from(size).unwrap_or(0)];
+        let mut filled = 0;
+        while let Some(rest) = text.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            filled += self.content(rest)?;
+        }
+        Ok(text)
+    }
+
+    /// Content of the entry; nothing, at its end.
+    pub(super) fn content(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(part) = buffer.get_mut(..most).filter(|part| !part.is_empty()) else { return Ok(0) };
+        let got = self.read(part)?;
+        if got == 0 {
+            return Err(wrong("it ends in the middle of a file"));
+        }
+        self.left -= got as u64;
+        Ok(got)
+    }
+
+    fn skip_content(&mut self) -> Result<(), Error> {
+        let mut scratch = [0; 32 << 10];
+        self.left = self.left.checked_add(self.padding).ok_or_else(|| wrong("a size out of range"))?;
+        self.padding = 0;
+        while self.content(&mut scratch)? > 0 {}
+        Ok(())
+    }
+
+    /// A header; none, at the end of the archive.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.read(rest)? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(wrong("it ends in the middle of a header")),
+                got => filled += got,
+            }
+        }
+        Ok(Some(block).filter(|block| *block != [0; BLOCK]))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match self.inner.read(buffer) {
+                Ok(got) => {
+                    let left = self.budget.checked_sub(got as u64);
+                    self.budget =
+                        left.ok_or_else(|| Error::too_large("an archive that unpacks to more than is read"))?;
+                    return Ok(got);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(wrong(&error.to_string())),
+            }
+        }
+    }
+}
+
+struct Header<'a>(&'a [u8; BLOCK]);
+
+impl<'a> Header<'a> {
+    fn field(&self, start: usize, length: usize) -> &'a [u8] {
+        self.0.get(start..start + length).unwrap_or_default()
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.0.get(at).copied().unwrap_or(0)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let sum = |signed: bool| -> i64 {
+            let bytes = self.0.iter().enumerate();
+            bytes
+                .map(|(at, byte)| match (at, signed) {
+                    (148..156, _) => 32,
+                    (_, true) => i64::from(byte.cast_signed()),
+                    (_, false) => i64::from(*byte),
+                })
+                .sum()
+        };
+        let said = self.number(148, 8).ok().and_then(|said| i64::try_from(said).ok());
+        // Some old programs summed signed bytes.
+        if said == Some(sum(false)) || said == Some(sum(true)) {
+            Ok(())
+        } else {
+            Err(wrong("a header has a wrong sum"))
+        }
+    }
+
+    fn number(&self, start: usize, length: usize) -> Result<u64, Error> {
+        let field = self.field(start, length);
+        if field.first().is_some_and(|first| first & 0x80 != 0) {
+            let mut value: u64 = 0;
+            for (at, byte) in field.iter().enumerate() {
+                let byte = if at == 0 { byte & 0x7f } else { *byte };
+                value = value.checked_mul(256).ok_or_else(|| wrong("a number out of range"))? + u64::from(byte);
+            }
+            return Ok(value);
+        }
+        let text = String::from_utf8_lossy(field);
+        let text = text.trim_matches([' ', '\0']);
+        if text.is_empty() {
+            return Ok(0);
+        }
+        u64::from_str_radix(text, 8).map_err(|_| wrong("a number that is none"))
+    }
+
+    fn name(&self) -> Vec<u8> {
+        let name = until_zero(self.field(0, 100));
+        let prefix = until_zero(self.field(345, 155));
+        let has_prefix = self.field(257, 6) == b"ustar\0" && !prefix.is_empty();
+        if has_prefix { [&*prefix, b"/", &*name].concat() } else { name }
+    }
+}
+
+impl Extension {
+    /// `<length> <key>=<value>\n`, again and again.
+    fn read_pax(&mut self, mut text: &[u8]) -> Result<(), Error> {
+        let bad = || wrong("a PAX record that is none");
+        while !text.is_empty() {
+            let space = text.iter().position(|byte| *byte == b' ').ok_or_else(bad)?;
+            let length = text.get(..space).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+            let length = length.filter(|length| *length > space + 1).ok_or_else(bad)?;
+            let (record, rest) = text.split_at_checked(length).ok_or_else(bad)?;
+            let record = record.get(space + 1..).and_then(|record| record.strip_suffix(b"\n")).ok_or_else(bad)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
+            let (key, value) = record.split_at_checked(equals).ok_or_else(bad)?;
+            let value = value.get(1..).unwrap_or_default();
+            match key {
+                b"path" => self.name = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                b"size" => {
+                    let size = std::str::from_utf8(value).ok().and_then(|size| size.parse().ok());
+                    self.size = Some(size.ok_or_else(bad)?);
+                }
+                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                _ => {}
+            }
+            text = rest;
+        }
+        Ok(())
+    }
+}
+
+fn until_zero(field: &[u8]) -> Vec<u8> {
+    field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
+fn wrong(why: &str) -> Error {
+    Error::invalid(format!("not a sound archive: {}", shown(why.as_bytes())))
+}

@@ -1,0 +1,473 @@
+//! Layers of any image, put on top of each other in a place.
+
+use super::error::shown;
+use super::place::{Budget, Maker, NewFile, Place, checked, other_kind};
+use super::tarread::{Kind as MemberKind, Member, TarReader};
+use super::{Error, ErrorKind, Kind};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufReader, Read};
+
+/// What is read of one layer, unpacked: more is no input but an attack, or none that a pod has room for.
+const MOST_BYTES: u64 = 4 << 40;
+/// Entries that are read of all layers, wanted or not.
+const MOST_READ: u64 = 50_000_000;
+/// A zstd frame may ask for a window of as many bytes (its power of two): 128 MiB, as the zstd program has it.
+const LARGEST_WINDOW: u32 = 27;
+const COPY: usize = 128 << 10;
+
+/// A layer's bytes as a tar file, whatever compressed it.
+pub(super) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
+    let failed = |error: io::Error| Error::invalid(format!("a layer cannot be read: {error}"));
+    let mut start = [0; 4];
+    let mut filled = 0;
+    while let Some(rest) = start.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match layer.read(rest).map_err(failed)? {
+            0 => break,
+            got => filled += got,
+        }
+    }
+    let all = io::Cursor::new(start).take(filled as u64).chain(layer);
+    let all = BufReader::with_capacity(COPY, all);
+    let reader: Box<dyn Read> = match start {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(all)),
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(all).map_err(failed)?;
+            decoder.window_log_max(LARGEST_WINDOW).map_err(failed)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(all),
+    };
+    Ok(TarReader::new(reader, MOST_BYTES))
+}
+
+/// A name as it is in the archive, as a path from the root of the image; the root itself is empty.
+fn path_of(name: &[u8]) -> Result<&[u8], Error> {
+    let mut path = name;
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    if path == b"." || path == b"./" || path.is_empty() { Ok(&[]) } else { checked(path) }
+}
+
+/// How a path lies to the one that is wanted.
+enum Relation<'a> {
+    /// The wanted one, or below it, from there.
+    Wanted(&'a [u8]),
+    /// The wanted one is below it.
+    Above,
+    Beside,
+}
+
+fn relation<'a>(path: &'a [u8], wanted: &[u8]) -> Relation<'a> {
+    if wanted.is_empty() {
+        return Relation::Wanted(path);
+    }
+    if path.is_empty() {
+        return Relation::Above;
+    }
+    match path.strip_prefix(wanted) {
+        Some([]) => Relation::Wanted(&[]),
+        Some([b'/', below @ ..]) => Relation::Wanted(below),
+        _ if wanted.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/")) => Relation::Above,
+        _ => Relation::Beside,
+    }
+}
+
+/// What a name that begins with `.wh.` asks for.
+enum Whiteout<'a> {
+    /// What lower layers have at this path.
+    Path(Vec<u8>),
+    /// What lower layers have in this directory.
+    Below(&'a [u8]),
+    /// Notes of a storage driver.
+    Nothing,
+}
+
+fn whiteout(path: &[u8]) -> Option<Whiteout<'_>> {
+    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
+        None => (&[][..], path),
+    };
+    let hidden = name.strip_prefix(b".wh.")?;
+    Some(match hidden {
+        b".wh..opq" => Whiteout::Below(dir),
+        _ if hidden.starts_with(b".wh.") || hidden.is_empty() => Whiteout::Nothing,
+        _ if dir.is_empty() => Whiteout::Path(hidden.to_vec()),
+        _ => Whiteout::Path([dir, b"/", hidden].concat()),
+    })
+}
+
+/// What one layer says of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Here(Kind),
+    /// It is nothing that can be an input.
+    Unusable(String),
+    /// It is not there, whatever lower layers have.
+    Gone,
+    /// Lower layers know.
+    Nothing,
+}
+
+/// Looks for a path in a layer, as far as needed.
+pub(super) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
+    let mut layer = open(layer)?;
+    let (mut seen, mut gone, mut entries) = (Seen::Nothing, false, 0);
+    while let Some(member) = layer.next()? {
+        count_read(&mut entries)?;
+        let path = path_of(&member.name)?;
+        if let Some(whiteout) = whiteout(path) {
+            gone |= match whiteout {
+                Whiteout::Path(path) => !matches!(relation(wanted, &path), Relation::Beside | Relation::Above),
+                Whiteout::Below(dir) => dir.is_empty() || matches!(relation(wanted, dir), Relation::Wanted([_, ..])),
+                Whiteout::Nothing => false,
+            };
+            continue;
+        }
+        match (relation(path, wanted), member.kind) {
+            (Relation::Beside, _) | (Relation::Above, MemberKind::Directory) => {}
+            (Relation::Above, MemberKind::Symlink(target)) => {
+                return Ok(Seen::Unusable(format!(
+                    "{:?} is a symbolic link to {:?}: name the path without links",
+                    shown(path),
+                    shown(&target)
+                )));
+            }
+            (Relation::Above, _) => gone = true,
+            (Relation::Wanted([]), MemberKind::Directory) => return Ok(Seen::Here(Kind::Directory)),
+            (Relation::Wanted([]), MemberKind::File | MemberKind::Hardlink(_)) => return Ok(Seen::Here(Kind::File)),
+            (Relation::Wanted([]), MemberKind::Symlink(target)) => {
+                let (path, target) = (shown(path), shown(&target));
+                return Ok(Seen::Unusable(format!("{path:?} is a symbolic link: name what it points to, {target:?}")));
+            }
+            (Relation::Wanted([]), MemberKind::Other(what)) => {
+                return Ok(Seen::Unusable(format!("{:?} is {what}", shown(path))));
+            }
+            // Its own entry may follow.
+            (Relation::Wanted(_), _) => seen = Seen::Here(Kind::Directory),
+        }
+    }
+    Ok(if seen == Seen::Nothing && gone { Seen::Gone } else { seen })
+}
+
+fn count_read(entries: &mut u64) -> Result<(), Error> {
+    *entries += 1;
+    if *entries > MOST_READ {
+        Err(Error::too_large(format!("an image of more than {MOST_READ} entries")))
+    } else {
+        Ok(())
+    }
+}
+
+/// A name whose content is at another path of the image, outside of what is wanted.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    /// In the image.
+    pub(super) source: Vec<u8>,
+    /// Below the wanted path; empty for that itself.
+    pub(super) name: Vec<u8>,
+    pub(super) mode: u32,
+}
+
+/// Unpacks the layers of an image one after the other, the lowest first.
+pub(super) struct Unpacker {
+    place: Place,
+    /// Below it is what is wanted.
+    wanted: Vec<u8>,
+    budget: Budget,
+    maker: Option<Maker>,
+    /// Directories and their modes, which are set when all is in them.
+    directories: Vec<(Vec<u8>, u32)>,
+    found: Option<Kind>,
+    unusable: Option<String>,
+    /// Of paths that this layer has made: its deletions are about those of lower layers. Hashes, because there can be
+    /// millions; with a key of our own, so that nobody can make two the same.
+    made: HashSet<u64>,
+    hasher: RandomState,
+    elsewhere: Vec<Elsewhere>,
+    entries: u64,
+    buffer: Vec<u8>,
+}
+
+impl Unpacker {
+    pub(super) fn new(place: Place, wanted: Vec<u8>, budget: Budget) -> Result<Self, Error> {
+        let mut maker = match &place {
+            Place::Directory(root) => Some(Maker::new(root.clone())),
+            Place::File(_) => None,
+        };
+        if let Some(maker) = &mut maker {
+            maker.clear()?;
+        }
+        Ok(Self {
+            // The root of an image is a directory, with or without an entry for it.
+            found: wanted.is_empty().then_some(Kind::Directory),
+            place,
+            wanted,
+            budget,
+            maker,
+            directories: vec![],
+            unusable: None,
+            made: HashSet::new(),
+            hasher: RandomState::new(),
+            elsewhere: vec![],
+            entries: 0,
+            buffer: vec![0; COPY],
+        })
+    }
+
+    /// Unpacks one layer. Returns names whose content is at another path, in this layer or in lower ones.
+    pub(super) fn layer(&mut self, layer: impl Read + 'static) -> Result<Vec<Elsewhere>, Error> {
+        self.made.clear();
+        let mut layer = open(layer)?;
+        while let Some(member) = layer.next()? {
+            count_read(&mut self.entries)?;
+            let path = path_of(&member.name)?.to_vec();
+            match whiteout(&path) {
+                Some(whiteout) => self.delete(&whiteout)?,
+                None => self.entry(&path, member, &mut layer)?,
+            }
+        }
+        Ok(std::mem::take(&mut self.elsewhere))
+    }
+
+    /// Sets the modes of directories, and says what was found.
+    pub(super) fn finish(mut self, what: &str) -> Result<(), Error> {
+        if let Some(unusable) = self.unusable {
+            return Err(Error::invalid(format!("{what}: {unusable}")));
+        }
+        match (&self.found, &self.place) {
+            (None, _) => return Err(Error::new(ErrorKind::NotFound, format!("{what} is not in the image"))),
+            (Some(Kind::File), Place::Directory(_)) => return Err(other_kind(what, "directory")),
+            (Some(Kind::Directory), Place::File(_)) => return Err(other_kind(what, "file")),
+            _ => {}
+        }
+        if let Some(maker) = &mut self.maker {
+            // The last mode of a directory counts, and the deepest is closed first.
+            let mut set = HashSet::new();
+            self.directories.reverse();
+            self.directories.sort_by(|(a, _), (b, _)| b.cmp(a));
+            for (path, mode) in &self.directories {
+                if set.insert(path) {
+                    maker.directory_mode(path, *mode)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, whiteout: &Whiteout<'_>) -> Result<(), Error> {
+        let (path, below) = match whiteout {
+            Whiteout::Path(path) => (path.as_slice(), false),
+            Whiteout::Below(dir) => (*dir, true),
+            Whiteout::Nothing => return Ok(()),
+        };
+        let relative = match (relation(path, &self.wanted), below) {
+            (Relation::Wanted(relative), _) => relative,
+            (Relation::Above, _) => &[],
+            (Relation::Beside, _) => return Ok(()),
+        };
+        let of_wanted = relative.is_empty();
+        let keeps_wanted = of_wanted && below && path == self.wanted;
+        let (made, hasher) = (&self.made, &self.hasher);
+        let stays = |path: &[u8]| made.contains(&hasher.hash_one(path));
+        if let Some(maker) = &mut self.maker {
+            if of_wanted || below {
+                maker.remove_in(relative, &stays)?;
+            } else {
+                maker.remove_lower(relative, &stays)?;
+            }
+        }
+        if of_wanted && !keeps_wanted && !stays(&[]) {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    /// What was found in lower layers is not there any more.
+    fn forget(&mut self) {
+        self.found = self.wanted.is_empty().then_some(Kind::Directory);
+        self.unusable = None;
+        self.directories.clear();
+    }
+
+    fn entry(&mut self, path: &[u8], member: Member, layer: &mut TarReader<Box<dyn Read>>) -> Result<(), Error> {
+        let relative = match relation(path, &self.wanted) {
+            Relation::Beside => return Ok(()),
+            Relation::Above => {
+                if member.kind != MemberKind::Directory {
+                    self.clear_wanted()?;
+                    if let MemberKind::Symlink(target) = &member.kind {
+                        let (path, target) = (shown(path), shown(target));
+                        self.unusable =
+                            Some(format!("{path:?} is a symbolic link to {target:?}: name the path without links"));
+                    }
+                } else if self.unusable.is_some() {
+                    self.unusable = None;
+                }
+                return Ok(());
+            }
+            Relation::Wanted(relative) => relative.to_vec(),
+        };
+        self.budget.entry()?;
+        self.note_made(&relative);
+        if relative.is_empty() {
+            return self.wanted_itself(path, member, layer);
+        }
+        if self.found != Some(Kind::Directory) {
+            self.found = Some(Kind::Directory);
+            self.unusable = None;
+        }
+        let Some(maker) = &mut self.maker else { return Ok(()) };
+        match member.kind {
+            MemberKind::Directory => {
+                maker.directory(&relative)?;
+                self.directories.push((relative, member.mode));
+            }
+            MemberKind::File => {
+                let file = maker.file(&relative)?;
+                self.content(file, &member, layer)?;
+            }
+            MemberKind::Symlink(target) => maker.link(&relative, &target)?,
+            MemberKind::Hardlink(target) => {
+                let target = path_of(&target)?;
+                match relation(target, &self.wanted) {
+                    Relation::Wanted(to @ [_, ..]) => maker.hard_link(&relative, to)?,
+                    _ => self.elsewhere(target, relative, member.mode),
+                }
+            }
+            MemberKind::Other(what) => return Err(Error::invalid(format!("{:?} in the image is {what}", shown(path)))),
+        }
+        Ok(())
+    }
+
+    /// The entry for the path that is wanted.
+    fn wanted_itself(
+        &mut self,
+        path: &[u8],
+        member: Member,
+        layer: &mut TarReader<Box<dyn Read>>,
+    ) -> Result<(), Error> {
+        if member.kind == MemberKind::Directory {
+            if self.found != Some(Kind::Directory) {
+                self.clear_wanted()?;
+            }
+            self.found = Some(Kind::Directory);
+            return Ok(());
+        }
+        if self.wanted.is_empty() {
+            return Err(Error::invalid("an archive whose root is no directory"));
+        }
+        self.clear_wanted()?;
+        match member.kind {
+            MemberKind::File => {
+                self.found = Some(Kind::File);
+                if let Place::File(file) = &self.place {
+                    let file = NewFile::over(file, path)?;
+                    self.content(file, &member, layer)?;
+                }
+            }
+            MemberKind::Hardlink(target) => {
+                self.found = Some(Kind::File);
+                if let Place::File(_) = self.place {
+                    self.elsewhere(path_of(&target)?, vec![], member.mode);
+                }
+            }
+            MemberKind::Symlink(target) => {
+                let (path, target) = (shown(path), shown(&target));
+                self.unusable = Some(format!("{path:?} is a symbolic link: name what it points to, {target:?}"));
+            }
+            MemberKind::Other(what) => self.unusable = Some(format!("{:?} is {what}", shown(path))),
+            MemberKind::Directory => {}
+        }
+        Ok(())
+    }
+
+    fn clear_wanted(&mut self) -> Result<(), Error> {
+        if let Some(maker) = &mut self.maker {
+            maker.clear()?;
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// A path, and the directories that it is in.
+    fn note_made(&mut self, relative: &[u8]) {
+        let mut path = relative;
+        while self.made.insert(self.hasher.hash_one(path)) && !path.is_empty() {
+            let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            path = path.get(..end).unwrap_or_default();
+        }
+    }
+
+    fn elsewhere(&mut self, source: &[u8], name: Vec<u8>, mode: u32) {
+        self.elsewhere.push(Elsewhere { source: source.to_vec(), name, mode });
+    }
+
+    fn content(
+        &mut self,
+        mut file: NewFile,
+        member: &Member,
+        layer: &mut TarReader<Box<dyn Read>>,
+    ) -> Result<(), Error> {
+        // Before a byte of it is read: an archive may say any size.
+        self.budget.bytes(member.size)?;
+        loop {
+            let got = layer.content(&mut self.buffer)?;
+            if got == 0 {
+                return file.finish(member.mode);
+            }
+            file.write(self.buffer.get(..got).unwrap_or_default())?;
+        }
+    }
+
+    /// Looks in a layer for content that names of others need. Returns those that are still missing.
+    pub(super) fn fill(
+        &mut self,
+        layer: impl Read + 'static,
+        mut missing: Vec<Elsewhere>,
+    ) -> Result<Vec<Elsewhere>, Error> {
+        let mut layer = open(layer)?;
+        while let Some(member) = layer.next()? {
+            count_read(&mut self.entries)?;
+            let path = path_of(&member.name)?.to_vec();
+            let (found, rest): (Vec<_>, Vec<_>) = missing.into_iter().partition(|missing| missing.source == path);
+            missing = rest;
+            match &member.kind {
+                MemberKind::File => self.fill_with(found, &member, &mut layer)?,
+                MemberKind::Hardlink(target) => {
+                    let target = path_of(target)?;
+                    missing.extend(found.into_iter().map(|found| Elsewhere { source: target.to_vec(), ..found }));
+                }
+                _ if found.is_empty() => {}
+                _ => return Err(Error::invalid(format!("{:?} is linked to as a file and is none", shown(&path)))),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn fill_with(
+        &mut self,
+        names: Vec<Elsewhere>,
+        member: &Member,
+        layer: &mut TarReader<Box<dyn Read>>,
+    ) -> Result<(), Error> {
+        let mut first: Option<Vec<u8>> = None;
+        for name in names {
+            let file = match (&mut self.maker, &self.place) {
+                (None, Place::File(file)) => NewFile::over(file, &name.source)?,
+                (Some(maker), _) => {
+                    if let Some(first) = &first {
+                        maker.hard_link(&name.name, first)?;
+                        continue;
+                    }
+                    first = Some(name.name.clone());
+                    maker.file(&name.name)?
+                }
+                (None, Place::Directory(_)) => continue,
+            };
+            self.content(file, &Member { mode: name.mode, ..member.clone() }, layer)?;
+        }
+        Ok(())
+    }
+}

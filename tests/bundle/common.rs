@@ -1,0 +1,233 @@
+//! A registry of our own, and images made by hand.
+
+use bundlerun::bundle::{Access, Limits, Progress, SavedBundle, Tree};
+use bundlerun::report::Registries;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const NO_LIMITS: Limits = Limits { entries: 1_000_000, bytes: 1 << 40 };
+pub(crate) const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A registry that ends with the test.
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Registry {
+    pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// `more` is appended to its configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = format!("127.0.0.1:{}", free_port());
+        let (storage, more) = (dir.path().join("store"), more.replace("DIR", dir.path().to_str().unwrap()));
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {host:?}}}\n{more}",
+            storage.display()
+        );
+        fs::write(dir.path().join("config.yaml"), config).unwrap();
+        let mut registry = Self { host, dir, child: None };
+        registry.go_on();
+        registry
+    }
+
+    /// Starts it, again.
+    pub(crate) fn go_on(&mut self) {
+        let log = fs::File::create(self.dir.path().join("log")).unwrap();
+        let mut command = Command::new(tool("REGISTRY_BIN", "registry"));
+        command.arg("serve").arg(self.dir.path().join("config.yaml")).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("no `registry`: set REGISTRY_BIN, or PATH"));
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(&self.host).is_err() {
+            assert!(Instant::now() < until, "the registry did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        access(&self.host)
+    }
+
+    /// `host/<name>`.
+    pub(crate) fn repository(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+}
+
+/// To a registry without TLS.
+pub(crate) fn access(host: &str) -> Access {
+    Access { registries: Registries { insecure: vec![host.to_owned()], ca: None }, docker_configs: vec![] }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn tool(variable: &str, name: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(|| name.into(), PathBuf::from)
+}
+
+pub(crate) fn crane(args: &[&str]) -> Vec<u8> {
+    let output = Command::new(tool("CRANE_BIN", "crane")).args(args).output();
+    let output = output.expect("no `crane`: set CRANE_BIN, or PATH");
+    assert!(output.status.success(), "crane {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Lines of `describe.py`.
+pub(crate) fn describe(what: &str, path: &Path) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bundle/describe.py");
+    let output = Command::new("python3").arg(script).arg(what).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Runs a script in a directory.
+pub(crate) fn script(interpreter: &str, dir: &Path, text: &str) {
+    let flag = if interpreter == "python3" { "-c" } else { "-ec" };
+    let status = Command::new(interpreter).args([flag, text]).current_dir(dir).status().unwrap();
+    assert!(status.success(), "{text}");
+}
+
+pub(crate) fn tree(root: &Path) -> Tree {
+    Tree { root: root.to_owned(), exclude: vec![], left_out: vec![], left_out_if_empty: vec![], left_out_links: vec![] }
+}
+
+pub(crate) async fn save(tree: &Tree, repository: &str, tag: &str, access: &Access) -> SavedBundle {
+    try_save(tree, repository, tag, access).await.unwrap()
+}
+
+pub(crate) async fn try_save(
+    tree: &Tree,
+    repository: &str,
+    tag: &str,
+    access: &Access,
+) -> Result<SavedBundle, bundlerun::bundle::Error> {
+    let made_by = json!({"image": "busybox", "run": tag});
+    bundlerun::bundle::save(tree, repository, tag, &made_by, access, &Progress::default()).await
+}
+
+pub(crate) async fn fetch(
+    reference: &str,
+    path: Option<&str>,
+    place: &Path,
+    access: &Access,
+) -> Result<(), bundlerun::bundle::Error> {
+    bundlerun::bundle::fetch(reference, path, place, NO_LIMITS, access, &Progress::default()).await
+}
+
+/// A directory to fetch into, and one around it, in which nothing may appear.
+pub(crate) struct Place {
+    pub(crate) around: TempDir,
+    pub(crate) dir: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let around = tempfile::tempdir().unwrap();
+        let dir = around.path().join("place");
+        fs::create_dir(&dir).unwrap();
+        fs::write(around.path().join("victim"), "untouched").unwrap();
+        Self { around, dir }
+    }
+
+    pub(crate) fn assert_nothing_outside(&self) {
+        let mut names: Vec<_> = fs::read_dir(&self.around)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["place", "victim"]);
+        assert_eq!(fs::read_to_string(self.around.path().join("victim")).unwrap(), "untouched");
+        assert!(fs::metadata(self.around.path().join("victim")).unwrap().permissions().mode() & 0o7000 == 0);
+    }
+}
+
+use std::os::unix::fs::PermissionsExt;
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value {
+    let http = reqwest::Client::new();
+    let digest = sha256(blob);
+    let started = http.post(format!("http://{host}/v2/{repository}/blobs/uploads/")).send().await.unwrap();
+    let location = started.headers().get("location").unwrap().to_str().unwrap().to_owned();
+    let url = format!("{location}&digest={digest}");
+    let put = http.put(url).body(blob.to_vec()).send().await.unwrap();
+    assert!(put.status().is_success(), "{}", put.status());
+    json!({"digest": digest, "size": blob.len()})
+}
+
+/// Pushes an image of these layers, as they are, and returns its reference by digest.
+pub(crate) async fn push_image(registry: &Registry, name: &str, layers: &[Vec<u8>]) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut descriptors = vec![];
+    for layer in layers {
+        let mut descriptor = put_blob(&registry.host, name, layer).await;
+        descriptor["mediaType"] = json!(TAR);
+        descriptors.push(descriptor);
+    }
+    let mut config = put_blob(&registry.host, name, b"{}").await;
+    config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config,
+        "layers": descriptors,
+    });
+    push_manifest(registry, name, &manifest, "application/vnd.oci.image.manifest.v1+json").await
+}
+
+pub(crate) async fn push_manifest(registry: &Registry, name: &str, manifest: &Value, media_type: &str) -> String {
+    let body = manifest.to_string();
+    let digest = sha256(body.as_bytes());
+    let url = format!("http://{}/v2/{name}/manifests/{digest}", registry.host);
+    let request = reqwest::Client::new().put(url).header("content-type", media_type).body(body);
+    let answer = request.send().await.unwrap();
+    assert!(answer.status().is_success(), "{}: {}", answer.status(), answer.text().await.unwrap());
+    format!("{}/{name}@{digest}", registry.host)
+}
+
+/// The names in a directory, at any depth, sorted.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let output =
+        Command::new("find").args([OsStr::new("."), "-mindepth".as_ref(), "1".as_ref()]).current_dir(dir).output();
+    let mut names: Vec<_> = String::from_utf8_lossy(&output.unwrap().stdout)
+        .lines()
+        .map(|line| line.trim_start_matches("./").to_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,10 @@
+//! Bundles in a real registry (CNCF distribution), judged by programs that are not ours.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+
+mod common;
+mod faults;
+mod hostile;
+mod images;
+mod races;
+mod round_trip;

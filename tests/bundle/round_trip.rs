@@ -1,0 +1,312 @@
+//! What is saved comes back, and others see the same.
+
+use crate::common::*;
+use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const ODDITIES: &str = r#"
+import os, socket
+def put(name, content=b"x", mode=0o644):
+    with open(name, "wb") as f: f.write(content)
+    os.chmod(name, mode)
+put(b"plain", b"hello\n")
+put(b"empty", b"")
+put(b"not utf-8 \xff\xfe")
+put(b"new\nline \t\x01 \"quoted\" \\ back")
+put("unicode-\u00fc-\u65e5\u672c".encode())
+put(b"-dash"); put(b" space "); put(b"a.txt"); put(b"n" * 255)
+put(b"setuid", mode=0o4755); put(b"setgid", mode=0o2755); put(b"secret", mode=0o600); put(b"none", mode=0o000)
+os.mkdir("a"); put(b"a/b"); put(b"a!b"); os.mkdir("a-b"); put(b"a-b/c")
+os.mkdir("empty-dir"); os.mkdir("sticky"); os.chmod("sticky", 0o1777)
+os.mkdir("closed"); put(b"closed/in"); os.chmod("closed", 0o500)
+os.symlink("plain", "link"); os.symlink("/etc/passwd", "absolute"); os.symlink("nowhere", "dangling")
+os.symlink("loop", "loop"); os.symlink(b"\xff" * 300, b"bytes-link"); os.symlink("a", "dir-link")
+os.mkdir("z"); put(b"z/first", b"linked" * 1000)
+for name in ("a/second", "third", "z/fourth"): os.link("z/first", name)
+put(b"many\n1", os.urandom(3 * 1024 * 1024 + 17))
+put(b"block", b"b" * 512); put(b"blocks", b"b" * 1024); put(b"zeros", bytes(1 << 20))
+with open("sparse", "wb") as f:
+    f.truncate(50 << 20); f.seek(20 << 20); f.write(b"middle"); 
+for i in range(300): 
+    os.makedirs(f"many/{i % 10}", exist_ok=True); put(f"many/{i % 10}/{i}".encode(), str(i).encode() * i)
+"#;
+const DEEP: &str = r#"
+import os
+fd = os.open(".", os.O_RDONLY)
+for i in range(60):
+    os.mkdir("d" * 200, dir_fd=fd); fd = os.open("d" * 200, os.O_RDONLY, dir_fd=fd)
+with open(os.open("bottom", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=fd), "w") as f: f.write("deep")
+"#;
+const ESCAPED: &str = r#"
+import os
+os.makedirs(".wh.dir/sub")
+open(".wh.dir/sub/file", "w").write("escaped")
+open(".wh..wh..opq", "w").write("opaque")
+open("ordinary", "w").write("o"); os.link("ordinary", ".wh.hard"); os.symlink("x", ".wh.link")
+"#;
+
+/// As staged files are: readable, and without the rights of their owner.
+fn staged(lines: Vec<String>) -> Vec<String> {
+    let staged = |line: String| {
+        let mut parts: Vec<&str> = line.split(' ').collect();
+        let mode = u32::from_str_radix(parts[2], 8).unwrap() & 0o777;
+        let mode = match parts[1] {
+            "directory" => mode | 0o555,
+            "file" => mode | 0o444,
+            _ => mode,
+        };
+        let mode = format!("{mode:04o}");
+        parts[2] = &mode;
+        parts.join(" ")
+    };
+    lines.into_iter().map(staged).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_oddity_comes_back_the_same_and_crane_sees_it_too() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), ODDITIES);
+    script("python3", dir.path(), DEEP);
+    let expected = describe("tree", dir.path());
+    assert!(expected.len() > 370, "{}", expected.len());
+
+    let saved = save(&tree(dir.path()), &registry.repository("ns/odd"), "r.1.x", &access).await;
+    assert_eq!(saved.skipped, 0);
+    let regular: Vec<_> = expected.iter().filter(|line| line.contains(" file ")).collect();
+    assert_eq!(saved.files, regular.len() as u64 - 3, "a file with four names counts once");
+
+    let reference = format!("{}@{}", registry.repository("ns/odd"), saved.digest);
+    let place = Place::new();
+    let inode = fs::metadata(&place.dir).unwrap().ino();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), staged(expected.clone()));
+    assert_eq!(fs::metadata(&place.dir).unwrap().ino(), inode);
+    let sparse = fs::metadata(place.dir.join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 20, "a hole takes {} blocks", sparse.blocks());
+    // Again, over what is there.
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), staged(expected.clone()));
+
+    let exported = crane(&["export", "--insecure", &reference, "-"]);
+    let archive = place.around.path().join("exported.tar");
+    fs::write(&archive, exported).unwrap();
+    assert_eq!(describe("tar", &archive), expected);
+    crane(&["validate", "--insecure", "--remote", &reference]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_mean_deletions_to_others_come_back() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), ESCAPED);
+    let saved = save(&tree(dir.path()), &registry.repository("ns"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("ns"), saved.digest);
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), staged(describe("tree", dir.path())));
+    let names = String::from_utf8(
+        std::process::Command::new("sh")
+            .args(["-c", "tar -t"])
+            .stdin(pipe(crane(&["export", "--insecure", &reference, "-"])))
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap();
+    assert!(names.contains("escaped/0") && names.contains("contents/ordinary") && !names.contains(".wh."), "{names}");
+}
+
+fn pipe(bytes: Vec<u8>) -> fs::File {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_digest_depends_on_the_tree_alone() {
+    let registry = Registry::start();
+    let (one, two, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("python3", one.path(), ODDITIES);
+    let copy = format!("cp -a {}/. . && find . -exec touch -h -d 2001-01-01 {{}} +", one.path().display());
+    script("sh", two.path(), &copy);
+    if rustix::process::geteuid().is_root() {
+        // Changing the owner takes setuid away.
+        script("sh", two.path(), "chown -hR 1234:5678 . && chmod 4755 setuid && chmod 2755 setgid");
+    }
+    script("sh", two.path(), "chmod 700 .");
+    let first = save(&tree(one.path()), &registry.repository("a"), "one", &access).await;
+    let again = save(&tree(two.path()), &registry.repository("a"), "two", &access).await;
+    assert_eq!(first.digest, again.digest);
+    assert!(again.pushed_bytes < 1000, "only how it was made is new: {} bytes", again.pushed_bytes);
+    fs::write(two.path().join("plain"), "other").unwrap();
+    assert_ne!(save(&tree(two.path()), &registry.repository("a"), "three", &access).await.digest, first.digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_and_a_hundred_thousand_files_are_bundles() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let empty = save(&tree(dir.path()), &registry.repository("a"), "empty", &access).await;
+    assert_eq!((empty.files, empty.bytes, empty.skipped), (0, 0, 0));
+    let place = Place::new();
+    let reference = |digest: &str| format!("{}@{digest}", registry.repository("a"));
+    fetch(&reference(&empty.digest), None, &place.dir, &access).await.unwrap();
+    assert!(names(&place.dir).is_empty());
+    crane(&["validate", "--insecure", "--remote", &reference(&empty.digest)]);
+
+    let many = "import os\nfor i in range(100):\n os.mkdir(str(i))\n for j in range(1000): open(f'{i}/{j}', 'w').write(f'{i} {j}')";
+    script("python3", dir.path(), many);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "many", &access).await;
+    assert_eq!(saved.files, 100_000);
+    let one = bundlerun::bundle::read_file(&reference(&saved.digest), "77/123", &access, vec![]).await.unwrap();
+    assert_eq!(one, b"77 123");
+    fetch(&reference(&saved.digest), None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_excluded_or_ours_is_left_out() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let make =
+        "touch keep a.tmp .hidden; mkdir -p sub/deep cache/x ours stub/inner filled; touch sub/b.tmp sub/deep/c.tmp
+        touch sub/d.log cache/x/y ours/file filled/file; ln -s /inputs/1 in; ln -s /inputs/2 mine";
+    script("sh", dir.path(), make);
+    let inode = |name: &str| fs::metadata(dir.path().join(name)).map(|m| (m.dev(), m.ino())).unwrap();
+    let mut tree = tree(dir.path());
+    tree.exclude = ["*.tmp", "**/*.log", "cache/", "./.hidden"].map(str::to_owned).into();
+    tree.left_out = vec![inode("ours")];
+    tree.left_out_if_empty = vec![inode("stub"), inode("stub/inner"), inode("filled")];
+    tree.left_out_links = vec![("in".into(), "/inputs/1".into()), ("mine".into(), "/inputs/1".into())];
+    let saved = save(&tree, &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let listed = bundlerun::bundle::list(&reference, &access).await.unwrap();
+    let paths: Vec<_> = listed.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect();
+    assert_eq!(paths, ["", "filled", "filled/file", "keep", "mine", "sub", "sub/b.tmp", "sub/deep", "sub/deep/c.tmp"]);
+    tree.exclude = vec!["**/*.tmp".into(), "sub/**".into()];
+    assert!(try_save(&tree, &registry.repository("a"), "u", &access).await.is_ok());
+    tree.exclude = vec!["[".into()];
+    assert_eq!(try_save(&tree, &registry.repository("a"), "v", &access).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_saved_is_listed_with_the_reason() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    script(
+        "python3",
+        dir.path(),
+        "import os, socket\nos.mkfifo('fifo')\nsocket.socket(socket.AF_UNIX).bind('socket')\nopen('file', 'w')",
+    );
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    assert_eq!((saved.files, saved.skipped), (1, 2));
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let skipped: BTreeMap<_, _> = bundlerun::bundle::list(&reference, &access)
+        .await
+        .unwrap()
+        .into_iter()
+        .filter_map(|entry| match entry.what {
+            ListEntryKind::Skipped { reason } => Some((String::from_utf8(entry.path).unwrap(), reason)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(skipped, [("fifo", "a FIFO"), ("socket", "a socket")].map(|(a, b)| (a.into(), b.into())).into());
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["file"]);
+    let error = bundlerun::bundle::resolve(&reference, Some("fifo"), &access).await.unwrap_err();
+    assert!(error.kind == ErrorKind::NotFound && error.message.contains("a FIFO"), "{error}");
+
+    fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 40).unwrap();
+    let error = try_save(&tree(dir.path()), &registry.repository("a"), "u", &access).await.unwrap_err();
+    assert!(error.kind == ErrorKind::TooLarge && error.message.contains("hole"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_bundle_is_fetched_as_what_it_is() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let make = "mkdir -p d/e other; echo one >d/e/one; echo two >d/two; echo x >d.x; echo y >d-y; echo no >other/no
+        chmod 4711 d/two; ln -s e d/link; ln -s d outer; ln other/no d/hard; ln other/no d/e/hard2";
+    script("sh", dir.path(), make);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let resolve = |path: &'static str| bundlerun::bundle::resolve(&reference, Some(path), &access);
+    let by_tag = bundlerun::bundle::resolve(&registry.repository("a:t"), None, &access).await.unwrap();
+    assert_eq!((by_tag.digest, by_tag.kind), (saved.digest.clone(), Kind::Directory));
+    assert_eq!(resolve("/d/").await.unwrap().kind, Kind::Directory);
+    assert_eq!(resolve("d/e/one").await.unwrap().kind, Kind::File);
+    for (path, kind, says) in [
+        ("nothing", ErrorKind::NotFound, "not in the bundle"),
+        ("d/e/one/more", ErrorKind::NotFound, "not in the bundle"),
+        ("outer", ErrorKind::Invalid, "symbolic link"),
+        ("outer/two", ErrorKind::Invalid, "symbolic link"),
+        ("d/../d", ErrorKind::Invalid, "no name"),
+    ] {
+        let error = resolve(path).await.unwrap_err();
+        assert!(error.kind == kind && error.message.contains(says), "{path}: {error}");
+    }
+
+    let place = Place::new();
+    fetch(&reference, Some("d"), &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["e", "e/hard2", "e/one", "hard", "link", "two"]);
+    assert_eq!(describe("tree", &place.dir), {
+        fs::remove_file(dir.path().join("other/no")).unwrap();
+        staged(describe("tree", &dir.path().join("d")))
+    });
+    let file: PathBuf = place.around.path().join("place/two");
+    fs::write(&file, "an earlier, longer try").unwrap();
+    let inode = fs::metadata(&file).unwrap().ino();
+    fetch(&reference, Some("d/two"), &file, &access).await.unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "two\n");
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!((metadata.ino(), metadata.mode() & 0o7777), (inode, 0o755));
+    assert_eq!(fetch(&reference, Some("d"), &file, &access).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(fetch(&reference, Some("d/two"), &place.dir, &access).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_end_a_fetch_before_it_fills_the_disk() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    script("sh", dir.path(), "for i in 1 2 3 4 5; do echo 123456789 >$i; done");
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let place = Place::new();
+    for (entries, bytes, fits) in [(5, 50, true), (4, 50, false), (5, 49, false)] {
+        let limits = Limits { entries, bytes };
+        let fetched = bundlerun::bundle::fetch(&reference, None, &place.dir, limits, &access, &Progress::default());
+        match fetched.await {
+            Ok(()) => assert!(fits, "{limits:?}"),
+            Err(error) => assert!(!fits && error.kind == ErrorKind::TooLarge, "{limits:?}: {error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_it_was_made_refers_to_it() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "run.1.abc", &access).await;
+    // This registry knows no subjects: the tag of the specification leads there.
+    let tag = saved.digest.replace(':', "-");
+    let index = crane(&["manifest", "--insecure", &registry.repository(&format!("a:{tag}"))]);
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 1);
+    assert_eq!(index["manifests"][0]["artifactType"], "application/vnd.bundlerun.provenance.v1+json");
+    let artifact = index["manifests"][0]["digest"].as_str().unwrap();
+    let artifact = crane(&["manifest", "--insecure", &registry.repository(&format!("a@{artifact}"))]);
+    let artifact: serde_json::Value = serde_json::from_slice(&artifact).unwrap();
+    assert_eq!(artifact["subject"]["digest"], *saved.digest);
+    let content = artifact["layers"][0]["digest"].as_str().unwrap();
+    let content = crane(&["blob", "--insecure", &registry.repository(&format!("a@{content}"))]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&content).unwrap()["run"], "run.1.abc");
+    assert!(Path::new(&dir.path()).exists());
+}
