@@ -134,6 +134,10 @@ pub mod files {
     pub const STUBS: &str = "stubs.json";
     /// In [`super::paths::BIN`]: digests of the inputs that were looked up at registries, by their index.
     pub const PINNED: &str = "pinned.json";
+    /// In [`super::paths::BIN`]: what was found out about inputs at registries.
+    pub const LOOKED_UP: &str = "looked-up.json";
+    /// In [`super::paths::BIN`], followed by its index: an input is in place.
+    pub const STAGED_INPUT: &str = "staged.";
     /// In [`super::paths::BIN`]: one line, why inputs could not be looked up or staged so far.
     pub const TROUBLE: &str = "trouble";
     /// In [`super::paths::BIN`]: until when the output may be saved.

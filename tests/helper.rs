@@ -2,66 +2,20 @@
 
 #![allow(clippy::unwrap_used)] // in functions that tests share
 
+#[path = "sandbox/helper.rs"]
+mod helping;
 #[path = "sandbox/mod.rs"]
 mod sandbox;
 
 use bundlerun::helper;
-use bundlerun::report::{Cause, Command, MESSAGE_MAX_BYTES, Message, MissingRecord};
-use rustix::fd::{AsFd, OwnedFd};
+use bundlerun::report::{Cause, MissingRecord};
+use helping::{Helper, fresh, start, told};
 use rustix::process::Signal;
-use sandbox::{Sandbox, Started, await_that, sh};
+use sandbox::{Sandbox, await_that, sh};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::ExitCode;
-use std::thread::{self, JoinHandle};
-
-/// A helper at work in a thread; dropping `stop` is its SIGTERM.
-struct Helper {
-    thread: JoinHandle<ExitCode>,
-    stop: OwnedFd,
-}
-
-impl Helper {
-    fn start(sandbox: &Sandbox) -> Self {
-        let (read, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let paths = sandbox.paths.clone();
-        Self { thread: thread::spawn(move || helper::run_until(&paths, read.as_fd())), stop }
-    }
-
-    /// Its own end, with success.
-    fn finish(self) {
-        await_that("the end of the helper", || self.thread.is_finished());
-        assert_eq!(format!("{:?}", self.thread.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
-    }
-
-    fn stop(self) {
-        let Self { thread, stop } = self;
-        drop(stop);
-        await_that("the end of the helper", || thread.is_finished());
-        assert_eq!(format!("{:?}", thread.join().unwrap()), format!("{:?}", ExitCode::SUCCESS));
-    }
-}
-
-/// As the kubelet makes it: nothing prepared.
-fn fresh() -> Sandbox {
-    let sandbox = Sandbox::new();
-    fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
-    sandbox
-}
-
-fn start<'a>(sandbox: &'a Sandbox, command: &Command) -> (Helper, Started<'a>) {
-    sandbox.write_request(command);
-    let helper = Helper::start(sandbox);
-    let _ = helper::wait_prepared(&sandbox.paths);
-    // Not the copy that was prepared: children that other tests fork just now may hold it open for writing.
-    (helper, sandbox.start(command))
-}
-
-fn told(sandbox: &Sandbox) -> Message {
-    let text = fs::read_to_string(&sandbox.paths.termination_message).unwrap();
-    assert!(text.len() <= MESSAGE_MAX_BYTES);
-    assert_eq!(text, fs::read_to_string(sandbox.paths.bin.join("reported")).unwrap());
-    Message::decode(&text).unwrap()
-}
+use std::thread;
 
 #[test]
 fn the_kubelet_is_told_how_the_command_ended_and_what_it_left() {
@@ -160,7 +114,7 @@ fn what_the_command_puts_in_our_way_is_never_followed() {
         (
             |sandbox| {
                 fs::write(sandbox.root().join("secret"), r#"{"exitCode":0,"detail":"secret"}"#).unwrap();
-                std::os::unix::fs::symlink("../../secret", sandbox.paths.record.join("record.json")).unwrap();
+                symlink("../../secret", sandbox.paths.record.join("record.json")).unwrap();
             },
             "a link",
         ),
@@ -178,7 +132,7 @@ fn what_the_command_puts_in_our_way_is_never_followed() {
     for (trap, what) in traps {
         let sandbox = fresh();
         fs::write(sandbox.root().join("secret-out"), "secret").unwrap();
-        std::os::unix::fs::symlink("../secret-out", sandbox.paths.bundle.join("stdout")).unwrap();
+        symlink("../secret-out", sandbox.paths.bundle.join("stdout")).unwrap();
         let fifo = sandbox.paths.bundle.join("stderr");
         assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
         fs::write(sandbox.paths.record.join("started"), "").unwrap();

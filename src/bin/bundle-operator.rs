@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bundlerun::helper::{self, Task};
+use bundlerun::runner::Paths;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -34,16 +36,30 @@ enum Command {
     /// Print the CustomResourceDefinition.
     Crd,
     /// In the helper container of a run's pod.
-    #[command(subcommand)]
-    Helper(Helper),
+    Helper {
+        /// Holds the container's tree, for tests.
+        #[arg(long, hide = true, global = true, default_value = "/")]
+        root: PathBuf,
+        #[command(subcommand)]
+        task: Helper,
+    },
 }
 
 #[derive(Subcommand)]
 enum Helper {
-    /// Prepare, watch and report: the container's main process.
+    /// Prepare, stage, watch, save and report: the container's main process.
     Run,
     /// Wait until the run container may start: the container's postStart hook.
     Prepared,
+    /// A child of the main process: find out what inputs are.
+    #[command(hide = true)]
+    LookUp,
+    /// A child of the main process: put inputs in place.
+    #[command(hide = true)]
+    Stage,
+    /// A child of the main process: save the output.
+    #[command(hide = true)]
+    Save,
 }
 
 fn main() -> ExitCode {
@@ -63,8 +79,17 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::runner::Paths::default()),
-        Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::runner::Paths::default()),
+        Command::Helper { root, task } => run_helper(&Paths::below(&root), &task),
+    }
+}
+
+fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
+    match task {
+        Helper::Run => helper::run(paths),
+        Helper::Prepared => helper::wait_prepared(paths),
+        Helper::LookUp => helper::run_task(paths, Task::LookUp),
+        Helper::Stage => helper::run_task(paths, Task::Stage),
+        Helper::Save => helper::run_task(paths, Task::Save),
     }
 }
 

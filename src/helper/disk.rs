@@ -1,10 +1,9 @@
 //! Ends a run whose working directory grows over its limit: the kubelet would notice after half a minute, evict the
 //! pod and lose the output.
 
-use super::prepare::mark;
+use super::marks::order_end;
 use super::tree;
-use crate::names::files;
-use crate::report::{Cause, EndOrder};
+use crate::report::Cause;
 use crate::runner::Paths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,13 +32,9 @@ impl Drop for DiskWatch {
 }
 
 impl DiskWatch {
-    /// Starts watching, if the request has a limit. A request that cannot be read ends the run in other ways.
-    pub(super) fn start(paths: &Paths) -> Self {
+    /// Starts watching, if there is a limit.
+    pub(super) fn start(paths: &Paths, limit: Option<u64>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let limit = std::fs::read(paths.request.join(files::REQUEST))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<crate::report::Request>(&text).ok())
-            .and_then(|request| request.disk_bytes);
         let thread = limit.and_then(|limit| {
             let (paths, is_over) = (paths.clone(), Arc::clone(&over));
             match thread::Builder::new().name("disk".to_owned()).spawn(move || watch(&paths, limit, &is_over)) {
@@ -58,10 +53,9 @@ fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
     let go_on = || !over.load(Ordering::Relaxed);
     while go_on() {
         let begin = Instant::now();
-        let size = tree::measure(&paths.bundle, go_on);
+        let size = tree::measure(&paths.bundle, &[], go_on);
         if size.disk_bytes > limit && go_on() {
-            let order = serde_json::to_vec(&EndOrder::new(Cause::DiskLimitExceeded, "")).unwrap_or_default();
-            match mark(&paths.bin, files::END, &order) {
+            match order_end(&paths.bin, Cause::DiskLimitExceeded, "") {
                 Ok(()) => return,
                 Err(error) => eprintln!("bundle-operator helper: {error}"),
             }

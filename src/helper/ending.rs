@@ -1,12 +1,14 @@
 //! The record and the output become the helper's last words.
 
-use super::prepare::mark;
+use super::marks::mark;
+use super::saving::{self, SavedOutput};
 use super::tree::{self, Size};
 use super::watch::End;
+use super::{lookup, places};
 use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
 use crate::names::files;
-use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report};
-use crate::runner::Paths;
+use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
+use crate::runner::{self, Paths};
 use std::ffi::CString;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,28 +21,53 @@ pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
     std::fs::read_to_string(paths.bin.join(files::REPORTED)).ok()
 }
 
-/// Leaves the termination message. First without counts, which may take their time: whoever kills us meanwhile gets
-/// that one.
-pub(super) fn report(paths: &Paths, end: End) -> Result<(), String> {
+/// Leaves the termination message. First without what takes its time, saving and counting: whoever kills us meanwhile
+/// gets that one.
+pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Result<(), String> {
     let record = read_record(&paths.record);
+    let digests = lookup::pins(paths);
     let tail =
         |name| CString::new(name).map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));
-    let message = |size: Size| {
-        let (record, missing) = match &record {
-            Ok(record) => (Some(record.clone()), None),
-            Err(NotRead::Missing) => (None, Some(end.without_record())),
-            Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
-        };
-        let report = Report { record, missing, files: size.files, bytes: size.bytes, ..Report::default() };
-        Message::encode(&report, &stdout, &stderr)
+    let (known, missing) = match &record {
+        Ok(record) => (Some(record.clone()), None),
+        Err(NotRead::Missing) => (None, Some(end.without_record())),
+        Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
     };
+    let first = Report { record: known, missing, ..Report::default() };
+    let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
+    tell(paths, &message(&first))?;
 
-    tell(paths, &message(Size::default()))?;
-    let until = Instant::now() + COUNT;
-    let message = message(tree::measure(&paths.bundle, || Instant::now() < until));
+    let save = request.and_then(|request| request.save.as_ref()).filter(|_| has_begun(paths, record.as_ref().ok()));
+    let saved = save.map(|save| saving::save(paths, save, is_interrupted(end, record.as_ref().ok())));
+    let report = match saved {
+        Some(Ok(SavedOutput { saved, files, bytes })) => Report { saved: Some(saved), files, bytes, ..first },
+        Some(Err(not_saved)) => Report { not_saved: Some(not_saved), ..counted(paths, first) },
+        None => counted(paths, first),
+    };
+    let message = message(&report);
     tell(paths, &message)?;
     mark(&paths.bin, files::REPORTED, message.as_bytes())
+}
+
+/// What never began has left no output.
+fn has_begun(paths: &Paths, record: Option<&Record>) -> bool {
+    match record {
+        Some(record) => record.started_at_ms.is_some(),
+        None => runner::has_begun(&paths.record),
+    }
+}
+
+/// The platform asked for the end. It asks the runner first and us after the runner's end, so that the record tells.
+fn is_interrupted(end: End, record: Option<&Record>) -> bool {
+    end == End::RunnerGone { interrupted: true } || record.is_some_and(|record| record.asked_to_stop)
+}
+
+fn counted(paths: &Paths, report: Report) -> Report {
+    let until = Instant::now() + COUNT;
+    let stubs = places::stubs(paths).mounted_over;
+    let Size { files, bytes, .. } = tree::measure(&paths.bundle, &stubs, || Instant::now() < until);
+    Report { files, bytes, ..report }
 }
 
 /// Writes the termination message in place: it is a bind mount, nothing can be renamed onto it.
@@ -49,7 +76,8 @@ pub(super) fn tell(paths: &Paths, message: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot write {}: {error}", paths.termination_message.display()))
 }
 
-fn read_record(dir: &Path) -> Result<Record, NotRead> {
+/// The runner's record, or what is in its place.
+pub(super) fn read_record(dir: &Path) -> Result<Record, NotRead> {
     let name = CString::new(files::RECORD).map_err(|_| NotRead::Refused)?;
     let text = read_whole(dir, &name, RECORD_MAX_BYTES)?;
     let record: Record = serde_json::from_slice(&text).map_err(|_| NotRead::Refused)?;

@@ -1,37 +1,69 @@
-//! The native sidecar: prepares the pod's volumes, watches the run, and tells its ending to the kubelet.
+//! The native sidecar: prepares the pod's volumes, stages inputs, watches the run, saves its output, and tells its
+//! ending to the kubelet.
 //!
 //! | file | subject |
 //! |---|---|
-//! | `prepare` | what the run container needs before it starts |
+//! | `prepare`, `places` | what the run container needs before it starts |
+//! | `staging`, `saving` | keeping at it until inputs are in place, until the output is saved |
 //! | `watch` | from the start of the runner to its death |
 //! | `disk` | ends a run that fills its working directory |
-//! | `tree` | measuring a tree that a stranger wrote |
 //! | `ending` | the record and the output become the termination message |
+//! | `child` | starting and ending children |
+//! | `marks`, `progress` | what one process leaves for another |
+//!
+//! In children, because it takes memory and may crash:
+//!
+//! | file | subject |
+//! |---|---|
+//! | `lookup` | what inputs from registries are |
+//! | `stage`, `url`, `copied`, `links` | putting inputs in place |
+//! | `save` | saving the output |
+//! | `credentials`, `failure` | who we are to registries, and what their answers mean for the run |
+//! | `tree` | walking through a tree that a stranger wrote |
 //!
 //! Trust: everything below the working directory and the record directory was written by the user's code, or is being
 //! written by it now. Nothing of it is executed, and it is only ever opened relative to a directory that we hold open,
-//! without following links. The process cannot be dumped or traced by others of its user.
+//! without following links. No process of the helper can be dumped or traced by others of its user.
 
+mod child;
+mod copied;
+mod credentials;
 mod disk;
 mod ending;
+mod failure;
+mod links;
+mod lookup;
+mod marks;
+mod places;
 mod prepare;
+mod progress;
+mod save;
+mod saving;
+mod stage;
+mod staging;
 mod tree;
+mod url;
 mod watch;
 
 use crate::names::files;
-use crate::runner::Paths;
+use crate::report::{Cause, Request};
 use crate::runner::signals::Signals;
-use rustix::fd::{AsFd, BorrowedFd};
+use crate::runner::{Paths, request};
+pub use child::Task;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
+use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
 const HOOK: Duration = Duration::from_secs(10);
 
-/// The helper's whole life, as PID 1 of its container: prepare, watch, report. Safe to run again after a crash.
+/// The helper's whole life, as PID 1 of its container. Safe to run again after a crash.
 ///
-/// SIGTERM means that the run container has ended or never will start: the helper then reports at once.
+/// SIGTERM means that the run container has ended or never will start: the helper then saves and reports at once.
 /// Failure: it could not prepare or report; the kubelet starts it again.
 #[must_use]
 pub fn run(paths: &Paths) -> ExitCode {
@@ -47,10 +79,7 @@ pub fn run_until(paths: &Paths, stop: BorrowedFd<'_>) -> ExitCode {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let outcome = match ending::earlier_report(paths) {
         Some(message) => ending::tell(paths, &message),
-        None => prepare::prepare(paths).and_then(|lock| {
-            let end = watch::watch(paths, &lock, stop);
-            ending::report(paths, end)
-        }),
+        None => live(paths, stop),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,19 +87,103 @@ pub fn run_until(paths: &Paths, stop: BorrowedFd<'_>) -> ExitCode {
     }
 }
 
+fn live(paths: &Paths, stop: BorrowedFd<'_>) -> Result<(), String> {
+    // What cannot be read the runner will tell; it reads the same.
+    let request = request::read(&paths.request).ok();
+    let request = request.as_ref();
+    if request.is_some_and(|request| request.save.is_some() || staging::is_needed(request)) {
+        progress::serve(paths);
+    }
+    let lock = prepare::prepare(paths, request, stop)?;
+    let end = stage_and_watch(paths, request, &lock, stop);
+    ending::report(paths, request, end)
+}
+
+/// Stages inputs while the run container starts and waits for them.
+fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
+    let over = AtomicBool::new(false);
+    let over = &over;
+    thread::scope(|scope| {
+        if let Some(request) = request.filter(|request| staging::is_needed(request)) {
+            let stage = move || staging::stage(paths, request, stop, over);
+            if let Err(error) = thread::Builder::new().name("staging".to_owned()).spawn_scoped(scope, stage) {
+                let told =
+                    marks::order_end(&paths.bin, Cause::StagingFailed, &format!("cannot start a thread: {error}"));
+                eprintln!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
+            }
+        }
+        let end = watch::watch(paths, request.and_then(|request| request.disk_bytes), lock, stop);
+        over.store(true, Ordering::Relaxed);
+        end
+    })
+}
+
 /// The postStart hook: waits until *prepare* is done, at most 10 s. It never fails: a run container that starts too
-/// early waits for itself.
+/// early waits for itself, and is told to end.
 #[must_use]
 pub fn wait_prepared(paths: &Paths) -> ExitCode {
-    let prepared = paths.bin.join(files::PREPARED);
-    let until = Instant::now() + HOOK;
-    while !prepared.exists() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_prepared_for(paths, HOOK);
     ExitCode::SUCCESS
+}
+
+fn wait_prepared_for(paths: &Paths, most: Duration) {
+    let until = Instant::now() + most;
+    while !marks::is_marked(&paths.bin, files::PREPARED) {
+        if Instant::now() >= until {
+            let why =
+                marks::read(&paths.bin, files::TROUBLE).unwrap_or_else(|| "the helper did not say why".to_owned());
+            let detail = format!("not prepared within {} s: {why}", most.as_secs());
+            if let Err(error) = marks::order_end(&paths.bin, Cause::StagingFailed, &detail) {
+                eprintln!("bundle-operator helper: {error}");
+            }
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A child of the helper: does one thing and leaves its marks. Failure: it may pass by itself.
+#[must_use]
+pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
+    child::begin(paths);
+    let done = request::read(&paths.request).map_err(|never_ran| never_ran.detail).and_then(|request| match task {
+        Task::LookUp => lookup::look_up(paths, &request),
+        Task::Stage => stage::stage(paths, &request),
+        Task::Save => save::save(paths, &request),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 fn fail(why: &str) -> ExitCode {
     eprintln!("bundle-operator helper: {why}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::EndOrder;
+
+    #[test]
+    fn a_hook_that_runs_out_of_patience_ends_the_run_with_what_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        marks::mark(&paths.bin, files::TROUBLE, b"no answer yet from registry.example.com").unwrap();
+        wait_prepared_for(&paths, Duration::from_millis(50));
+        let order: EndOrder = marks::read_json(&paths.bin, files::END).unwrap();
+        assert_eq!(order.cause, Cause::StagingFailed);
+        assert_eq!(order.detail, "not prepared within 0 s: no answer yet from registry.example.com");
+    }
+
+    #[test]
+    fn a_hook_that_is_served_in_time_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        marks::mark(&paths.bin, files::PREPARED, b"").unwrap();
+        wait_prepared_for(&paths, Duration::ZERO);
+        assert!(!marks::is_marked(&paths.bin, files::END));
+    }
 }

@@ -1,47 +1,79 @@
 //! What the run container needs before it starts. Done again after a crash, it changes nothing that is in use.
 
+use super::child::{Outcome, Task, keep_at_it};
+use super::lookup::{self, LookedUp};
+use super::marks::{self, is_marked, mark, order_end, read_json};
+use super::{places, staging};
 use crate::names::{files, paths};
+use crate::report::{Cause, InputSource, Request};
 use crate::runner::Paths;
-use rustix::fd::OwnedFd;
+use crate::runner::signals::wait_readable;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Puts the runner and the directories in place, then says so. Returns the file that the runner will lock.
-pub(super) fn prepare(paths: &Paths) -> Result<OwnedFd, String> {
+/// How long registries may take to say what inputs are. The postStart hook, which began when we did, waits a little
+/// longer.
+const LOOK_UP: Duration = Duration::from_secs(9);
+
+/// Puts the runner, the directories and the places of inputs in place, then says so. Returns the file that the runner
+/// will lock. Without a request that can be read there is nothing more to do: the runner will tell.
+pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+    let begin = Instant::now();
     open_to_all(&paths.bundle, 0o777)?;
     // Sticky: a user other than ours cannot replace what we made in it.
     open_to_all(&paths.record, 0o1777)?;
     let lock = make_lock(&paths.record.join(files::LOCK))?;
-    if !paths.bin.join(files::PREPARED).exists() {
+    if !is_marked(&paths.bin, files::PREPARED) {
         copy_runner(paths)?;
+        if let Some(request) = request {
+            prepare_inputs(paths, request, begin + LOOK_UP, stop)?;
+        }
         mark(&paths.bin, files::PREPARED, b"")?;
     }
-    mark(&paths.bin, files::STAGED, b"")?;
+    if !request.is_some_and(staging::is_needed) {
+        mark(&paths.bin, files::STAGED, b"")?;
+    }
     Ok(lock)
 }
 
-/// Writes a file of the bin directory so that nobody sees half of it.
-pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), String> {
-    place(bin, name, 0o644, |file| file.write_all(text))
+/// Where an input cannot be had there is a directory for it all the same: the run container has to start to tell.
+fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<(), String> {
+    let looked_up = look_up(paths, request, until, stop)?;
+    if let Some(order) = &looked_up.order {
+        order_end(&paths.bin, order.cause, &order.detail)?;
+    }
+    let is_file = |index: usize| match request.inputs.get(index).map(|input| &input.source) {
+        Some(InputSource::Text(_) | InputSource::Url { .. }) => true,
+        Some(InputSource::Copied { file }) => file.is_some(),
+        Some(InputSource::Mounted { file }) => *file,
+        Some(InputSource::Image { .. }) | None => looked_up.files.contains(&index),
+    };
+    places::make(paths, request, is_file)
+}
+
+fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<LookedUp, String> {
+    if !request.inputs.iter().any(|input| lookup::is_needed(&input.source)) {
+        return Ok(LookedUp::default());
+    }
+    let mut pause = |time| wait_readable([stop], Some(time)) == [true];
+    let is_done = || is_marked(&paths.bin, files::LOOKED_UP) || is_marked(&paths.bin, files::END);
+    if let Outcome::TimeIsUp(tries) = keep_at_it(paths, Task::LookUp, Some(until), &mut pause, &is_done) {
+        let why = marks::read(&paths.bin, files::TROUBLE).or(tries.last_end).unwrap_or_default();
+        order_end(&paths.bin, Cause::StagingFailed, &format!("inputs could not be looked up in time: {why}"))?;
+    }
+    Ok(read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default())
 }
 
 fn copy_runner(paths_: &Paths) -> Result<(), String> {
     let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
-    place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
-}
-
-fn place(dir: &Path, name: &str, mode: u32, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> Result<(), String> {
-    let (draft, target) = (dir.join(format!(".{name}.tmp")), dir.join(name));
-    let placed = fs::create_dir_all(dir)
-        .and_then(|()| fs::File::create(&draft))
-        .and_then(|mut file| write(&mut file).and_then(|()| file.set_permissions(Permissions::from_mode(mode))))
-        .and_then(|()| fs::rename(&draft, &target));
-    placed.map_err(|error| format!("cannot write {}: {error}", target.display()))
+    marks::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
 }
 
 /// The run container may have any user. The kubelet makes volumes 0777 and root's: where we are not root there is
@@ -72,15 +104,23 @@ fn make_lock(path: &Path) -> Result<OwnedFd, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Command, RequestedInput};
+    use rustix::fd::AsFd;
+    use rustix::pipe::pipe;
+
+    fn prepare_without_request(paths: &Paths) -> Result<OwnedFd, String> {
+        let (stop, _keep) = pipe().unwrap();
+        prepare(paths, None, stop.as_fd())
+    }
 
     #[test]
     fn a_second_prepare_leaves_the_runner_alone() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         fs::write(&paths.runner_in_image, "first").unwrap();
-        prepare(&paths).unwrap();
+        prepare_without_request(&paths).unwrap();
         fs::write(&paths.runner_in_image, "second").unwrap();
-        prepare(&paths).unwrap();
+        prepare_without_request(&paths).unwrap();
         let runner = paths.bin.join("bundle-runner");
         assert_eq!(fs::read_to_string(&runner).unwrap(), "first");
         assert_eq!(fs::metadata(&runner).unwrap().permissions().mode() & 0o7777, 0o755);
@@ -93,10 +133,25 @@ mod tests {
     }
 
     #[test]
+    fn a_second_prepare_leaves_inputs_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::write(&paths.runner_in_image, "").unwrap();
+        let inputs = vec![RequestedInput { path: "t".to_owned(), source: InputSource::Text("text".to_owned()) }];
+        let request = Request { inputs, ..Request::new(Command::Shell(String::new()), 30) };
+        let (stop, _keep) = pipe().unwrap();
+        prepare(&paths, Some(&request), stop.as_fd()).unwrap();
+        assert!(is_marked(&paths.bin, files::STAGED), "text needs no child");
+        fs::write(paths.inputs.join("0"), "seen by the command").unwrap();
+        prepare(&paths, Some(&request), stop.as_fd()).unwrap();
+        assert_eq!(fs::read_to_string(paths.inputs.join("0")).unwrap(), "seen by the command");
+    }
+
+    #[test]
     fn without_a_runner_nothing_is_prepared() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        assert!(prepare(&paths).unwrap_err().contains("bundle-runner"));
+        assert!(prepare_without_request(&paths).unwrap_err().contains("bundle-runner"));
         assert!(!paths.bin.join(files::PREPARED).exists());
     }
 }

@@ -1,14 +1,17 @@
-//! Measuring a tree that the user's code wrote, or is writing.
+//! Walking through a tree that the user's code wrote, or is writing, or that came from a registry.
 
+use super::failure::Failure;
 use crate::bundle::untrusted::{open_in, open_mount};
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::ffi::CStr;
 use std::path::Path;
 
 /// Descriptors and buffers held while descending: one for each level.
 const MAX_DEPTH: usize = 256;
-/// Directories below that level wait for their turn, as many as this; a tree that has more of them there is measured
-/// without them.
+/// Directories below that level wait for their turn, as many as this; a tree that has more of them there is walked
+/// through without them.
 const MAX_WAITING: usize = 1024;
 
 /// How much there is in a tree; a file with several names counts once.
@@ -48,10 +51,54 @@ impl Sums {
     }
 }
 
-/// Measures the tree below `root`, as far as `go_on` lets it. What vanishes meanwhile is left out; nothing is followed
-/// out of the tree, and memory does not grow with it.
-pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
+/// Measures the tree below `root`, as far as `go_on` lets it, without what is `left_out` by device and inode.
+pub(super) fn measure(root: &Path, left_out: &[(u64, u64)], go_on: impl FnMut() -> bool) -> Size {
     let mut sums = Sums::default();
+    walk(root, go_on, |_, _, stat| {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && !left_out.contains(&(stat.st_dev, stat.st_ino))
+        {
+            sums.add(stat);
+        }
+        Ok(())
+    })
+    .map_or_else(|()| Size::default(), |()| sums.size())
+}
+
+/// Lets all users read the tree below `root`, and enter what its owner may enter or execute.
+pub(super) fn let_all_read(root: &Path) -> Result<(), Failure> {
+    let failed = |error: Errno| Failure::writing(&error.into());
+    let grant = |stat: &Stat| {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let enter = if is_directory || mode.contains(Mode::XUSR) { 0o555 } else { 0o444 };
+        let granted = mode | Mode::from_raw_mode(enter);
+        (granted != mode).then_some(granted)
+    };
+    let stat = rustix::fs::stat(root).map_err(failed)?;
+    if let Some(mode) = grant(&stat) {
+        rustix::fs::chmod(root, mode).map_err(failed)?;
+    }
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(());
+    }
+    walk(
+        root,
+        || true,
+        |dir, name, stat| match grant(stat) {
+            Some(mode) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()).map_err(failed),
+            None => Ok(()),
+        },
+    )
+}
+
+/// Visits regular files and directories below `root`, as far as `go_on` lets it. What vanishes meanwhile is left out;
+/// nothing is followed out of the tree, and memory does not grow with it.
+fn walk<E>(
+    root: &Path,
+    mut go_on: impl FnMut() -> bool,
+    mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), E>,
+) -> Result<(), E> {
     let mut open: Vec<Dir> = open_mount(root).and_then(Dir::new).into_iter().collect();
     // A tree of any depth is walked to its end: who nests deep shall not write more than others.
     let mut waiting: Vec<OwnedFd> = vec![];
@@ -78,17 +125,20 @@ pub(super) fn measure(root: &Path, mut go_on: impl FnMut() -> bool) -> Size {
                 continue;
             };
             match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => sums.add(&stat),
-                FileType::Directory => match open_in(dir_fd, name, OFlags::DIRECTORY) {
-                    Ok(below) if open.len() < MAX_DEPTH => open.extend(Dir::new(below)),
-                    Ok(below) if waiting.len() < MAX_WAITING => waiting.push(below),
-                    _ => {}
-                },
+                FileType::RegularFile => visit(dir_fd, name, &stat)?,
+                FileType::Directory => {
+                    visit(dir_fd, name, &stat)?;
+                    match open_in(dir_fd, name, OFlags::DIRECTORY) {
+                        Ok(below) if open.len() < MAX_DEPTH => open.extend(Dir::new(below)),
+                        Ok(below) if waiting.len() < MAX_WAITING => waiting.push(below),
+                        _ => {}
+                    }
+                }
                 _ => {}
             }
         }
     }
-    sums.size()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -97,7 +147,7 @@ mod tests {
     use std::fs;
 
     fn size(root: &Path) -> Size {
-        measure(root, || true)
+        measure(root, &[], || true)
     }
 
     #[test]
@@ -111,6 +161,39 @@ mod tests {
         let size = size(dir.path());
         assert_eq!((size.files, size.bytes), (2, 10_005));
         assert!(size.disk_bytes >= 10_000 && size.disk_bytes <= 16_384, "{size:?}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("stub"), "").unwrap();
+        fs::write(dir.path().join("output"), "12").unwrap();
+        let stub = rustix::fs::stat(dir.path().join("stub")).unwrap();
+        let size = measure(dir.path(), &[(stub.st_dev, stub.st_ino)], || true);
+        assert_eq!((size.files, size.bytes), (1, 2));
+    }
+
+    #[test]
+    fn all_users_can_read_what_was_staged() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let at = |name: &str| dir.path().join("root").join(name);
+        fs::create_dir_all(at("d/e")).unwrap();
+        symlink(outside.path(), at("link")).unwrap();
+        for (name, mode) in [("d/e/plain", 0o600), ("d/tool", 0o700), ("none", 0o000), ("set", 0o4750)] {
+            fs::write(at(name), "").unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(at("d/e"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(at(""), fs::Permissions::from_mode(0o700)).unwrap();
+        let_all_read(&at("")).unwrap();
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            ["", "d/e", "d/e/plain", "d/tool", "none", "set"].map(mode),
+            [0o755, 0o555, 0o644, 0o755, 0o444, 0o4755]
+        );
+        assert_eq!(outside.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -16,7 +16,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The runner is gone.
-    RunnerGone,
+    RunnerGone {
+        /// The order to stop came while the runner was still at work.
+        interrupted: bool,
+    },
     /// There never was one, and there will be none.
     NeverStarted,
 }
@@ -25,7 +28,7 @@ impl End {
     /// Why there is no record, if there is none.
     pub(super) fn without_record(self) -> MissingRecord {
         match self {
-            End::RunnerGone => MissingRecord::RunnerDied,
+            End::RunnerGone { .. } => MissingRecord::RunnerDied,
             End::NeverStarted => MissingRecord::NeverStarted,
         }
     }
@@ -36,11 +39,11 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits for the runner's start, then for the kernel to drop its lock. An order to stop says that there will be no
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
-pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
+pub(super) fn watch(paths: &Paths, disk_bytes: Option<u64>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let started = paths.record.join(files::STARTED);
     // Before the command can begin: one that removes `started` at once has no other disk than the rest, and once its
     // processes have used up the pod's, there is no thread to be had.
-    let _disk = DiskWatch::start(paths);
+    let _disk = DiskWatch::start(paths, disk_bytes);
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     while rustix::fs::lstat(&started).is_err() {
         let [stopped] = wait_readable([stop], Some(LOOK));
@@ -48,18 +51,34 @@ pub(super) fn watch(paths: &Paths, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End 
             return End::NeverStarted;
         }
     }
+    // Once it has left a record the runner has ended: the kubelet ends us for that.
+    let at_work = || rustix::fs::lstat(paths.record.join(files::RECORD)).is_err();
+    let mut interrupted = false;
     match when_free(lock) {
-        Ok(free) => {
-            wait_readable([free.as_fd()], None);
-        }
+        Ok(free) => loop {
+            let [gone, stopped] = if interrupted {
+                [wait_readable([free.as_fd()], None) == [true], false]
+            } else {
+                wait_readable([free.as_fd(), stop], None)
+            };
+            if gone {
+                break;
+            }
+            interrupted |= stopped && at_work();
+            if stopped && !interrupted {
+                // Its last moments.
+                thread::sleep(Duration::from_millis(1));
+            }
+        },
         Err(error) => {
             eprintln!("bundle-operator helper: looking for the end of the runner instead of waiting for it: {error}");
             while flock(lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                interrupted |= wait_readable([stop], Some(Duration::ZERO)) == [true] && at_work();
                 thread::sleep(LOOK);
             }
         }
     }
-    End::RunnerGone
+    End::RunnerGone { interrupted }
 }
 
 /// A pipe that ends when nobody else holds the lock.

@@ -80,7 +80,9 @@ impl Sandbox {
     pub(crate) fn with_shell(shell: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let paths = Paths::below(dir.path());
+        let mut paths = Paths::below(dir.path());
+        // Any that is free.
+        paths.progress_port = 0;
         let (workdir, tools) = (dir.path().join("workdir"), dir.path().join("usr/bin"));
         for path in [&paths.bundle, &paths.bin, &paths.record, &paths.request, &workdir, &tools] {
             fs::create_dir_all(path).unwrap();
@@ -147,6 +149,11 @@ impl Sandbox {
 
     pub(crate) fn gpus(mut self, gpus: GpuRequest) -> Self {
         self.request.gpus = Some(gpus);
+        self
+    }
+
+    pub(crate) fn requesting(mut self, change: impl FnOnce(&mut Request)) -> Self {
+        change(&mut self.request);
         self
     }
 

@@ -1,0 +1,210 @@
+//! Children of the helper's main process: what may crash, or take much memory, is theirs. The main process starts them
+//! again.
+
+use super::marks;
+use crate::names::files;
+use crate::runner::Paths;
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a child does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Find out what inputs are, at registries.
+    LookUp,
+    /// Put inputs in place.
+    Stage,
+    /// Save the output.
+    Save,
+}
+
+impl Task {
+    /// Its word on the command line.
+    fn word(self) -> &'static str {
+        match self {
+            Task::LookUp => "look-up",
+            Task::Stage => "stage",
+            Task::Save => "save",
+        }
+    }
+}
+
+/// Between two looks at a child: short at first, because small things are done in no time.
+const LOOK_SOON: Duration = Duration::from_millis(5);
+const LOOK_LATER: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(500);
+
+/// Before another child is started: 1, 2, 4, 8, 15, 15, ... seconds.
+const BACK_OFF_MAX: Duration = Duration::from_secs(15);
+
+/// How keeping at it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// What was to be reached is reached.
+    Done,
+    /// Time is up.
+    TimeIsUp(Tries),
+    /// Somebody else put an end to it.
+    Cancelled,
+}
+
+/// The tries until time was up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tries {
+    /// How the last child ended that ended by itself, in words; none: no child did.
+    pub(super) last_end: Option<String>,
+    /// How many ended without having reached anything.
+    pub(super) failed: u32,
+}
+
+/// Starts children for a task, one after another, until `is_done`, the time is up, or `pause` (which lets some time
+/// pass) says that it is cancelled. No child is left.
+pub(super) fn keep_at_it(
+    paths: &Paths,
+    task: Task,
+    until: Option<Instant>,
+    pause: &mut dyn FnMut(Duration) -> bool,
+    is_done: &dyn Fn() -> bool,
+) -> Outcome {
+    let mut tries = Tries::default();
+    while !is_done() {
+        let end = match start(paths, task) {
+            Ok(child) => match wait(child, until, pause) {
+                Waited::Ended(_) if is_done() => return Outcome::Done,
+                Waited::Ended(status) => status.to_string(),
+                Waited::TimeIsUp => return if is_done() { Outcome::Done } else { Outcome::TimeIsUp(tries) },
+                Waited::Cancelled => return Outcome::Cancelled,
+            },
+            Err(error) => format!("cannot be started: {error}"),
+        };
+        eprintln!("bundle-operator helper {}: {end}", task.word());
+        let back_off = Duration::from_secs(1 << tries.failed.min(4)).min(BACK_OFF_MAX);
+        tries.failed += 1;
+        tries.last_end = Some(end);
+        let next = Instant::now() + back_off;
+        while Instant::now() < next {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Outcome::TimeIsUp(tries);
+            }
+            if pause(LOOK_LATER) {
+                return Outcome::Cancelled;
+            }
+        }
+    }
+    Outcome::Done
+}
+
+fn start(paths: &Paths, task: Task) -> io::Result<Child> {
+    let mut command = Command::new(&paths.operator_binary);
+    command.args(["helper", task.word()]);
+    if paths.root != Path::new("/") {
+        command.arg("--root").arg(&paths.root);
+    }
+    command.stdin(Stdio::null()).spawn()
+}
+
+enum Waited {
+    Ended(ExitStatus),
+    TimeIsUp,
+    Cancelled,
+}
+
+fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration) -> bool) -> Waited {
+    let begin = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Waited::Ended(status),
+            Ok(None) => {}
+            // Somebody else reaped it. What it reached is seen by its marks.
+            Err(_) => return Waited::Ended(ExitStatus::default()),
+        }
+        let waited = if until.is_some_and(|until| Instant::now() >= until) {
+            Waited::TimeIsUp
+        } else if pause(if begin.elapsed() < SOON { LOOK_SOON } else { LOOK_LATER }) {
+            Waited::Cancelled
+        } else {
+            continue;
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        return waited;
+    }
+}
+
+/// What every child does first: nobody traces it, and it does not outlive the main process.
+pub(super) fn begin(paths: &Paths) {
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    marks::unmark(&paths.bin, files::PROGRESS);
+}
+
+/// The runtime of a child.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn with_program(script: &str) -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::write(&paths.operator_binary, script).unwrap();
+        fs::set_permissions(&paths.operator_binary, fs::Permissions::from_mode(0o755)).unwrap();
+        (root, paths)
+    }
+
+    fn sleep(time: Duration) -> bool {
+        std::thread::sleep(time);
+        false
+    }
+
+    #[test]
+    fn a_child_that_fails_is_started_again() {
+        let (root, paths) =
+            with_program("#!/bin/sh\n[ -e \"$4/first\" ] && exec touch \"$4/done\"\ntouch \"$4/first\"\nexit 9\n");
+        let done = || root.path().join("done").exists();
+        assert_eq!(keep_at_it(&paths, Task::Stage, None, &mut sleep, &done), Outcome::Done);
+    }
+
+    #[test]
+    fn time_is_up_for_a_child_that_hangs_and_for_one_that_fails() {
+        let (root, paths) = with_program("#!/bin/sh\necho $$ >\"$4/pid\"\nexec sleep 100\n");
+        let until = Instant::now() + Duration::from_secs(1);
+        let outcome = keep_at_it(&paths, Task::Save, Some(until), &mut sleep, &|| false);
+        assert_eq!(outcome, Outcome::TimeIsUp(Tries::default()));
+        let pid = fs::read_to_string(root.path().join("pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is killed");
+
+        let (_root, paths) = with_program("#!/bin/sh\nexit 9\n");
+        let until = Instant::now() + Duration::from_millis(1500);
+        let Outcome::TimeIsUp(tries) = keep_at_it(&paths, Task::Save, Some(until), &mut sleep, &|| false) else {
+            panic!("time is up");
+        };
+        assert_eq!((tries.failed, tries.last_end.as_deref()), (2, Some("exit status: 9")));
+    }
+
+    #[test]
+    fn cancelling_ends_the_child() {
+        let (_root, paths) = with_program("#!/bin/sh\nexec sleep 100\n");
+        let looks = Cell::new(0);
+        let mut pause = |_| {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        assert_eq!(keep_at_it(&paths, Task::Stage, None, &mut pause, &|| false), Outcome::Cancelled);
+    }
+}

@@ -1,0 +1,61 @@
+//! Why an input is not in place, as far as the run is concerned.
+
+use crate::bundle::{Error, ErrorKind};
+use crate::report::{Cause, RequestedInput, one_line};
+use std::io;
+
+/// Why an input could not be looked up or staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Another try would end the same way.
+    Final(Cause, String),
+    /// May pass by itself.
+    Passing(String),
+}
+
+impl Failure {
+    /// The same, with the input named.
+    pub(super) fn of(self, input: &RequestedInput) -> Self {
+        // Long paths must leave room for what is wrong.
+        let path: String = one_line(&input.path).chars().take(60).collect();
+        let named = |detail: String| format!("input {path}: {detail}");
+        match self {
+            Failure::Final(cause, detail) => Failure::Final(cause, named(detail)),
+            Failure::Passing(detail) => Failure::Passing(named(detail)),
+        }
+    }
+
+    /// For people.
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Failure::Final(_, why) | Failure::Passing(why) => why,
+        }
+    }
+
+    /// What went wrong when we wrote an input.
+    pub(super) fn writing(error: &io::Error) -> Self {
+        if is_full(error) {
+            Failure::Final(Cause::InputTooLarge, "the disk is full".to_owned())
+        } else {
+            Failure::Passing(format!("cannot be written: {error}"))
+        }
+    }
+}
+
+/// The disk, or our part of it, is used up.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+impl From<Error> for Failure {
+    fn from(Error { kind, message }: Error) -> Self {
+        match kind {
+            ErrorKind::NotFound => Failure::Final(Cause::InputNotFound, message),
+            ErrorKind::Denied => Failure::Final(Cause::InputDenied, message),
+            ErrorKind::Invalid => Failure::Final(Cause::InputInvalid, message),
+            ErrorKind::TooLarge => Failure::Final(Cause::InputTooLarge, message),
+            ErrorKind::DiskFull => Failure::Final(Cause::InputTooLarge, format!("the disk is full: {message}")),
+            ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Local => Failure::Passing(message),
+        }
+    }
+}

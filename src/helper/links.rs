@@ -1,0 +1,138 @@
+//! Links in the working directory to the entries of an input at `.`.
+
+use super::failure::Failure;
+use crate::bundle::untrusted::open_mount;
+use crate::names::files;
+use crate::report::Cause;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Dir, FileType, readlinkat, symlinkat};
+use rustix::io::Errno;
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Links `<bundle>/<entry>` to `<target>/<entry>` for all entries of `listed`.
+pub(super) fn make(listed: &Path, target: &Path, bundle: &Path) -> Result<(), Failure> {
+    let entries = match fs::read_dir(listed) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Failure::Final(Cause::InputInvalid, "a file cannot be the working directory".to_owned()));
+        }
+        Err(error) => return Err(reading(&error)),
+    };
+    // The kubelet's own names in a Secret's mount; elsewhere such names are the user's.
+    let of_the_kubelet = listed.join("..data").symlink_metadata().is_ok_and(|data| data.is_symlink());
+    let dir = open_mount(bundle).map_err(|error| Failure::writing(&error.into()))?;
+    for entry in entries {
+        let name = entry.map_err(|error| reading(&error))?.file_name();
+        if !(of_the_kubelet && name.as_bytes().starts_with(b"..")) {
+            link(&dir, &name, &target.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+fn link(dir: &OwnedFd, name: &OsStr, target: &Path) -> Result<(), Failure> {
+    let taken = |what: &str| {
+        let detail = format!("its entry {} {what}", Path::new(name).display());
+        Err(Failure::Final(Cause::InputInvalid, detail))
+    };
+    if name == files::STDOUT || name == files::STDERR {
+        return taken("has the name of an output of the command");
+    }
+    match symlinkat(target, dir, name) {
+        Ok(()) => Ok(()),
+        // Of a try before this one.
+        Err(Errno::EXIST) if points_to(dir, name, target) => Ok(()),
+        Err(Errno::EXIST) => taken("has a name that another input or volume has in the working directory"),
+        Err(error) => Err(Failure::writing(&error.into())),
+    }
+}
+
+fn points_to(dir: &OwnedFd, name: &OsStr, target: &Path) -> bool {
+    readlinkat(dir, name, vec![]).is_ok_and(|found| found.as_bytes() == target.as_os_str().as_bytes())
+}
+
+fn reading(error: &io::Error) -> Failure {
+    Failure::Passing(format!("cannot be listed: {error}"))
+}
+
+/// The links in the working directory that lead to `targets`, as they were made: their paths from there, and where they
+/// lead. No list is kept of them, because a link that the command made just like that is no more of an output.
+pub(super) fn made(bundle: &Path, targets: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+    let Ok(dir) = open_mount(bundle) else { return vec![] };
+    let Ok(entries) = Dir::read_from(&dir) else { return vec![] };
+    let lead = |name: &CStr| {
+        let name = OsStr::from_bytes(name.to_bytes());
+        let target = targets.iter().map(|target| target.join(name)).find(|target| points_to(&dir, name, target))?;
+        Some((PathBuf::from(name), target))
+    };
+    let links = entries.flatten().filter(|entry| matches!(entry.file_type(), FileType::Symlink | FileType::Unknown));
+    links.filter_map(|entry| lead(entry.file_name())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_entry_is_linked_once_and_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for dir in ["listed/dir", "bundle"] {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        let odd = OsStr::from_bytes(b"\xff odd");
+        fs::write(at("listed").join(odd), "").unwrap();
+        fs::write(at("listed/..mine"), "").unwrap();
+        let target = PathBuf::from("/.bundlerun/sources/3");
+        for _ in 0..2 {
+            assert_eq!(make(&at("listed"), &target, &at("bundle")), Ok(()));
+        }
+        assert_eq!(fs::read_link(at("bundle/dir")).unwrap(), target.join("dir"));
+        symlink("/elsewhere", at("bundle/users")).unwrap();
+        symlink(target.join("dir"), at("bundle/renamed")).unwrap();
+        let mut found = made(&at("bundle"), &[PathBuf::from("/.bundlerun/sources/2"), target.clone()]);
+        found.sort();
+        let want = ["..mine".as_ref(), "dir".as_ref(), odd].map(|name| (PathBuf::from(name), target.join(name)));
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for (name, there) in [("stdout", false), ("stderr", false), ("data", true)] {
+            let (listed, bundle) = (at(name).join("listed"), at(name).join("bundle"));
+            fs::create_dir_all(&listed).unwrap();
+            fs::create_dir_all(&bundle).unwrap();
+            fs::write(listed.join(name), "").unwrap();
+            if there {
+                fs::create_dir(bundle.join(name)).unwrap();
+            }
+            let Err(Failure::Final(Cause::InputInvalid, detail)) = make(&listed, Path::new("/s/0"), &bundle) else {
+                panic!("{name}");
+            };
+            assert!(detail.contains(&format!("entry {name} ")), "{detail}");
+        }
+        fs::write(at("file"), "").unwrap();
+        assert!(matches!(make(&at("file"), Path::new("/s/0"), &at("data/bundle")), Err(Failure::Final(..))));
+    }
+
+    #[test]
+    fn the_kubelets_own_names_are_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("listed/..2026")).unwrap();
+        fs::create_dir(at("bundle")).unwrap();
+        fs::write(at("listed/..2026/key"), "").unwrap();
+        symlink("..2026", at("listed/..data")).unwrap();
+        symlink("..data/key", at("listed/key")).unwrap();
+        make(&at("listed"), Path::new("/s/0"), &at("bundle")).unwrap();
+        assert_eq!(made(&at("bundle"), &["/s/0".into()]), [("key".into(), "/s/0/key".into())]);
+        assert_eq!(fs::read_dir(at("bundle")).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,163 @@
+//! What inputs from registries are: their digests, and whether there is a file or a directory at a path in them. Done
+//! before the run container starts, because its mounts need a file or a directory; by a child.
+
+use super::child::runtime;
+use super::credentials::access;
+use super::failure::Failure;
+use super::marks::{self, mark, mark_json, read_json};
+use crate::bundle::{self, Access, Kind};
+use crate::names::files;
+use crate::report::{EndOrder, InputSource, Request, one_line};
+use crate::runner::Paths;
+use futures::StreamExt;
+use futures::stream;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many registries' answers are awaited at once.
+const AT_ONCE: usize = 16;
+
+/// What was found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct LookedUp {
+    /// Inputs that are files, by index; all others are directories.
+    pub(super) files: BTreeSet<usize>,
+    /// The run cannot have one of its inputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) order: Option<EndOrder>,
+}
+
+/// Digests by the index of the input.
+pub(super) type Pins = BTreeMap<usize, String>;
+
+/// The digests that are known so far.
+pub(super) fn pins(paths: &Paths) -> Pins {
+    read_json(&paths.bin, files::PINNED).unwrap_or_default()
+}
+
+/// Whether a registry has to be asked. A digest without a path in it says all there is to know.
+pub(super) fn is_needed(source: &InputSource) -> bool {
+    matches!(source, InputSource::Image { reference, path } if path.is_some() || !reference.contains('@'))
+}
+
+/// `repository@digest`, whatever the reference had after its repository.
+pub(super) fn pinned(reference: &str, digest: &str) -> String {
+    let reference = reference.split('@').next().unwrap_or_default();
+    let repository = match reference.rsplit_once(':') {
+        // A colon before a slash is a port's.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => reference,
+    };
+    format!("{repository}@{digest}")
+}
+
+/// The registry of a reference, for people.
+fn registry(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+/// The child: asks registries and leaves the marks. An error may pass by itself.
+pub(super) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
+    let runtime = runtime()?;
+    let access = access(paths, &request.registries);
+    let looked_up = match runtime.block_on(ask(paths, request, &access)) {
+        Ok(files) => LookedUp { files, order: None },
+        Err(Failure::Final(cause, detail)) => {
+            LookedUp { files: BTreeSet::new(), order: Some(EndOrder::new(cause, &detail)) }
+        }
+        Err(Failure::Passing(why)) => {
+            mark(&paths.bin, files::TROUBLE, one_line(&why).as_bytes())?;
+            return Err(why);
+        }
+    };
+    marks::unmark(&paths.bin, files::TROUBLE);
+    mark_json(&paths.bin, files::LOOKED_UP, &looked_up)
+}
+
+async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeSet<usize>, Failure> {
+    let mut pins = pins(paths);
+    let before = pins.clone();
+    let asked: Vec<_> = request
+        .inputs
+        .iter()
+        .enumerate()
+        .filter_map(|(index, input)| match &input.source {
+            InputSource::Image { reference, path } if is_needed(&input.source) => {
+                Some((index, input, reference.as_str(), path.as_deref()))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut silent: BTreeMap<usize, &str> = asked.iter().map(|asked| (asked.0, registry(asked.2))).collect();
+    let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
+        // What an earlier life of the helper has found a tag to be is what it stays for this run.
+        let reference = before.get(&index).map_or(reference.to_owned(), |digest| pinned(reference, digest));
+        async move { (index, input, bundle::resolve(&reference, path, access).await) }
+    }))
+    .buffer_unordered(AT_ONCE);
+
+    let (mut found, mut trouble) = (BTreeSet::new(), None);
+    loop {
+        // For whoever runs out of patience meanwhile.
+        let registries: BTreeSet<_> = silent.values().copied().collect();
+        let waiting = format!("no answer yet from {}", Vec::from_iter(registries).join(", "));
+        let _ = mark(&paths.bin, files::TROUBLE, one_line(&waiting).as_bytes());
+        let Some((index, input, answer)) = answers.next().await else { break };
+        silent.remove(&index);
+        match answer.map_err(|error| Failure::from(error).of(input)) {
+            Ok(resolved) => {
+                if resolved.kind == Kind::File {
+                    found.insert(index);
+                }
+                pins.insert(index, resolved.digest);
+                mark_json(&paths.bin, files::PINNED, &pins).map_err(Failure::Passing)?;
+            }
+            Err(Failure::Passing(why)) => trouble = Some(why),
+            Err(last) => return Err(last),
+        }
+    }
+    trouble.map_or(Ok(found), |why| Err(Failure::Passing(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_replaces_a_tag_and_no_port() {
+        for (reference, want) in [
+            ("host:5000/a/b:tag", "host:5000/a/b@sha256:0"),
+            ("host:5000/a/b", "host:5000/a/b@sha256:0"),
+            ("a@sha256:1", "a@sha256:0"),
+            ("host/a:tag@sha256:1", "host/a@sha256:0"),
+        ] {
+            assert_eq!(pinned(reference, "sha256:0"), want);
+        }
+    }
+
+    #[test]
+    fn the_registry_is_named() {
+        for (reference, want) in [
+            ("python:3", "docker.io"),
+            ("library/python:3", "docker.io"),
+            ("localhost/a", "localhost"),
+            ("host:5000/a", "host:5000"),
+            ("ghcr.io/a/b@sha256:0", "ghcr.io"),
+        ] {
+            assert_eq!(registry(reference), want);
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_known_is_asked_for() {
+        let image = |reference: &str, path: Option<&str>| {
+            is_needed(&InputSource::Image { reference: reference.to_owned(), path: path.map(str::to_owned) })
+        };
+        assert!(image("a:tag", None) && image("a@sha256:0", Some("f")) && image("a", None));
+        assert!(!image("a@sha256:0", None) && !is_needed(&InputSource::Text(String::new())));
+    }
+}

@@ -1,0 +1,234 @@
+//! Where inputs will be: their places in the volume of inputs, and in the working directory what they are mounted over.
+
+use super::marks::{mark_json, read_json};
+use crate::bundle::Kind;
+use crate::bundle::untrusted::{open_in, open_mount};
+use crate::names::{files, paths};
+use crate::report::{InputSource, Request};
+use crate::runner::Paths;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path};
+
+/// What the helper made in the working directory, by device and inode: the command can rename what is not mounted over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Stubs {
+    /// What something is mounted over: never output.
+    pub(super) mounted_over: Vec<(u64, u64)>,
+    /// Directories on the way to that: output only with something in them.
+    pub(super) parents: Vec<(u64, u64)>,
+}
+
+/// The stubs of this run.
+pub(super) fn stubs(paths: &Paths) -> Stubs {
+    read_json(&paths.bin, files::STUBS).unwrap_or_default()
+}
+
+/// Makes all places and stubs, with text inputs in place, and leaves the mark of the stubs. Done again it changes nothing.
+/// `is_file` tells what an input will be.
+pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> bool) -> Result<(), String> {
+    let mut stubs = Stubs::default();
+    for (index, input) in request.inputs.iter().enumerate() {
+        let kind = if is_file(index) { Kind::File } else { Kind::Directory };
+        if input.source.is_staged() {
+            let place = paths.inputs.join(index.to_string());
+            make_place(&place, kind).map_err(|error| format!("cannot make {}: {error}", place.display()))?;
+            if let InputSource::Text(text) = &input.source {
+                fs::write(&place, text).map_err(|error| format!("cannot write {}: {error}", place.display()))?;
+            }
+        }
+        if let Some(path) = in_bundle(&input.path) {
+            make_stub(&paths.bundle, path, kind, &mut stubs)?;
+        }
+    }
+    for path in &request.volumes {
+        make_stub(&paths.bundle, path, Kind::Directory, &mut stubs)?;
+    }
+    mark_json(&paths.bin, files::STUBS, &stubs)
+}
+
+/// The path of an input below the working directory, if that is where it is; none also for the directory itself.
+fn in_bundle(path: &str) -> Option<&str> {
+    let path = match path.strip_prefix('/') {
+        Some(_) => path.strip_prefix(paths::BUNDLE)?.strip_prefix('/')?,
+        None => path,
+    };
+    (path != ".").then_some(path)
+}
+
+fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mode = match (kind, fs::symlink_metadata(place)) {
+        // Of an earlier life, which knew less: nobody sees it before *prepare* is done.
+        (Kind::File, Ok(there)) if !there.is_file() => {
+            return fs::remove_dir(place).and_then(|()| make_place(place, kind));
+        }
+        (Kind::Directory, Ok(there)) if !there.is_dir() => {
+            return fs::remove_file(place).and_then(|()| make_place(place, kind));
+        }
+        (Kind::File, there) => {
+            if there.is_err() {
+                fs::File::create_new(place)?;
+            }
+            0o644
+        }
+        (Kind::Directory, there) => {
+            if there.is_err() {
+                fs::create_dir(place)?;
+            }
+            0o755
+        }
+    };
+    fs::set_permissions(place, fs::Permissions::from_mode(mode))
+}
+
+/// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
+fn make_stub(bundle: &Path, path: &str, kind: Kind, made: &mut Stubs) -> Result<(), String> {
+    let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
+    let names = Path::new(path)
+        .components()
+        .filter(|component| *component != Component::CurDir)
+        .map(|component| match component {
+            Component::Normal(name) => CString::new(name.as_encoded_bytes()).map_err(|_| Errno::INVAL),
+            _ => Err(Errno::INVAL),
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    let Some((last, parents)) = names.split_last() else { return Err(failed(Errno::INVAL)) };
+
+    let mut dir = open_mount(bundle).map_err(failed)?;
+    for name in parents {
+        dir = directory(&dir, name, Mode::from_raw_mode(0o777)).map_err(failed)?;
+        made.parents.push(identity(&dir).map_err(failed)?);
+    }
+    let stub = match kind {
+        Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
+        Kind::File => file(&dir, last),
+    };
+    made.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
+    Ok(())
+}
+
+fn directory(dir: &OwnedFd, name: &CString, mode: Mode) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(dir, name, mode) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let made = open_in(dir, name, OFlags::DIRECTORY)?;
+    // The umask took from the mode. Not ours after a restart as another user: then it has been done.
+    let _ = rustix::fs::fchmod(&made, mode);
+    Ok(made)
+}
+
+fn file(dir: &OwnedFd, name: &CString) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)) {
+        Err(Errno::EXIST) => {
+            let there = open_in(dir, name, OFlags::empty())?;
+            let stat = rustix::fs::fstat(&there)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile { Ok(there) } else { Err(Errno::EXIST) }
+        }
+        other => other,
+    }
+}
+
+fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
+    rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Command, RequestedInput};
+    use std::os::unix::fs::MetadataExt;
+
+    fn input(path: &str, source: InputSource) -> RequestedInput {
+        RequestedInput { path: path.to_owned(), source }
+    }
+
+    fn request(inputs: Vec<RequestedInput>) -> Request {
+        let volumes = vec!["cache/deep".to_owned()];
+        Request { inputs, volumes, ..Request::new(Command::Shell(String::new()), 30) }
+    }
+
+    fn sandbox() -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(&paths.bundle).unwrap();
+        (root, paths)
+    }
+
+    #[test]
+    fn places_and_stubs_are_made_once() {
+        let (_root, paths) = sandbox();
+        let request = request(vec![
+            input("a/b/text", InputSource::Text("hi".to_owned())),
+            input("a/b/claim", InputSource::Mounted { file: false }),
+            input("/data/x", InputSource::Text("absolute".to_owned())),
+            input(".", InputSource::Image { reference: "i".to_owned(), path: None }),
+            input("secret", InputSource::Mounted { file: true }),
+        ]);
+        let is_file = |index| [0, 2, 4].contains(&index);
+        make(&paths, &request, is_file).unwrap();
+        let before = stubs(&paths);
+        make(&paths, &request, is_file).unwrap();
+        assert_eq!(stubs(&paths), before);
+
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(fs::read_to_string(paths.inputs.join("0")).unwrap(), "hi");
+        assert_eq!(fs::read_to_string(paths.inputs.join("2")).unwrap(), "absolute");
+        assert_eq!((mode(&paths.inputs.join("0")), mode(&paths.inputs.join("3"))), (0o644, 0o755));
+        assert!(!paths.inputs.join("1").exists() && paths.inputs.join("3").is_dir());
+        assert_eq!((mode(&paths.bundle.join("a/b")), mode(&paths.bundle.join("cache"))), (0o777, 0o777));
+        assert!(paths.bundle.join("a/b/text").is_file() && paths.bundle.join("a/b/claim").is_dir());
+        assert!(paths.bundle.join("secret").is_file() && paths.bundle.join("cache/deep").is_dir());
+        let identity = |path: &str| {
+            let there = fs::metadata(paths.bundle.join(path)).unwrap();
+            (there.dev(), there.ino())
+        };
+        let at = ["a/b/text", "a/b/claim", "secret", "cache/deep"].map(identity);
+        assert_eq!(before.mounted_over, at);
+        assert!(before.parents.contains(&identity("a")) && before.parents.contains(&identity("cache")));
+    }
+
+    #[test]
+    fn no_stub_is_made_through_a_link_or_outside() {
+        let (root, paths) = sandbox();
+        fs::create_dir(root.path().join("outside")).unwrap();
+        std::os::unix::fs::symlink("../outside", paths.bundle.join("link")).unwrap();
+        for path in ["link/x", "../x", "a/../../x", ""] {
+            let mut stubs = Stubs::default();
+            assert!(make_stub(&paths.bundle, path, Kind::Directory, &mut stubs).is_err(), "{path}");
+        }
+        assert_eq!(fs::read_dir(root.path().join("outside")).unwrap().count(), 0);
+        assert!(!root.path().join("x").exists());
+    }
+
+    #[test]
+    fn a_place_of_the_wrong_kind_is_made_anew() {
+        let (_root, paths) = sandbox();
+        let place = paths.inputs.join("0");
+        make_place(&place, Kind::Directory).unwrap();
+        make_place(&place, Kind::File).unwrap();
+        assert!(place.is_file());
+        make_place(&place, Kind::Directory).unwrap();
+        assert!(place.is_dir());
+    }
+
+    #[test]
+    fn absolute_paths_below_the_working_directory_have_stubs_too() {
+        assert_eq!(in_bundle("/bundle/a"), Some("a"));
+        assert_eq!(in_bundle("/bundles/a"), None);
+        assert_eq!(in_bundle("/data"), None);
+        assert_eq!((in_bundle("."), in_bundle("a/b")), (None, Some("a/b")));
+    }
+}

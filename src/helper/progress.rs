@@ -1,0 +1,174 @@
+//! How far staging or saving has come: written by the child that does it, served by the main process.
+
+use super::marks::{self, mark_json};
+use crate::bundle;
+use crate::names::files;
+use crate::report::{Progress, ProgressStage};
+use crate::runner::Paths;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Between two marks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Leaves the mark about once a second, until dropped; what is done sooner leaves none.
+#[derive(Debug)]
+pub(super) struct Telling {
+    bin: PathBuf,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Telling {
+    /// Starts telling the sums of all these transfers.
+    pub(super) fn start(bin: &Path, stage: ProgressStage, transfers: Vec<Arc<bundle::Progress>>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (is_over, to) = (Arc::clone(&over), bin.to_owned());
+        let tell = move || {
+            loop {
+                thread::park_timeout(PAUSE);
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let sum = |bytes: fn(&bundle::Progress) -> u64| {
+                    transfers.iter().fold(0, |sum: u64, transfer| sum.saturating_add(bytes(transfer)))
+                };
+                let done_bytes = sum(|transfer| transfer.done_bytes.load(Ordering::Relaxed));
+                let total_bytes = sum(|transfer| transfer.total_bytes.load(Ordering::Relaxed));
+                let _ = mark_json(&to, files::PROGRESS, &Progress { stage, done_bytes, total_bytes });
+            }
+        };
+        let thread = thread::Builder::new().name("progress".to_owned()).spawn(tell).ok();
+        Self { bin: bin.to_owned(), over, thread }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+        marks::unmark(&self.bin, files::PROGRESS);
+    }
+}
+
+/// Takes the port and serves the mark at `/progress`, for the rest of the process, from a thread of its own. Called
+/// before the command can take the port. The run does not depend on it.
+pub(super) fn serve(paths: &Paths) {
+    let bin = paths.bin.clone();
+    let serving = TcpListener::bind((Ipv4Addr::UNSPECIFIED, paths.progress_port)).and_then(|listener| {
+        thread::Builder::new().name("progress".to_owned()).spawn(move || answer_all(&listener, &bin)).map(drop)
+    });
+    if let Err(error) = serving {
+        eprintln!("bundle-operator helper: progress is not served at port {}: {error}", paths.progress_port);
+    }
+}
+
+/// Answers one after another, each within a second, in a buffer of a fixed size: the command can reach this port, and
+/// must not be able to make this process grow or to hold up anything but its own progress. That is why no HTTP library
+/// is at work here.
+fn answer_all(listener: &TcpListener, bin: &Path) {
+    for stream in listener.incoming() {
+        let answered = stream.and_then(|stream| answer(stream, bin));
+        if let Err(error) = answered
+            && matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+        {
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// The longest request that is read.
+const REQUEST_MAX_BYTES: usize = 4096;
+/// The longest time for one.
+const REQUEST: Duration = Duration::from_secs(1);
+
+fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
+    let until = Instant::now() + REQUEST;
+    let (mut buffer, mut length) = ([0; REQUEST_MAX_BYTES], 0);
+    let is_whole = |read: &[u8]| read.windows(4).any(|end| end == b"\r\n\r\n");
+    while !is_whole(buffer.get(..length).unwrap_or_default()) {
+        let left = until.saturating_duration_since(Instant::now());
+        let room = buffer.get_mut(length..).unwrap_or_default();
+        if left.is_zero() || room.is_empty() {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(room)? {
+            0 => return Ok(()),
+            n => length += n,
+        }
+    }
+    let asked = buffer.starts_with(b"GET /progress ");
+    let (status, body) = match marks::read(bin, files::PROGRESS).filter(|_| asked) {
+        Some(progress) => ("200 OK", progress),
+        None => ("404 Not Found", String::new()),
+    };
+    stream.set_write_timeout(Some(REQUEST))?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(bin: &Path) -> std::net::SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (address, bin) = (listener.local_addr().unwrap(), bin.to_owned());
+        thread::spawn(move || answer_all(&listener, &bin));
+        address
+    }
+
+    fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn progress_is_served_while_there_is_any() {
+        let bin = tempfile::tempdir().unwrap();
+        let address = server(bin.path());
+        let request = "GET /progress HTTP/1.1\r\nHost: pod\r\n\r\n";
+        assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
+        let transfer = Arc::new(bundle::Progress::default());
+        transfer.done_bytes.store(3, Ordering::Relaxed);
+        transfer.total_bytes.store(10, Ordering::Relaxed);
+        let telling = Telling::start(bin.path(), ProgressStage::Saving, vec![Arc::clone(&transfer), transfer]);
+        while !bin.path().join("progress.json").exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let answer = ask(address, request);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&format!("Content-Length: {}", body.len())));
+        assert_eq!(body, r#"{"stage":"Saving","doneBytes":6,"totalBytes":20}"#);
+        assert!(ask(address, "GET /other HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        drop(telling);
+        assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
+    }
+
+    #[test]
+    fn who_sends_nothing_or_too_much_holds_nobody_up_for_long() {
+        let bin = tempfile::tempdir().unwrap();
+        let address = server(bin.path());
+        let _silent = TcpStream::connect(address).unwrap();
+        let mut chatty = TcpStream::connect(address).unwrap();
+        let _ = chatty.write_all("x".repeat(20_000).as_bytes());
+        let begin = Instant::now();
+        assert!(ask(address, "GET /progress HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}

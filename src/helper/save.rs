@@ -1,0 +1,170 @@
+//! The child that saves the output.
+
+use super::child::runtime;
+use super::credentials::access;
+use super::ending::read_record;
+use super::lookup::{self, Pins};
+use super::marks::{self, mark_json};
+use super::progress::Telling;
+use super::saving::SavedOutput;
+use super::{links, places};
+use crate::bundle::{self, ErrorKind, Progress, SavedBundle, Tree};
+use crate::names::files;
+use crate::report::{
+    InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
+};
+use crate::runner::Paths;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Saves the working directory and leaves the mark of it, or of why not.
+pub(super) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
+    let Some(save) = &request.save else { return Err("there is no store to save to".to_owned()) };
+    let runtime = runtime()?;
+    let tree = tree(paths, request, save);
+    let made_by = made_by(request, save, &lookup::pins(paths), read_record(&paths.record).ok().as_ref());
+    let access = access(paths, &request.registries);
+    let progress = Arc::new(Progress::default());
+    let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
+    let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
+    drop(telling);
+    match saved {
+        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped }) => {
+            let saved = Saved { digest, pushed_bytes, skipped };
+            marks::unmark(&paths.bin, files::NOT_SAVED);
+            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes })
+        }
+        Err(error) => {
+            let not_saved = NotSaved { failure: failure(error.kind), detail: one_line(&error.message) };
+            mark_json(&paths.bin, files::NOT_SAVED, &not_saved)?;
+            Err(error.message)
+        }
+    }
+}
+
+/// What is output of the working directory, and what is not.
+fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
+    let stubs = places::stubs(paths);
+    let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
+    let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
+    Tree {
+        root: paths.bundle.clone(),
+        exclude: save.exclude.clone(),
+        left_out: stubs.mounted_over,
+        left_out_if_empty: stubs.parents,
+        left_out_links: links::made(&paths.bundle, &targets),
+    }
+}
+
+fn failure(kind: ErrorKind) -> SaveFailure {
+    match kind {
+        ErrorKind::NotFound => SaveFailure::StoreNotFound,
+        ErrorKind::Denied => SaveFailure::StoreDenied,
+        ErrorKind::Quota => SaveFailure::StoreQuotaExceeded,
+        ErrorKind::Unreachable => SaveFailure::StoreUnreachable,
+        ErrorKind::Tls => SaveFailure::StoreTls,
+        ErrorKind::TooLarge => SaveFailure::OutputTooLarge,
+        ErrorKind::Invalid => SaveFailure::StoreCorrupt,
+        ErrorKind::DiskFull | ErrorKind::Local => SaveFailure::HelperFailed,
+    }
+}
+
+/// How the output was made, without any value of the environment: those can be secret.
+fn made_by(request: &Request, save: &SaveRequest, pins: &Pins, record: Option<&Record>) -> Value {
+    let mut made_by: Map<String, Value> = save.made_by.clone();
+    made_by.insert("command".to_owned(), json!(request.command));
+    let inputs: Vec<Value> = request
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(index, input)| match digest(input, pins.get(&index)) {
+            Some(digest) => json!({"path": input.path, "digest": digest}),
+            None => json!({"path": input.path}),
+        })
+        .collect();
+    if !inputs.is_empty() {
+        made_by.insert("inputs".to_owned(), Value::Array(inputs));
+    }
+    if let Some(record) = record {
+        // The record without its text, which is for the user of this run.
+        let record = Record { detail: String::new(), ..record.clone() };
+        made_by.insert("record".to_owned(), json!(record));
+    }
+    Value::Object(made_by)
+}
+
+fn digest(input: &RequestedInput, pin: Option<&String>) -> Option<String> {
+    match &input.source {
+        InputSource::Image { reference, .. } => {
+            pin.cloned().or_else(|| reference.split_once('@').map(|(_, digest)| digest.to_owned()))
+        }
+        InputSource::Url { sha256, .. } => Some(format!("sha256:{sha256}")),
+        InputSource::Text(_) | InputSource::Copied { .. } | InputSource::Mounted { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Command;
+
+    #[test]
+    fn what_we_made_is_no_output() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(&paths.bundle).unwrap();
+        let input = |path: &str, file| RequestedInput { path: path.to_owned(), source: InputSource::Mounted { file } };
+        let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
+        let request =
+            Request { inputs, volumes: vec!["ckpt".to_owned()], ..Request::new(Command::Shell(String::new()), 30) };
+        places::make(&paths, &request, |index| index == 2).unwrap();
+        let listed = paths.sources.join("1");
+        std::fs::create_dir_all(listed.join("entry")).unwrap();
+        links::make(&listed, &listed, &paths.bundle).unwrap();
+        // The command can rename a directory on the way to a mount.
+        std::fs::rename(paths.bundle.join("a"), paths.bundle.join("b")).unwrap();
+
+        let save: SaveRequest = serde_json::from_value(json!({
+            "repository": "r/b", "tag": "t", "deadlineSeconds": 1, "interruptedSeconds": 1, "exclude": ["*.tmp"],
+        }))
+        .unwrap();
+        let tree = tree(&paths, &request, &save);
+        let identity = |path: &str| {
+            let stat = rustix::fs::stat(paths.bundle.join(path)).unwrap();
+            (stat.st_dev, stat.st_ino)
+        };
+        assert_eq!(tree.left_out, ["b/claim", "secret", "ckpt"].map(identity));
+        assert_eq!(tree.left_out_if_empty, [identity("b")]);
+        assert_eq!(tree.left_out_links, [(PathBuf::from("entry"), listed.join("entry"))]);
+        assert_eq!((tree.root, tree.exclude), (paths.bundle.clone(), vec!["*.tmp".to_owned()]));
+    }
+
+    #[test]
+    fn how_it_was_made_names_digests_and_the_end() {
+        let input = |path: &str, source| RequestedInput { path: path.to_owned(), source };
+        let image = |reference: &str| InputSource::Image { reference: reference.to_owned(), path: None };
+        let inputs = vec![
+            input("tag", image("r/a:1")),
+            input("digest", image("r/a@sha256:aa")),
+            input("url", InputSource::Url { href: "https://u:p@h/?sig=s".to_owned(), sha256: "bb".to_owned() }),
+            input("text", InputSource::Text("secret?".to_owned())),
+        ];
+        let request = Request { inputs, ..Request::new(Command::Argv(vec!["train".to_owned()]), 30) };
+        let save: SaveRequest = serde_json::from_value(json!({
+            "repository": "r/b", "tag": "t", "deadlineSeconds": 1, "interruptedSeconds": 1, "madeBy": {"image": "r/i:1"},
+        }))
+        .unwrap();
+        let record = Record { exit_code: Some(3), detail: "a warning".to_owned(), ..Record::default() };
+        let made_by = made_by(&request, &save, &Pins::from([(0, "sha256:cc".to_owned())]), Some(&record));
+        assert_eq!(made_by["image"], "r/i:1");
+        assert_eq!(made_by["command"], json!({"argv": ["train"]}));
+        let want = json!([
+            {"path": "tag", "digest": "sha256:cc"}, {"path": "digest", "digest": "sha256:aa"},
+            {"path": "url", "digest": "sha256:bb"}, {"path": "text"},
+        ]);
+        assert_eq!(made_by["inputs"], want);
+        assert_eq!((&made_by["record"]["exitCode"], &made_by["record"]["detail"]), (&json!(3), &Value::Null));
+        assert!(!made_by.to_string().contains("secret") && !made_by.to_string().contains("sig="));
+    }
+}

@@ -1,0 +1,152 @@
+//! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
+
+use super::child::{Outcome, Task, Tries, keep_at_it};
+use super::marks::{self, is_marked, mark_json, read_json};
+use crate::names::files;
+use crate::report::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
+use crate::runner::Paths;
+use serde::{Deserialize, Serialize};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A saved output with its size: what the child leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedOutput {
+    /// For the message.
+    #[serde(flatten)]
+    pub(super) saved: Saved,
+    /// Regular files in it.
+    #[serde(default)]
+    pub(super) files: u64,
+    /// Their size.
+    #[serde(default)]
+    pub(super) bytes: u64,
+}
+
+/// Until when the output may be saved; a restarted helper has no more time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SaveUntil {
+    /// Since the epoch.
+    ms: u64,
+}
+
+/// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us.
+pub(super) fn save(paths: &Paths, request: &SaveRequest, interrupted: bool) -> Result<SavedOutput, NotSaved> {
+    let seconds = if interrupted { request.interrupted_seconds } else { request.deadline_seconds };
+    let until = Instant::now() + time_left(paths, Duration::from_secs(seconds));
+    let saved = || read_json::<SavedOutput>(&paths.bin, files::SAVED);
+    let failed = || read_json::<NotSaved>(&paths.bin, files::NOT_SAVED);
+    let is_done =
+        || is_marked(&paths.bin, files::SAVED) || failed().is_some_and(|not_saved| is_final(not_saved.failure));
+    let mut pause = |time| {
+        thread::sleep(time);
+        false
+    };
+    // Of an earlier life, which may have known a registry that was down.
+    marks::unmark(&paths.bin, files::NOT_SAVED);
+    let outcome = keep_at_it(paths, Task::Save, Some(until), &mut pause, &is_done);
+    let result = match (saved(), outcome) {
+        (Some(saved), _) => Ok(saved),
+        (None, Outcome::TimeIsUp(tries)) => Err(out_of_time(paths, seconds, &tries, failed())),
+        (None, _) => Err(failed().unwrap_or_else(|| NotSaved {
+            failure: SaveFailure::HelperFailed,
+            detail: "what became of saving cannot be read".to_owned(),
+        })),
+    };
+    marks::unmark(&paths.bin, files::PROGRESS);
+    if let Err(not_saved) = &result
+        && let Err(error) = mark_json(&paths.bin, files::NOT_SAVED, not_saved)
+    {
+        eprintln!("bundle-operator helper: {error}");
+    }
+    result
+}
+
+/// Another try would end the same way.
+fn is_final(failure: SaveFailure) -> bool {
+    match failure {
+        SaveFailure::StoreDenied
+        | SaveFailure::StoreNotFound
+        | SaveFailure::StoreQuotaExceeded
+        | SaveFailure::StoreTls
+        | SaveFailure::OutputTooLarge
+        | SaveFailure::SaveDeadlineExceeded => true,
+        SaveFailure::StoreUnreachable | SaveFailure::StoreCorrupt | SaveFailure::HelperFailed => false,
+    }
+}
+
+/// Of `most`, what an earlier life of the helper has left.
+fn time_left(paths: &Paths, most: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Some(SaveUntil { ms }) = read_json(&paths.bin, files::SAVE_UNTIL) {
+        return Duration::from_millis(ms).saturating_sub(now).min(most);
+    }
+    let ms = u64::try_from(now.saturating_add(most).as_millis()).unwrap_or(u64::MAX);
+    if let Err(error) = mark_json(&paths.bin, files::SAVE_UNTIL, &SaveUntil { ms }) {
+        eprintln!("bundle-operator helper: {error}");
+    }
+    most
+}
+
+/// Time is up. A registry that could not be reached is told as such, unless there was some progress in the end.
+fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<NotSaved>) -> NotSaved {
+    let progress: Option<Progress> = read_json(&paths.bin, files::PROGRESS);
+    let far = progress.filter(|progress| progress.done_bytes > 0);
+    let (failure, detail) = match (far, last, &tries.last_end) {
+        (Some(Progress { done_bytes, total_bytes, .. }), last, _) => {
+            let last = last.map(|last| format!("; before that: {}", last.detail)).unwrap_or_default();
+            let of = if total_bytes > 0 { format!(" of {total_bytes}") } else { String::new() };
+            (SaveFailure::SaveDeadlineExceeded, format!("{done_bytes}{of} bytes in {seconds} s{last}"))
+        }
+        (None, Some(last), _) => (last.failure, format!("for {seconds} s: {}", last.detail)),
+        (None, None, Some(end)) => {
+            let failed = tries.failed;
+            (SaveFailure::HelperFailed, format!("the helper's process ended {failed} times, last with {end}"))
+        }
+        (None, None, None) => (SaveFailure::SaveDeadlineExceeded, format!("nothing was saved in {seconds} s")),
+    };
+    NotSaved { failure, detail: one_line(&detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::ProgressStage;
+
+    #[test]
+    fn what_stood_in_the_way_until_the_end_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let unreachable = NotSaved { failure: SaveFailure::StoreUnreachable, detail: "refused".to_owned() };
+        let crashed = Tries { last_end: Some("signal: 9 (SIGKILL)".to_owned()), failed: 3 };
+        let told = |tries: &Tries, last: Option<&NotSaved>| {
+            let not_saved = out_of_time(&paths, 60, tries, last.cloned());
+            (not_saved.failure, not_saved.detail)
+        };
+        let none = Tries::default();
+        assert_eq!(told(&none, None), (SaveFailure::SaveDeadlineExceeded, "nothing was saved in 60 s".to_owned()));
+        assert_eq!(told(&none, Some(&unreachable)), (SaveFailure::StoreUnreachable, "for 60 s: refused".to_owned()));
+        assert_eq!(
+            told(&crashed, None),
+            (SaveFailure::HelperFailed, "the helper's process ended 3 times, last with signal: 9 (SIGKILL)".to_owned())
+        );
+        let progress = Progress { stage: ProgressStage::Saving, done_bytes: 5, total_bytes: 9 };
+        mark_json(&paths.bin, files::PROGRESS, &progress).unwrap();
+        assert_eq!(
+            told(&crashed, Some(&unreachable)),
+            (SaveFailure::SaveDeadlineExceeded, "5 of 9 bytes in 60 s; before that: refused".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_restarted_helper_has_no_more_time() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        assert_eq!(time_left(&paths, Duration::from_secs(100)), Duration::from_secs(100));
+        thread::sleep(Duration::from_millis(20));
+        let left = time_left(&paths, Duration::from_secs(100));
+        assert!(left < Duration::from_secs(100) && left > Duration::from_secs(90), "{left:?}");
+        assert_eq!(time_left(&paths, Duration::from_secs(5)), Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,129 @@
+//! The child that puts inputs in place. Can be done again over a first try that was cut off: until all are in place,
+//! nobody reads them.
+
+use super::child::runtime;
+use super::credentials::access;
+use super::failure::Failure;
+use super::marks::{self, is_marked, mark, order_end};
+use super::progress::Telling;
+use super::{copied, links, lookup, tree, url};
+use crate::bundle::{self, Access, Limits, Progress};
+use crate::names::files;
+use crate::report::{InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::runner::Paths;
+use futures::{StreamExt, stream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How many inputs are fetched at once; each may have several transfers of its own.
+const AT_ONCE: usize = 4;
+/// Entries of one input: their inodes are the node's.
+const MAX_ENTRIES: u64 = 2_000_000;
+
+/// What all inputs share.
+struct Stage<'a> {
+    paths: &'a Paths,
+    access: Access,
+    limits: Limits,
+    pins: lookup::Pins,
+    http: reqwest::Client,
+}
+
+/// Stages all inputs and leaves the mark of it, or the order to end. An error may pass by itself.
+pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
+    let runtime = runtime()?;
+    let stage = Stage {
+        paths,
+        access: access(paths, &request.registries),
+        limits: Limits { entries: MAX_ENTRIES, bytes: request.disk_bytes.unwrap_or(u64::MAX) },
+        pins: lookup::pins(paths),
+        http: url::client(request.registries.ca.as_deref())?,
+    };
+    let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
+    let telling = Telling::start(&paths.bin, ProgressStage::Staging, progress.clone());
+    let staged = runtime.block_on(stage.all(&request.inputs, &progress));
+    drop(telling);
+    match staged {
+        Ok(()) => {
+            marks::unmark(&paths.bin, files::TROUBLE);
+            mark(&paths.bin, files::STAGED, b"")
+        }
+        Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
+        Err(trouble @ Failure::Passing(_)) => {
+            tell(paths, &trouble)?;
+            Err(trouble.why().to_owned())
+        }
+    }
+}
+
+/// For whoever gives up on us.
+fn tell(paths: &Paths, trouble: &Failure) -> Result<(), String> {
+    mark(&paths.bin, files::TROUBLE, one_line(trouble.why()).as_bytes())
+}
+
+impl Stage<'_> {
+    /// One input that has no hope ends all; of the others each comes to its own end, which the next child need not
+    /// repeat.
+    async fn all(&self, inputs: &[RequestedInput], progress: &[Arc<Progress>]) -> Result<(), Failure> {
+        let mut ends = stream::iter(inputs.iter().zip(progress).enumerate())
+            .map(|(index, (input, progress))| async move {
+                self.one(index, input, progress).await.map_err(|failure| failure.of(input))
+            })
+            .buffer_unordered(AT_ONCE);
+        let mut trouble = None;
+        while let Some(end) = ends.next().await {
+            match end {
+                Err(last @ Failure::Final(..)) => return Err(last),
+                Err(passing) => trouble = Some(passing),
+                Ok(()) => {}
+            }
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    async fn one(&self, index: usize, input: &RequestedInput, progress: &Arc<Progress>) -> Result<(), Failure> {
+        let name = format!("{}{index}", files::STAGED_INPUT);
+        if is_marked(&self.paths.bin, &name) {
+            return Ok(());
+        }
+        let place = self.paths.inputs.join(index.to_string());
+        match &input.source {
+            InputSource::Text(_) | InputSource::Mounted { .. } => {}
+            InputSource::Image { reference, path } => {
+                let reference =
+                    self.pins.get(&index).map_or(reference.clone(), |digest| lookup::pinned(reference, digest));
+                let (access, limits) = (&self.access, self.limits);
+                bundle::fetch(&reference, path.as_deref(), &place, limits, access, progress).await?;
+                let place = place.clone();
+                blocking(move || tree::let_all_read(&place)).await?;
+            }
+            InputSource::Url { href, sha256 } => {
+                let trouble = |failure: Failure| {
+                    let _ = tell(self.paths, &failure.of(input));
+                };
+                url::download(&self.http, href, sha256, &place, self.limits.bytes, progress, trouble).await?;
+            }
+            InputSource::Copied { file } => {
+                let from = self.source(index);
+                let (file, place) = (file.clone(), place.clone());
+                let bytes = blocking(move || copied::copy(&from, file.as_deref(), &place)).await?;
+                progress.done_bytes.store(bytes, Ordering::Relaxed);
+            }
+        }
+        if input.path == "." {
+            let listed = if input.source.is_staged() { place } else { self.source(index) };
+            let (bundle, target) = (self.paths.bundle.clone(), self.source(index));
+            blocking(move || links::make(&listed, &target, &bundle)).await?;
+        }
+        mark(&self.paths.bin, &name, b"").map_err(Failure::Passing)
+    }
+
+    fn source(&self, index: usize) -> PathBuf {
+        self.paths.sources.join(index.to_string())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Failure::Passing(error.to_string())))
+}

@@ -1,0 +1,260 @@
+//! The helper sees to it that the output is saved: the real runner, and children that a script plays.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // in functions that tests share
+
+#[path = "sandbox/helper.rs"]
+mod helping;
+#[path = "sandbox/mod.rs"]
+mod sandbox;
+
+use bundlerun::helper;
+use bundlerun::report::{
+    InputSource, Message, MissingRecord, NotSaved, Report, RequestedInput, SaveFailure, SaveRequest, Saved,
+};
+use helping::{Helper, Process, fresh, start, told};
+use rustix::process::{Pid, Signal};
+use sandbox::{Sandbox, await_that, is_alive, sh};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+/// With a store, and a child for saving that is this script: `$bin` has the marks, `$n` counts the tries.
+fn saving_by(script: &str) -> Sandbox {
+    let sandbox = fresh().requesting(|request| {
+        request.save = Some(SaveRequest {
+            repository: "registry.example.com/bundles".to_owned(),
+            tag: "run.1.0".to_owned(),
+            exclude: vec![],
+            deadline_seconds: 60,
+            interrupted_seconds: 60,
+            made_by: serde_json::Map::new(),
+        });
+    });
+    let script = format!(
+        "#!/bin/sh\n[ \"$1 $2\" = 'helper save' ] || exit 1\nbin=$4/.bundlerun/bin; echo $$ >>\"$bin/tries\"\n\
+         n=$(grep -c . \"$bin/tries\")\n{script}\n"
+    );
+    fs::remove_file(&sandbox.paths.operator_binary).unwrap();
+    fs::write(&sandbox.paths.operator_binary, script).unwrap();
+    fs::set_permissions(&sandbox.paths.operator_binary, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox
+}
+
+fn deadlines(sandbox: Sandbox, deadline: u64, interrupted: u64) -> Sandbox {
+    sandbox.requesting(|request| {
+        let save = request.save.as_mut().unwrap();
+        (save.deadline_seconds, save.interrupted_seconds) = (deadline, interrupted);
+    })
+}
+
+const SAVES: &str = r#"echo '{"digest":"sha256:abc","pushedBytes":7,"skipped":1,"files":4,"bytes":99}' >"$bin/.draft"
+mv "$bin/.draft" "$bin/saved.json""#;
+
+fn saved() -> Saved {
+    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1 }
+}
+
+fn tries(sandbox: &Sandbox) -> Vec<String> {
+    let tries = fs::read_to_string(sandbox.paths.bin.join("tries")).unwrap_or_default();
+    tries.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_saved_output_is_told_with_its_size() {
+    let sandbox = saving_by(SAVES);
+    let (helper, runner) = start(&sandbox, &sh("echo out; exit 3"));
+    runner.finish();
+    helper.finish();
+    let Message { report, stdout_tail, .. } = told(&sandbox);
+    assert_eq!((report.saved, report.not_saved, report.files, report.bytes), (Some(saved()), None, 4, 99));
+    assert_eq!((report.record.unwrap().exit_code, stdout_tail.as_str()), (Some(3), "out\n"));
+}
+
+#[test]
+fn a_child_that_crashes_three_times_is_started_again() {
+    let sandbox = saving_by(&format!("[ $n -gt 3 ] || exit 9\n{SAVES}"));
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    runner.finish();
+    helper.finish();
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
+    assert_eq!(tries(&sandbox).len(), 4);
+}
+
+#[test]
+fn what_would_be_denied_again_is_told_at_once() {
+    let sandbox =
+        saving_by(r#"echo '{"failure":"StoreDenied","detail":"401 Unauthorized"}' >"$bin/not-saved.json"; exit 1"#);
+    let (helper, runner) = start(&sandbox, &sh("printf 12345 >f"));
+    runner.finish();
+    let begin = Instant::now();
+    helper.finish();
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    let Report { saved, not_saved, files, bytes, .. } = told(&sandbox).report;
+    let want = NotSaved { failure: SaveFailure::StoreDenied, detail: "401 Unauthorized".to_owned() };
+    assert_eq!((saved, not_saved, tries(&sandbox).len()), (None, Some(want), 1));
+    assert_eq!((files, bytes), (3, 5), "what is there is counted all the same");
+}
+
+#[test]
+fn a_registry_that_comes_back_is_no_reason_to_lose_the_output() {
+    let sandbox = saving_by(&format!(
+        "[ $n -gt 1 ] || {{ echo '{{\"failure\":\"StoreUnreachable\",\"detail\":\"refused\"}}' >\"$bin/not-saved.json\"; exit 1; }}\n{SAVES}"
+    ));
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    runner.finish();
+    helper.finish();
+    let report = told(&sandbox).report;
+    assert_eq!((report.saved, report.not_saved), (Some(saved()), None));
+}
+
+#[test]
+fn the_deadline_ends_a_child_and_tells_how_far_it_got() {
+    let sandbox = deadlines(
+        saving_by(
+            "echo '{\"stage\":\"Saving\",\"doneBytes\":12,\"totalBytes\":34}' >\"$bin/progress.json\"\nexec sleep 1000",
+        ),
+        2,
+        60,
+    );
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    runner.finish();
+    helper.finish();
+    let not_saved = told(&sandbox).report.not_saved.unwrap();
+    assert_eq!(not_saved.failure, SaveFailure::SaveDeadlineExceeded);
+    assert_eq!(not_saved.detail, "12 of 34 bytes in 2 s");
+    assert!(!is_alive(&tries(&sandbox)[0]));
+    assert!(!sandbox.paths.bin.join("progress.json").exists());
+}
+
+#[test]
+fn a_run_that_was_asked_to_stop_has_the_shorter_deadline() {
+    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
+    sandbox.await_file("ready");
+    runner.signal(Signal::TERM);
+    assert!(runner.finish().record.asked_to_stop);
+    let begin = Instant::now();
+    helper.finish();
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    let not_saved = told(&sandbox).report.not_saved.unwrap();
+    assert_eq!(not_saved.detail, "nothing was saved in 1 s");
+}
+
+#[test]
+fn sigterm_after_the_end_does_not_shorten_saving() {
+    let sandbox = deadlines(saving_by(&format!("sleep 2\n{SAVES}")), 60, 0);
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    runner.finish();
+    helper.stop();
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
+}
+
+#[test]
+fn sigterm_while_the_command_runs_does() {
+    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
+    sandbox.await_file("ready");
+    let Helper { thread, stop } = helper;
+    drop(stop);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!thread.is_finished(), "a runner that lives is waited for");
+    runner.signal(Signal::KILL);
+    await_that("the end of the helper", || thread.is_finished());
+    let report = told(&sandbox).report;
+    assert_eq!(report.missing, Some(MissingRecord::RunnerDied));
+    assert_eq!(report.not_saved.unwrap().detail, "nothing was saved in 1 s");
+}
+
+#[test]
+fn the_output_of_a_runner_that_died_is_saved() {
+    let sandbox = saving_by(SAVES);
+    let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
+    sandbox.await_file("ready");
+    await_that("the mark", || sandbox.paths.record.join("began").exists());
+    runner.signal(Signal::KILL);
+    helper.finish();
+    let report = told(&sandbox).report;
+    assert_eq!((report.missing, report.saved), (Some(MissingRecord::RunnerDied), Some(saved())));
+}
+
+#[test]
+fn what_never_began_has_no_output() {
+    let sandbox = saving_by(SAVES);
+    sandbox.bashrc("exit 0");
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    runner.finish();
+    helper.finish();
+    let sandbox_without_start = saving_by(SAVES);
+    sandbox_without_start.write_request(&sh("true"));
+    let helper = Helper::start(&sandbox_without_start);
+    let _ = helper::wait_prepared(&sandbox_without_start.paths);
+    helper.stop();
+    for sandbox in [sandbox, sandbox_without_start] {
+        let report = told(&sandbox).report;
+        assert_eq!((report.saved, report.not_saved, tries(&sandbox).len()), (None, None, 0));
+    }
+}
+
+#[test]
+fn a_helper_that_is_killed_while_it_saves_goes_on() {
+    let sandbox = saving_by(&format!("[ $n -gt 1 ] || exec sleep 1000\n{SAVES}"));
+    sandbox.write_request(&sh("echo out"));
+    let helper = Process::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    sandbox.start(&sh("echo out")).finish();
+    await_that("the first child", || tries(&sandbox).len() == 1);
+    let first = Message::decode(&fs::read_to_string(&sandbox.paths.termination_message).unwrap()).unwrap();
+    assert_eq!(first.report.record.unwrap().exit_code, Some(0), "told before anything is saved");
+    helper.kill();
+    // In a container the child would go with it; this one is no child of ours and never asked for that.
+    let orphan = tries(&sandbox)[0].parse().ok().and_then(Pid::from_raw).unwrap();
+    rustix::process::kill_process(orphan, Signal::KILL).unwrap();
+    assert!(Process::start(&sandbox).finish());
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
+    assert_eq!(tries(&sandbox).len(), 2);
+
+    // Once more: it repeats what it said.
+    let said = fs::read_to_string(&sandbox.paths.termination_message).unwrap();
+    fs::write(&sandbox.paths.termination_message, "").unwrap();
+    assert!(Process::start(&sandbox).finish());
+    assert_eq!(fs::read_to_string(&sandbox.paths.termination_message).unwrap(), said);
+    assert_eq!(tries(&sandbox).len(), 2);
+}
+
+#[test]
+fn the_digests_of_inputs_are_told() {
+    let sandbox = saving_by(SAVES).requesting(|request| {
+        let source = InputSource::Text("text".to_owned());
+        request.inputs = vec![RequestedInput { path: "t".to_owned(), source }];
+    });
+    let digest = format!("sha256:{}", "a".repeat(64));
+    fs::write(sandbox.paths.bin.join("pinned.json"), format!(r#"{{"0":"{digest}"}}"#)).unwrap();
+    let (helper, runner) = start(&sandbox, &sh("echo out"));
+    runner.finish();
+    helper.finish();
+    let message = told(&sandbox);
+    assert_eq!(message.input_digests.into_iter().collect::<Vec<_>>(), [(0, digest)]);
+    assert_eq!((message.report.saved, message.stdout_tail.as_str()), (Some(saved()), "out\n"));
+}
+
+/// Kilobytes of resident memory that are the process's own.
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn the_main_process_is_small() {
+    let sandbox = saving_by("exec sleep 1000");
+    sandbox.write_request(&sh("true"));
+    let helper = Process::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    sandbox.start(&sh("true")).finish();
+    await_that("the child", || tries(&sandbox).len() == 1);
+    let kib = resident_kib(helper.id());
+    let orphan = tries(&sandbox)[0].parse().ok().and_then(Pid::from_raw).unwrap();
+    helper.kill();
+    let _ = rustix::process::kill_process(orphan, Signal::KILL);
+    assert!(kib < 4096, "{kib} KiB");
+}

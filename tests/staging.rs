@@ -1,0 +1,250 @@
+//! The helper puts inputs in place, with the real runner waiting for them and real children at work.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // in functions that tests share
+
+#[path = "sandbox/helper.rs"]
+mod helping;
+#[path = "sandbox/mod.rs"]
+mod sandbox;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bundlerun::helper;
+use bundlerun::report::{Cause, InputSource, RequestedInput};
+use helping::{Helper, Process, fresh, start, told};
+use sandbox::{Sandbox, await_that, sh};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+fn input(path: &str, source: InputSource) -> RequestedInput {
+    RequestedInput { path: path.to_owned(), source }
+}
+
+fn with_inputs(inputs: Vec<RequestedInput>) -> Sandbox {
+    fresh().requesting(|request| {
+        request.inputs = inputs;
+        request.staging_seconds = Some(60);
+    })
+}
+
+/// As the kubelet mounts a `ConfigMap`.
+fn config_map(sandbox: &Sandbox, index: usize) {
+    let dir = sandbox.paths.sources.join(index.to_string());
+    fs::create_dir_all(dir.join("..2026")).unwrap();
+    symlink("..2026", dir.join("..data")).unwrap();
+    for (key, text) in [("a.txt", "alpha"), ("b.txt", "beta")] {
+        fs::write(dir.join("..2026").join(key), text).unwrap();
+        symlink(format!("..data/{key}"), dir.join(key)).unwrap();
+    }
+}
+
+#[test]
+fn texts_and_config_maps_are_there_when_the_command_begins() {
+    let sandbox = with_inputs(vec![
+        input("conf/text", InputSource::Text("hello $HOME\n".to_owned())),
+        input("conf/map", InputSource::Copied { file: None }),
+        input("/data/one", InputSource::Copied { file: Some("b.txt".to_owned()) }),
+        input(".", InputSource::Mounted { file: false }),
+    ]);
+    config_map(&sandbox, 1);
+    config_map(&sandbox, 2);
+    fs::create_dir_all(sandbox.paths.sources.join("3/dataset")).unwrap();
+    fs::write(sandbox.paths.sources.join("3/dataset/x"), "linked").unwrap();
+    // There is nothing that mounts here: the command looks where the helper puts inputs.
+    let command = sh("cd ../.bundlerun/inputs; cat 0 1/a.txt 1/b.txt 2; ls 1; cat ~/dataset/x");
+    let (helper, runner) = start(&sandbox, &command);
+    let run = runner.finish();
+    assert_eq!(run.stdout(), "hello $HOME\nalphabetabetaa.txt\nb.txt\nlinked", "{run:?}");
+    helper.finish();
+    // stdout and stderr; not the stub of a file, nor what is linked.
+    assert_eq!(told(&sandbox).report.files, 2);
+    assert!(sandbox.paths.bundle.join("conf/text").is_file() && sandbox.paths.bundle.join("conf/map").is_dir());
+    assert_eq!(fs::metadata(sandbox.paths.inputs.join("1/a.txt")).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn an_entry_whose_name_is_taken_ends_the_run() {
+    let sandbox = with_inputs(vec![
+        input("data", InputSource::Text(String::new())),
+        input(".", InputSource::Mounted { file: false }),
+    ]);
+    fs::create_dir_all(sandbox.paths.sources.join("1/data")).unwrap();
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    let run = runner.finish();
+    helper.finish();
+    let record = told(&sandbox).report.record.unwrap();
+    assert_eq!((record.cause, record.started_at_ms), (Some(Cause::InputInvalid), None));
+    assert!(record.detail.starts_with("input .: its entry data "), "{}", record.detail);
+    assert_eq!((run.code, run.stdout().as_str()), (125, ""));
+}
+
+#[test]
+fn a_key_that_is_not_there_ends_the_run() {
+    let sandbox = with_inputs(vec![input("x", InputSource::Copied { file: Some("c.txt".to_owned()) })]);
+    config_map(&sandbox, 0);
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.record.cause, Some(Cause::InputNotFound));
+    assert_eq!(run.record.detail, "input x: there is no key c.txt");
+}
+
+/// Files of a web server; what was asked for is counted.
+#[derive(Clone, Default)]
+struct Web {
+    asked: Arc<AtomicU32>,
+}
+
+const BODY: &str = "contents of the file\n";
+
+async fn answer(State(web): State<Web>, Path(file): Path<String>) -> axum::response::Response {
+    let before = web.asked.fetch_add(1, Ordering::SeqCst);
+    match file.as_str() {
+        "file" => BODY.into_response(),
+        "flaky" if before == 0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        "flaky" => BODY.into_response(),
+        "slow" if before == 0 => {
+            tokio::time::sleep(Duration::from_secs(1000)).await;
+            BODY.into_response()
+        }
+        "slow" => BODY.into_response(),
+        "denied" => StatusCode::FORBIDDEN.into_response(),
+        "broken" => StatusCode::BAD_GATEWAY.into_response(),
+        "large" => "x".repeat(100_000).into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn serve() -> (Web, SocketAddr) {
+    let web = Web::default();
+    let router = Router::new().route("/{file}", get(answer)).with_state(web.clone());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await })
+    });
+    (web, address)
+}
+
+fn download(address: SocketAddr, file: &str, sha256: &str) -> RequestedInput {
+    let href = format!("http://user:pass@{address}/{file}?signature=secret");
+    input("file", InputSource::Url { href, sha256: sha256.to_owned() })
+}
+
+#[test]
+fn a_download_is_there_when_the_command_begins_also_after_a_server_error() {
+    for (file, asked) in [("file", 1), ("flaky", 2)] {
+        let (web, address) = serve();
+        let sandbox = with_inputs(vec![download(address, file, &sha256(BODY))]);
+        let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0"));
+        let run = runner.finish();
+        helper.finish();
+        assert_eq!((run.stdout().as_str(), run.code), (BODY, 0), "{run:?}");
+        assert!(run.record.staging_ms > 0);
+        assert_eq!(web.asked.load(Ordering::SeqCst), asked);
+    }
+}
+
+#[test]
+fn a_download_that_cannot_be_had_has_its_cause() {
+    for (file, sha256, cause, why) in [
+        ("file", "0".repeat(64), Cause::InputInvalid, "its sha256 is "),
+        ("none", sha256(BODY), Cause::InputNotFound, "the server answered 404 Not Found (http://127.0.0.1:"),
+        ("denied", sha256(BODY), Cause::InputDenied, "the server answered 403 Forbidden"),
+        ("large", sha256(BODY), Cause::InputTooLarge, "larger than 50000 bytes"),
+    ] {
+        let (_web, address) = serve();
+        let sandbox = with_inputs(vec![download(address, file, &sha256)]).disk(50_000);
+        let (helper, runner) = start(&sandbox, &sh("echo never"));
+        let run = runner.finish();
+        helper.finish();
+        let record = told(&sandbox).report.record.unwrap();
+        assert_eq!((record.cause, run.code, run.stdout().as_str()), (Some(cause), 125, ""), "{record:?}");
+        assert!(record.detail.contains(why), "{}", record.detail);
+        assert!(!record.detail.contains("pass") && !record.detail.contains("secret"), "{}", record.detail);
+    }
+}
+
+#[test]
+fn staging_that_takes_too_long_ends_the_run_and_says_why() {
+    let (_web, address) = serve();
+    let sandbox = with_inputs(vec![download(address, "broken", &sha256(BODY))])
+        .requesting(|request| request.staging_seconds = Some(3));
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.record.cause, Some(Cause::StagingFailed));
+    assert!(run.record.detail.starts_with("not in place after 3 s: "), "{}", run.record.detail);
+    assert!(run.record.detail.contains("502 Bad Gateway"), "{}", run.record.detail);
+}
+
+#[test]
+fn a_helper_that_is_killed_while_it_stages_goes_on() {
+    let (web, address) = serve();
+    let sandbox = with_inputs(vec![
+        input("text", InputSource::Text("text".to_owned())),
+        download(address, "slow", &sha256(BODY)),
+        input("map", InputSource::Copied { file: None }),
+    ]);
+    config_map(&sandbox, 2);
+    sandbox.write_request(&sh("cat ../.bundlerun/inputs/0 ../.bundlerun/inputs/1"));
+    let helper = Process::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    let runner = sandbox.start(&sh("cat ../.bundlerun/inputs/0 ../.bundlerun/inputs/1"));
+    await_that("the download", || web.asked.load(Ordering::SeqCst) == 1);
+    await_that("the copy", || sandbox.paths.bin.join("staged.2").exists());
+    let inode = |index: &str| fs::metadata(sandbox.paths.inputs.join(index)).unwrap().ino();
+    let before = ["0", "1", "2", "2/a.txt"].map(inode);
+    helper.kill();
+    assert!(!sandbox.paths.bin.join("staged").exists());
+    // What is mounted is not replaced, and what is in place is not copied again.
+    fs::write(sandbox.paths.sources.join("2/..data/a.txt"), "changed meanwhile").unwrap();
+    let helper = Process::start(&sandbox);
+    let run = runner.finish();
+    assert_eq!(run.stdout(), format!("text{BODY}"), "{run:?}");
+    assert!(helper.finish());
+    assert_eq!(["0", "1", "2", "2/a.txt"].map(inode), before);
+    assert_eq!(fs::read_to_string(sandbox.paths.inputs.join("2/a.txt")).unwrap(), "alpha");
+}
+
+#[test]
+fn sigterm_ends_staging() {
+    let (web, address) = serve();
+    let sandbox = with_inputs(vec![download(address, "slow", &sha256(BODY))]);
+    sandbox.write_request(&sh("echo never"));
+    let helper = Helper::start(&sandbox);
+    await_that("the download", || web.asked.load(Ordering::SeqCst) == 1);
+    helper.stop();
+    assert!(!sandbox.paths.bin.join("staged").exists());
+}
+
+#[test]
+fn a_registry_that_does_not_answer_in_time_is_no_fault_of_the_run() {
+    // A registry that takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("{}/a:1", silent.local_addr().unwrap());
+    let sandbox = with_inputs(vec![input("data", InputSource::Image { reference, path: None })]);
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    assert!(sandbox.paths.bundle.join("data").is_dir(), "the run container can start");
+    assert!(sandbox.paths.inputs.join("0").is_dir());
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.record.cause, run.code), (Some(Cause::StagingFailed), 125));
+    assert!(run.record.detail.starts_with("inputs could not be looked up in time: "), "{}", run.record.detail);
+}
+
+/// As `sha256sum` tells it.
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
