@@ -51,6 +51,18 @@ impl Plan {
         plan
     }
 
+    /// Nothing has another name than its own, and every user may read all of it, with no more rights than a copy gives.
+    pub(super) fn is_mountable(&self) -> bool {
+        const SPECIAL: u32 = 0o6000;
+        let is_open = |entry: &Entry| match entry.what {
+            What::Directory => entry.mode & 0o555 == 0o555,
+            What::File { .. } => entry.mode & 0o444 == 0o444,
+            What::Link { .. } | What::Skipped { .. } => true,
+        };
+        let is_plain = |entry: &Entry| matches!(entry.what, What::Link { .. }) || entry.mode & SPECIAL == 0;
+        self.escaped.is_empty() && self.entries.iter().all(|entry| is_open(entry) && is_plain(entry))
+    }
+
     /// The first name of the file that the entry is a name of; another entry than itself means a hard link.
     pub(super) fn first_name(&self, index: usize) -> usize {
         match self.entries.get(index).map(|entry| &entry.what) {

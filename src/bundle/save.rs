@@ -183,7 +183,8 @@ impl Saving {
                 _ => {}
             }
         }
-        Ok(SavedBundle { digest: digest.to_string(), files, bytes, pushed_bytes, skipped })
+        let mountable = plan.is_mountable();
+        Ok(SavedBundle { digest: digest.to_string(), files, bytes, pushed_bytes, skipped, mountable })
     }
 }
 

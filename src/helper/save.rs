@@ -30,8 +30,8 @@ pub(super) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
     drop(telling);
     match saved {
-        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped }) => {
-            let saved = Saved { digest, pushed_bytes, skipped };
+        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable }) => {
+            let saved = Saved { digest, pushed_bytes, skipped, mountable };
             marks::unmark(&paths.bin, files::NOT_SAVED);
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes })
         }

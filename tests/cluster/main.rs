@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
 mod bad_input;
+mod bench;
 mod budgets;
 mod bundles;
 mod commands;
