@@ -76,7 +76,7 @@ pub(super) fn keep_at_it(
                 Waited::Ended(_) if is_done() => return Outcome::Done,
                 Waited::Ended(status) => status.to_string(),
                 Waited::TimeIsUp => return if is_done() { Outcome::Done } else { Outcome::TimeIsUp(tries) },
-                Waited::Cancelled => return Outcome::Cancelled,
+                Waited::Cancelled => return if is_done() { Outcome::Done } else { Outcome::Cancelled },
             },
             Err(error) => format!("cannot be started: {error}"),
         };
@@ -138,6 +138,7 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
 pub(super) fn begin(paths: &Paths) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // Of a child before this one that crashed.
     marks::unmark(&paths.bin, files::PROGRESS);
 }
 

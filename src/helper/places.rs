@@ -92,7 +92,7 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
-fn make_stub(bundle: &Path, path: &str, kind: Kind, made: &mut Stubs) -> Result<(), String> {
+fn make_stub(bundle: &Path, path: &str, kind: Kind, known: &mut Stubs) -> Result<(), String> {
     let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
     let names = Path::new(path)
         .components()
@@ -108,13 +108,13 @@ fn make_stub(bundle: &Path, path: &str, kind: Kind, made: &mut Stubs) -> Result<
     let mut dir = open_mount(bundle).map_err(failed)?;
     for name in parents {
         dir = directory(&dir, name, Mode::from_raw_mode(0o777)).map_err(failed)?;
-        made.parents.push(identity(&dir).map_err(failed)?);
+        known.parents.push(identity(&dir).map_err(failed)?);
     }
     let stub = match kind {
         Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
         Kind::File => file(&dir, last),
     };
-    made.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
+    known.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
     Ok(())
 }
 
