@@ -15,7 +15,6 @@ use helping::{Helper, Process, fresh, start, told};
 use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 /// With a store, and a child for saving that is this script: `$bin` has the marks, `$n` counts the tries.
@@ -35,8 +34,11 @@ fn saving_by(script: &str) -> Sandbox {
          n=$(grep -c . \"$bin/tries\")\n{script}\n"
     );
     fs::remove_file(&sandbox.paths.operator_binary).unwrap();
-    fs::write(&sandbox.paths.operator_binary, script).unwrap();
-    fs::set_permissions(&sandbox.paths.operator_binary, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: children that other tests fork just now would hold it open for writing.
+    fs::write(sandbox.root().join("script"), script).unwrap();
+    let mut install = std::process::Command::new("install");
+    install.args(["-m", "755"]).arg(sandbox.root().join("script")).arg(&sandbox.paths.operator_binary);
+    assert!(install.status().unwrap().success());
     sandbox
 }
 
