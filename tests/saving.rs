@@ -113,7 +113,7 @@ fn a_registry_that_comes_back_is_no_reason_to_lose_the_output() {
 fn the_deadline_ends_a_child_and_tells_how_far_it_got() {
     let sandbox = deadlines(
         saving_by(
-            "echo '{\"stage\":\"Saving\",\"doneBytes\":12,\"totalBytes\":34}' >\"$bin/progress.json\"\nexec sleep 1000",
+            "echo '{\"stage\":\"Saving\",\"doneBytes\":12,\"totalBytes\":34}' >\"$bin/progress.json\"\nexec sleep 100",
         ),
         2,
         60,
@@ -130,7 +130,7 @@ fn the_deadline_ends_a_child_and_tells_how_far_it_got() {
 
 #[test]
 fn a_run_that_was_asked_to_stop_has_the_shorter_deadline() {
-    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let sandbox = deadlines(saving_by("exec sleep 100"), 60, 1);
     let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
     sandbox.await_file("ready");
     runner.signal(Signal::TERM);
@@ -153,7 +153,7 @@ fn sigterm_after_the_end_does_not_shorten_saving() {
 
 #[test]
 fn sigterm_while_the_command_runs_does() {
-    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let sandbox = deadlines(saving_by("exec sleep 100"), 60, 1);
     let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
     sandbox.await_file("ready");
     let Helper { thread, stop } = helper;
@@ -199,7 +199,7 @@ fn what_never_began_has_no_output() {
 
 #[test]
 fn a_helper_that_is_killed_while_it_saves_goes_on() {
-    let sandbox = saving_by(&format!("[ $n -gt 1 ] || exec sleep 1000\n{SAVES}"));
+    let sandbox = saving_by(&format!("[ $n -gt 1 ] || exec sleep 100\n{SAVES}"));
     sandbox.write_request(&sh("echo out"));
     let helper = Process::start(&sandbox);
     let _ = helper::wait_prepared(&sandbox.paths);
@@ -248,7 +248,7 @@ fn resident_kib(pid: u32) -> u64 {
 
 #[test]
 fn the_main_process_is_small() {
-    let sandbox = saving_by("exec sleep 1000");
+    let sandbox = saving_by("exec sleep 100");
     sandbox.write_request(&sh("true"));
     let helper = Process::start(&sandbox);
     let _ = helper::wait_prepared(&sandbox.paths);
