@@ -6,6 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::facts::{PodFacts, PodSeen, Stage};
 use super::image;
+use super::nodes;
 use super::outcome::{self, Ending, Outcome, Verdict};
 use super::pod;
 use super::request;
@@ -119,6 +120,7 @@ impl<'a> Decision<'a> {
             Ok(request) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
                 let pod = pod::build(&request, self.attempt, &image, self.settings);
+                let pod = nodes::rather_elsewhere(pod, self.status());
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))
                     .then(Step::CreatePod(Box::new(pod)))

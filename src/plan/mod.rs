@@ -8,6 +8,7 @@ pub mod facts;
 mod gpu;
 mod image;
 mod measured;
+mod nodes;
 mod outcome;
 mod pod;
 mod request;

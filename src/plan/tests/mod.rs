@@ -5,6 +5,7 @@ mod conditions;
 mod gpus;
 mod images;
 mod lives;
+mod nodes;
 mod outcomes;
 mod pods;
 mod record;
