@@ -10,7 +10,7 @@ use super::shell::{self, Bashrc, Progress};
 use super::signals::Signals;
 use super::supervise::{Ended, supervise};
 use super::tee::{Stream, Tee, create_output};
-use super::{processes, request, since_epoch_ms, sys, usage};
+use super::{processes, request, since_epoch_ms, usage};
 use crate::names::files;
 use crate::report::{Cause, Command, Record};
 use rustix::fd::OwnedFd;
@@ -115,11 +115,7 @@ impl Stage<'_> {
             Stream { name: files::STDERR, source: running.stderr, file: stderr, log: rustix::stdio::stderr() },
         ];
         match Tee::start(streams) {
-            Ok(tee) => {
-                // The smaller the runner, the less a command that runs out of memory has to have for being the victim.
-                sys::let_go_of_code();
-                Ok(supervise(running.pid, running.marks, tee, &mut self.limits, &self.signals, self.paths))
-            }
+            Ok(tee) => Ok(supervise(running.pid, running.marks, tee, &mut self.limits, &self.signals, self.paths)),
             Err(error) => {
                 processes::kill_leftovers(Duration::from_secs(1));
                 Err(error)

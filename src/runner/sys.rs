@@ -81,8 +81,9 @@ pub(crate) fn signal_all_others(signal: Signal) {
     }
 }
 
-/// Takes the pages of this program's code and constants out of this process; they stay in the page cache, and each comes
-/// back when it is needed again. What only the start needed no longer counts as this process's size.
+/// Takes the pages of this program's code and constants out of this process, for a wait: the smaller it is, the less the
+/// command must have for the kernel to kill that and not the runner when memory runs out. They stay in the page cache,
+/// and come back, some 16 at a time, when they are needed again: a few hundredths of a millisecond for each wait.
 pub(crate) fn let_go_of_code() {
     /// The first object is the program; what it has in pages that nobody writes to is as it is in its file.
     unsafe extern "C" fn of_program(
