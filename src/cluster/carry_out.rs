@@ -103,7 +103,12 @@ impl Cluster {
             }
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Answer::Stale),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Gone),
-            Err(error) => Err(failed(&action, error)),
+            Err(error) => {
+                if matches!(&error, kube::Error::Api(status) if status.is_invalid()) {
+                    self.tell(run, status_refused(&error.to_string())).await;
+                }
+                Err(failed(&action, error))
+            }
         }
     }
 
@@ -190,6 +195,19 @@ impl Cluster {
         let api: Api<BundleRun> = Api::namespaced(self.client.clone(), namespace);
         let run = bounded(&action, api.get_metadata_opt(name)).await?.map_err(|e| failed(&action, e))?;
         Ok(run.is_some_and(|r| r.metadata.uid.as_deref() == Some(uid)))
+    }
+}
+
+/// With every status the API server looks at the whole object: one that was stored under another definition may be such
+/// that none is taken. Then an event is all that can be told.
+fn status_refused(words: &str) -> Notice {
+    Notice {
+        severity: Severity::Warning,
+        reason: "StatusRefused".into(),
+        note: format!(
+            "the API server takes no status for this run as it is stored, so nothing of it can be recorded: apply it \
+             again under another name; {words}"
+        ),
     }
 }
 

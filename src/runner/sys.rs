@@ -99,10 +99,11 @@ pub(crate) fn let_go_of_code() {
             let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096);
             for segment in std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) {
                 if segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_W == 0 {
-                    let from = (info.dlpi_addr + segment.p_vaddr) as usize;
+                    let [from, length] =
+                        [info.dlpi_addr + segment.p_vaddr, segment.p_memsz].map(|n| usize::try_from(n).unwrap_or(0));
                     let inset = from % page;
                     let address = std::ptr::with_exposed_provenance_mut(from - inset);
-                    libc::madvise(address, segment.p_memsz as usize + inset, libc::MADV_DONTNEED);
+                    libc::madvise(address, length + inset, libc::MADV_DONTNEED);
                 }
             }
         }

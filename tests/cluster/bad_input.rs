@@ -243,17 +243,18 @@ async fn tell_all(space: &Space) -> Result<BTreeMap<String, Vec<String>>, Vec<St
     let events = events.list(&ListParams::default()).await.unwrap();
     let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut silent = Vec::new();
+    let by_event = ["Undecodable", "StatusRefused"];
     for run in untyped(space).list(&ListParams::default()).await.unwrap() {
         let name = run.name_any();
         let status = &run.data["status"];
         let event = events.iter().find(|e| {
-            e.reason.as_deref() == Some("Undecodable")
+            e.reason.as_deref().is_some_and(|reason| by_event.contains(&reason))
                 && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(&name))
         });
         let what = match (status["phase"].as_str(), status["waiting"]["reason"].as_str(), event) {
             (Some("Succeeded" | "Failed"), ..) => status["reason"].as_str().map(str::to_owned),
             (_, Some(reason), _) => Some(format!("waiting for {reason}")),
-            (.., Some(_)) => Some("event Undecodable".to_owned()),
+            (.., Some(event)) => event.reason.as_ref().map(|reason| format!("event {reason}")),
             _ => None,
         };
         match what {
