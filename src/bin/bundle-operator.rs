@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use bundlerun::operator::{self, Failure, Options};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -21,7 +22,7 @@ enum Command {
         /// The settings file.
         #[arg(long, env = "SETTINGS", default_value = "/etc/bundlerun/settings.yaml")]
         settings: PathBuf,
-        /// Where /healthz and /readyz are served.
+        /// Where /healthz, /readyz and /metrics are served.
         #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
         listen: SocketAddr,
         /// This very image, for the helper container of every pod.
@@ -30,12 +31,33 @@ enum Command {
         /// Name of this operator's pod, for events.
         #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
+        /// Namespace of this operator's pod, for the lease.
+        #[arg(long, env = "POD_NAMESPACE")]
+        namespace: Option<String>,
+        /// Act only while holding a lease, so that several replicas may run.
+        #[arg(long, env = "LEADER_ELECTION", default_value_t = false, action = ArgAction::Set,
+            default_missing_value = "true", num_args = 0..=1)]
+        leader_election: bool,
+        /// Look after the runs of these namespaces alone; empty: of all.
+        #[arg(long, env = "NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
+        /// How log lines are written.
+        #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+        log_format: LogFormat,
     },
     /// Print the CustomResourceDefinition.
     Crd,
     /// In the helper container of a run's pod.
     #[command(subcommand)]
     Helper(Helper),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
 }
 
 #[derive(Subcommand)]
@@ -50,8 +72,27 @@ fn main() -> ExitCode {
     // The one of all TLS in this program; it fails only when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Cli::parse().command {
-        Command::Run { settings, listen, helper_image, instance } => {
-            run_operator(bundlerun::operator::Options { settings, listen, helper_image, instance })
+        Command::Run {
+            settings,
+            listen,
+            helper_image,
+            instance,
+            namespace,
+            leader_election,
+            namespaces,
+            log_format,
+        } => {
+            start_log(log_format);
+            let namespaces = named(namespaces);
+            finish(operator::run(Options {
+                settings,
+                listen,
+                helper_image,
+                instance,
+                namespace,
+                leader_election,
+                namespaces,
+            }))
         }
         Command::Crd => match bundlerun::api::crd::crd_yaml() {
             Ok(yaml) => {
@@ -68,18 +109,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_operator(options: bundlerun::operator::Options) -> ExitCode {
+/// An empty variable names nothing.
+fn named(namespaces: Vec<String>) -> Vec<String> {
+    namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    let result = tokio::runtime::Runtime::new()
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(bundlerun::operator::run(options)));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+        LogFormat::Text => log.with_ansi(false).init(),
+    }
+}
+
+fn finish(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(work));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,9 +4,12 @@
 
 mod carry_out;
 mod client;
+mod lease;
+mod merge;
 mod observe;
 mod pod_triggers;
 mod progress;
+mod requests;
 mod run_triggers;
 mod watch;
 
@@ -15,8 +18,10 @@ use std::time::Duration;
 
 pub use carry_out::Answer;
 pub use client::connect;
+pub use lease::Leases;
 pub use observe::{Cluster, Snapshot};
 pub use pod_triggers::PodTriggers;
+pub use requests::Requests;
 pub use run_triggers::RunTriggers;
 pub use watch::{Event, pods, runs};
 
@@ -44,6 +49,14 @@ pub enum Error {
     Changed {
         /// What was tried, on what.
         action: String,
+    },
+    /// Something there cannot be used.
+    #[error("{action}: {what}")]
+    Unusable {
+        /// What was tried, on what.
+        action: String,
+        /// What it is.
+        what: String,
     },
     /// No answer came in time.
     #[error("{action}: no answer within {}s", CALL_TIMEOUT.as_secs())]
