@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bundlerun::operator::{self, Failure, Options};
+use bundlerun::operator::{self, Failure, Options, Release, SmokeTest};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +45,36 @@ enum Command {
         /// How log lines are written.
         #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
         log_format: LogFormat,
+    },
+    /// Let go of all pods, for when the operator is taken away: exit code 1 with what is left.
+    Release {
+        /// The operator's Deployment, scaled to nothing first.
+        #[arg(long, value_name = "DEPLOYMENT", requires = "namespace")]
+        scale_down: Option<String>,
+        /// Namespace of that Deployment.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// In these namespaces alone; empty: in all.
+        #[arg(long, env = "NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
+        /// Name of the pod this runs in, which is not waited for.
+        #[arg(long, env = "POD_NAME")]
+        instance: Option<String>,
+        /// Longest time for all of it.
+        #[arg(long, default_value = "5m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Make a small BundleRun, wait for its end, print its record and delete it: the exit code says success.
+    SmokeTest {
+        /// Where.
+        #[arg(long)]
+        namespace: String,
+        /// Its image; the default of the operator's settings when not given.
+        #[arg(long)]
+        image: Option<String>,
+        /// Longest wait for its end.
+        #[arg(long, default_value = "5m", value_parser = duration)]
+        timeout: Duration,
     },
     /// Print the CustomResourceDefinition.
     Crd,
@@ -94,6 +125,19 @@ fn main() -> ExitCode {
                 namespaces,
             }))
         }
+        Command::Release { scale_down, namespace, namespaces, instance, timeout } => {
+            start_log(LogFormat::Text);
+            finish(operator::release(Release {
+                scale_down: namespace.zip(scale_down),
+                namespaces: named(namespaces),
+                own_pod: instance,
+                timeout,
+            }))
+        }
+        Command::SmokeTest { namespace, image, timeout } => {
+            start_log(LogFormat::Text);
+            finish(operator::smoke_test(SmokeTest { namespace, image, timeout }))
+        }
         Command::Crd => match bundlerun::api::crd::crd_yaml() {
             Ok(yaml) => {
                 print!("{yaml}");
@@ -107,6 +151,11 @@ fn main() -> ExitCode {
         Command::Helper(Helper::Run) => bundlerun::helper::run(&bundlerun::runner::Paths::default()),
         Command::Helper(Helper::Prepared) => bundlerun::helper::wait_prepared(&bundlerun::runner::Paths::default()),
     }
+}
+
+/// As in the API: `90s`, `5m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    bundlerun::api::duration::parse_seconds(text).map(Duration::from_secs).map_err(|error| error.to_string())
 }
 
 /// An empty variable names nothing.

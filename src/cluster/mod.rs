@@ -4,6 +4,7 @@
 
 mod carry_out;
 mod client;
+mod held;
 mod lease;
 mod merge;
 mod observe;
@@ -11,6 +12,7 @@ mod pod_triggers;
 mod progress;
 mod requests;
 mod run_triggers;
+mod trial;
 mod watch;
 
 use std::future::Future;
@@ -18,11 +20,13 @@ use std::time::Duration;
 
 pub use carry_out::Answer;
 pub use client::connect;
+pub use held::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
 pub use lease::Leases;
 pub use observe::{Cluster, Snapshot};
 pub use pod_triggers::PodTriggers;
 pub use requests::Requests;
 pub use run_triggers::RunTriggers;
+pub use trial::{create_run, delete_run, get_run};
 pub use watch::{Event, pods, runs};
 
 use crate::api::BundleRun;

@@ -9,7 +9,9 @@ mod metrics;
 mod reconcile;
 mod release;
 mod settings;
+mod smoke_test;
 mod triggers;
+mod uninstall;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,6 +33,9 @@ use health::Health;
 use lease::Leadership;
 use metrics::Metrics;
 use reconcile::Context;
+
+pub use smoke_test::{SmokeTest, smoke_test};
+pub use uninstall::{Release, release};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;
