@@ -59,17 +59,17 @@ impl Leases {
         self.write(lease).await
     }
 
-    /// Takes the holder out of the lease, so that the next one need not wait for its end.
+    /// Takes the holder out of the lease, so that the next one need not wait for its end; false: it is not as it was.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn let_go(&self, held: &Lease) -> Result<(), Error> {
+    pub async fn let_go(&self, held: &Lease) -> Result<bool, Error> {
         let mut lease = held.clone();
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(Timestamp::now()));
-        self.write(lease).await.map(|_| ())
+        self.write(lease).await.map(|written| written.is_some())
     }
 
     /// `replace` and not `patch`: with the version that was seen, only one of several can be the next to write.

@@ -130,8 +130,10 @@ mod tests {
         }
     }
 
-    /// Each step: an event of a namespace; what must come out, in any order within; what the store holds then.
-    fn check(steps: Vec<(&str, watcher::Event<ConfigMap>, &[&str], Option<&[&str]>)>) {
+    /// An event of a namespace; what must come out, in any order within; what the store holds then.
+    type Step<'a> = (&'a str, watcher::Event<ConfigMap>, &'a [&'a str], Option<&'a [&'a str]>);
+
+    fn check(steps: Vec<Step>) {
         let (store, writer) = reflector::store();
         let (mut senders, mut watches) = (HashMap::new(), Vec::new());
         for namespace in ["a", "b"] {

@@ -15,8 +15,11 @@ pub struct Requests {
     /// Asked just before a write is sent. A process that was paused finds out here, whatever it was about to do.
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Told the answer; none: there was none.
-    pub answered: Arc<dyn Fn(&Method, Option<StatusCode>) + Send + Sync>,
+    pub answered: Arc<Answered>,
 }
+
+/// Takes the method of a request and the status of its answer.
+type Answered = dyn Fn(&Method, Option<StatusCode>) + Send + Sync;
 
 impl Default for Requests {
     /// Everything may be sent, nothing is counted.
@@ -78,7 +81,7 @@ where
 struct Asked {
     method: Method,
     status: Option<StatusCode>,
-    answered: Arc<dyn Fn(&Method, Option<StatusCode>) + Send + Sync>,
+    answered: Arc<Answered>,
 }
 
 impl Asked {

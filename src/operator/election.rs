@@ -71,7 +71,7 @@ impl Election {
         }
         if now < self.next_at {
             let until = self.held_until.map_or(self.next_at, |until| until.min(self.next_at));
-            return Next::Wait(until - now);
+            return Next::Wait(until.saturating_sub(now));
         }
         if !self.fresh {
             return Next::Look;
@@ -127,9 +127,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn stored(holder: &str, version: &str) -> Stored {
+        Stored { holder: Some(holder.to_owned()), duration: Some(LEASE_DURATION), version: version.into() }
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // what a look finds
     fn lease(holder: &str, version: &str) -> Option<Stored> {
-        let holder = Some(holder.to_owned());
-        Some(Stored { holder, duration: Some(LEASE_DURATION), version: version.into() })
+        Some(stored(holder, version))
     }
 
     enum Event {
@@ -147,8 +151,8 @@ mod tests {
             assert_eq!(election.next(s(at)), expected, "step {i}, second {at}");
             match event {
                 None => {}
-                Some(Saw(stored)) => election.saw(stored, s(at)),
-                Some(Holds(version, before)) => election.holds(lease("me", version).unwrap(), s(at - before)),
+                Some(Saw(found)) => election.saw(found, s(at)),
+                Some(Holds(version, before)) => election.holds(stored("me", version), s(at - before)),
                 Some(Failed) => election.try_again_later(s(at)),
             }
         }

@@ -115,9 +115,10 @@ pub(super) async fn keep(
 }
 
 fn no_answer(election: &mut Election, failed: Result<Result<(), crate::cluster::Error>, tokio::time::error::Elapsed>) {
-    match failed {
-        Ok(Err(error)) => warn!(%error, "will be tried again"),
-        _ => warn!("the API server does not answer for the lease; will be tried again"),
+    if let Ok(Err(error)) = failed {
+        warn!(%error, "will be tried again");
+    } else {
+        warn!("the API server does not answer for the lease; will be tried again");
     }
     election.try_again_later(now());
 }
@@ -126,9 +127,10 @@ async fn let_go(leases: &Leases, leadership: &Leadership, stored: Option<&Lease>
     let held = leadership.is_held();
     leadership.set(Duration::ZERO);
     if let Some(lease) = stored.filter(|_| held) {
-        match timeout(CALL_TIMEOUT, leases.let_go(lease)).await {
-            Ok(Ok(())) => info!("the lease is let go"),
-            _ => warn!("the lease could not be let go: the next leader waits for its end"),
+        if let Ok(Ok(true)) = timeout(CALL_TIMEOUT, leases.let_go(lease)).await {
+            info!("the lease is let go");
+        } else {
+            warn!("the lease could not be let go: the next leader waits for its end");
         }
     }
     Ok(())

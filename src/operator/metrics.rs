@@ -1,6 +1,8 @@
 //! Every metric, and the one place where a written status becomes numbers. No label names a run; every label has a
 //! bounded number of values.
 
+mod causes;
+
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -20,77 +22,13 @@ use crate::api::status::{Attempt, Timeline};
 use crate::api::{BundleRunStatus, Phase};
 use crate::cluster::GuardedRun;
 use crate::names;
+use causes::known;
 
 /// What a scraper is told the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The value of `controller` and `name`, as dashboards of controller-runtime know them.
 const CONTROLLER: &str = "bundlerun";
-
-/// Causes of our own; a reason of Kubernetes or of somebody's controller that became a cause is `other`.
-const CAUSES: &[&str] = &[
-    "AdmissionUnavailable",
-    "BashrcEndedShell",
-    "CommandFailed",
-    "CommandKilled",
-    "CommandNotExecutable",
-    "CommandNotFound",
-    "Completed",
-    "ContainerCannotStart",
-    "CreateContainerConfigError",
-    "DeadlineExceeded",
-    "DiskLimitExceeded",
-    "EmptyDirLimitExceeded",
-    "EphemeralStorageLimitExceeded",
-    "Evicted",
-    "Forbidden",
-    "GpuUnavailable",
-    "HelperDied",
-    "HelperFailed",
-    "HelperImagePullFailed",
-    "ImagePullFailed",
-    "InputCycle",
-    "InputDenied",
-    "InputFailed",
-    "InputInvalid",
-    "InputMissing",
-    "InputNotFinished",
-    "InputNotFound",
-    "InputNotSaved",
-    "InputTooLarge",
-    "InvalidImageName",
-    "InvalidSpec",
-    "NeverStarted",
-    "NodeLost",
-    "NodeNotResponding",
-    "NodeOutOfMemory",
-    "NoShell",
-    "OutOfMemory",
-    "OutputNotSaved",
-    "PodDeleted",
-    "PodGone",
-    "PodInvalid",
-    "PodNameTaken",
-    "PodSecurity",
-    "Preempted",
-    "QuotaExceeded",
-    "RecordContradicted",
-    "RecordMissing",
-    "RecordUnreadable",
-    "RegistryUnavailable",
-    "RequestUnreadable",
-    "RunnerDied",
-    "RunnerFailed",
-    "SignatureValidationFailed",
-    "StagingFailed",
-    "StartedTwice",
-    "StartError",
-    "Stopped",
-    "Suspended",
-    "TimeLimitExceeded",
-    "Unknown",
-    "Unschedulable",
-];
 
 const PHASES: [Phase; 7] = [
     Phase::Waiting,
@@ -397,10 +335,6 @@ impl Metrics {
 
 /// Parts of [`Timeline`] that are not the command's own time.
 const STAGES: [&str; 6] = ["waiting", "queued", "scheduling", "pulling", "staging", "saving"];
-
-fn known(cause: Option<&str>) -> &'static str {
-    CAUSES.iter().find(|known| Some(**known) == cause).copied().unwrap_or("other")
-}
 
 fn ran_for(attempt: &Attempt) -> f64 {
     let (Some(start), Some(end)) = (&attempt.start_time, &attempt.finish_time) else { return 0.0 };
