@@ -83,7 +83,7 @@ pub(super) async fn keep(
                 () = tokio::time::sleep(pause) => {}
                 () = &mut work_done => return let_go(&leases, &leadership, stored.as_ref()).await,
             },
-            Next::Look => match timeout(CALL_TIMEOUT, leases.look()).await {
+            Next::Look => match timeout(longest_call(&election), leases.look()).await {
                 Ok(Ok(lease)) => {
                     election.saw(lease.as_ref().map(matters), now());
                     stored = lease;
@@ -93,7 +93,7 @@ pub(super) async fn keep(
             Next::Hold => {
                 let asked_at = now();
                 let write = leases.hold(stored.as_ref(), election.identity(), LEASE_DURATION);
-                match timeout(CALL_TIMEOUT, write).await {
+                match timeout(longest_call(&election), write).await {
                     Ok(Ok(Some(lease))) => {
                         if election.held_until().is_none() {
                             info!(identity = election.identity(), "leading");
@@ -112,6 +112,11 @@ pub(super) async fn keep(
             }
         }
     }
+}
+
+/// Nobody waits for an answer that would come too late.
+fn longest_call(election: &Election) -> Duration {
+    election.held_until().map_or(CALL_TIMEOUT, |until| until.saturating_sub(now()).min(CALL_TIMEOUT))
 }
 
 fn no_answer(election: &mut Election, failed: Result<Result<(), crate::cluster::Error>, tokio::time::error::Elapsed>) {

@@ -1,5 +1,5 @@
 //! The operator: two watches feed one queue; a reconcile is observe -> plan -> carry out; a second loop lets go of pods
-//! whose run is gone.
+//! whose run is gone. Of several replicas the one that holds the lease does so; the others keep their caches current.
 
 mod backoff;
 mod election;
