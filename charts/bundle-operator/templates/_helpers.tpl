@@ -37,8 +37,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "bundle-operator.annotations" -}}
 {{- $all := merge (dict) (.more | default dict) .root.Values.annotations -}}
 {{- if $all }}
-annotations:
-  {{- toYaml $all | nindent 2 }}
+  annotations:
+    {{- toYaml $all | nindent 4 }}
 {{- end }}
 {{- end -}}
 
@@ -97,6 +97,8 @@ capabilities:
 {{- if and .Values.evaluationRegistry.enabled (not $settings.store.url) -}}
 {{- $url := printf "oci://%s-registry.%s.svc:5000/bundles" (include "bundle-operator.fullname" .) .Release.Namespace -}}
 {{- $_ := set $settings "store" (merge (dict "url" $url "insecure" true) $settings.store) -}}
+{{- /* Nodes resolve no names of Services. */ -}}
+{{- $_ := set $settings "imageVolumes" "never" -}}
 {{- end -}}
 {{- if not $settings.store.url }}{{ $_ := unset $settings "store" }}{{ end -}}
 {{- range list "insecure" "ca" -}}
