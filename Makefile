@@ -5,7 +5,7 @@ TARGET := $(shell uname -m)-unknown-linux-gnu
 CLUSTER ?= bundlerun
 STATIC := target/static
 
-.PHONY: demo test static lint test-pure test-cluster crd down clean
+.PHONY: demo test static lint test-pure test-cluster test-chart crd chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
@@ -29,8 +29,15 @@ test-pure: ## Needs no cluster.
 test-cluster: static ## On a local cluster of its own.
 	tests/cluster/run
 
+test-chart: ## The Helm chart, plain manifests, alerts and GitOps health, on a local cluster of its own.
+	tests/chart/run --cluster bundlerun-chart
+
 crd: ## Writes crds/bundlerun.yaml anew.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml
+	cp crds/bundlerun.yaml charts/bundle-operator/files/crd.yaml
+
+chart: ## Writes what follows from the chart and the definition: plain manifests, the chart's README.
+	charts/generate
 
 down: ## Takes the local cluster away.
 	deploy/local/cluster down --name $(CLUSTER)
