@@ -10,7 +10,7 @@
 //! | `bundle` | a bundle as an OCI image: pack, push, pull, read one file | files, registries |
 //! | `plan` | PURE: observed facts in, steps and status out | no I/O, no clock |
 //! | `cluster` | the only Kubernetes I/O: observe, carry out, events | the API server |
-//! | `operator` | settings, wiring, reconcile, release loop, health | everything above |
+//! | `operator` | settings, wiring, reconcile, release loop, lease, metrics, health | everything above |
 //! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
 //! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
 

@@ -16,6 +16,9 @@ pub const SHORT_NAME: &str = "br";
 /// Field manager of every write and reporting controller of every event.
 pub const OPERATOR: &str = "bundle-operator";
 
+/// Name of the Lease that replicas of the operator hold in turn.
+pub const LEASE: &str = "bundle-operator";
+
 /// Finalizer on pods: holds a pod until its ending is recorded on its `BundleRun`.
 pub const POD_FINALIZER: &str = "bundlerun.dev/record";
 /// Pod annotation that carries the [`crate::report::Request`] as JSON.

@@ -60,6 +60,13 @@ fn every_cause_is_in_the_guide() {
 }
 
 #[test]
+fn every_cause_is_a_value_of_the_label_of_metrics() {
+    let known = captures(r#""(\w+)""#, &read("src/operator/metrics/causes.rs"));
+    let missing: Vec<_> = causes().difference(&known).cloned().collect();
+    assert!(missing.is_empty(), "src/operator/metrics/causes.rs lacks: {missing:?}");
+}
+
+#[test]
 fn the_guide_explains_no_cause_that_is_none() {
     let text = text_of("src");
     let unknown: Vec<_> = explained()

@@ -15,7 +15,6 @@ use helping::{Helper, Process, fresh, start, told};
 use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 /// With a store, and a child for saving that is this script: `$bin` has the marks, `$n` counts the tries.
@@ -35,8 +34,11 @@ fn saving_by(script: &str) -> Sandbox {
          n=$(grep -c . \"$bin/tries\")\n{script}\n"
     );
     fs::remove_file(&sandbox.paths.operator_binary).unwrap();
-    fs::write(&sandbox.paths.operator_binary, script).unwrap();
-    fs::set_permissions(&sandbox.paths.operator_binary, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: children that other tests fork just now would hold it open for writing.
+    fs::write(sandbox.root().join("script"), script).unwrap();
+    let mut install = std::process::Command::new("install");
+    install.args(["-m", "755"]).arg(sandbox.root().join("script")).arg(&sandbox.paths.operator_binary);
+    assert!(install.status().unwrap().success());
     sandbox
 }
 
@@ -51,7 +53,7 @@ const SAVES: &str = r#"echo '{"digest":"sha256:abc","pushedBytes":7,"skipped":1,
 mv "$bin/.draft" "$bin/saved.json""#;
 
 fn saved() -> Saved {
-    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1 }
+    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1, mountable: true }
 }
 
 fn tries(sandbox: &Sandbox) -> Vec<String> {
@@ -111,7 +113,7 @@ fn a_registry_that_comes_back_is_no_reason_to_lose_the_output() {
 fn the_deadline_ends_a_child_and_tells_how_far_it_got() {
     let sandbox = deadlines(
         saving_by(
-            "echo '{\"stage\":\"Saving\",\"doneBytes\":12,\"totalBytes\":34}' >\"$bin/progress.json\"\nexec sleep 1000",
+            "echo '{\"stage\":\"Saving\",\"doneBytes\":12,\"totalBytes\":34}' >\"$bin/progress.json\"\nexec sleep 100",
         ),
         2,
         60,
@@ -128,7 +130,7 @@ fn the_deadline_ends_a_child_and_tells_how_far_it_got() {
 
 #[test]
 fn a_run_that_was_asked_to_stop_has_the_shorter_deadline() {
-    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let sandbox = deadlines(saving_by("exec sleep 100"), 60, 1);
     let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
     sandbox.await_file("ready");
     runner.signal(Signal::TERM);
@@ -151,7 +153,7 @@ fn sigterm_after_the_end_does_not_shorten_saving() {
 
 #[test]
 fn sigterm_while_the_command_runs_does() {
-    let sandbox = deadlines(saving_by("exec sleep 1000"), 60, 1);
+    let sandbox = deadlines(saving_by("exec sleep 100"), 60, 1);
     let (helper, runner) = start(&sandbox, &sh("touch ready; sleep 1000"));
     sandbox.await_file("ready");
     let Helper { thread, stop } = helper;
@@ -197,7 +199,7 @@ fn what_never_began_has_no_output() {
 
 #[test]
 fn a_helper_that_is_killed_while_it_saves_goes_on() {
-    let sandbox = saving_by(&format!("[ $n -gt 1 ] || exec sleep 1000\n{SAVES}"));
+    let sandbox = saving_by(&format!("[ $n -gt 1 ] || exec sleep 100\n{SAVES}"));
     sandbox.write_request(&sh("echo out"));
     let helper = Process::start(&sandbox);
     let _ = helper::wait_prepared(&sandbox.paths);
@@ -246,7 +248,7 @@ fn resident_kib(pid: u32) -> u64 {
 
 #[test]
 fn the_main_process_is_small() {
-    let sandbox = saving_by("exec sleep 1000");
+    let sandbox = saving_by("exec sleep 100");
     sandbox.write_request(&sh("true"));
     let helper = Process::start(&sandbox);
     let _ = helper::wait_prepared(&sandbox.paths);

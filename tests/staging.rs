@@ -15,7 +15,7 @@ use axum::routing::get;
 use bundlerun::helper;
 use bundlerun::report::{Cause, InputSource, RequestedInput};
 use helping::{Helper, Process, fresh, start, told};
-use sandbox::{Sandbox, await_that, sh};
+use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -108,14 +108,12 @@ const BODY: &str = "contents of the file\n";
 async fn answer(State(web): State<Web>, Path(file): Path<String>) -> axum::response::Response {
     let before = web.asked.fetch_add(1, Ordering::SeqCst);
     match file.as_str() {
-        "file" => BODY.into_response(),
         "flaky" if before == 0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        "flaky" => BODY.into_response(),
         "slow" if before == 0 => {
             tokio::time::sleep(Duration::from_secs(1000)).await;
             BODY.into_response()
         }
-        "slow" => BODY.into_response(),
+        "file" | "flaky" | "slow" => BODY.into_response(),
         "denied" => StatusCode::FORBIDDEN.into_response(),
         "broken" => StatusCode::BAD_GATEWAY.into_response(),
         "large" => "x".repeat(100_000).into_response(),
@@ -205,7 +203,10 @@ fn a_helper_that_is_killed_while_it_stages_goes_on() {
     await_that("the copy", || sandbox.paths.bin.join("staged.2").exists());
     let inode = |index: &str| fs::metadata(sandbox.paths.inputs.join(index)).unwrap().ino();
     let before = ["0", "1", "2", "2/a.txt"].map(inode);
+    let children = helper.children();
+    assert_eq!(children.len(), 1, "the main process downloads nothing itself");
     helper.kill();
+    await_that("the end of its child", || !is_alive(&children[0]));
     assert!(!sandbox.paths.bin.join("staged").exists());
     // What is mounted is not replaced, and what is in place is not copied again.
     fs::write(sandbox.paths.sources.join("2/..data/a.txt"), "changed meanwhile").unwrap();
@@ -246,5 +247,6 @@ fn a_registry_that_does_not_answer_in_time_is_no_fault_of_the_run() {
 /// As `sha256sum` tells it.
 fn sha256(text: &str) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha2::Sha256::digest(text.as_bytes());
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

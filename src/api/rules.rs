@@ -361,14 +361,29 @@ fn immutable() -> Vec<Rule> {
         };
         Rule::new(at, rule, message).on(field).forbidden()
     };
-    let mut rules: Vec<Rule> =
-        IMMUTABLE.iter().map(|field| rule("spec", field, Some(&format!("self.{field} == oldSelf.{field}")))).collect();
+    let mut rules: Vec<Rule> = IMMUTABLE.iter().map(|field| rule("spec", field, Some(&unchanged(field)))).collect();
     // What is in it is compared one by one: quantities by their value.
     rules.push(rule("spec", "resources", None));
     rules.push(rule("spec.resources", "gpus", Some("self.gpus == oldSelf.gpus")));
     for field in ["cpus", "memory", "disk", "sharedMemory"] {
-        let equal = format!("quantity(string(self.{field})).compareTo(quantity(string(oldSelf.{field}))) == 0");
+        let equal = format!(
+            "(self.{field} == oldSelf.{field} || quantity(string(self.{field})).compareTo(quantity(string(oldSelf.{field}))) == 0)"
+        );
         rules.push(rule("spec.resources", field, Some(&equal)));
     }
     rules
+}
+
+/// Lists whose order is free. The API server finds their items by key: with one key twice, as it can be stored under
+/// another definition, such a list is not even equal to itself.
+const LIST_MAPS: [&str; 4] = ["env", "inputs", "volumes", "imagePullSecrets"];
+
+/// These rules hold for every update, that of the status too: what is as it was must pass whatever it is, or nothing
+/// could ever be told of the run, and its pod would be held for ever.
+fn unchanged(field: &str) -> String {
+    let equal = format!("self.{field} == oldSelf.{field}");
+    if !LIST_MAPS.contains(&field) {
+        return equal;
+    }
+    format!("({equal} || self.{field}.map(item, item) == oldSelf.{field}.map(item, item))")
 }

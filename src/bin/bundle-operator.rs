@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bundlerun::helper::{self, Task};
+use bundlerun::operator::{self, Failure, Options, Release, SmokeTest};
 use bundlerun::runner::Paths;
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -23,7 +25,7 @@ enum Command {
         /// The settings file.
         #[arg(long, env = "SETTINGS", default_value = "/etc/bundlerun/settings.yaml")]
         settings: PathBuf,
-        /// Where /healthz and /readyz are served.
+        /// Where /healthz, /readyz and /metrics are served.
         #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
         listen: SocketAddr,
         /// This very image, for the helper container of every pod.
@@ -32,6 +34,49 @@ enum Command {
         /// Name of this operator's pod, for events.
         #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
+        /// Namespace of this operator's pod, for the lease.
+        #[arg(long, env = "POD_NAMESPACE")]
+        namespace: Option<String>,
+        /// Act only while holding a lease, so that several replicas may run.
+        #[arg(long, env = "LEADER_ELECTION", default_value_t = false, action = ArgAction::Set,
+            default_missing_value = "true", num_args = 0..=1)]
+        leader_election: bool,
+        /// Look after the runs of these namespaces alone; empty: of all.
+        #[arg(long, env = "NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
+        /// How log lines are written.
+        #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+        log_format: LogFormat,
+    },
+    /// Let go of all pods, for when the operator is taken away: exit code 1 with what is left.
+    Release {
+        /// The operator's Deployment, scaled to nothing first.
+        #[arg(long, value_name = "DEPLOYMENT", requires = "namespace")]
+        scale_down: Option<String>,
+        /// Namespace of that Deployment.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// In these namespaces alone; empty: in all.
+        #[arg(long, env = "NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
+        /// Name of the pod this runs in, which is not waited for.
+        #[arg(long, env = "POD_NAME")]
+        instance: Option<String>,
+        /// Longest time for all of it.
+        #[arg(long, default_value = "5m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Make a small BundleRun, wait for its end, print its record and delete it: the exit code says success.
+    SmokeTest {
+        /// Where.
+        #[arg(long)]
+        namespace: String,
+        /// Its image; the default of the operator's settings when not given.
+        #[arg(long)]
+        image: Option<String>,
+        /// Longest wait for its end.
+        #[arg(long, default_value = "5m", value_parser = duration)]
+        timeout: Duration,
     },
     /// Print the CustomResourceDefinition.
     Crd,
@@ -43,6 +88,14 @@ enum Command {
         #[command(subcommand)]
         task: Helper,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
 }
 
 #[derive(Subcommand)]
@@ -66,8 +119,40 @@ fn main() -> ExitCode {
     // The one of all TLS in this program; it fails only when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Cli::parse().command {
-        Command::Run { settings, listen, helper_image, instance } => {
-            run_operator(bundlerun::operator::Options { settings, listen, helper_image, instance })
+        Command::Run {
+            settings,
+            listen,
+            helper_image,
+            instance,
+            namespace,
+            leader_election,
+            namespaces,
+            log_format,
+        } => {
+            start_log(log_format);
+            let namespaces = named(namespaces);
+            finish(operator::run(Options {
+                settings,
+                listen,
+                helper_image,
+                instance,
+                namespace,
+                leader_election,
+                namespaces,
+            }))
+        }
+        Command::Release { scale_down, namespace, namespaces, instance, timeout } => {
+            start_log(LogFormat::Text);
+            finish(operator::release(Release {
+                scale_down: namespace.zip(scale_down),
+                namespaces: named(namespaces),
+                own_pod: instance,
+                timeout,
+            }))
+        }
+        Command::SmokeTest { namespace, image, timeout } => {
+            start_log(LogFormat::Text);
+            finish(operator::smoke_test(SmokeTest { namespace, image, timeout }))
         }
         Command::Crd => match bundlerun::api::crd::crd_yaml() {
             Ok(yaml) => {
@@ -93,18 +178,27 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
     }
 }
 
-fn run_operator(options: bundlerun::operator::Options) -> ExitCode {
+/// As in the API: `90s`, `5m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    bundlerun::api::duration::parse_seconds(text).map(Duration::from_secs).map_err(|error| error.to_string())
+}
+
+/// An empty variable names nothing.
+fn named(namespaces: Vec<String>) -> Vec<String> {
+    namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    let result = tokio::runtime::Runtime::new()
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(bundlerun::operator::run(options)));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+        LogFormat::Text => log.with_ansi(false).init(),
+    }
+}
+
+fn finish(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(work));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,7 +3,7 @@
 use super::digest::{Digest, Digester};
 use super::registry::{Download, verified};
 use super::save::blocking;
-use super::{Error, ErrorKind, Progress};
+use super::{Error, Progress};
 use bytes::{Buf, Bytes};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;

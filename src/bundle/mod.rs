@@ -97,6 +97,8 @@ pub struct SavedBundle {
     pub pushed_bytes: u64,
     /// Entries that could not be part of it.
     pub skipped: u64,
+    /// A container runtime that mounts the image's `contents` shows what [`fetch`] would put in place.
+    pub mountable: bool,
 }
 
 /// A file or a directory.

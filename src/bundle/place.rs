@@ -119,13 +119,13 @@ impl Maker {
 
     /// The directory's mode once all is in it: readable for everybody.
     pub(super) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
-        let made = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
+        let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
             Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555)),
             // A later layer has put something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error),
         };
-        made.map_err(|error| failed("set the mode of", path, error))
+        changed.map_err(|error| failed("set the mode of", path, error))
     }
 
     /// A new file in the place of whatever is there.
@@ -213,8 +213,12 @@ impl Maker {
             for end in ends.collect::<Vec<_>>() {
                 let dir = path.get(..end).unwrap_or_default();
                 if let Some((parent, name)) = self.existing_parent_of(dir)? {
-                    match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                    let mode = Mode::from_raw_mode(0o755);
+                    match rustix::fs::mkdirat(parent, &name, mode) {
+                        // Whatever our umask is.
+                        Ok(()) => rustix::fs::chmodat(parent, &name, mode, AtFlags::empty())
+                            .map_err(|error| failed("set the mode of", dir, error))?,
+                        Err(Errno::EXIST) => {}
                         Err(error) => return Err(failed("make the directory", dir, error)),
                     }
                 }
@@ -283,7 +287,7 @@ fn remove_files(
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(vec![]),
         Err(error) => return Err(failed("open", path, error)),
     };
-    if !is_base {
+    if !is_base && !stays(path) {
         // An earlier try may have given it its last mode, without which we could not remove what is in it.
         let _ = rustix::fs::fchmod(&dir, Mode::RWXU);
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events::{self, EventType};
 use kube_runtime::reflector::ObjectRef;
 use serde_json::json;
@@ -103,7 +103,12 @@ impl Cluster {
             }
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Answer::Stale),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Gone),
-            Err(error) => Err(failed(&action, error)),
+            Err(error) => {
+                if matches!(&error, kube::Error::Api(status) if status.is_invalid()) {
+                    self.tell(run, status_refused(&error.to_string())).await;
+                }
+                Err(failed(&action, error))
+            }
         }
     }
 
@@ -130,35 +135,13 @@ impl Cluster {
         let action = format!("release pod {}/{}", pod.namespace, pod.name);
         let cached = self.pods.get(&ObjectRef::new(&pod.name).within(&pod.namespace));
         if let Some(facts) = cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid))
-            && self.remove_finalizer(&action, pod, &facts).await?
+            && remove_finalizer(&self.client, &action, pod, &facts).await?
         {
             return Ok(Answer::Done);
         }
         match self.get_pod(&pod.namespace, &pod.name).await? {
-            Some(facts) if !self.remove_finalizer(&action, pod, &facts).await? => Ok(Answer::Stale),
+            Some(facts) if !remove_finalizer(&self.client, &action, pod, &facts).await? => Ok(Answer::Stale),
             _ => Ok(Answer::Done),
-        }
-    }
-
-    /// Whether the finalizer is gone; false: the pod is not as these facts say.
-    async fn remove_finalizer(&self, action: &str, pod: &PodRef, facts: &PodFacts) -> Result<bool, Error> {
-        let finalizers = facts.metadata.finalizers.iter().flatten();
-        let Some(index) = finalizers.into_iter().position(|f| f == names::POD_FINALIZER) else {
-            return Ok(true);
-        };
-        let ours = format!("/metadata/finalizers/{index}");
-        let patch: json_patch::Patch = serde_json::from_value(json!([
-            {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-            {"op": "test", "path": ours, "value": names::POD_FINALIZER},
-            {"op": "remove", "path": ours},
-        ]))
-        .map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
-        let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match bounded(action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_invalid() => Ok(false),
-            Err(error) => Err(failed(action, error)),
         }
     }
 
@@ -193,11 +176,51 @@ impl Cluster {
     }
 }
 
-fn post() -> PostParams {
+/// With every status the API server looks at the whole object: one that was stored under another definition may be such
+/// that none is taken. Then an event is all that can be told.
+fn status_refused(words: &str) -> Notice {
+    Notice {
+        severity: Severity::Warning,
+        reason: "StatusRefused".into(),
+        note: format!(
+            "the API server takes no status for this run as it is stored, so nothing of it can be recorded: apply it \
+             again under another name; {words}"
+        ),
+    }
+}
+
+/// Whether the finalizer is gone; false: the pod is not as these facts say.
+pub(super) async fn remove_finalizer(
+    client: &Client,
+    action: &str,
+    pod: &PodRef,
+    facts: &PodFacts,
+) -> Result<bool, Error> {
+    let finalizers = facts.metadata.finalizers.iter().flatten();
+    let Some(index) = finalizers.into_iter().position(|f| f == names::POD_FINALIZER) else {
+        return Ok(true);
+    };
+    let ours = format!("/metadata/finalizers/{index}");
+    let patch: json_patch::Patch = serde_json::from_value(json!([
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        {"op": "test", "path": ours, "value": names::POD_FINALIZER},
+        {"op": "remove", "path": ours},
+    ]))
+    .map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
+    let api: Api<PodFacts> = Api::namespaced(client.clone(), &pod.namespace);
+    match bounded(action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_invalid() => Ok(false),
+        Err(error) => Err(failed(action, error)),
+    }
+}
+
+pub(super) fn post() -> PostParams {
     PostParams { field_manager: Some(names::OPERATOR.into()), ..PostParams::default() }
 }
 
-fn patch_params() -> PatchParams {
+pub(super) fn patch_params() -> PatchParams {
     PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
 }
 

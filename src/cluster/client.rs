@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
-use super::{Error, bounded, failed};
+use super::{Error, Requests, bounded, failed};
 
-/// Connects as the kubeconfig says, else as the pod's service account.
+/// Connects as the kubeconfig says, else as the pod's service account. Every request passes `requests`.
 ///
 /// # Errors
 /// When neither is there, or what is there cannot be used.
-pub async fn connect() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn connect(requests: &Requests) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(10));
     // Our own back-off per run says what fails and lets others go on; the client's silent retries do neither.
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    Ok(ClientBuilder::try_from(config)?.with_layer(requests).build())
 }
 
 /// Whether pods can have image volumes: generally available in Kubernetes 1.36, with a container runtime that can.

@@ -4,10 +4,15 @@
 
 mod carry_out;
 mod client;
+mod held;
+mod lease;
+mod merge;
 mod observe;
 mod pod_triggers;
 mod progress;
+mod requests;
 mod run_triggers;
+mod trial;
 mod watch;
 
 use std::future::Future;
@@ -15,9 +20,13 @@ use std::time::Duration;
 
 pub use carry_out::Answer;
 pub use client::{connect, has_image_volumes};
+pub use held::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
+pub use lease::Leases;
 pub use observe::{Cluster, Snapshot};
 pub use pod_triggers::PodTriggers;
+pub use requests::Requests;
 pub use run_triggers::RunTriggers;
+pub use trial::{create_run, delete_run, get_run};
 pub use watch::{Event, pods, runs};
 
 use crate::api::BundleRun;
@@ -44,6 +53,14 @@ pub enum Error {
     Changed {
         /// What was tried, on what.
         action: String,
+    },
+    /// Something there cannot be used.
+    #[error("{action}: {what}")]
+    Unusable {
+        /// What was tried, on what.
+        action: String,
+        /// What it is.
+        what: String,
     },
     /// No answer came in time.
     #[error("{action}: no answer within {}s", CALL_TIMEOUT.as_secs())]

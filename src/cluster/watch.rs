@@ -2,36 +2,41 @@
 
 use std::fmt::Debug;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
+use kube_runtime::WatchStreamExt;
+use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{self, watcher};
-use kube_runtime::{WatchStreamExt, reflector};
 use serde::de::DeserializeOwned;
 
 use super::GuardedRun;
+use super::merge::merged;
 use crate::names;
 use crate::plan::PodFacts;
 
 /// What a watch yields.
 pub type Event<K> = watcher::Result<watcher::Event<K>>;
 
-/// All runs, kept in `store`.
+/// All runs of these namespaces, or of all when none is named, kept in `store`.
 pub fn runs(
     client: &Client,
-    store: reflector::store::Writer<GuardedRun>,
+    namespaces: &[String],
+    store: Writer<GuardedRun>,
 ) -> impl Stream<Item = Event<GuardedRun>> + Send + 'static {
-    let stream = relisting(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let stream = watched(client, namespaces, &watcher::Config::default(), &store);
     stream.modify(|run: &mut GuardedRun| run.meta_mut().managed_fields = None).reflect(store)
 }
 
-/// All pods we made, kept in `store` without what we never look at.
+/// All pods we made in these namespaces, or in all when none is named, kept in `store` without what we never look at.
 pub fn pods(
     client: &Client,
-    store: reflector::store::Writer<PodFacts>,
+    namespaces: &[String],
+    store: Writer<PodFacts>,
 ) -> impl Stream<Item = Event<PodFacts>> + Send + 'static {
     let ours = watcher::Config::default().labels(names::RUN_UID_LABEL);
-    let stream = relisting(Api::all(client.clone()), ours).default_backoff();
-    stream
+    watched(client, namespaces, &ours, &store)
         .modify(|pod: &mut PodFacts| {
             pod.metadata.managed_fields = None;
             if let Some(annotations) = &mut pod.metadata.annotations {
@@ -39,6 +44,30 @@ pub fn pods(
             }
         })
         .reflect(store)
+}
+
+/// A namespace that fails is tried again later and later, and does not slow down the others.
+fn watched<K>(
+    client: &Client,
+    namespaces: &[String],
+    config: &watcher::Config,
+    store: &Writer<K>,
+) -> BoxStream<'static, Event<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let watch = |api| relisting(api, config.clone()).default_backoff().boxed();
+    if namespaces.is_empty() {
+        return watch(Api::all(client.clone()));
+    }
+    let watches = namespaces.iter().map(|name| (name.clone(), watch(Api::namespaced(client.clone(), name)))).collect();
+    merged(watches, store.as_reader()).boxed()
 }
 
 /// A watcher that also starts over when a watch cannot be started because its version is too old (410): kube-runtime

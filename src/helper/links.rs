@@ -27,7 +27,9 @@ pub(super) fn make(listed: &Path, target: &Path, bundle: &Path) -> Result<(), Fa
     let dir = open_mount(bundle).map_err(|error| Failure::writing(&error.into()))?;
     for entry in entries {
         let name = entry.map_err(|error| reading(&error))?.file_name();
-        if !(of_the_kubelet && name.as_bytes().starts_with(b"..")) {
+        // The output of another run has these; here they are this command's own.
+        let of_the_command = name == files::STDOUT || name == files::STDERR;
+        if !of_the_command && !(of_the_kubelet && name.as_bytes().starts_with(b"..")) {
             link(&dir, &name, &target.join(&name))?;
         }
     }
@@ -39,9 +41,6 @@ fn link(dir: &OwnedFd, name: &OsStr, target: &Path) -> Result<(), Failure> {
         let detail = format!("its entry {} {what}", Path::new(name).display());
         Err(Failure::Final(Cause::InputInvalid, detail))
     };
-    if name == files::STDOUT || name == files::STDERR {
-        return taken("has the name of an output of the command");
-    }
     match symlinkat(target, dir, name) {
         Ok(()) => Ok(()),
         // Of a try before this one.
@@ -105,21 +104,21 @@ mod tests {
     fn a_name_that_is_taken_is_told() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        for (name, there) in [("stdout", false), ("stderr", false), ("data", true)] {
-            let (listed, bundle) = (at(name).join("listed"), at(name).join("bundle"));
-            fs::create_dir_all(&listed).unwrap();
-            fs::create_dir_all(&bundle).unwrap();
-            fs::write(listed.join(name), "").unwrap();
-            if there {
-                fs::create_dir(bundle.join(name)).unwrap();
-            }
-            let Err(Failure::Final(Cause::InputInvalid, detail)) = make(&listed, Path::new("/s/0"), &bundle) else {
-                panic!("{name}");
-            };
-            assert!(detail.contains(&format!("entry {name} ")), "{detail}");
+        let (listed, bundle) = (at("listed"), at("bundle"));
+        for dir in [&listed, &bundle, &bundle.join("data")] {
+            fs::create_dir_all(dir).unwrap();
         }
+        // As in the output of another run, and no trouble.
+        for name in ["stdout", "stderr", "data"] {
+            fs::write(listed.join(name), "").unwrap();
+        }
+        let Err(Failure::Final(Cause::InputInvalid, detail)) = make(&listed, Path::new("/s/0"), &bundle) else {
+            panic!("it is taken");
+        };
+        assert!(detail.contains("entry data "), "{detail}");
+        assert!(!bundle.join("stdout").is_symlink() && !bundle.join("stderr").is_symlink());
         fs::write(at("file"), "").unwrap();
-        assert!(matches!(make(&at("file"), Path::new("/s/0"), &at("data/bundle")), Err(Failure::Final(..))));
+        assert!(matches!(make(&at("file"), Path::new("/s/0"), &bundle), Err(Failure::Final(..))));
     }
 
     #[test]

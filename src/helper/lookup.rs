@@ -4,10 +4,10 @@
 use super::child::runtime;
 use super::credentials::access;
 use super::failure::Failure;
-use super::marks::{self, mark, mark_json, read_json};
+use super::marks::{self, mark_json, read_json};
 use crate::bundle::{self, Access, Kind};
 use crate::names::files;
-use crate::report::{EndOrder, InputSource, Request, one_line};
+use crate::report::{EndOrder, InputSource, Request};
 use crate::runner::Paths;
 use futures::StreamExt;
 use futures::stream;
@@ -69,10 +69,7 @@ pub(super) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
         Err(Failure::Final(cause, detail)) => {
             LookedUp { files: BTreeSet::new(), order: Some(EndOrder::new(cause, &detail)) }
         }
-        Err(Failure::Passing(why)) => {
-            mark(&paths.bin, files::TROUBLE, one_line(&why).as_bytes())?;
-            return Err(why);
-        }
+        Err(Failure::Passing(why)) => return Err(why),
     };
     marks::unmark(&paths.bin, files::TROUBLE);
     mark_json(&paths.bin, files::LOOKED_UP, &looked_up)
@@ -102,10 +99,8 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
 
     let (mut found, mut trouble) = (BTreeSet::new(), None);
     loop {
-        // For whoever runs out of patience meanwhile.
         let registries: BTreeSet<_> = silent.values().copied().collect();
-        let waiting = format!("no answer yet from {}", Vec::from_iter(registries).join(", "));
-        let _ = mark(&paths.bin, files::TROUBLE, one_line(&waiting).as_bytes());
+        marks::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
         let Some((index, input, answer)) = answers.next().await else { break };
         silent.remove(&index);
         match answer.map_err(|error| Failure::from(error).of(input)) {

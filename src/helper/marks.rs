@@ -1,7 +1,7 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
 use crate::names::files;
-use crate::report::{Cause, EndOrder};
+use crate::report::{Cause, EndOrder, one_line};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -46,6 +46,13 @@ pub(super) fn read(bin: &Path, name: &str) -> Option<String> {
 /// What a mark of [`mark_json`] holds.
 pub(super) fn read_json<T: DeserializeOwned>(bin: &Path, name: &str) -> Option<T> {
     serde_json::from_str(&read(bin, name)?).ok()
+}
+
+/// Notes what stands in the way so far, for whoever runs out of patience.
+pub(super) fn trouble(bin: &Path, why: &str) {
+    if let Err(error) = mark(bin, files::TROUBLE, one_line(why).as_bytes()) {
+        eprintln!("bundle-operator helper: {error}");
+    }
 }
 
 /// Orders the runner to end the command, or not to begin it. The first order stays.

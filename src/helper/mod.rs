@@ -153,7 +153,12 @@ pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            if task != Task::Save {
+                marks::trouble(&paths.bin, &error);
+            }
+            fail(&error)
+        }
     }
 }
 

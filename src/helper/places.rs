@@ -92,7 +92,7 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
-fn make_stub(bundle: &Path, path: &str, kind: Kind, made: &mut Stubs) -> Result<(), String> {
+fn make_stub(bundle: &Path, path: &str, kind: Kind, stubs: &mut Stubs) -> Result<(), String> {
     let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
     let names = Path::new(path)
         .components()
@@ -108,13 +108,13 @@ fn make_stub(bundle: &Path, path: &str, kind: Kind, made: &mut Stubs) -> Result<
     let mut dir = open_mount(bundle).map_err(failed)?;
     for name in parents {
         dir = directory(&dir, name, Mode::from_raw_mode(0o777)).map_err(failed)?;
-        made.parents.push(identity(&dir).map_err(failed)?);
+        stubs.parents.push(identity(&dir).map_err(failed)?);
     }
     let stub = match kind {
         Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
         Kind::File => file(&dir, last),
     };
-    made.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
+    stubs.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
     Ok(())
 }
 
@@ -123,10 +123,10 @@ fn directory(dir: &OwnedFd, name: &CString, mode: Mode) -> Result<OwnedFd, Errno
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
-    let made = open_in(dir, name, OFlags::DIRECTORY)?;
+    let opened = open_in(dir, name, OFlags::DIRECTORY)?;
     // The umask took from the mode. Not ours after a restart as another user: then it has been done.
-    let _ = rustix::fs::fchmod(&made, mode);
-    Ok(made)
+    let _ = rustix::fs::fchmod(&opened, mode);
+    Ok(opened)
 }
 
 fn file(dir: &OwnedFd, name: &CString) -> Result<OwnedFd, Errno> {

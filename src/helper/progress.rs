@@ -6,7 +6,7 @@ use crate::names::files;
 use crate::report::{Progress, ProgressStage};
 use crate::runner::Paths;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,11 +63,15 @@ impl Drop for Telling {
 /// before the command can take the port. The run does not depend on it.
 pub(super) fn serve(paths: &Paths) {
     let bin = paths.bin.clone();
-    let serving = TcpListener::bind((Ipv4Addr::UNSPECIFIED, paths.progress_port)).and_then(|listener| {
+    // Of both families, where there are both.
+    let port = paths.progress_port;
+    let listener =
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let serving = listener.and_then(|listener| {
         thread::Builder::new().name("progress".to_owned()).spawn(move || answer_all(&listener, &bin)).map(drop)
     });
     if let Err(error) = serving {
-        eprintln!("bundle-operator helper: progress is not served at port {}: {error}", paths.progress_port);
+        eprintln!("bundle-operator helper: progress is not served at port {port}: {error}");
     }
 }
 

@@ -20,8 +20,17 @@ use std::sync::Arc;
 
 /// Saves the working directory and leaves the mark of it, or of why not.
 pub(super) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
-    let Some(save) = &request.save else { return Err("there is no store to save to".to_owned()) };
-    let runtime = runtime()?;
+    let saved = try_to_save(paths, request);
+    if let Err(not_saved) = &saved {
+        mark_json(&paths.bin, files::NOT_SAVED, not_saved)?;
+    }
+    saved.map_err(|not_saved| not_saved.detail)
+}
+
+fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
+    let helper_failed = |why: String| NotSaved { failure: SaveFailure::HelperFailed, detail: one_line(&why) };
+    let Some(save) = &request.save else { return Err(helper_failed("there is no store to save to".to_owned())) };
+    let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
     let made_by = made_by(request, save, &lookup::pins(paths), read_record(&paths.record).ok().as_ref());
     let access = access(paths, &request.registries);
@@ -30,16 +39,12 @@ pub(super) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
     drop(telling);
     match saved {
-        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped }) => {
-            let saved = Saved { digest, pushed_bytes, skipped };
+        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable }) => {
+            let saved = Saved { digest, pushed_bytes, skipped, mountable };
             marks::unmark(&paths.bin, files::NOT_SAVED);
-            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes })
+            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes }).map_err(helper_failed)
         }
-        Err(error) => {
-            let not_saved = NotSaved { failure: failure(error.kind), detail: one_line(&error.message) };
-            mark_json(&paths.bin, files::NOT_SAVED, &not_saved)?;
-            Err(error.message)
-        }
+        Err(error) => Err(NotSaved { failure: failure(error.kind), detail: one_line(&error.message) }),
     }
 }
 

@@ -9,7 +9,7 @@ use super::progress::Telling;
 use super::{copied, links, lookup, tree, url};
 use crate::bundle::{self, Access, Limits, Progress};
 use crate::names::files;
-use crate::report::{InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::report::{InputSource, ProgressStage, Request, RequestedInput};
 use crate::runner::Paths;
 use futures::{StreamExt, stream};
 use std::path::PathBuf;
@@ -50,16 +50,8 @@ pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
             mark(&paths.bin, files::STAGED, b"")
         }
         Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
-        Err(trouble @ Failure::Passing(_)) => {
-            tell(paths, &trouble)?;
-            Err(trouble.why().to_owned())
-        }
+        Err(Failure::Passing(why)) => Err(why),
     }
-}
-
-/// For whoever gives up on us.
-fn tell(paths: &Paths, trouble: &Failure) -> Result<(), String> {
-    mark(&paths.bin, files::TROUBLE, one_line(trouble.why()).as_bytes())
 }
 
 impl Stage<'_> {
@@ -99,9 +91,7 @@ impl Stage<'_> {
                 blocking(move || tree::let_all_read(&place)).await?;
             }
             InputSource::Url { href, sha256 } => {
-                let trouble = |failure: Failure| {
-                    let _ = tell(self.paths, &failure.of(input));
-                };
+                let trouble = |failure: Failure| marks::trouble(&self.paths.bin, failure.of(input).why());
                 url::download(&self.http, href, sha256, &place, self.limits.bytes, progress, trouble).await?;
             }
             InputSource::Copied { file } => {

@@ -67,7 +67,7 @@ pub(super) fn watch(paths: &Paths, disk_bytes: Option<u64>, lock: &OwnedFd, stop
             interrupted |= stopped && at_work();
             if stopped && !interrupted {
                 // Its last moments.
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(10));
             }
         },
         Err(error) => {

@@ -1,11 +1,17 @@
 //! The operator: two watches feed one queue; a reconcile is observe -> plan -> carry out; a second loop lets go of pods
-//! whose run is gone.
+//! whose run is gone. Of several replicas the one that holds the lease does so; the others keep their caches current.
 
 mod backoff;
+mod election;
 mod health;
+mod lease;
+mod metrics;
 mod reconcile;
 mod release;
 mod settings;
+mod smoke_test;
+mod triggers;
+mod uninstall;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,18 +20,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::channel::mpsc;
-use futures::{FutureExt, Stream, StreamExt, future};
-use kube::ResourceExt;
+use futures::{FutureExt, StreamExt, future, stream};
 use kube_runtime::controller::{self, applier};
 use kube_runtime::reflector::{self, ObjectRef};
-use kube_runtime::watcher;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers};
-use crate::plan::PodFacts;
+use crate::cluster::{self, Cluster, Leases, Requests};
+use crate::names;
+use health::Health;
+use lease::Leadership;
+use metrics::Metrics;
 use reconcile::Context;
+
+pub use smoke_test::{SmokeTest, smoke_test};
+pub use uninstall::{Release, release};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;
@@ -37,12 +47,18 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The settings file.
     pub settings: PathBuf,
-    /// Where `/healthz` and `/readyz` are served.
+    /// Where `/healthz`, `/readyz` and `/metrics` are served.
     pub listen: SocketAddr,
     /// Our own image, for the helper container of every pod.
     pub helper_image: String,
     /// Name of this operator's pod, for events.
     pub instance: Option<String>,
+    /// Namespace of this operator's pod, for the lease; none: the one of its service account.
+    pub namespace: Option<String>,
+    /// Act only while holding the lease: for several replicas.
+    pub leader_election: bool,
+    /// Look after the runs of these namespaces alone; none named: of all.
+    pub namespaces: Vec<String>,
 }
 
 /// Why the operator ended.
@@ -51,35 +67,59 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start (settings, API server, port) or a watch ends for good.
+/// When it cannot start (settings, API server, port), a watch ends for good, or the lease is lost.
 pub async fn run(options: Options) -> Result<(), Failure> {
     let mut settings = settings::load(&options.settings, &options.helper_image)?;
-    let client = cluster::connect().await?;
+    let metrics = Arc::new(Metrics::new());
+    let leadership = if options.leader_election { Leadership::not_yet() } else { Leadership::always() };
+    let client = cluster::connect(&requests(&metrics, &leadership)).await?;
     settings.image_volumes &= cluster::has_image_volumes(&client).await?;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
-    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance)?);
+    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance.clone())?);
 
-    let health = health::serve(options.listen, runs.clone(), pods.clone()).await?;
+    let health = Health {
+        runs: runs.clone(),
+        pods: pods.clone(),
+        metrics: Arc::clone(&metrics),
+        leadership: leadership.clone(),
+    };
+    let health = health.serve(options.listen).await?;
     let (letting_go, releases) = release::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
-    let (triggers, triggered) = mpsc::unbounded();
-    // The watches run on their own: the caches stay current also while every reconcile is busy.
-    let run_watch =
-        follow_runs(cluster::runs(&client, runs_writer), triggers.clone(), letting_go.clone(), Arc::clone(&cluster));
-    let pod_watch = follow_pods(cluster::pods(&client, pods_writer), triggers, letting_go);
+    let (triggers, triggered) = triggers::queue(Arc::clone(&metrics));
+    // The watches run on their own: the caches stay current also while every reconcile is busy, or while we stand by.
+    let run_watch = triggers::follow_runs(
+        cluster::runs(&client, &options.namespaces, runs_writer),
+        triggers.clone(),
+        letting_go.clone(),
+        Arc::clone(&cluster),
+    );
+    let pod_watch = triggers::follow_pods(
+        cluster::pods(&client, &options.namespaces, pods_writer),
+        triggers.clone(),
+        letting_go.clone(),
+    );
 
+    let (work_is_done, work_done) = oneshot::channel();
+    let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
     let stop = stopped()?.shared();
     let all_runs = runs.clone();
     let triggered = async move {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
         // Nor is a run that others wait for.
         let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
-        triggered
+        leadership.begun().await;
+        // What happened before was nobody's or the last leader's matter, and may have been left half done.
+        triggers.open();
+        let all: Vec<_> = all_runs.state().iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
+        letting_go.look_at_all();
+        stream::iter(all).inspect(move |run| triggers.count(run)).chain(triggered)
     };
+    let counted = Arc::clone(&metrics);
     let reconciles = applier(
         |run, context| reconcile::reconcile(run, context).boxed(),
         reconcile::on_error,
-        Arc::new(Context::new(cluster, settings, CONCURRENCY)),
+        Arc::new(Context::new(cluster, settings, metrics, CONCURRENCY)),
         runs,
         triggered.flatten_stream().map(Ok::<_, Infallible>).take_until(stop.clone()),
         controller::Config::default().concurrency(CONCURRENCY),
@@ -87,7 +127,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     .for_each(|result| {
         match result {
             Ok((run, _)) => debug!(%run, "looked at"),
-            Err(controller::Error::ObjectNotFound(run)) => debug!(%run, "is gone"),
+            Err(controller::Error::ObjectNotFound(run)) => {
+                counted.taken(&run.name, run.namespace.as_deref());
+                debug!(%run, "is gone");
+            }
             Err(controller::Error::ReconcilerFailed(error, run)) => warn!(%run, %error, "will be tried again"),
             Err(error) => error!(%error, "the queue failed"),
         }
@@ -98,7 +141,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         info!("asked to stop: finishing what is under way");
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
-    info!(version = env!("CARGO_PKG_VERSION"), "started");
+    info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?options.namespaces, "started");
     tokio::select! {
         () = reconciles => info!("stopped"),
         () = too_long => warn!("stopped with work under way"),
@@ -106,66 +149,39 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = pod_watch => return Err("the watch of pods ended".into()),
         () = releases => return Err("the release loop ended".into()),
         result = health => result?,
+        result = &mut lease => result?,
     }
-    Ok(())
+    // Nothing of this process acts any more: the next one may.
+    let _ = work_is_done.send(()); // fails only when the lease is not kept
+    lease.await
 }
 
-type Triggers = mpsc::UnboundedSender<ObjectRef<GuardedRun>>;
-
-/// Run events: what is new is reconciled, what is gone lets its pods go.
-async fn follow_runs(
-    events: impl Stream<Item = cluster::Event<GuardedRun>>,
-    triggers: Triggers,
-    letting_go: release::Queue,
-    cluster: Arc<Cluster>,
-) {
-    let mut which = RunTriggers::default();
-    let mut events = pin!(events);
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                warn!(%error, "the watch of BundleRuns failed; it starts again");
-                continue;
-            }
-        };
-        if let watcher::Event::Delete(run) = &event
-            && let Some(uid) = run.uid()
-        {
-            cluster.forget(&uid);
-            letting_go.run_is_gone(uid);
-        }
-        if matches!(event, watcher::Event::InitDone) {
-            letting_go.runs_listed();
-        }
-        for run in which.on(&event) {
-            let _ = triggers.unbounded_send(run); // fails only when the operator is stopping
-        }
+/// Keeps the lease, where there is one, until the work is done.
+async fn stand(
+    options: &Options,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+    work_done: oneshot::Receiver<()>,
+) -> Result<(), Failure> {
+    let work_done = async {
+        let _ = work_done.await; // it is done also when its sender is gone
+    };
+    if !options.leader_election {
+        work_done.await;
+        return Ok(());
     }
+    // A client of its own: who does not lead yet must be able to write this one object.
+    let client = cluster::connect(&requests(&metrics, &Leadership::always())).await?;
+    let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
+    lease::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }
 
-/// Pod events: those that change what a plan depends on trigger their run.
-async fn follow_pods(
-    events: impl Stream<Item = cluster::Event<PodFacts>>,
-    triggers: Triggers,
-    letting_go: release::Queue,
-) {
-    let mut which = PodTriggers::default();
-    let mut events = pin!(events);
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                warn!(%error, "the watch of pods failed; it starts again");
-                continue;
-            }
-        };
-        if let watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) = &event {
-            letting_go.pod_changed(pod);
-        }
-        for run in which.on(&event) {
-            let _ = triggers.unbounded_send(run); // fails only when the operator is stopping
-        }
+fn requests(metrics: &Arc<Metrics>, leadership: &Leadership) -> Requests {
+    let (metrics, leadership) = (Arc::clone(metrics), leadership.clone());
+    Requests {
+        may_write: Arc::new(move || leadership.is_held()),
+        answered: Arc::new(move |method, status| metrics.answered(method, status)),
     }
 }
 

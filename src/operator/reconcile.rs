@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, info_span, warn};
 
 use super::backoff::Backoff;
+use super::metrics::{Looked, Metrics};
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
 use crate::plan::{Notice, Plan, ProgressSeen, Refusal, Settings, Severity, Step, plan};
@@ -32,15 +33,16 @@ const PLANS_MAX: u32 = 3;
 pub(super) struct Context {
     cluster: Arc<Cluster>,
     settings: Settings,
+    metrics: Arc<Metrics>,
     /// New pods take at most half of the places, so that a burst of them never delays a record.
     creating: Semaphore,
     backoff: Backoff,
 }
 
 impl Context {
-    pub(super) fn new(cluster: Arc<Cluster>, settings: Settings, concurrency: u16) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, settings: Settings, metrics: Arc<Metrics>, concurrency: u16) -> Self {
         let places = usize::from(concurrency / 2).max(1);
-        Self { cluster, settings, creating: Semaphore::new(places), backoff: Backoff::default() }
+        Self { cluster, settings, metrics, creating: Semaphore::new(places), backoff: Backoff::default() }
     }
 }
 
@@ -57,22 +59,32 @@ pub(super) enum Error {
 /// Looks at one run and does what its plan says.
 pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Result<Action, Error> {
     let span = info_span!("run", namespace = run.namespace(), name = run.name_any());
-    async {
-        let run = match &run.0 {
-            Ok(run) => run,
-            Err(invalid) => {
-                warn!(error = invalid.error, "this BundleRun cannot be decoded: it is left alone until it changes");
-                let run = BundleRun { metadata: invalid.metadata.clone(), ..BundleRun::default() };
-                context.cluster.carry_out(&run, Step::Tell(undecodable(&invalid.error))).await?;
-                return Ok(Action::await_change());
-            }
-        };
-        let action = contain_panic(follow(run, &context).boxed()).await?;
-        context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
-        Ok(action)
-    }
-    .instrument(span)
-    .await
+    context.metrics.taken(&run.name_any(), run.namespace().as_deref());
+    context.metrics.look_begun();
+    let begun = Instant::now();
+    let result = look(&run, &context).instrument(span).await;
+    let how = match &result {
+        Ok(action) if *action == Action::await_change() => Looked::Done,
+        Ok(_) => Looked::Again,
+        Err(_) => Looked::Failed,
+    };
+    context.metrics.looked(how, begun.elapsed());
+    result
+}
+
+async fn look(run: &GuardedRun, context: &Context) -> Result<Action, Error> {
+    let run = match &run.0 {
+        Ok(run) => run,
+        Err(invalid) => {
+            warn!(error = invalid.error, "this BundleRun cannot be decoded: it is left alone until it changes");
+            let run = BundleRun { metadata: invalid.metadata.clone(), ..BundleRun::default() };
+            context.cluster.carry_out(&run, Step::Tell(undecodable(&invalid.error))).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let action = contain_panic(follow(run, context).boxed()).await?;
+    context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
+    Ok(action)
 }
 
 /// Its status is not touched: a newer version of the operator may understand it, and be at work on it.
@@ -117,6 +129,10 @@ enum Outcome {
 async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Outcome, Error> {
     let mut over = seen.run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
     for step in plan.steps {
+        let written = match &step {
+            Step::WriteStatus(status) => Some(status.clone()),
+            _ => None,
+        };
         let _place = match &step {
             Step::CreatePod(_) => match context.creating.try_acquire() {
                 Ok(place) => Some(place),
@@ -129,7 +145,12 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
             _ => None,
         };
         match context.cluster.carry_out(&seen.run, step).await? {
-            Answer::Done => {}
+            Answer::Done => {
+                if let Some(status) = written {
+                    let gpus = seen.run.spec.resources.gpus;
+                    context.metrics.status_written(gpus, seen.run.status.as_ref(), &status);
+                }
+            }
             Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
             Answer::Progress(progress) => return Ok(Outcome::Asked(progress)),
             Answer::Stale => return Ok(Outcome::Finished(Action::requeue(CATCH_UP))),

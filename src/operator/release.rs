@@ -49,8 +49,8 @@ impl Queue {
         let _ = self.0.unbounded_send(Item::RunGone(uid)); // fails only when the operator is stopping
     }
 
-    /// All runs were listed anew: some may have gone without an event.
-    pub(super) fn runs_listed(&self) {
+    /// Runs may have gone without an event that we saw: all were listed anew, or somebody else led until now.
+    pub(super) fn look_at_all(&self) {
         let _ = self.0.unbounded_send(Item::All); // fails only when the operator is stopping
     }
 }

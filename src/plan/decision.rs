@@ -6,6 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::facts::{PodFacts, PodSeen, Stage};
 use super::image;
+use super::nodes;
 use super::outcome::{self, Ending, Outcome, Verdict};
 use super::parents::{self, Parents, Unready};
 use super::pod;
@@ -144,7 +145,7 @@ impl<'a> Decision<'a> {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
                 let attempt =
                     pod::Attempt { number: self.attempt, requested: self.requested, image: &image, pins: &pins };
-                let pod = pod::build(&request, &attempt, self.settings);
+                let pod = nodes::rather_elsewhere(pod::build(&request, &attempt, self.settings), self.status());
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))
                     .then(Step::CreatePod(Box::new(pod)))

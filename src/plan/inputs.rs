@@ -14,14 +14,11 @@ use k8s_openapi::api::core::v1::{
 
 use super::pod::{mount, read_only};
 use crate::api::spec::{Input, KeySource};
-use crate::names::{paths, volumes};
+use crate::names::{self, paths, volumes};
 use crate::report::{InputSource, Pin, RequestedInput};
 
 /// Readable for every user of an image.
 const READABLE: i32 = 0o444;
-
-/// The directory of a bundle's image that the output is in.
-const CONTENTS: &str = "contents";
 
 /// The inputs of one attempt, by their index in the spec.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +122,7 @@ impl<'a> Inputs<'a> {
             (Some(claim), _) => claim.path.clone(),
             // Mounted as a file; the whole Secret is a directory.
             (_, Some(secret)) => secret.key.clone(),
-            _ => self.as_image(input, pin).map(|_| CONTENTS.to_owned()),
+            _ => self.as_image(input, pin).map(|_| names::bundle::CONTENTS.to_owned()),
         }
     }
 }

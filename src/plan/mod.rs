@@ -9,6 +9,7 @@ mod gpu;
 mod image;
 mod inputs;
 mod measured;
+mod nodes;
 mod outcome;
 pub mod parents;
 mod pod;

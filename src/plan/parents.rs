@@ -74,6 +74,14 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
         Some(Pin { reference: entry.reference.clone()?, run_uid: entry.run_uid.clone(), mountable: false })
     };
     let mut pins = BTreeMap::new();
+    // Told first: of a ring, whoever is looked at later would only see that the others have failed.
+    let unpinned = |input: &Input| input.run.is_some() && recorded(input).is_none();
+    if let Some(cycle) = parents.cycle.as_ref().filter(|_| run.spec.inputs.iter().any(unpinned)) {
+        return Err(Unready::Ends(
+            Outcome::failed("InputCycle", Blame::User, format!("the runs wait for each other: {}", cycle.join(" -> ")))
+                .hint("take one of the inputs out of the ring, in a new run"),
+        ));
+    }
     let (mut missing, mut unfinished) = (Vec::new(), Vec::new());
     for (index, input) in run.spec.inputs.iter().enumerate() {
         if let Some(pin) = recorded(input) {
@@ -91,12 +99,6 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
     }
     if missing.is_empty() && unfinished.is_empty() {
         return Ok(pins);
-    }
-    if let Some(cycle) = &parents.cycle {
-        return Err(Unready::Ends(
-            Outcome::failed("InputCycle", Blame::User, format!("the runs wait for each other: {}", cycle.join(" -> ")))
-                .hint("take one of the inputs out of the ring, in a new run"),
-        ));
     }
     let mut words = Vec::new();
     words.extend(told(&missing, "does not exist", "do not exist"));

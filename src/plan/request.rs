@@ -3,7 +3,8 @@
 //! The API server has already refused most bad input (schema and CEL). What is checked here is what CEL cannot say,
 //! and what an object stored under an older schema may still hold.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
 
@@ -66,6 +67,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
     let mut problems = Problems(Vec::new());
 
     problems.0.extend(not_yet(spec));
+    problems.0.extend(twice(spec));
     let command = problems.check("spec", command(spec));
     let resources = &spec.resources;
     let cpu_millis =
@@ -169,6 +171,30 @@ fn not_yet(spec: &BundleRunSpec) -> impl Iterator<Item = String> {
     .into_iter()
     .filter(|(_, asked)| *asked)
     .map(|(field, _)| format!("spec.{field}: not yet supported by this version; leave it out"))
+}
+
+/// What the API server refuses where lists are maps, and an object stored under another definition may have: a second
+/// item under one key. In a pod it would hide the first, or make the API server refuse the pod with its own words.
+fn twice(spec: &BundleRunSpec) -> Vec<String> {
+    let lists: [(&str, &str, Vec<&str>); 4] = [
+        ("env", "name", spec.env.iter().map(|v| v.name.as_str()).collect()),
+        ("inputs", "path", spec.inputs.iter().map(|i| i.path.as_str()).collect()),
+        ("volumes", "path", spec.volumes.iter().map(|v| v.path.as_str()).collect()),
+        ("imagePullSecrets", "name", spec.image_pull_secrets.iter().map(|s| s.name.as_str()).collect()),
+    ];
+    let mut problems = Vec::new();
+    for (list, key, values) in lists {
+        let mut seen = HashMap::new();
+        for (i, value) in values.into_iter().enumerate() {
+            match seen.entry(value) {
+                Entry::Vacant(free) => _ = free.insert(i),
+                Entry::Occupied(first) => {
+                    problems.push(format!("spec.{list}[{i}].{key}: {value:?} is that of spec.{list}[{}]", first.get()));
+                }
+            }
+        }
+    }
+    problems
 }
 
 fn command(spec: &BundleRunSpec) -> Result<Command, String> {

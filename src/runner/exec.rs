@@ -83,8 +83,9 @@ pub(crate) fn hide_runner() {
 
 /// How much likelier than the runner the command is to be killed when memory runs out, in thousandths of the memory
 /// that ran out. On a node that is full it must not make runs go before the pods of others. The kubelet gives a small
-/// container up to 999 of 1000, and then a thousandth has to do: below some 100 MB the runner's own size of 1.5 MB can
-/// make it the victim, and only the kubelet tells of the ending.
+/// container up to 999 of 1000, and then a thousandth has to do, which is 64 KiB of 64 MiB: what protects the runner there
+/// is that it is smaller than any shell, see [`super::sys::let_go_of_code`]. Where it becomes the victim nevertheless,
+/// only the kubelet tells of the ending.
 const SCORE_ABOVE_RUNNER: i32 = 50;
 
 /// The OOM killer shall take the command and leave the runner, which tells of it. A child inherits the score of the

@@ -6,6 +6,7 @@ use super::processes;
 use super::request::ordered_end;
 use super::shell::{Marks, Progress};
 use super::signals::{Caught, Signals, wait_readable};
+use super::sys;
 use super::tee::Tee;
 use crate::names::files;
 use crate::report::Cause;
@@ -83,6 +84,7 @@ pub(crate) fn supervise(
 
         let until = limits.next().map_or(next_look, |next| next.min(next_look));
         let marks_or_signals = marks.pipe().unwrap_or(signals.as_fd());
+        sys::let_go_of_code();
         wait_readable([signals.as_fd(), marks_or_signals], Some(until.saturating_duration_since(now)));
 
         for caught in signals.take() {
@@ -109,6 +111,7 @@ pub(crate) fn supervise(
     };
 
     let at = Moment::now();
+    sys::let_go_of_code();
     let all_copied = tee.wait(DRAIN);
     processes::kill_leftovers(REAP);
     if !all_copied && !tee.wait(LOG) {

@@ -52,8 +52,11 @@ impl Tee {
         let open = streams.len();
         for stream in streams {
             let (cut, finish) = (Arc::clone(&cut), finish.clone());
+            // Made here, where the C library takes untouched pages of the kernel for it; in a thread it writes zeros into
+            // all of them, and a command that says nothing has a runner that is larger by as much.
+            let mut buffer = vec![0; BUFFER_BYTES];
             thread::Builder::new().name(stream.name.to_owned()).spawn(move || {
-                let _ = finish.send(copy(&stream, cut.as_fd()));
+                let _ = finish.send(copy(&stream, cut.as_fd(), &mut buffer));
             })?;
         }
         Ok(Self { cut, finished, open, warnings: vec![] })
@@ -87,8 +90,7 @@ impl Tee {
 }
 
 /// Copies until all writers have closed the pipe. The file comes first: it is the output that is kept.
-fn copy(stream: &Stream, cut: BorrowedFd<'_>) -> Option<String> {
-    let mut buffer = vec![0; BUFFER_BYTES];
+fn copy(stream: &Stream, cut: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<String> {
     let mut file = Some(stream.file.as_fd());
     let mut log = Some(stream.log);
     let mut warning = None;
@@ -100,7 +102,7 @@ fn copy(stream: &Stream, cut: BorrowedFd<'_>) -> Option<String> {
             }
             continue;
         }
-        let output = match rustix::io::read(&stream.source, &mut buffer) {
+        let output = match rustix::io::read(&stream.source, &mut *buffer) {
             Ok(0) => return warning,
             Ok(n) => buffer.get(..n).unwrap_or_default(),
             Err(Errno::INTR | Errno::AGAIN) => continue,

@@ -1,1 +1,142 @@
-//! To come.
+//! Images that others made.
+
+use crate::common::*;
+use bundlerun::bundle::{ErrorKind, Kind, resolve};
+use serde_json::json;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A tar file made by GNU tar in a directory that a script fills.
+fn layer(make: &str, flags: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    script("bash", dir.path(), make);
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    let tar = format!("tar -c {flags} -f {} *", archive.path().display());
+    script("bash", dir.path(), &format!("shopt -s dotglob nullglob; {tar}"));
+    fs::read(archive.path()).unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_any_format_lie_on_each_other() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let long = "l".repeat(120);
+    let lowest = layer(
+        &format!("mkdir -p etc usr/bin data/old; echo 1 >etc/a; echo 1 >etc/b; echo keep >data/keep; echo x >data/old/x
+            echo tool >usr/bin/tool; ln usr/bin/tool usr/bin/other; mkdir -p {long}/{long}; echo long >{long}/{long}/{long}
+            chmod 4755 usr/bin/tool; echo gone >etc/gone; mkdir dir2file; echo 1 >dir2file/x; echo 1 >file2dir"),
+        "--format=pax",
+    );
+    let middle = layer(
+        "mkdir etc data dir; echo 2 >etc/a; touch etc/.wh.gone data/.wh..wh..opq; echo new >data/new; ln -s a etc/link
+         touch .wh.dir2file; mkdir file2dir; echo in >file2dir/in",
+        "--format=gnu",
+    );
+    let top = layer("mkdir -p etc/x; echo 3 >etc/x/y; echo now >dir2file; touch .wh.nothing", "--format=ustar");
+    let layers = [gzip(&lowest), zstd::encode_all(&*middle, 3).unwrap(), top];
+    let reference = push_image(&registry, "image", &layers).await;
+    let place = Place::new();
+    for _ in 0..2 {
+        fetch(&reference, None, &place.dir, &access).await.unwrap();
+        assert_eq!(read(&place.dir, "etc/a"), "2\n");
+        assert_eq!(read(&place.dir, "etc/b"), "1\n");
+        assert_eq!(read(&place.dir, "etc/x/y"), "3\n");
+        assert_eq!(read(&place.dir, &format!("{long}/{long}/{long}")), "long\n");
+        assert_eq!(read(&place.dir, "dir2file"), "now\n");
+        assert_eq!(read(&place.dir, "file2dir/in"), "in\n");
+        assert_eq!(fs::read_link(place.dir.join("etc/link")).unwrap(), Path::new("a"));
+        assert!(!place.dir.join("etc/gone").exists() && !place.dir.join("data/keep").exists());
+        assert_eq!(names(&place.dir.join("data")), ["new"]);
+        let tool = fs::metadata(place.dir.join("usr/bin/tool")).unwrap();
+        assert_eq!((tool.nlink(), tool.mode() & 0o7777), (2, 0o755));
+        assert!(!names(&place.dir).iter().any(|name| name.contains(".wh.")));
+    }
+    for (path, expected) in [
+        ("etc", Ok(Kind::Directory)),
+        ("/etc/a", Ok(Kind::File)),
+        ("usr/bin/other", Ok(Kind::File)),
+        ("data/new", Ok(Kind::File)),
+        ("dir2file", Ok(Kind::File)),
+        ("file2dir", Ok(Kind::Directory)),
+        ("etc/gone", Err(ErrorKind::NotFound)),
+        ("data/keep", Err(ErrorKind::NotFound)),
+        ("data/old", Err(ErrorKind::NotFound)),
+        ("dir2file/x", Err(ErrorKind::NotFound)),
+        ("none", Err(ErrorKind::NotFound)),
+        ("etc/link", Err(ErrorKind::Invalid)),
+        ("etc/link/x", Err(ErrorKind::Invalid)),
+    ] {
+        let resolved = resolve(&reference, Some(path), &access).await;
+        assert_eq!(resolved.map(|resolved| resolved.kind).map_err(|error| error.kind), expected, "{path}");
+        let place = Place::new();
+        let target = match expected {
+            Ok(Kind::File) => {
+                fs::write(place.dir.join("file"), "").unwrap();
+                place.dir.join("file")
+            }
+            _ => place.dir.clone(),
+        };
+        let fetched = fetch(&reference, Some(path), &target, &access).await;
+        assert_eq!(fetched.map_err(|error| error.kind), expected.map(|_| ()), "fetch {path}");
+        match path {
+            "/etc/a" => assert_eq!(read(&place.dir, "file"), "2\n"),
+            "usr/bin/other" => assert_eq!(read(&place.dir, "file"), "tool\n"),
+            "etc" => assert_eq!(names(&place.dir), ["a", "b", "link", "x", "x/y"]),
+            "file2dir" => assert_eq!(names(&place.dir), ["in"]),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_has_the_content_of_links_that_lead_out_of_it() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let first = layer("mkdir a b; echo content >a/file; ln a/file b/one; ln a/file b/two", "");
+    let second = layer("mkdir c; echo other >c/other", "");
+    let reference = push_image(&registry, "image", &[first, second]).await;
+    let place = Place::new();
+    fetch(&reference, Some("b"), &place.dir, &access).await.unwrap();
+    assert_eq!((read(&place.dir, "one"), read(&place.dir, "two")), ("content\n".into(), "content\n".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_means_the_image_for_this_machine() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let mut manifests = vec![];
+    for (os, architecture) in [("windows", "amd64"), ("linux", "s390x"), ("linux", "amd64"), ("linux", "arm64")] {
+        let image = layer(&format!("echo {os} {architecture} >which"), "");
+        let reference = push_image(&registry, "image", &[image]).await;
+        let digest = reference.split('@').nth(1).unwrap();
+        let body = crane(&["manifest", "--insecure", &reference]);
+        let platform = json!({"os": os, "architecture": architecture});
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        manifests.push(json!({"mediaType": media_type, "digest": digest, "size": body.len(), "platform": platform}));
+    }
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index =
+        |manifests: &[serde_json::Value]| json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
+    let reference = push_manifest(&registry, "image", &index(&manifests), media_type).await;
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    assert_eq!(read(&place.dir, "which"), format!("linux {architecture}\n"));
+    let resolved = resolve(&reference, None, &access).await.unwrap();
+    assert!(reference.ends_with(&resolved.digest), "the digest is that of the index");
+    let others = push_manifest(&registry, "image", &index(&manifests[..2]), media_type).await;
+    let error = resolve(&others, None, &access).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Invalid && error.message.contains("platforms"), "{error}");
+}

@@ -1,36 +1,23 @@
 //! What a run costs the API server, counted in its audit log.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use bundlerun::api::Phase;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::audit::{self, text};
 use crate::common::{Space, eventually, together};
 
-const OPERATOR: &str = "system:serviceaccount:bundlerun:bundle-operator";
-
-/// The operator's requests, as `verb resource[/subresource]`, that `is_meant` by their event in the audit log.
-fn requests(is_meant: impl Fn(&Value) -> bool) -> Vec<String> {
-    let log = std::fs::File::open(std::env::var("AUDIT_LOG").unwrap()).unwrap();
-    BufReader::new(log)
-        .lines()
-        .map_while(Result::ok)
-        .filter(|line| line.contains(OPERATOR))
-        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-        .filter(|event| text(event, "/user/username") == OPERATOR && is_meant(event))
-        .map(|event| {
-            let subresource = text(&event, "/objectRef/subresource");
-            let slash = if subresource.is_empty() { "" } else { "/" };
-            format!("{} {}{slash}{subresource}", text(&event, "/verb"), text(&event, "/objectRef/resource"))
-        })
-        .collect()
-}
-
-fn text(event: &Value, path: &str) -> String {
-    event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
+/// The operator's requests, as `verb resource[/subresource]`, that `are_meant` by their event in the audit log.
+fn requests(are_meant: impl Fn(&Value) -> bool) -> Vec<String> {
+    let said = |event: &Value| {
+        let subresource = text(event, "/objectRef/subresource");
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        format!("{} {}{slash}{subresource}", text(event, "/verb"), text(event, "/objectRef/resource"))
+    };
+    audit::of_operator(are_meant).iter().map(said).collect()
 }
 
 /// How many writes more a run may cost: one for a start that takes ten seconds, one for a short run that is seen running
@@ -61,9 +48,7 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
 
     // The event is the last of a run's requests, and the log is written a moment later.
     let all = eventually("all requests to be in the audit log", async || {
-        let all = requests(|event| {
-            text(event, "/stage") == "ResponseComplete" && text(event, "/objectRef/namespace") == space.name
-        });
+        let all = requests(|event| text(event, "/objectRef/namespace") == space.name);
         let events = all.iter().filter(|what| *what == "create events").count();
         if events >= 10 { Ok(all) } else { Err(events) }
     })
@@ -102,10 +87,7 @@ async fn an_operator_with_nothing_to_do_makes_no_requests_but_its_watches() {
 
     let from = Timestamp::now();
     tokio::time::sleep(Duration::from_mins(1)).await; // the span that is measured
-    let counts = counted(requests(|event| {
-        let at: Timestamp = text(event, "/requestReceivedTimestamp").parse().unwrap();
-        at > from && text(event, "/stage") == "ResponseComplete" && text(event, "/verb") != "watch"
-    }));
+    let counts = counted(requests(|event| audit::received(event) > from && text(event, "/verb") != "watch"));
     println!("requests of the operator in an idle minute, watches apart: {counts:?}");
     assert!(counts.is_empty(), "{counts:#?}");
     space.end().await;

@@ -50,8 +50,17 @@ impl Space {
 
     async fn bare() -> Self {
         let client = Client::try_default().await.unwrap();
-        // A test that failed while it had stopped the operator must not make the next ones fail.
-        scale_operator(&client, 1).await;
+        // A test that failed while it had stopped or changed the operator must not make the next ones fail.
+        operators(&client, &Operators::default()).await;
+        Self::in_new_namespace(client).await
+    }
+
+    /// Another namespace for the same test.
+    pub async fn beside(&self) -> Self {
+        Self::in_new_namespace(self.client.clone()).await
+    }
+
+    async fn in_new_namespace(client: Client) -> Self {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let name = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
@@ -302,16 +311,58 @@ pub async fn scale_operator(client: &Client, replicas: i32) {
     }
 }
 
+/// How the operator is installed.
+pub struct Operators {
+    pub replicas: i32,
+    pub leader_election: bool,
+    /// Its `NAMESPACES`.
+    pub namespaces: String,
+    pub account: &'static str,
+    /// Failures of the liveness probe before its container is killed.
+    pub probe_failures: i32,
+}
+
+impl Default for Operators {
+    /// As `deploy/install` does.
+    fn default() -> Self {
+        let (namespaces, account) = (String::new(), "bundle-operator");
+        Self { replicas: 1, leader_election: false, namespaces, account, probe_failures: 3 }
+    }
+}
+
+/// Installs the operator so and waits until it is; for tests that run alone, or to mend what they left.
+pub async fn operators(client: &Client, how: &Operators) {
+    use k8s_openapi::api::apps::v1::Deployment;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
+    let namespaces = if how.namespaces.is_empty() {
+        json!({"name": "NAMESPACES", "$patch": "delete"})
+    } else {
+        json!({"name": "NAMESPACES", "value": how.namespaces})
+    };
+    let container = json!({
+        "name": "operator",
+        "env": [{"name": "LEADER_ELECTION", "value": how.leader_election.to_string()}, namespaces],
+        "livenessProbe": {"failureThreshold": how.probe_failures},
+    });
+    let pod = json!({"serviceAccountName": how.account, "containers": [container]});
+    let patch = Patch::Strategic(json!({"spec": {"replicas": how.replicas, "template": {"spec": pod}}}));
+    deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
+    all_ready(client, how.replicas).await;
+}
+
 /// Waits until the operator's Deployment is complete.
 pub async fn operator_ready(client: &Client) {
+    all_ready(client, 1).await;
+}
+
+async fn all_ready(client: &Client, replicas: i32) {
     use k8s_openapi::api::apps::v1::Deployment;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
     watch_until(deployments, "bundle-operator", "to be ready", |d: Option<&Deployment>| {
         d.is_some_and(|d| {
             let status = d.status.clone().unwrap_or_default();
             status.observed_generation == d.metadata.generation
-                && status.ready_replicas == Some(1)
-                && status.replicas == Some(1)
+                && [status.ready_replicas, status.replicas, status.updated_replicas] == [Some(replicas); 3]
         })
     })
     .await;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use bundlerun::api::Phase;
-use k8s_openapi::api::core::v1::{Binding, Node};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::core::v1::{Binding, Node, Pod};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::common::{Space, output, stdout, watch_until};
@@ -140,5 +141,56 @@ async fn a_plugin_that_goes_and_comes_back_costs_no_run() {
     assert_eq!((asks.phase, stdout(&asks).trim()), (Some(Phase::Succeeded), all.to_string().as_str()), "{asks:#?}");
     let (_, before) = asks.attempts.split_last().unwrap();
     assert!(before.iter().all(|a| a.cause.as_deref() == Some("UnexpectedAdmissionError")), "{asks:#?}");
+    space.end().await;
+}
+
+/// The second node, which takes no pods but while this lives: other tests know one node.
+struct SecondNode(String);
+
+impl SecondNode {
+    fn open() -> Self {
+        let name = format!("{}-2", std::env::var("NODE_NAME").unwrap());
+        output("kubectl", &["uncordon", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for SecondNode {
+    fn drop(&mut self) {
+        let _ = Command::new("kubectl").args(["cordon", &self.0]).status();
+    }
+}
+
+/// The first node is emptier and has the image: but for what is known of it, the scheduler takes it every time.
+#[tokio::test]
+async fn gpus_that_cannot_be_used_are_looked_for_on_another_node_and_where_there_is_none_on_the_same() {
+    let space = Space::exclusive().await;
+    let (first, second) = (std::env::var("NODE_NAME").unwrap(), SecondNode::open());
+    let filler: Pod = serde_json::from_value(json!({"metadata": {"name": "filler"}, "spec": {
+        "nodeName": second.0, "terminationGracePeriodSeconds": 0, "containers": [{
+            "name": "filler", "image": "localhost:5000/busybox:local", "command": ["sleep", "1h"],
+            "resources": {"requests": {"cpu": "1500m", "memory": "4Gi"}}}]}}))
+    .unwrap();
+    space.pods().create(&PostParams::default(), &filler).await.unwrap();
+    space.pod_until("filler", "to run", |pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Running")).await;
+    let gpu = |command: &str, profile: &str| {
+        json!({"command": command, "gpuProfile": profile, "image": "localhost:5000/gpu:local",
+            "resources": {"gpus": 1}, "retry": {"interruptions": 2}})
+    };
+
+    let command = "[ $BUNDLE_ATTEMPT = 3 ] || sleep 1h";
+    space.start("deleted", gpu(command, "default")).await;
+    for pod in ["deleted-1", "deleted-2"] {
+        space.pod_running(pod).await;
+        space.pods().delete(pod, &DeleteParams::default()).await.unwrap();
+    }
+    let (deleted, unusable) = tokio::join!(space.end_of("deleted"), space.run("unusable", gpu("true", "incomplete")));
+    for (ended, before, nodes) in
+        [(&deleted, "PodDeleted", [&first, &first, &first]), (&unusable, "GpuUnavailable", [&first, &second.0, &first])]
+    {
+        assert!(ended.attempts.iter().take(2).all(|a| a.cause.as_deref() == Some(before)), "{ended:#?}");
+        let on: Vec<_> = ended.attempts.iter().filter_map(|a| a.node.as_ref()).collect();
+        assert_eq!(on, nodes, "{ended:#?}");
+    }
     space.end().await;
 }

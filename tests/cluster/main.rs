@@ -3,7 +3,9 @@
 #![allow(unreachable_pub, clippy::large_futures)] // one crate of modules; a watch is a large future
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+mod audit;
 mod bad_input;
+mod bench;
 mod budgets;
 mod bundles;
 mod commands;
@@ -17,6 +19,7 @@ mod gpu_driver;
 mod gpu_faults;
 mod gpus;
 mod guide;
+mod ha;
 mod hostile;
 mod images;
 mod limits;

@@ -53,6 +53,12 @@ impl Process {
         self.child.id()
     }
 
+    pub(crate) fn children(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+        children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

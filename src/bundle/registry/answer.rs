@@ -3,6 +3,7 @@
 use super::retry::Failure;
 use crate::bundle::error::shown;
 use crate::bundle::{Error, ErrorKind};
+use bytes::Bytes;
 use reqwest::{Response, StatusCode};
 use std::error::Error as _;
 use std::time::Duration;
@@ -28,25 +29,28 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
 
 /// Whether it is about TLS, and the innermost reason.
 fn cause(error: &reqwest::Error) -> (bool, String) {
-    let mut tls = false;
-    let mut why = if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() };
-    let mut source = error.source();
-    while let Some(inner) = source {
-        tls |= inner.is::<rustls::Error>();
+    if error.is_timeout() {
+        return (false, "no answer in time".to_owned());
+    }
+    let mut why = error.to_string();
+    let mut next = error.source();
+    while let Some(inner) = next {
+        why = inner.to_string();
+        if inner.is::<rustls::Error>() {
+            if why.contains("InvalidContentType") {
+                "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)"
+                    .clone_into(&mut why);
+            }
+            return (true, why);
+        }
         // An io::Error hides what it wraps from `source`.
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(wrapped) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
-            tls = true;
-            why = wrapped.to_string();
-        } else if !error.is_timeout() {
-            why = inner.to_string();
-        }
-        source = inner.source();
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => inner.source(),
+        };
     }
-    if tls && why.contains("InvalidContentType") {
-        "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".clone_into(&mut why);
-    }
-    (tls, why)
+    (false, why)
 }
 
 /// An answer that is not success.
@@ -54,13 +58,35 @@ pub(super) async fn refusal(what: &str, host: &str, mut response: Response) -> F
     let status = response.status();
     let after = response.headers().get("retry-after").and_then(|after| after.to_str().ok()?.trim().parse().ok());
     let mut body = vec![];
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_BODY {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST_BODY {
+                break;
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(super::ANSWER, read).await;
     judge(what, host, status, after.map(Duration::from_secs), &body)
+}
+
+/// The whole of an answer's body, of at most `most` bytes.
+pub(super) async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
+    let read = async {
+        let mut body = vec![];
+        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, &error))? {
+            body.extend_from_slice(&chunk);
+            if body.len() > most {
+                return Err(Error::too_large(format!("cannot {what} at {host}: more than {most} bytes")).into());
+            }
+        }
+        Ok(body.into())
+    };
+    let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: no answer in time"));
+    match tokio::time::timeout(super::ANSWER, read).await {
+        Ok(body) => body,
+        Err(_) => Err(Failure { error: late(), passing: true, after: None }),
+    }
 }
 
 fn judge(what: &str, host: &str, status: StatusCode, after: Option<Duration>, body: &[u8]) -> Failure {
@@ -142,7 +168,7 @@ mod tests {
         let body = "{\"errors\":[{\"code\":\"X\",\"message\":\"a\\nb\"}]}";
         let failure = judge("push", "h:1", StatusCode::FORBIDDEN, None, body.as_bytes());
         assert_eq!(failure.error.message, "cannot push at h:1: 403 Forbidden: X (a?b)");
-        let long = judge("push", "h", StatusCode::FORBIDDEN, None, &[b'x'; 100_000]);
+        let long = judge("push", "h", StatusCode::FORBIDDEN, None, &vec![b'x'; 100_000]);
         assert!(long.error.message.len() < 400);
     }
 }

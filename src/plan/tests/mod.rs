@@ -6,6 +6,7 @@ mod conditions;
 mod gpus;
 mod images;
 mod lives;
+mod nodes;
 mod outcomes;
 mod pods;
 mod record;

@@ -27,6 +27,30 @@ fn all_problems_are_told_at_once_and_name_their_field() {
 }
 
 #[test]
+fn what_is_there_twice_in_a_stored_run_is_told_of_every_list() {
+    let claim = json!({"name": "mine"});
+    let problems = request(json!({
+        "command": "true",
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}, {"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "inputs": [{"path": "a", "text": ""}, {"path": "a", "text": ""}],
+        "volumes": [{"path": "v", "claim": claim}, {"path": "v", "claim": claim}],
+        "imagePullSecrets": [{"name": "login"}, {"name": "login"}],
+    }))
+    .unwrap_err();
+    let twice: Vec<_> = problems.iter().filter(|p| p.contains("is that of")).map(String::as_str).collect();
+    assert_eq!(
+        twice,
+        [
+            "spec.env[2].name: \"A\" is that of spec.env[0]",
+            "spec.env[3].name: \"A\" is that of spec.env[0]",
+            "spec.inputs[1].path: \"a\" is that of spec.inputs[0]",
+            "spec.volumes[1].path: \"v\" is that of spec.volumes[0]",
+            "spec.imagePullSecrets[1].name: \"login\" is that of spec.imagePullSecrets[0]",
+        ]
+    );
+}
+
+#[test]
 fn what_this_version_does_not_do_is_not_left_out_of_a_stored_run() {
     let stored = json!({
         "retry": {"limit": 1}, "suspend": true, "podRetention": "1h", "ttlSecondsAfterFinished": 1,

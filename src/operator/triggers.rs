@@ -1,0 +1,131 @@
+//! From the watches to the two queues: runs to look at, and pods to let go.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::channel::mpsc;
+use futures::{Stream, StreamExt};
+use kube::ResourceExt;
+use kube_runtime::reflector::ObjectRef;
+use kube_runtime::watcher;
+use tracing::warn;
+
+use super::metrics::Metrics;
+use super::release;
+use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers};
+use crate::plan::PodFacts;
+
+/// The queue of runs to look at, and what comes out of it.
+pub(super) fn queue(metrics: Arc<Metrics>) -> (Triggers, mpsc::UnboundedReceiver<ObjectRef<GuardedRun>>) {
+    let (queue, triggered) = mpsc::unbounded();
+    (Triggers { queue, is_open: Arc::default(), metrics }, triggered)
+}
+
+/// Where the watches put the runs to look at.
+#[derive(Clone)]
+pub(super) struct Triggers {
+    queue: mpsc::UnboundedSender<ObjectRef<GuardedRun>>,
+    is_open: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Triggers {
+    /// From now on something takes from the queues. Before, while the caches fill or another replica leads, they take
+    /// nothing, so that they do not grow; nothing is lost, because all that the caches hold after this is looked at.
+    pub(super) fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
+    }
+
+    fn send(&self, run: ObjectRef<GuardedRun>) {
+        if self.is_open() {
+            self.count(&run);
+            let _ = self.queue.unbounded_send(run); // fails only when the operator is stopping
+        }
+    }
+
+    /// A run goes into the queue.
+    pub(super) fn count(&self, run: &ObjectRef<GuardedRun>) {
+        self.metrics.triggered(&run.name, run.namespace.as_deref());
+    }
+}
+
+/// Run events: what is new is reconciled, what is gone lets its pods go.
+pub(super) async fn follow_runs(
+    events: impl Stream<Item = cluster::Event<GuardedRun>>,
+    triggers: Triggers,
+    letting_go: release::Queue,
+    cluster: Arc<Cluster>,
+) {
+    let mut which = RunTriggers::default();
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                warn!(%error, "the watch of BundleRuns failed; it starts again");
+                continue;
+            }
+        };
+        if let watcher::Event::Delete(run) = &event
+            && let Some(uid) = run.uid()
+        {
+            cluster.forget(&uid);
+            if triggers.is_open() {
+                letting_go.run_is_gone(uid);
+            }
+        }
+        if matches!(event, watcher::Event::InitDone) && triggers.is_open() {
+            letting_go.look_at_all();
+        }
+        for run in which.on(&event) {
+            triggers.send(run);
+        }
+    }
+}
+
+/// Pod events: those that change what a plan depends on trigger their run.
+pub(super) async fn follow_pods(
+    events: impl Stream<Item = cluster::Event<PodFacts>>,
+    triggers: Triggers,
+    letting_go: release::Queue,
+) {
+    let mut which = PodTriggers::default();
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                warn!(%error, "the watch of pods failed; it starts again");
+                continue;
+            }
+        };
+        if let watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) = &event
+            && triggers.is_open()
+        {
+            letting_go.pod_changed(pod);
+        }
+        for run in which.on(&event) {
+            triggers.send(run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stands_by_gathers_nothing() {
+        let (triggers, mut triggered) = queue(Arc::new(Metrics::new()));
+        triggers.send(ObjectRef::new("before"));
+        triggers.open();
+        triggers.send(ObjectRef::new("after"));
+        assert_eq!(triggered.try_recv().unwrap().name, "after");
+        assert!(triggered.try_recv().is_err());
+    }
+}
