@@ -74,6 +74,31 @@ helm install "${release[@]}" "$chart" "${values[@]}" >/dev/null || wrong "helm i
 kubectl patch bundlerun orphaned --namespace team-a --type merge -p '{"spec": {"stop": true}}' >/dev/null || wrong "a run cannot be stopped"
 kubectl wait bundlerun orphaned --namespace team-a --for=jsonpath='{.status.phase}'=Stopped --timeout=120s >/dev/null || wrong "the run of before is not taken up again"
 [[ $before == "$(kubectl get bundlerun first upgraded --namespace team-a -o json | jq -cS '[.items[] | [.metadata.uid, .status]]')" ]] || wrong "finished runs were touched"
+
+step "GitOps: applied again, changed, replaced, pruned"
+run() { printf '{"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": "from-git"}, "spec": {"command": "echo %s", "resources": {"cpus": "100m", "memory": "128Mi"}}}' "$1"; }
+record() { kubectl get bundlerun from-git --namespace team-a -o json | jq -cS '[.metadata.uid, .status]'; }
+kubectl apply --server-side --namespace team-a -f <(run one) >/dev/null
+ends team-a from-git Succeeded 1
+first=$(record)
+kubectl apply --server-side --namespace team-a -f <(run one) >/dev/null || wrong "it cannot be applied again"
+answer=$(kubectl apply --server-side --namespace team-a -f <(run two) 2>&1) && wrong "what a run says was changed"
+[[ $answer == *'create a run with another name'*'Force=true,Replace=true'* ]] || wrong "the refusal does not name the way out: $answer"
+sleep 3
+[[ $(record) == "$first" ]] || wrong "to apply a run again changed its record"
+run two >"$temp/two.json"
+kubectl replace --force --namespace team-a -f "$temp/two.json" >/dev/null || wrong "it cannot be replaced by force"
+ends team-a from-git Succeeded 1
+[[ $(record) != "$first" ]] || wrong "a run that was replaced did not run anew"
 kubectl delete bundleruns --all-namespaces --all --timeout=60s >/dev/null || wrong "runs are not deleted"
-helm uninstall "${release[@]}" --wait --timeout 3m >/dev/null || wrong "helm uninstall"
+wait_for 60 bash -c '[[ -z $(kubectl get pods --all-namespaces -l bundlerun.dev/run-uid -o name) ]]' || wrong "pods of deleted runs are left"
+
+step "Removed by hand, as the guide says"
+start team-a by-hand 'sleep 600'
+runs team-a by-hand
+block sh | sed -n '/^kubectl delete deployment bundle-operator/,/^ *done/p' | sed '/^helm /d' >"$temp/by-hand"
+bash -euo pipefail "$temp/by-hand" >/dev/null || wrong "the guide's commands fail"
+[[ -z $(kubectl get pods --all-namespaces -l bundlerun.dev/run-uid -o jsonpath='{.items[*].metadata.finalizers}') ]] || wrong "finalizers are left"
+kubectl delete pods --namespace team-a -l bundlerun.dev/run=by-hand --timeout=60s >/dev/null || wrong "a pod is stuck"
+helm uninstall "${release[@]}" --no-hooks --wait --timeout 3m >/dev/null || wrong "helm uninstall --no-hooks"
 kubectl label crd bundleruns.bundlerun.dev bundlerun.dev/test=chart >/dev/null
