@@ -380,6 +380,20 @@ fn the_command_goes_first_when_memory_runs_out_and_the_runner_does_not() {
     assert_eq!(run.stdout(), format!("{raised}\n{own}\n"));
 }
 
+/// With little memory the kernel looks at hardly anything but sizes.
+#[test]
+fn a_runner_that_waits_is_smaller_than_it_was() {
+    let run =
+        Sandbox::new().run(&sh("sleep 0.3; while read name size unit; do echo $name $size; done </proc/$PPID/status"));
+    let text = run.stdout();
+    let kib = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    // Of a runner with its own C library two thirds go; this one is linked to the system's, which stays.
+    assert!(kib("VmRSS") * 10 < kib("VmHWM") * 9, "{text}");
+}
+
 #[test]
 fn usage_is_of_everything_that_ran() {
     let burn = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done";
