@@ -181,19 +181,23 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let patient = Operators { replicas: 2, leader_election: true, probe_failures: 30, ..Operators::default() };
     operators(&space.client, &patient).await;
     let trace = space.claim("trace").await;
-    let names: Vec<_> = (0..24).map(|i| format!("run-{i:03}")).collect();
+    let names: Vec<_> = (0..64).map(|i| format!("run-{i:03}")).collect();
     let paused = some_leader(&space.client).await;
     let process = first_process(&container_id(&paused, "operator"));
     // In the midst of work: some runs end, some begin.
     together(names[..8].iter().map(|name| space.start(name, spec("sleep 2; echo done")))).await;
     space.until(&names[0], "to run", |s| s.phase == Some(Phase::Running)).await;
-    together(names[8..16].iter().map(|name| space.start(name, spec("sleep 1; echo done")))).await;
-    kill_process(process, Signal::STOP).unwrap();
+    // With more before it than it can do at once, it has something to write at the moment it goes on.
+    let pause = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        kill_process(process, Signal::STOP).unwrap();
+    };
+    tokio::join!(together(names[8..56].iter().map(|name| space.start(name, spec("sleep 1; echo done")))), pause);
     let since = Instant::now();
     let (other, took) = another_leads(&space.client, &paused).await;
     println!("the leader was paused: another led after {took:?}");
     assert!(took < Duration::from_secs(22));
-    together(names[16..].iter().map(|name| space.start(name, spec("echo done")))).await;
+    together(names[56..].iter().map(|name| space.start(name, spec("echo done")))).await;
     nothing_happened_twice(&space, &trace, &names).await;
 
     tokio::time::sleep(Duration::from_mins(1).saturating_sub(since.elapsed())).await; // the span of the claim

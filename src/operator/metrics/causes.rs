@@ -3,6 +3,7 @@
 /// Causes of our own; a reason of Kubernetes, or of somebody's controller, that became a cause is `other`.
 const CAUSES: &[&str] = &[
     "AdmissionUnavailable",
+    "AskedToStop",
     "BashrcEndedShell",
     "CommandFailed",
     "CommandKilled",
