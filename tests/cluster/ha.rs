@@ -280,10 +280,11 @@ async fn an_operator_of_two_namespaces_needs_no_right_beyond_them() {
     let accounts: Api<ServiceAccount> = Api::namespaced(space.client.clone(), "bundlerun");
     let narrow = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
     accounts.create(&PostParams::default(), &narrow).await.unwrap();
-    let bindings = [(&space.name, "ClusterRole"), (&second.name, "ClusterRole"), (&"bundlerun".to_owned(), "Role")];
-    for (namespace, kind) in bindings {
+    let all = ("ClusterRole", "bundle-operator");
+    let lease = ("Role", "bundle-operator-lease");
+    for (namespace, (kind, role)) in [(space.name.as_str(), all), (second.name.as_str(), all), ("bundlerun", lease)] {
         let binding = json!({"metadata": {"name": account},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "bundle-operator"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "bundlerun"}]});
         let api: Api<RoleBinding> = Api::namespaced(space.client.clone(), namespace);
         api.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();

@@ -140,7 +140,7 @@ async fn shared_memory_has_the_size_asked_and_counts_as_memory() {
     let space = Space::new().await;
     let size = "df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 30M /dev/zero >/dev/shm/x || echo full";
     let fill = "cat /dev/zero >/dev/shm/x; echo filled";
-    // In less than this the runner, of 1.5 MB, is no smaller in the kernel's eyes than `cat`.
+    // In less than 100 MB a thousandth is so little that the smallest of programs (busybox) are smaller than the runner.
     let memory = json!({"memory": "256Mi", "sharedMemory": "256Mi", "cpus": "500m"});
     let (sized, filled) = tokio::join!(
         space.run("sized", json!({"command": size, "resources": {"sharedMemory": "24Mi"}})),
