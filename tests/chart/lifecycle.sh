@@ -6,7 +6,7 @@
 run_image=${RUN_IMAGE:-localhost:5000/debian:bookworm}
 release=(bundle-operator --namespace bundlerun)
 values=(--set "image.repository=${IMAGE%@*}" --set "image.digest=${IMAGE#*@}"
-  --set "settings.images.cpu=$run_image" --set "settings.images.gpu=$run_image" --wait --timeout 3m)
+  --set "settings.images.cpu=$run_image" --set "settings.images.gpu=$run_image" --set test.namespace=team-a --wait --timeout 3m)
 [[ ! ${WITHOUT_SUBCOMMANDS-} ]] || values+=(--set releasePods.enabled=false)
 
 # start NAMESPACE NAME COMMAND [MORE-OF-SPEC]
