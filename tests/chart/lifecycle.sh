@@ -6,7 +6,7 @@
 run_image=${RUN_IMAGE:-localhost:5000/debian:bookworm}
 release=(bundle-operator --namespace bundlerun)
 values=(--set "image.repository=${IMAGE%@*}" --set "image.digest=${IMAGE#*@}"
-  --set "settings.images.cpu=$run_image" --set "settings.images.gpu=$run_image" --wait --timeout 3m)
+  --set "settings.images.cpu=$run_image" --set "settings.images.gpu=$run_image" --set test.namespace=team-a --wait --timeout 3m)
 [[ ! ${WITHOUT_SUBCOMMANDS-} ]] || values+=(--set releasePods.enabled=false)
 
 # start NAMESPACE NAME COMMAND [MORE-OF-SPEC]
@@ -96,7 +96,7 @@ wait_for 60 bash -c '[[ -z $(kubectl get pods --all-namespaces -l bundlerun.dev/
 step "Removed by hand, as the guide says"
 start team-a by-hand 'sleep 600'
 runs team-a by-hand
-block sh | sed -n '/^kubectl delete deployment bundle-operator/,/^ *done/p' | sed '/^helm /d' >"$temp/by-hand"
+block sh | awk '/^kubectl delete deployment/ { text = "" } { text = text $0 "\n" } /^ *done/ { printf "%s", text; exit }' >"$temp/by-hand"
 bash -euo pipefail "$temp/by-hand" >/dev/null || wrong "the guide's commands fail"
 [[ -z $(kubectl get pods --all-namespaces -l bundlerun.dev/run-uid -o jsonpath='{.items[*].metadata.finalizers}') ]] || wrong "finalizers are left"
 kubectl delete pods --namespace team-a -l bundlerun.dev/run=by-hand --timeout=60s >/dev/null || wrong "a pod is stuck"
