@@ -42,6 +42,8 @@ if [[ ${WITHOUT_SUBCOMMANDS-} ]]; then
   echo "left out"
 else
   helm test "${release[@]}" --logs --timeout 3m || wrong "helm test"
+  # Its pod stays for its log, and Helm forgets it.
+  kubectl delete pod bundle-operator-test --namespace bundlerun >/dev/null
 fi
 
 step "Helm: upgrade and rollback with a run in flight"
