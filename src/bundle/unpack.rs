@@ -170,6 +170,12 @@ pub(super) struct Elsewhere {
     pub(super) mode: u32,
 }
 
+enum Unusable {
+    Itself(String),
+    /// A directory that it is in is none.
+    Above(String),
+}
+
 /// Unpacks the layers of an image one after the other, the lowest first.
 pub(super) struct Unpacker {
     place: Place,
@@ -180,7 +186,8 @@ pub(super) struct Unpacker {
     /// Directories and their modes, which are set when all is in them.
     directories: Vec<(Vec<u8>, u32)>,
     found: Option<Kind>,
-    unusable: Option<String>,
+    /// Why what is wanted cannot be an input.
+    unusable: Option<Unusable>,
     /// Of paths that this layer has made: its deletions are about those of lower layers. Hashes, because there can be
     /// millions; with a key of our own, so that nobody can make two the same.
     made: HashSet<u64>,
@@ -233,7 +240,7 @@ impl Unpacker {
 
     /// Sets the modes of directories, and says what was found.
     pub(super) fn finish(mut self, what: &str) -> Result<(), Error> {
-        if let Some(unusable) = self.unusable {
+        if let Some(Unusable::Itself(unusable) | Unusable::Above(unusable)) = self.unusable {
             return Err(Error::invalid(format!("{what}: {unusable}")));
         }
         match (&self.found, &self.place) {
@@ -299,10 +306,11 @@ impl Unpacker {
                     self.clear_wanted()?;
                     if let MemberKind::Symlink(target) = &member.kind {
                         let (path, target) = (shown(path), shown(target));
-                        self.unusable =
-                            Some(format!("{path:?} is a symbolic link to {target:?}: name the path without links"));
+                        self.unusable = Some(Unusable::Above(format!(
+                            "{path:?} is a symbolic link to {target:?}: name the path without links"
+                        )));
                     }
-                } else if self.unusable.is_some() {
+                } else if let Some(Unusable::Above(_)) = self.unusable {
                     self.unusable = None;
                 }
                 return Ok(());
@@ -375,9 +383,10 @@ impl Unpacker {
             }
             MemberKind::Symlink(target) => {
                 let (path, target) = (shown(path), shown(&target));
-                self.unusable = Some(format!("{path:?} is a symbolic link: name what it points to, {target:?}"));
+                self.unusable =
+                    Some(Unusable::Itself(format!("{path:?} is a symbolic link: name what it points to, {target:?}")));
             }
-            MemberKind::Other(what) => self.unusable = Some(format!("{:?} is {what}", shown(path))),
+            MemberKind::Other(what) => self.unusable = Some(Unusable::Itself(format!("{:?} is {what}", shown(path)))),
             MemberKind::Directory => {}
         }
         Ok(())

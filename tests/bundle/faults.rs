@@ -1,1 +1,305 @@
-//! To come.
+//! Registries that fail, lie, or do not know us.
+
+use crate::common::*;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bundlerun::bundle::{Access, ErrorKind, Limits, Progress};
+use futures::StreamExt;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// What a proxy does to an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    Status(u16),
+    /// The connection ends in the middle of the body.
+    Reset,
+    /// One byte is another.
+    Altered,
+    /// The whole body, though a part was asked for.
+    NoRange,
+}
+
+type Rule = dyn Fn(&Method, &str, u64) -> Fault + Send + Sync;
+
+/// A registry behind a proxy that follows a rule: of the method, the path, and how many requests came before.
+struct Proxy {
+    host: String,
+    seen: Arc<Seen>,
+}
+
+struct Seen {
+    upstream: String,
+    rule: Box<Rule>,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    log: Mutex<Vec<String>>,
+}
+
+impl Proxy {
+    async fn before(registry: &Registry, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let upstream = registry.host.clone();
+        let (requests, bytes, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        let seen = Arc::new(Seen { upstream, rule: Box::new(rule), requests, bytes, log });
+        let app = axum::Router::new().fallback(forward).with_state(seen.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { host, seen }
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+
+    fn access(&self) -> Access {
+        access(&self.host)
+    }
+}
+
+async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let before = seen.requests.fetch_add(1, Ordering::Relaxed);
+    let fault = (seen.rule)(&parts.method, parts.uri.path(), before);
+    let range = parts.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or_default();
+    seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
+    if let Fault::Status(status) = fault {
+        return (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "fault").into_response();
+    }
+    let url = format!("http://{}{}", seen.upstream, parts.uri);
+    let mut headers = parts.headers;
+    if fault == Fault::NoRange {
+        headers.remove("range");
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let client = reqwest::Client::new();
+    let Ok(answer) = client.request(parts.method.clone(), url).headers(headers).body(body).send().await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let mut response = Response::builder().status(answer.status());
+    for (name, value) in answer.headers() {
+        response = response.header(name, value);
+    }
+    if parts.method == Method::HEAD {
+        return response.body(Body::empty()).unwrap();
+    }
+    let mut bytes = answer.bytes().await.unwrap_or_default().to_vec();
+    seen.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    let middle = bytes.len() / 2;
+    match fault {
+        Fault::Altered if !bytes.is_empty() => bytes[middle] ^= 1,
+        Fault::Reset => {
+            bytes.truncate(middle);
+            let broken = futures::stream::iter([Ok(bytes), Err(std::io::Error::other("reset"))]);
+            // So that the first half is not held back.
+            let slow = broken.then(|piece| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                piece
+            });
+            return response.body(Body::from_stream(slow)).unwrap();
+        }
+        _ => {}
+    }
+    response.body(Body::from(bytes)).unwrap()
+}
+
+fn some_tree(dir: &Path) {
+    let make = "mkdir d; for i in $(seq 50); do head -c 20000 /dev/urandom >d/$i; done; echo file >file";
+    script("bash", dir, make);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_that_pass_are_survived_in_both_directions() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let every = |n: u64, fault: Fault| {
+        move |_: &Method, _: &str, before: u64| if before % n == 0 { fault } else { Fault::None }
+    };
+    let faults = [Fault::Status(500), Fault::Status(503), Fault::Status(429), Fault::Reset, Fault::NoRange];
+    for (number, fault) in faults.into_iter().enumerate() {
+        let proxy = Proxy::before(&registry, every(2, fault)).await;
+        let repository = proxy.reference(&format!("r{number}"));
+        let saved = try_save(&tree(dir.path()), &repository, "t", &proxy.access()).await;
+        let saved = saved.unwrap_or_else(|error| panic!("{fault:?}: {error}: {:?}", proxy.seen.log.lock()));
+        let place = Place::new();
+        let reference = format!("{repository}@{}", saved.digest);
+        let fetched = fetch(&reference, None, &place.dir, &proxy.access()).await;
+        fetched.unwrap_or_else(|error| panic!("{fault:?}: {error}: {:?}", proxy.seen.log.lock()));
+        assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn altered_content_is_never_taken() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
+    let image = push_image(&registry, "a", &[b"not reached".to_vec()]).await;
+    for what in ["/manifests/", "/blobs/"] {
+        let rule = move |method: &Method, path: &str, _: u64| {
+            if *method == Method::GET && path.contains(what) { Fault::Altered } else { Fault::None }
+        };
+        let proxy = Proxy::before(&registry, rule).await;
+        for digest in [&*saved.digest, image.split('@').nth(1).unwrap()] {
+            let place = Place::new();
+            let reference = format!("{}@{digest}", proxy.reference("a"));
+            let error = fetch(&reference, None, &place.dir, &proxy.access()).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid, "{what}: {error}");
+        }
+        let fresh = proxy.reference("fresh");
+        if what == "/manifests/" {
+            let error = try_save(&tree(dir.path()), &fresh, "t", &proxy.access()).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid, "read back: {error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_comes_back_is_waited_for_and_one_that_does_not_is_named() {
+    let mut registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    registry.stop();
+    let (tree, repository, access) = (tree(dir.path()), registry.repository("a"), registry.access());
+    let saving = try_save(&tree, &repository, "t", &access);
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        registry.go_on();
+    };
+    let (saved, ()) = tokio::join!(saving, back);
+    saved.unwrap();
+    registry.stop();
+    let started = Instant::now();
+    let error = try_save(&tree, &repository, "u", &access).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(error.message.contains(&registry.host) && error.message.contains("refused"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_stay_are_told_by_kind() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    for (status, kind) in [
+        (401, ErrorKind::Denied),
+        (403, ErrorKind::Denied),
+        (404, ErrorKind::NotFound),
+        (413, ErrorKind::TooLarge),
+        (507, ErrorKind::Quota),
+        (400, ErrorKind::Invalid),
+    ] {
+        let rule = move |method: &Method, _: &str, _: u64| {
+            if [Method::POST, Method::PUT, Method::PATCH].contains(method) {
+                Fault::Status(status)
+            } else {
+                Fault::None
+            }
+        };
+        let proxy = Proxy::before(&registry, rule).await;
+        let error = try_save(&tree(dir.path()), &proxy.reference("a"), "t", &proxy.access()).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{status}: {error}");
+        assert!(error.message.contains(&proxy.host) && !error.message.contains('\n'), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_not_listed_as_insecure_gets_no_plain_request() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let error = try_save(&tree(dir.path()), &registry.repository("a"), "t", &Access::default()).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Tls && error.message.contains("no TLS"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_counts_only_with_its_authority() {
+    let make = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=registry \
+        -addext subjectAltName=IP:127.0.0.1 2>/dev/null";
+    let certificates = tempfile::tempdir().unwrap();
+    script("sh", certificates.path(), make);
+    let at = |name: &str| certificates.path().join(name).to_str().unwrap().to_owned();
+    let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("cert.pem"), at("key.pem"));
+    let registry = Registry::start_with(&tls);
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let error = try_save(&tree(dir.path()), &registry.repository("a"), "t", &Access::default()).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Tls && error.message.contains("certificate"), "{error}");
+    let mut access = Access::default();
+    access.registries.ca = Some(fs::read_to_string(at("cert.pem")).unwrap());
+    save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+}
+
+/// `user:secret`, by bcrypt.
+const HTPASSWD: &str = "user:$2b$05$HASH\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_has_the_password_is_let_in() {
+    let passwords = tempfile::NamedTempFile::new().unwrap();
+    fs::write(passwords.path(), HTPASSWD).unwrap();
+    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.path().display());
+    let registry = Registry::start_with(&auth);
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let mut access = registry.access();
+    for (login, lets_in) in [(None, false), (Some("wrong"), false), (Some("secret"), true)] {
+        let config = login.map(|password| {
+            json!({"auths": {registry.host.clone(): {"username": "user", "password": password}}}).to_string()
+        });
+        access.docker_configs = config.into_iter().collect();
+        match try_save(&tree(dir.path()), &registry.repository("a"), "t", &access).await {
+            Ok(_) => assert!(lets_in),
+            Err(error) => {
+                assert!(!lets_in && error.kind == ErrorKind::Denied, "{error}");
+                assert!(!error.message.contains("secret") && error.message.contains(&registry.host), "{error}");
+            }
+        }
+    }
+    let place = Place::new();
+    fetch(&registry.repository("a:t"), None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_is_read_by_four_requests() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    let make = "import os\nfor i in range(5000): open(str(i), 'wb').write(os.urandom(2000))";
+    script("python3", dir.path(), make);
+    save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
+    let proxy = Proxy::before(&registry, |_, _, _| Fault::None).await;
+    let reference = proxy.reference("a:t");
+    let file = bundlerun::bundle::read_file(&reference, "4321", &proxy.access(), vec![]).await.unwrap();
+    assert_eq!(file, fs::read(dir.path().join("4321")).unwrap());
+    let log = proxy.seen.log.lock().unwrap();
+    assert_eq!(log.len(), 4, "{log:?}");
+    let bytes = proxy.seen.bytes.load(Ordering::Relaxed);
+    assert!(bytes < 100_000, "of 10 MB, {bytes} bytes were read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_leaves_no_thread_behind() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("large")).unwrap().set_len(20 << 30).unwrap();
+    let (tree, repository, access) = (tree(dir.path()), registry.repository("a"), registry.access());
+    let saving = try_save(&tree, &repository, "t", &access);
+    assert!(tokio::time::timeout(Duration::from_secs(1), saving).await.is_err());
+    let limits = Limits { entries: 1, bytes: 1 };
+    let place = Place::new();
+    let missing = format!("{repository}:none");
+    let progress = Progress::default();
+    let error = bundlerun::bundle::fetch(&missing, None, &place.dir, limits, &access, &progress).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    // The runtime waits for its threads when the test ends: this is the assertion.
+}

@@ -53,7 +53,7 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 fn gzip(content: &mut dyn FnMut(&mut dyn Write)) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
     content(&mut encoder);
     encoder.finish().unwrap()
 }
@@ -86,7 +86,7 @@ async fn no_archive_reaches_out_of_its_place() {
     let deep = vec!["d"; 400].join("/");
     let zstd_bomb = {
         let mut encoder = zstd::Encoder::new(vec![], 1).unwrap();
-        zeros(&mut encoder, 4096);
+        zeros(&mut encoder, 2048);
         encoder.finish().unwrap()
     };
     let cases: Vec<(&str, Vec<Vec<u8>>, Then)> = vec![
@@ -163,9 +163,10 @@ async fn no_archive_reaches_out_of_its_place() {
         ("PAX zero byte", vec![archive(&[pax(&[("path", "a\0b")]), file("good")])], invalid()),
         ("PAX empty path", vec![archive(&[pax(&[("path", "")]), file("good")])], invalid()),
         ("PAX record without end", vec![archive(&[entry("pax", b'x', "", b"99 path=a"), file("good")])], invalid()),
+        ("PAX size", vec![archive(&[pax(&[("size", "18446744073709551615")]), file("huge")])], invalid()),
         (
-            "PAX size",
-            vec![archive(&[pax(&[("size", "18446744073709551615")]), file("huge")])],
+            "PAX large size",
+            vec![archive(&[pax(&[("size", "9000000000")]), file("huge")])],
             Refused(ErrorKind::TooLarge),
         ),
         ("name longer than names are", vec![archive(&[pax(&[("path", &long_name)]), file("x")])], invalid()),
@@ -177,7 +178,7 @@ async fn no_archive_reaches_out_of_its_place() {
         ("no archive", vec![b"this is no archive".repeat(100)], invalid()),
         ("truncated gzip", vec![gzip(&mut |out| zeros(out, 1))[..500].to_vec()], invalid()),
         ("no zstd", vec![[&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 1000]].concat()], invalid()),
-        ("gzip bomb", vec![gzip(&mut |out| zeros(out, 1024))], Refused(ErrorKind::TooLarge)),
+        ("gzip bomb", vec![gzip(&mut |out| zeros(out, 512))], Refused(ErrorKind::TooLarge)),
         ("zstd bomb", vec![zstd_bomb], Refused(ErrorKind::TooLarge)),
         ("a million entries", vec![archive(&[many])], Refused(ErrorKind::TooLarge)),
         ("root that is a link", vec![archive(&[entry(".", b'2', "/etc", b"")])], invalid()),
@@ -190,6 +191,7 @@ async fn no_archive_reaches_out_of_its_place() {
         let reference = push_image(&registry, "hostile", &layers).await;
         let place = Place::new();
         let started = Instant::now();
+        println!("{name}");
         let progress = Progress::default();
         let fetched = bundlerun::bundle::fetch(&reference, None, &place.dir, limits, &access, &progress).await;
         place.assert_nothing_outside();
@@ -224,7 +226,7 @@ fn assert_only_plain_things(dir: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_a_path_ends_in_bombs_too() {
     let registry = Registry::start();
-    let bomb = gzip(&mut |out| zeros(out, 1024));
+    let bomb = gzip(&mut |out| zeros(out, 512));
     let reference = push_image(&registry, "hostile", &[bomb]).await;
     let resolved = bundlerun::bundle::resolve(&reference, Some("none"), &registry.access()).await;
     assert_eq!(resolved.unwrap_err().kind, ErrorKind::NotFound);
