@@ -172,8 +172,8 @@ pub(super) struct Elsewhere {
 
 enum Unusable {
     Itself(String),
-    /// A directory that it is in is none.
-    Above(String),
+    /// What is at this path and should be a directory.
+    Above(Vec<u8>, String),
 }
 
 /// Unpacks the layers of an image one after the other, the lowest first.
@@ -240,7 +240,7 @@ impl Unpacker {
 
     /// Sets the modes of directories, and says what was found.
     pub(super) fn finish(mut self, what: &str) -> Result<(), Error> {
-        if let Some(Unusable::Itself(unusable) | Unusable::Above(unusable)) = self.unusable {
+        if let Some(Unusable::Itself(unusable) | Unusable::Above(_, unusable)) = self.unusable {
             return Err(Error::invalid(format!("{what}: {unusable}")));
         }
         match (&self.found, &self.place) {
@@ -305,12 +305,13 @@ impl Unpacker {
                 if member.kind != MemberKind::Directory {
                     self.clear_wanted()?;
                     if let MemberKind::Symlink(target) = &member.kind {
-                        let (path, target) = (shown(path), shown(target));
-                        self.unusable = Some(Unusable::Above(format!(
-                            "{path:?} is a symbolic link to {target:?}: name the path without links"
-                        )));
+                        let (shown_path, target) = (shown(path), shown(target));
+                        self.unusable = Some(Unusable::Above(
+                            path.to_vec(),
+                            format!("{shown_path:?} is a symbolic link to {target:?}: name the path without links"),
+                        ));
                     }
-                } else if let Some(Unusable::Above(_)) = self.unusable {
+                } else if matches!(&self.unusable, Some(Unusable::Above(at, _)) if at == path) {
                     self.unusable = None;
                 }
                 return Ok(());

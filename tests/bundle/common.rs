@@ -41,7 +41,7 @@ impl Registry {
         let (storage, more) = (dir.path().join("store"), more.replace("DIR", dir.path().to_str().unwrap()));
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {host:?}}}\n{more}",
+             storage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {host:?}\n{more}",
             storage.display()
         );
         fs::write(dir.path().join("config.yaml"), config).unwrap();

@@ -126,7 +126,7 @@ async fn faults_that_pass_are_survived_in_both_directions() {
     };
     let faults = [Fault::Status(500), Fault::Status(503), Fault::Status(429), Fault::Reset, Fault::NoRange];
     for (number, fault) in faults.into_iter().enumerate() {
-        let proxy = Proxy::before(&registry, every(2, fault)).await;
+        let proxy = Proxy::before(&registry, every(3, fault)).await;
         let repository = proxy.reference(&format!("r{number}"));
         let saved = try_save(&tree(dir.path()), &repository, "t", &proxy.access()).await;
         let saved = saved.unwrap_or_else(|error| panic!("{fault:?}: {error}: {:?}", proxy.seen.log.lock()));
@@ -241,7 +241,7 @@ async fn a_certificate_counts_only_with_its_authority() {
 }
 
 /// `user:secret`, by bcrypt.
-const HTPASSWD: &str = "user:$2b$05$HASH\n";
+const HTPASSWD: &str = "user:$2b$05$SuOooNoX3DiO0WkvVkjjY.4kKzm0f2aG3GFXq9j2nDSkxAy4qKkkC\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_has_the_password_is_let_in() {

@@ -28,25 +28,27 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
 
 /// Whether it is about TLS, and the innermost reason.
 fn cause(error: &reqwest::Error) -> (bool, String) {
-    let mut tls = false;
-    let mut why = if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() };
-    let mut source = error.source();
-    while let Some(inner) = source {
-        tls |= inner.is::<rustls::Error>();
+    if error.is_timeout() {
+        return (false, "no answer in time".to_owned());
+    }
+    let mut why = error.to_string();
+    let mut next = error.source();
+    while let Some(inner) = next {
+        why = inner.to_string();
+        if inner.is::<rustls::Error>() {
+            if why.contains("InvalidContentType") {
+                why = "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".to_owned();
+            }
+            return (true, why);
+        }
         // An io::Error hides what it wraps from `source`.
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(wrapped) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
-            tls = true;
-            why = wrapped.to_string();
-        } else if !error.is_timeout() {
-            why = inner.to_string();
-        }
-        source = inner.source();
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => inner.source(),
+        };
     }
-    if tls && why.contains("InvalidContentType") {
-        "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".clone_into(&mut why);
-    }
-    (tls, why)
+    (false, why)
 }
 
 /// An answer that is not success.
