@@ -208,9 +208,8 @@ impl Tree {
         let mut layers: BTreeMap<usize, Vec<(ListedFile, Vec<u8>)>> = BTreeMap::new();
         for entry in entries {
             let path = match entry.path.strip_prefix(dir) {
-                Some([]) => continue,
-                Some(below) => below.strip_prefix(b"/").unwrap_or(below).to_vec(),
-                None => continue,
+                Some(below) if !below.is_empty() => below.strip_prefix(b"/").unwrap_or(below).to_vec(),
+                _ => continue,
             };
             checked(&path)?;
             budget.entry()?;

@@ -28,7 +28,8 @@ struct DockerConfig {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
-    auth: Option<String>,
+    #[serde(rename = "auth")]
+    encoded: Option<String>,
     username: Option<String>,
     password: Option<String>,
 }
@@ -57,7 +58,7 @@ impl Auth {
         if let (Some(user), Some(password)) = (&self.username, &self.password) {
             return Ok(Some(Login { user: user.clone(), password: password.clone() }));
         }
-        let Some(auth) = self.auth.as_deref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
+        let Some(auth) = self.encoded.as_deref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
         let engine = base64::engine::general_purpose::GeneralPurpose::new(
             &base64::alphabet::STANDARD,
             base64::engine::GeneralPurposeConfig::new()

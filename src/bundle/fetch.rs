@@ -22,7 +22,7 @@ pub(super) struct Image {
     pub(super) repository: Repository,
     /// What the reference points to: an index, where there is one.
     pub(super) digest: String,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Box<Manifest>,
 }
 
 impl Image {

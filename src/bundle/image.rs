@@ -66,7 +66,7 @@ struct Index {
 
 /// What a manifest's bytes are.
 pub(super) enum Read {
-    Image(Manifest),
+    Image(Box<Manifest>),
     /// The image for this machine's platform.
     Index(Digest),
 }
@@ -91,7 +91,7 @@ pub(super) fn read(body: &[u8]) -> Result<Read, Error> {
     if value.get("schemaVersion").and_then(serde_json::Value::as_u64) != Some(2) {
         return Err(wrong("its manifest has another schemaVersion than 2"));
     }
-    serde_json::from_value(value).map(Read::Image).map_err(|error| wrong(&error.to_string()))
+    serde_json::from_value(value).map(Box::new).map(Read::Image).map_err(|error| wrong(&error.to_string()))
 }
 
 /// As Go and OCI name it.
@@ -131,13 +131,13 @@ pub(super) fn config(diff_ids: &[Digest]) -> Bytes {
 /// The manifest of a bundle of content layers and the list of entries.
 pub(super) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
     let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
-    let mut last = Descriptor::new(ZSTD_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
-    last.annotations.insert(INDEX.into(), list.index.annotation());
+    let mut index = Descriptor::new(ZSTD_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
+    index.annotations.insert(INDEX.into(), list.index.annotation());
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE.into(),
         config: Descriptor::new(CONFIG_TYPE, Digest::of(config), config.len() as u64),
-        layers: content.chain([last]).collect(),
+        layers: content.chain([index]).collect(),
         annotations: [(MARK.to_owned(), LAYOUT.to_owned())].into(),
     };
     serde_json::to_vec(&manifest).map(Bytes::from).map_err(|error| Error::invalid(format!("no manifest: {error}")))

@@ -154,3 +154,78 @@ fn sorted_entries(units: &[Unit]) -> Vec<usize> {
 fn is_taken_for_deletion(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|component| component.starts_with(b".wh."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn file(path: &str, size: u64) -> Entry {
+        Entry { path: path.as_bytes().into(), mode: 0o644, what: What::File { size, shared: None } }
+    }
+
+    fn plan(mut entries: Vec<Entry>) -> Plan {
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let root = super::super::untrusted::open_mount(std::path::Path::new("/")).unwrap();
+        Plan::new(root, entries)
+    }
+
+    /// Each layer as what it is made of.
+    fn layers(plan: &Plan) -> BTreeSet<Vec<(Vec<u8>, u64)>> {
+        let size = |index: usize| match plan.entries[index].what {
+            What::File { size, .. } => size,
+            _ => 0,
+        };
+        let content = |layer: &Vec<usize>| layer.iter().map(|&i| (plan.entries[i].path.to_vec(), size(i))).collect();
+        plan.layers.iter().map(content).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn one_file_that_changes_and_grows_makes_two_new_layers_at_most(
+            sizes in proptest::collection::vec(0u64..3 << 20, 1000),
+            which in 0usize..1000,
+            growth in 0u64..400 << 20,
+        ) {
+            let entries = |grown: bool| -> Vec<Entry> {
+                let size = |n: usize, size: u64| if grown && n == which { size + growth + 1 } else { size };
+                sizes.iter().enumerate().map(|(n, old)| file(&format!("dir/{n}"), size(n, *old))).collect()
+            };
+            let (before, after) = (plan(entries(false)), plan(entries(true)));
+            let (before, after) = (layers(&before), layers(&after));
+            prop_assert!(after.difference(&before).count() <= 2);
+        }
+    }
+
+    #[test]
+    fn every_entry_is_in_one_layer_and_layers_have_bounds() {
+        for (count, size) in [(0, 0), (1, 1), (1, 5 << 30), (1000, 1 << 20), (300, 2 << 30), (50_000, 100 << 20)] {
+            let plan = plan((0..count).map(|n| file(&format!("{n}"), size)).collect());
+            let mut all: Vec<usize> = plan.layers.iter().flatten().copied().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..plan.entries.len()).collect::<Vec<_>>());
+            assert!(plan.layers.len() <= MOST_LAYERS, "{}", plan.layers.len());
+            assert!(plan.layers.iter().all(|layer| !layer.is_empty() && layer.is_sorted()));
+        }
+        let gib = plan((0..1000).map(|n| file(&format!("{n}"), 1 << 20)).collect());
+        assert!((4..=9).contains(&gib.layers.len()), "{}", gib.layers.len());
+    }
+
+    #[test]
+    fn names_of_one_file_are_in_one_layer_after_the_first() {
+        let shared = |path: &str| Entry {
+            path: path.as_bytes().into(),
+            mode: 0o644,
+            what: What::File { size: 200 << 20, shared: Some((1, 2)) },
+        };
+        let mut entries: Vec<Entry> = (0..500).map(|n| file(&format!("f{n}"), 2 << 20)).collect();
+        entries.extend(["a", "m/n", "z"].map(shared));
+        let plan = plan(entries);
+        let layer = plan.layers.iter().find(|layer| layer.contains(&0)).unwrap();
+        let names: Vec<usize> = layer.iter().copied().filter(|&index| plan.first_name(index) == 0).collect();
+        assert_eq!(names.len(), 3);
+        assert_eq!(names[0], 0);
+    }
+}

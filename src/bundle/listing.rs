@@ -309,3 +309,76 @@ pub(super) fn read_frame(frame: &Frame, bytes: &[u8]) -> Result<Vec<Listed>, Err
     let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"path"));
     lines.map(|line| Listed::read(line.strip_suffix(b",").unwrap_or(line))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(count: usize) -> Vec<Listed> {
+        let file = |n: usize| ListedFile {
+            mode: 0o4755,
+            size: n as u64,
+            digest: Digest::of(&n.to_le_bytes()),
+            layer: n % 7,
+            offset: 512 * n as u64,
+            same_as: n.is_multiple_of(5).then(|| b"fir\xffst".to_vec()),
+        };
+        let what = |n: usize| match n % 4 {
+            0 => ListedAs::Directory { mode: 0o755 },
+            1 => ListedAs::Link { target: b"../\xfe".to_vec() },
+            2 => ListedAs::Skipped { reason: "a \"socket\"".into() },
+            _ => ListedAs::File(file(n)),
+        };
+        let listed = |n: usize| Listed { path: format!("dir/{n:06}\n").into_bytes(), what: what(n) };
+        let mut entries: Vec<Listed> = (0..count).map(listed).collect();
+        entries.push(Listed { path: b"not utf-8 \xff".to_vec(), what: ListedAs::Directory { mode: 0o700 } });
+        entries
+    }
+
+    fn frame<'a>(layer: &'a ListLayer, frame: &Frame) -> &'a [u8] {
+        let start = usize::try_from(frame.offset).unwrap();
+        &layer.blob[start..start + usize::try_from(frame.size).unwrap()]
+    }
+
+    fn index(layer: &ListLayer) -> Vec<Frame> {
+        let start = usize::try_from(layer.index.offset).unwrap();
+        read_index(&layer.blob[start..start + usize::try_from(layer.index.size).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn the_list_is_json_in_a_tar_file_and_can_be_read_in_parts() {
+        for count in [0, 1, 20_000] {
+            let entries = entries(count);
+            let layer = write(|| entries.iter().cloned()).unwrap();
+            let archive = zstd::decode_all(&*layer.blob).unwrap();
+            assert_eq!(Digest::of(&archive), layer.diff_id);
+            let mut archive = tar::Archive::new(&*archive);
+            let mut file = archive.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!(&*file.path_bytes(), b"manifest.json");
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json["entries"].as_array().unwrap().len(), entries.len());
+
+            let frames = index(&layer);
+            let all = frames.iter().flat_map(|f| read_frame(f, frame(&layer, f)).unwrap());
+            assert_eq!(all.collect::<Vec<_>>(), entries);
+            for entry in entries.iter().step_by(997) {
+                let found = frames_for(&frames, &entry.path).unwrap();
+                assert!(found.len() <= 2, "{}", found.len());
+                assert!(read_frame(&found[0], frame(&layer, &found[0])).unwrap().contains(entry));
+            }
+            assert_eq!(IndexPlace::read(&layer.index.annotation()).unwrap(), layer.index);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_was_altered_is_refused() {
+        let entries = entries(10);
+        let layer = write(|| entries.iter().cloned()).unwrap();
+        let frames = index(&layer);
+        let mut bytes = frame(&layer, &frames[0]).to_vec();
+        bytes[20] ^= 1;
+        assert!(read_frame(&frames[0], &bytes).is_err());
+    }
+}

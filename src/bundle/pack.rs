@@ -250,6 +250,6 @@ fn copy(
 }
 
 fn zeros(most: u64) -> &'static [u8] {
-    static ZEROS: [u8; tarball::BLOCK as usize] = [0; tarball::BLOCK as usize];
+    static ZEROS: [u8; 512] = [0; 512];
     usize::try_from(most).ok().and_then(|most| ZEROS.get(..most)).unwrap_or_default()
 }

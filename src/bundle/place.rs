@@ -119,13 +119,13 @@ impl Maker {
 
     /// The directory's mode once all is in it: readable for everybody.
     pub(super) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
-        let made = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
+        let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
             Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555)),
             // A later layer has put something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error),
         };
-        made.map_err(|error| failed("set the mode of", path, error))
+        changed.map_err(|error| failed("set the mode of", path, error))
     }
 
     /// A new file in the place of whatever is there.

@@ -212,8 +212,7 @@ fn listed(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option
     let entry = plan.entries.get(index)?;
     let first = plan.first_name(index);
     let what = match (&entry.what, fates.get(first).copied().flatten()) {
-        (What::Skipped { why }, _) => ListedAs::Skipped { reason: why.clone() },
-        (_, Some((_, Fate::Skipped(why)))) => ListedAs::Skipped { reason: why.clone() },
+        (What::Skipped { why }, _) | (_, Some((_, Fate::Skipped(why)))) => ListedAs::Skipped { reason: why.clone() },
         (What::Directory, _) => ListedAs::Directory { mode: entry.mode },
         (What::Link { target }, _) => ListedAs::Link { target: target.to_vec() },
         (What::File { .. }, Some((layer, Fate::File(stored)))) => {

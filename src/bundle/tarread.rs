@@ -141,7 +141,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_content(&mut self) -> Result<(), Error> {
-        let mut scratch = [0; 32 << 10];
+        let mut scratch = [0; 16 << 10];
         self.left = self.left.checked_add(self.padding).ok_or_else(|| wrong("a size out of range"))?;
         self.padding = 0;
         while self.content(&mut scratch)? > 0 {}

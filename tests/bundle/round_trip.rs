@@ -113,7 +113,7 @@ fn assert_the_config_has_the_digests_of_the_layers(reference: &str) {
             other => panic!("{other}"),
         }
     });
-    assert_eq!(config["rootfs"]["diff_ids"], serde_json::Value::from_iter(digests));
+    assert_eq!(config["rootfs"]["diff_ids"], digests.collect::<serde_json::Value>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn names_that_mean_deletions_to_others_come_back() {
     let names = String::from_utf8(
         std::process::Command::new("sh")
             .args(["-c", "tar -t"])
-            .stdin(pipe(crane(&["export", "--insecure", &reference, "-"])))
+            .stdin(pipe(&crane(&["export", "--insecure", &reference, "-"])))
             .output()
             .unwrap()
             .stdout,
@@ -138,10 +138,10 @@ async fn names_that_mean_deletions_to_others_come_back() {
     assert!(names.contains("escaped/0") && names.contains("contents/ordinary") && !names.contains(".wh."), "{names}");
 }
 
-fn pipe(bytes: Vec<u8>) -> fs::File {
+fn pipe(bytes: &[u8]) -> fs::File {
     use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&bytes).unwrap();
+    file.write_all(bytes).unwrap();
     file.rewind().unwrap();
     file
 }

@@ -37,7 +37,8 @@ fn cause(error: &reqwest::Error) -> (bool, String) {
         why = inner.to_string();
         if inner.is::<rustls::Error>() {
             if why.contains("InvalidContentType") {
-                why = "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".to_owned();
+                "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)"
+                    .clone_into(&mut why);
             }
             return (true, why);
         }
@@ -144,7 +145,7 @@ mod tests {
         let body = "{\"errors\":[{\"code\":\"X\",\"message\":\"a\\nb\"}]}";
         let failure = judge("push", "h:1", StatusCode::FORBIDDEN, None, body.as_bytes());
         assert_eq!(failure.error.message, "cannot push at h:1: 403 Forbidden: X (a?b)");
-        let long = judge("push", "h", StatusCode::FORBIDDEN, None, &[b'x'; 100_000]);
+        let long = judge("push", "h", StatusCode::FORBIDDEN, None, &vec![b'x'; 100_000]);
         assert!(long.error.message.len() < 400);
     }
 }

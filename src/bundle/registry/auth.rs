@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A registry that says nothing else means this.
-const TOKEN_LIFE: Duration = Duration::from_secs(60);
+const TOKEN_LIFE: Duration = Duration::from_mins(1);
 /// A token this near to its end is not used any more.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
@@ -109,7 +109,7 @@ impl Auth {
         let body = response.bytes().await.map_err(|error| no_answer(what, &token_host, &error))?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| wrong("the answer is no token"))?;
         let token = answer.token.ok_or_else(|| wrong("the answer has no token"))?;
-        let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).min(Duration::from_secs(86_400));
+        let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).min(Duration::from_hours(24));
         Ok(State::Bearer { token, until: Instant::now() + life.saturating_sub(TOKEN_MARGIN) })
     }
 }

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Between two bytes of an answer, and until its first.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// A registry may move a blob of a GiB to its store before it confirms.
-const CONFIRM: Duration = Duration::from_secs(300);
+const CONFIRM: Duration = Duration::from_mins(5);
 /// The specification has registries take 4 MiB.
 const LARGEST_MANIFEST: usize = 4 << 20;
 
@@ -65,7 +65,7 @@ impl Repository {
             "docker.io" => "registry-1.docker.io",
             host => host,
         };
-        let insecure = access.registries.insecure.iter().any(|insecure| *insecure == reference.host);
+        let insecure = access.registries.insecure.contains(&reference.host);
         let origin = format!("{}://{host}", if insecure { "http" } else { "https" });
         let origin = Url::parse(&origin).map_err(|error| Error::invalid(format!("{host:?} is no host: {error}")))?;
         let actions = match purpose {

@@ -30,7 +30,7 @@ const MOST: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A registry that asks for more is not waited for: who calls us has a deadline.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
 impl Tries {
     /// Waits for the time of the next try. An error: it is no use, or there were enough.
@@ -72,7 +72,7 @@ mod tests {
     async fn what_cannot_pass_is_not_tried_again() {
         let error = || Error::new(ErrorKind::Denied, "no");
         assert_eq!(Tries::default().again(error().into()).await.unwrap_err().message, "no");
-        let asked = Failure { error: error(), passing: true, after: Some(Duration::from_secs(3600)) };
+        let asked = Failure { error: error(), passing: true, after: Some(Duration::from_hours(1)) };
         assert_eq!(Tries::default().again(asked).await.unwrap_err().message, "no (tried once)");
     }
 }
