@@ -213,8 +213,12 @@ impl Maker {
             for end in ends.collect::<Vec<_>>() {
                 let dir = path.get(..end).unwrap_or_default();
                 if let Some((parent, name)) = self.existing_parent_of(dir)? {
-                    match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                    let mode = Mode::from_raw_mode(0o755);
+                    match rustix::fs::mkdirat(parent, &name, mode) {
+                        // Whatever our umask is.
+                        Ok(()) => rustix::fs::chmodat(parent, &name, mode, AtFlags::empty())
+                            .map_err(|error| failed("set the mode of", dir, error))?,
+                        Err(Errno::EXIST) => {}
                         Err(error) => return Err(failed("make the directory", dir, error)),
                     }
                 }
@@ -283,7 +287,7 @@ fn remove_files(
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(vec![]),
         Err(error) => return Err(failed("open", path, error)),
     };
-    if !is_base {
+    if !is_base && !stays(path) {
         // An earlier try may have given it its last mode, without which we could not remove what is in it.
         let _ = rustix::fs::fchmod(&dir, Mode::RWXU);
     }

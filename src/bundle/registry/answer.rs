@@ -3,6 +3,7 @@
 use super::retry::Failure;
 use crate::bundle::error::shown;
 use crate::bundle::{Error, ErrorKind};
+use bytes::Bytes;
 use reqwest::{Response, StatusCode};
 use std::error::Error as _;
 use std::time::Duration;
@@ -57,13 +58,35 @@ pub(super) async fn refusal(what: &str, host: &str, mut response: Response) -> F
     let status = response.status();
     let after = response.headers().get("retry-after").and_then(|after| after.to_str().ok()?.trim().parse().ok());
     let mut body = vec![];
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_BODY {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST_BODY {
+                break;
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(super::ANSWER, read).await;
     judge(what, host, status, after.map(Duration::from_secs), &body)
+}
+
+/// The whole of an answer's body, of at most `most` bytes.
+pub(super) async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
+    let read = async {
+        let mut body = vec![];
+        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, &error))? {
+            body.extend_from_slice(&chunk);
+            if body.len() > most {
+                return Err(Error::too_large(format!("cannot {what} at {host}: more than {most} bytes")).into());
+            }
+        }
+        Ok(body.into())
+    };
+    let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: no answer in time"));
+    match tokio::time::timeout(super::ANSWER, read).await {
+        Ok(body) => body,
+        Err(_) => Err(Failure { error: late(), passing: true, after: None }),
+    }
 }
 
 fn judge(what: &str, host: &str, status: StatusCode, after: Option<Duration>, body: &[u8]) -> Failure {

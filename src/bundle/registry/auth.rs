@@ -1,6 +1,6 @@
 //! Who we are to a registry: nobody, a user with a password, or the bearer of a token.
 
-use super::answer::{no_answer, refusal};
+use super::answer::{no_answer, refusal, whole};
 use super::retry::Failure;
 use crate::bundle::credentials::Login;
 use crate::bundle::{Error, ErrorKind};
@@ -106,7 +106,7 @@ impl Auth {
         if !response.status().is_success() {
             return Err(refusal(what, &token_host, response).await);
         }
-        let body = response.bytes().await.map_err(|error| no_answer(what, &token_host, &error))?;
+        let body = whole(response, 1 << 20, what, &token_host).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| wrong("the answer is no token"))?;
         let token = answer.token.ok_or_else(|| wrong("the answer has no token"))?;
         let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).min(Duration::from_hours(24));

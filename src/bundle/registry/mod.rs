@@ -100,7 +100,7 @@ impl Repository {
         let body = loop {
             let request = |http: &reqwest::Client| http.get(url.clone()).header(ACCEPT, ACCEPTED);
             let response = self.send(&what, request).await?;
-            match whole(response, LARGEST_MANIFEST, &what, &self.host).await {
+            match answer::whole(response, LARGEST_MANIFEST, &what, &self.host).await {
                 Ok(body) => break body,
                 Err(failure) => tries.again(failure).await?,
             }
@@ -116,10 +116,9 @@ impl Repository {
     pub(super) async fn put_manifest(&self, reference: &str, media_type: &str, body: &Bytes) -> Result<bool, Error> {
         let what = format!("write the manifest {}:{reference}", self.name);
         let url = self.url(&format!("manifests/{reference}"))?;
-        let request = |http: &reqwest::Client| {
-            http.put(url.clone()).header(CONTENT_TYPE, media_type).timeout(CONFIRM).body(body.clone())
-        };
-        let response = self.send(&what, request).await?;
+        let request =
+            |http: &reqwest::Client| http.put(url.clone()).header(CONTENT_TYPE, media_type).body(body.clone());
+        let response = self.send_within(CONFIRM, &what, request).await?;
         Ok(response.headers().contains_key("oci-subject"))
     }
 
@@ -206,9 +205,18 @@ impl Repository {
 
     /// Sends until there is an answer that is success, or an error that stays.
     async fn send(&self, what: &str, make: impl Fn(&reqwest::Client) -> RequestBuilder) -> Result<Response, Error> {
+        self.send_within(ANSWER, what, make).await
+    }
+
+    async fn send_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        make: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
         let mut tries = Tries::default();
         loop {
-            match self.send_once(what, &make).await {
+            match self.send_once(limit, what, &make).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => tries.again(failure).await?,
             }
@@ -217,11 +225,12 @@ impl Repository {
 
     async fn send_once(
         &self,
+        limit: Duration,
         what: &str,
         make: impl Fn(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, Failure> {
         let send = || async {
-            let response = tokio::time::timeout(CONFIRM, self.auth.apply(make(&self.http)).send()).await;
+            let response = tokio::time::timeout(limit, self.auth.apply(make(&self.http)).send()).await;
             let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {}: no answer", self.host));
             response
                 .map_err(|_| Failure { error: late(), passing: true, after: None })?
@@ -254,18 +263,6 @@ async fn stalled(sent: &AtomicU64, size: u64) {
             return;
         }
     }
-}
-
-/// The whole of an answer's body, of at most `most` bytes.
-async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
-    let mut body = vec![];
-    while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, &error))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > most {
-            return Err(Error::too_large(format!("cannot {what} at {host}: it has more than {most} bytes")).into());
-        }
-    }
-    Ok(body.into())
 }
 
 fn http_client(access: &Access, insecure: bool) -> Result<reqwest::Client, Error> {
