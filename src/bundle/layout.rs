@@ -2,8 +2,9 @@
 //!
 //! A layer's entries share the first bits of the sha256 of their paths: the groups are the leaves of a binary trie, in
 //! which a group that is too large is split by the next bit. So the layout depends on nothing but paths and sizes, and
-//! a file that changes, and grows, touches the group it is in and at most makes two of it. A file that is larger than a
-//! group may be is a layer of its own. Names of one file (hard links) are one unit, under the first of them.
+//! a file that changes, and grows, touches the group it is in and at most makes two of it. A file of more than a quarter
+//! of a group is a layer of its own: so growth never splits a group twice, unless the hashes fall together very badly.
+//! Names of one file (hard links) are one unit, under the first of them.
 
 use super::digest::Digest;
 use super::tarball::{self, Type};
@@ -98,7 +99,7 @@ impl Plan {
         units.sort_unstable_by_key(|unit| (unit.key, unit.entry));
         loop {
             let mut groups = vec![];
-            let (large, others): (Vec<Unit>, Vec<Unit>) = split_large(&units, layer_bytes);
+            let (large, others): (Vec<Unit>, Vec<Unit>) = split_large(&units, layer_bytes / 4);
             groups.extend(large.chunk_by(|a, b| a.key == b.key));
             leaves(&others, 0, layer_bytes, &mut groups);
             if groups.len() <= MOST_LAYERS {
@@ -118,10 +119,10 @@ struct Unit {
     entry: usize,
 }
 
-fn split_large(units: &[Unit], layer_bytes: u64) -> (Vec<Unit>, Vec<Unit>) {
+fn split_large(units: &[Unit], most: u64) -> (Vec<Unit>, Vec<Unit>) {
     let (mut large, mut others) = (vec![], vec![]);
     for names in units.chunk_by(|a, b| a.key == b.key) {
-        let part = if bytes_of(names) > layer_bytes { &mut large } else { &mut others };
+        let part = if bytes_of(names) > most { &mut large } else { &mut others };
         part.extend_from_slice(names);
     }
     (large, others)
