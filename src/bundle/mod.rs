@@ -13,7 +13,7 @@
 //! | `registry` | the registry's protocol, with retries |
 //! | `fetch` | what a reference means, and getting what is in it |
 //! | `contents` | reading a bundle: by its list, and by ranges of its layers |
-//! | `unpack`, `tarread` | reading any image: its layers, put on top of each other |
+//! | `unpack`, `look`, `tarread`, `layer_path` | any image: its layers on top of each other, or one path in them |
 //! | `place` | where an input goes, and what can be made there |
 //! | `feed` | a download that is read by a thread |
 //! | `read` | list, read one file, download |
@@ -27,8 +27,10 @@ mod error;
 mod feed;
 mod fetch;
 mod image;
+mod layer_path;
 mod layout;
 mod listing;
+mod look;
 mod pack;
 mod place;
 mod provenance;

@@ -1,7 +1,8 @@
 //! Layers of any image, put on top of each other in a place.
 
 use super::error::shown;
-use super::place::{Budget, Maker, NewFile, Place, checked, other_kind};
+use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
+use super::place::{Budget, Maker, NewFile, Place, other_kind};
 use super::tarread::{Kind as MemberKind, Member, TarReader};
 use super::{Error, ErrorKind, Kind};
 use std::collections::HashSet;
@@ -41,117 +42,8 @@ pub(super) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn R
     Ok(TarReader::new(reader, MOST_BYTES))
 }
 
-/// A name as it is in the archive, as a path from the root of the image; the root itself is empty.
-fn path_of(name: &[u8]) -> Result<&[u8], Error> {
-    let mut path = name;
-    while let Some(rest) = path.strip_prefix(b"./") {
-        path = rest;
-    }
-    if path == b"." || path == b"./" || path.is_empty() { Ok(&[]) } else { checked(path) }
-}
-
-/// How a path lies to the one that is wanted.
-enum Relation<'a> {
-    /// The wanted one, or below it, from there.
-    Wanted(&'a [u8]),
-    /// The wanted one is below it.
-    Above,
-    Beside,
-}
-
-fn relation<'a>(path: &'a [u8], wanted: &[u8]) -> Relation<'a> {
-    if wanted.is_empty() {
-        return Relation::Wanted(path);
-    }
-    if path.is_empty() {
-        return Relation::Above;
-    }
-    match path.strip_prefix(wanted) {
-        Some([]) => Relation::Wanted(&[]),
-        Some([b'/', below @ ..]) => Relation::Wanted(below),
-        _ if wanted.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/")) => Relation::Above,
-        _ => Relation::Beside,
-    }
-}
-
-/// What a name that begins with `.wh.` asks for.
-enum Whiteout<'a> {
-    /// What lower layers have at this path.
-    Path(Vec<u8>),
-    /// What lower layers have in this directory.
-    Below(&'a [u8]),
-    /// Notes of a storage driver.
-    Nothing,
-}
-
-fn whiteout(path: &[u8]) -> Option<Whiteout<'_>> {
-    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
-        None => (&[][..], path),
-    };
-    let hidden = name.strip_prefix(b".wh.")?;
-    Some(match hidden {
-        b".wh..opq" => Whiteout::Below(dir),
-        _ if hidden.starts_with(b".wh.") || hidden.is_empty() => Whiteout::Nothing,
-        _ if dir.is_empty() => Whiteout::Path(hidden.to_vec()),
-        _ => Whiteout::Path([dir, b"/", hidden].concat()),
-    })
-}
-
-/// What one layer says of a path.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    Here(Kind),
-    /// It is nothing that can be an input.
-    Unusable(String),
-    /// It is not there, whatever lower layers have.
-    Gone,
-    /// Lower layers know.
-    Nothing,
-}
-
-/// Looks for a path in a layer, as far as needed.
-pub(super) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
-    let mut layer = open(layer)?;
-    let (mut seen, mut gone, mut entries) = (Seen::Nothing, false, 0);
-    while let Some(member) = layer.next()? {
-        count_read(&mut entries)?;
-        let path = path_of(&member.name)?;
-        if let Some(whiteout) = whiteout(path) {
-            gone |= match whiteout {
-                Whiteout::Path(path) => !matches!(relation(wanted, &path), Relation::Beside | Relation::Above),
-                Whiteout::Below(dir) => dir.is_empty() || matches!(relation(wanted, dir), Relation::Wanted([_, ..])),
-                Whiteout::Nothing => false,
-            };
-            continue;
-        }
-        match (relation(path, wanted), member.kind) {
-            (Relation::Beside, _) | (Relation::Above, MemberKind::Directory) => {}
-            (Relation::Above, MemberKind::Symlink(target)) => {
-                return Ok(Seen::Unusable(format!(
-                    "{:?} is a symbolic link to {:?}: name the path without links",
-                    shown(path),
-                    shown(&target)
-                )));
-            }
-            (Relation::Above, _) => gone = true,
-            (Relation::Wanted([]), MemberKind::Directory) => return Ok(Seen::Here(Kind::Directory)),
-            (Relation::Wanted([]), MemberKind::File | MemberKind::Hardlink(_)) => return Ok(Seen::Here(Kind::File)),
-            (Relation::Wanted([]), MemberKind::Symlink(target)) => {
-                let (path, target) = (shown(path), shown(&target));
-                return Ok(Seen::Unusable(format!("{path:?} is a symbolic link: name what it points to, {target:?}")));
-            }
-            (Relation::Wanted([]), MemberKind::Other(what)) => {
-                return Ok(Seen::Unusable(format!("{:?} is {what}", shown(path))));
-            }
-            // Its own entry may follow.
-            (Relation::Wanted(_), _) => seen = Seen::Here(Kind::Directory),
-        }
-    }
-    Ok(if seen == Seen::Nothing && gone { Seen::Gone } else { seen })
-}
-
-fn count_read(entries: &mut u64) -> Result<(), Error> {
+/// Counts an entry that was read, wanted or not.
+pub(super) fn count_read(entries: &mut u64) -> Result<(), Error> {
     *entries += 1;
     if *entries > MOST_READ {
         Err(Error::too_large(format!("an image of more than {MOST_READ} entries")))
