@@ -181,7 +181,8 @@ authorization: {mode: Webhook}
 clusterDomain: cluster.local
 clusterDNS: [$DNS_IP]
 resolvConf: $STATE/config/resolv.conf
-podLogsDir: $STATE/logs/pods
+# A kubelet removes the logs of pods that are not its own.
+podLogsDir: $STATE/logs/pods${KUBELET#kubelet}
 maxPods: 250
 podPidsLimit: 1024
 serializeImagePulls: false
