@@ -52,7 +52,7 @@ fn texts_and_config_maps_are_there_when_the_command_begins() {
         input("conf/text", InputSource::Text("hello $HOME\n".to_owned())),
         input("conf/map", InputSource::Copied { file: None }),
         input("/data/one", InputSource::Copied { file: Some("b.txt".to_owned()) }),
-        input(".", InputSource::Mounted { file: false }),
+        input(".", InputSource::Mounted { file: false, shown: false }),
     ]);
     config_map(&sandbox, 1);
     config_map(&sandbox, 2);
@@ -74,7 +74,7 @@ fn texts_and_config_maps_are_there_when_the_command_begins() {
 fn an_entry_whose_name_is_taken_ends_the_run() {
     let sandbox = with_inputs(vec![
         input("data", InputSource::Text(String::new())),
-        input(".", InputSource::Mounted { file: false }),
+        input(".", InputSource::Mounted { file: false, shown: false }),
     ]);
     fs::create_dir_all(sandbox.paths.sources.join("1/data")).unwrap();
     let (helper, runner) = start(&sandbox, &sh("echo never"));

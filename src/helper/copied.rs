@@ -14,7 +14,7 @@ pub(super) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<u64
     match File::open(from.join(file)) {
         Ok(source) => copy_file(source, place),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::Final(Cause::InputNotFound, format!("there is no key {file}")))
+            Err(Failure::Final(Cause::InputNotFound, format!("the ConfigMap, or its key {file}, does not exist")))
         }
         Err(error) => Err(reading(&error)),
     }
@@ -27,7 +27,7 @@ fn current(mount: &Path) -> PathBuf {
 }
 
 fn copy_all(from: &Path, place: &Path) -> Result<u64, Failure> {
-    let mut bytes = 0;
+    let (mut bytes, mut files) = (0, 0);
     for entry in fs::read_dir(from).map_err(|error| reading(&error))? {
         let entry = entry.map_err(|error| reading(&error))?;
         let name = entry.file_name();
@@ -35,7 +35,11 @@ fn copy_all(from: &Path, place: &Path) -> Result<u64, Failure> {
         if is_file && !name.as_encoded_bytes().starts_with(b"..") {
             let source = File::open(entry.path()).map_err(|error| reading(&error))?;
             bytes += copy_file(source, &place.join(name))?;
+            files += 1;
         }
+    }
+    if files == 0 {
+        return Err(Failure::Final(Cause::InputNotFound, "the ConfigMap does not exist, or is empty".to_owned()));
     }
     Ok(bytes)
 }
@@ -89,6 +93,6 @@ mod tests {
     fn a_key_that_is_missing_is_the_users_to_mend() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
         let missing = copy(mount.path(), Some("none"), &to.path().join("x"));
-        assert_eq!(missing, Err(Failure::Final(Cause::InputNotFound, "there is no key none".to_owned())));
+        assert_eq!(missing, Err(Failure::Final(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned())));
     }
 }

@@ -172,10 +172,10 @@ mod tests {
         let (_root, paths) = sandbox();
         let request = request(vec![
             input("a/b/text", InputSource::Text("hi".to_owned())),
-            input("a/b/claim", InputSource::Mounted { file: false }),
+            input("a/b/claim", InputSource::Mounted { file: false, shown: false }),
             input("/data/x", InputSource::Text("absolute".to_owned())),
             input(".", InputSource::Image { reference: "i".to_owned(), path: None }),
-            input("secret", InputSource::Mounted { file: true }),
+            input("secret", InputSource::Mounted { file: true, shown: false }),
         ]);
         let is_file = |index| [0, 2, 4].contains(&index);
         make(&paths, &request, is_file).unwrap();

@@ -119,7 +119,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(&paths.bundle).unwrap();
-        let input = |path: &str, file| RequestedInput { path: path.to_owned(), source: InputSource::Mounted { file } };
+        let input = |path: &str, file| RequestedInput {
+            path: path.to_owned(),
+            source: InputSource::Mounted { file, shown: false },
+        };
         let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
         let request =
             Request { inputs, volumes: vec!["ckpt".to_owned()], ..Request::new(Command::Shell(String::new()), 30) };

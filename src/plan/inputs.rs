@@ -20,6 +20,9 @@ use crate::report::{InputSource, Pin, RequestedInput};
 /// Readable for every user of an image.
 const READABLE: i32 = 0o444;
 
+/// A pod with a volume of something that does not exist waits in silence; the helper tells.
+const ABSENCE_IS_TOLD: Option<bool> = Some(true);
+
 /// The inputs of one attempt, by their index in the spec.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inputs<'a> {
@@ -50,7 +53,7 @@ impl<'a> Inputs<'a> {
         let requested = |(_, input, pin): (usize, &Input, Option<&Pin>)| RequestedInput {
             path: input.path.clone(),
             source: match self.as_image(input, pin) {
-                Some(_) => InputSource::Mounted { file: false },
+                Some(_) => InputSource::Mounted { file: false, shown: false },
                 None => source(input, pin),
             },
         };
@@ -87,14 +90,15 @@ impl<'a> Inputs<'a> {
         staged.into_iter().chain(self.each().filter_map(of)).collect()
     }
 
-    /// What the helper has to see: it copies `ConfigMaps`, and makes links to the entries of what is mounted at `.`.
+    /// What the helper has to see: it copies `ConfigMaps`, tells of Secrets that do not exist, and makes links to the
+    /// entries of what is mounted at `.`.
     pub(super) fn helper_mounts(self) -> Vec<VolumeMount> {
         let inputs = self.any_is_staged().then(|| mount(volumes::INPUTS, paths::INPUTS));
         let source = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
             let listed = input.path == "." && !self.is_staged(input, pin);
-            (input.config_map.is_some() || listed).then(|| {
+            (input.config_map.is_some() || input.secret.is_some() || listed).then(|| {
                 let at = format!("{}/{index}", paths::SOURCES);
-                let sub_path = self.sub_path(input, pin);
+                let sub_path = self.sub_path(input, pin).filter(|_| input.secret.is_none());
                 read_only(VolumeMount { sub_path, ..mount(&volume_name(index), &at) })
             })
         };
@@ -136,7 +140,7 @@ fn volume(index: usize, input: &Input, image: Option<&Pin>) -> Option<Volume> {
                 name: source.name.clone(),
                 items: item(source),
                 default_mode: Some(READABLE),
-                optional: None,
+                optional: ABSENCE_IS_TOLD,
             }),
             ..volume
         });
@@ -147,7 +151,7 @@ fn volume(index: usize, input: &Input, image: Option<&Pin>) -> Option<Volume> {
                 secret_name: Some(source.name.clone()),
                 items: item(source),
                 default_mode: Some(READABLE),
-                optional: None,
+                optional: ABSENCE_IS_TOLD,
             }),
             ..volume
         });
@@ -188,7 +192,8 @@ fn source(input: &Input, pin: Option<&Pin>) -> InputSource {
         return InputSource::Copied { file: config_map.key.clone() };
     }
     if input.secret.is_some() || input.claim.is_some() {
-        return InputSource::Mounted { file: input.secret.as_ref().is_some_and(|secret| secret.key.is_some()) };
+        let file = input.secret.as_ref().is_some_and(|secret| secret.key.is_some());
+        return InputSource::Mounted { file, shown: input.secret.is_some() };
     }
     InputSource::Text(input.text.clone().unwrap_or_default())
 }

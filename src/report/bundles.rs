@@ -47,6 +47,10 @@ pub enum InputSource {
         /// A file, not a directory.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         file: bool,
+        /// It is mounted for the helper as well, at `<sources>/<index of the input>`: nothing there means that it does not
+        /// exist.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        shown: bool,
     },
 }
 

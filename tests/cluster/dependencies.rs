@@ -133,7 +133,16 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
             "no/such",
         ),
     ];
-    together(runs.into_iter().map(async |(name, spec, expected, word)| {
+    // Without a word in its status a pod would wait for these for ever.
+    let absent = [
+        ("no-map", json!({"configMap": {"name": "nothing"}})),
+        ("no-map-for-a-key", json!({"configMap": {"name": "nothing", "key": "k"}})),
+        ("no-key", json!({"configMap": {"name": "kube-root-ca.crt", "key": "k"}})),
+        ("no-secret", json!({"secret": {"name": "nothing"}})),
+        ("no-secret-key", json!({"secret": {"name": "nothing", "key": "k"}})),
+    ];
+    let absent = absent.map(|(name, source)| (name, input(source), "InputNotFound", "does not exist"));
+    together(runs.into_iter().chain(absent).map(async |(name, spec, expected, word)| {
         let ended = space.run(name, spec).await;
         assert_eq!(cause(&ended), expected, "{name}: {ended:#?}");
         assert!(ended.message.as_deref().unwrap().contains(word), "{name}: {ended:#?}");

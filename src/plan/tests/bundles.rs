@@ -287,6 +287,7 @@ fn a_pod_mounts_every_kind_of_input() {
         [
             "inputs::/.bundlerun/inputs:rw",
             "input-1::/.bundlerun/sources/1:ro",
+            "input-2::/.bundlerun/sources/2:ro",
             "credentials-0::/.bundlerun/credentials/0:ro",
             "credentials-1::/.bundlerun/credentials/1:ro"
         ]
