@@ -93,6 +93,9 @@ mod tests {
     fn a_key_that_is_missing_is_the_users_to_mend() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
         let missing = copy(mount.path(), Some("none"), &to.path().join("x"));
-        assert_eq!(missing, Err(Failure::Final(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned())));
+        assert_eq!(
+            missing,
+            Err(Failure::Final(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned()))
+        );
     }
 }

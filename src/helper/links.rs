@@ -29,7 +29,8 @@ pub(super) fn make(listed: &Path, target: &Path, bundle: &Path) -> Result<(), Fa
         let name = entry.map_err(|error| reading(&error))?.file_name();
         // The output of another run has these; here they are this command's own.
         let of_the_command = name == files::STDOUT || name == files::STDERR;
-        if !of_the_command && !(of_the_kubelet && name.as_bytes().starts_with(b"..")) {
+        let left_out = of_the_command || (of_the_kubelet && name.as_bytes().starts_with(b".."));
+        if !left_out {
             link(&dir, &name, &target.join(&name))?;
         }
     }

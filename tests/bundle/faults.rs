@@ -144,7 +144,7 @@ async fn altered_content_is_never_taken() {
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
     let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
-    let image = push_image(&registry, "a", &[b"not reached".to_vec()]).await;
+    let image = push_image(&registry.host, "a", &[b"not reached".to_vec()]).await;
     for what in ["/manifests/", "/blobs/"] {
         let rule = move |method: &Method, path: &str, _: u64| {
             if *method == Method::GET && path.contains(what) { Fault::Altered } else { Fault::None }
@@ -272,6 +272,93 @@ async fn only_who_has_the_password_is_let_in() {
     let place = Place::new();
     fetch(&registry.repository("a:t"), None, &place.dir, &access).await.unwrap();
     assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+}
+
+/// A registry that takes tokens only, and gives one to `user` with the password `secret` for what it asks for.
+async fn with_tokens(registry: &Registry) -> Proxy {
+    async fn guard(State(seen): State<Arc<Seen>>, mut request: Request) -> Response {
+        let header = |request: &Request, name: &str| {
+            request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (authorization, host) = (header(&request, "authorization"), header(&request, "host"));
+        if request.uri().path() == "/token" {
+            let asked = request.uri().query().unwrap_or_default().to_owned();
+            seen.log.lock().unwrap().push(asked);
+            // `user:secret` in base64.
+            return if authorization == "Basic dXNlcjpzZWNyZXQ=" {
+                json!({"token": "good", "expires_in": 300}).to_string().into_response()
+            } else {
+                (StatusCode::UNAUTHORIZED, "who are you?").into_response()
+            };
+        }
+        if authorization != "Bearer good" {
+            let challenge =
+                format!("Bearer realm=\"http://{host}/token\",service=\"test\",scope=\"repository:a:pull,push\"");
+            return (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)], "a token, please").into_response();
+        }
+        request.headers_mut().remove("authorization");
+        forward(State(seen), request).await
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (requests, bytes, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+    let rule: Box<Rule> = Box::new(|_, _, _| Fault::None);
+    let seen = Arc::new(Seen { upstream: registry.host.clone(), rule, requests, bytes, log });
+    let app = axum::Router::new().fallback(guard).with_state(seen.clone());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    Proxy { host, seen }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_wants_a_token_gets_one() {
+    let registry = Registry::start();
+    let proxy = with_tokens(&registry).await;
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let mut access = proxy.access();
+    for (password, lets_in) in [("wrong", false), ("secret", true)] {
+        let login = json!({"auths": {proxy.host.clone(): {"username": "user", "password": password}}});
+        access.docker_configs = vec![login.to_string()];
+        match try_save(&tree(dir.path()), &proxy.reference("a"), "t", &access).await {
+            Ok(_) => assert!(lets_in),
+            Err(error) => assert!(!lets_in && error.kind == ErrorKind::Denied, "{error}"),
+        }
+    }
+    let place = Place::new();
+    fetch(&proxy.reference("a:t"), None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+    let log = proxy.seen.log.lock().unwrap();
+    assert!(log.iter().any(|asked| asked.contains("scope=repository") && asked.contains("service=test")), "{log:?}");
+}
+
+/// A file system of a few bytes; gone with the value.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn of(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", dir.path().to_str().unwrap()];
+        assert!(std::process::Command::new("mount").args(mount).status().unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_as_such() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    script("sh", dir.path(), "head -c 3000000 /dev/urandom >large");
+    save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
+    let small = Small::of("1m");
+    let error = fetch(&registry.repository("a:t"), None, small.0.path(), &registry.access()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::DiskFull, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ async fn layers_of_any_format_lie_on_each_other() {
     );
     let top = layer("mkdir -p etc/x; echo 3 >etc/x/y; echo now >dir2file; touch .wh.nothing", "--format=ustar");
     let layers = [gzip(&lowest), zstd::encode_all(&*middle, 3).unwrap(), top];
-    let reference = push_image(&registry, "image", &layers).await;
+    let reference = push_image(&registry.host, "image", &layers).await;
     let place = Place::new();
     for _ in 0..2 {
         fetch(&reference, None, &place.dir, &access).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_part_has_the_content_of_links_that_lead_out_of_it() {
     let access = registry.access();
     let first = layer("mkdir a b; echo content >a/file; ln a/file b/one; ln a/file b/two", "");
     let second = layer("mkdir c; echo other >c/other", "");
-    let reference = push_image(&registry, "image", &[first, second]).await;
+    let reference = push_image(&registry.host, "image", &[first, second]).await;
     let place = Place::new();
     fetch(&reference, Some("b"), &place.dir, &access).await.unwrap();
     assert_eq!((read(&place.dir, "one"), read(&place.dir, "two")), ("content\n".into(), "content\n".into()));
@@ -119,7 +119,7 @@ async fn an_index_means_the_image_for_this_machine() {
     let mut manifests = vec![];
     for (os, architecture) in [("windows", "amd64"), ("linux", "s390x"), ("linux", "amd64"), ("linux", "arm64")] {
         let image = layer(&format!("echo {os} {architecture} >which"), "");
-        let reference = push_image(&registry, "image", &[image]).await;
+        let reference = push_image(&registry.host, "image", &[image]).await;
         let digest = reference.split('@').nth(1).unwrap();
         let body = crane(&["manifest", "--insecure", &reference]);
         let platform = json!({"os": os, "architecture": architecture});
@@ -129,14 +129,14 @@ async fn an_index_means_the_image_for_this_machine() {
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index =
         |manifests: &[serde_json::Value]| json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
-    let reference = push_manifest(&registry, "image", &index(&manifests), media_type).await;
+    let reference = push_manifest(&registry.host, "image", &index(&manifests), media_type).await;
     let place = Place::new();
     fetch(&reference, None, &place.dir, &access).await.unwrap();
     let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     assert_eq!(read(&place.dir, "which"), format!("linux {architecture}\n"));
     let resolved = resolve(&reference, None, &access).await.unwrap();
     assert!(reference.ends_with(&resolved.digest), "the digest is that of the index");
-    let others = push_manifest(&registry, "image", &index(&manifests[..2]), media_type).await;
+    let others = push_manifest(&registry.host, "image", &index(&manifests[..2]), media_type).await;
     let error = resolve(&others, None, &access).await.unwrap_err();
     assert!(error.kind == ErrorKind::Invalid && error.message.contains("platforms"), "{error}");
 }

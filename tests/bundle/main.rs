@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
 
+mod archives;
 mod common;
 mod faults;
 mod hostile;
 mod images;
+mod push;
 mod races;
 mod round_trip;

@@ -85,6 +85,56 @@ async fn a_tree_of_oddities_comes_back_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_whole_bundle_that_everybody_may_read_is_mounted_by_the_node() {
+    let space = Space::new().await;
+    scripts(&space).await;
+    let trace = space.claim("trace").await;
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    let script = json!({"path": "/listing.py", "configMap": {"name": "scripts", "key": "listing.py"}});
+    let writes = "set -e; umask 022; mkdir -p d/e empty; echo deep >d/e/f; ln -s d/e/f link; ln d/e/f second; chmod 755 d/e/f; \
+        python3 /listing.py . stdout stderr >/trace/written";
+    let made = space.run("make", json!({"command": writes, "volumes": volumes, "inputs": [script]})).await;
+    assert_eq!(made.output.as_ref().unwrap().mountable, Some(true), "{made:#?}");
+    let read = "python3 /listing.py data stdout stderr >/trace/read";
+    let inputs = json!([script, {"path": "data", "run": {"name": "make"}}]);
+    let reader =
+        json!({"image": "localhost:5000/nonroot:local", "command": read, "volumes": volumes, "inputs": inputs});
+    let ended = space.run("read", reader).await;
+    assert_eq!(cause(&ended), "Completed", "{ended:#?}");
+    let pod = space.pods().get("read-1").await.unwrap();
+    let images: Vec<_> = pod.spec.unwrap().volumes.unwrap().into_iter().filter_map(|v| v.image?.reference).collect();
+    assert_eq!(images, [made.output.unwrap().bundle.unwrap()]);
+    let text = |name: &str| std::fs::read_to_string(trace.join(name)).unwrap();
+    assert_eq!(text("read"), text("written"));
+    space.end().await;
+}
+
+/// The layers of a bundle.
+fn layers(status: &bundlerun::api::BundleRunStatus) -> Vec<String> {
+    let manifest =
+        output("crane", &["manifest", "--insecure", status.output.as_ref().unwrap().bundle.as_deref().unwrap()]);
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_file_of_a_thousand_that_grows_costs_two_layers_and_the_list() {
+    let space = Space::new().await;
+    let resources = json!({"cpus": "500m", "memory": "256Mi", "disk": "1500Mi"});
+    // Pseudo-random, the same each time, and of a GiB.
+    let make = "import random\nfor n in range(1000):\n    random.seed(n)\n    open(str(n), 'wb').write(random.randbytes(1 << 20))\n";
+    let grow = format!("{make}open('500', 'ab').write(b'more' * 100000)\n");
+    let spec = |program: &str| json!({"argv": ["python3", "-c", program], "resources": resources});
+    let (before, after) = (space.run("before", spec(make)).await, space.run("after", spec(&grow)).await);
+    assert_eq!((cause(&before), cause(&after)), ("Completed", "Completed"), "{before:#?} {after:#?}");
+    let (old, new) = (layers(&before), layers(&after));
+    let pushed = new.iter().filter(|layer| !old.contains(layer)).count();
+    println!("{} layers of 1 GiB, {pushed} of them and of the list are new after one file grew", new.len());
+    assert!(old.len() > 3 && pushed <= 3, "two and the list: {old:#?} {new:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
 async fn every_source_of_an_input_is_there_read_only_and_no_part_of_the_output() {
     let space = Space::new().await;
     let trace = space.claim("store").await;

@@ -133,6 +133,17 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
             "no/such",
         ),
     ];
+    space.run("large", json!({"command": "head -c 5M /dev/urandom >f"})).await;
+    let mut small = input(json!({"run": {"name": "large"}}));
+    small["resources"] = json!({"disk": "2Mi"});
+    let runs = [
+        runs,
+        [
+            ("too-large", small, "InputTooLarge", "data"),
+            ("again-no-path", input(json!({"run": {"name": "parent", "path": "a"}})), "InputNotFound", "a"),
+        ],
+    ]
+    .concat();
     // Without a word in its status a pod would wait for these for ever.
     let absent = [
         ("no-map", json!({"configMap": {"name": "nothing"}})),

@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, clippy::large_futures)] // one crate of modules; a watch is a large future
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+#[path = "../bundle/archives.rs"]
+mod archives;
 mod audit;
 mod bad_input;
 mod bench;
@@ -21,6 +23,7 @@ mod gpus;
 mod guide;
 mod ha;
 mod hostile;
+mod hostile_archives;
 mod images;
 mod limits;
 mod matrix;
@@ -28,6 +31,8 @@ mod node;
 mod once;
 mod private_registry;
 mod processes;
+#[path = "../bundle/push.rs"]
+mod push;
 mod recipe;
 mod refusals;
 mod security;
