@@ -107,14 +107,22 @@ fn make_stub(bundle: &Path, path: &str, kind: Kind, stubs: &mut Stubs) -> Result
 
     let mut dir = open_mount(bundle).map_err(failed)?;
     for name in parents {
-        dir = directory(&dir, name, Mode::from_raw_mode(0o777)).map_err(failed)?;
+        dir = match directory(&dir, name, Mode::from_raw_mode(0o777)) {
+            Err(Errno::NAMETOOLONG) => return Ok(()),
+            made => made.map_err(failed)?,
+        };
         stubs.parents.push(identity(&dir).map_err(failed)?);
     }
     let stub = match kind {
         Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
         Kind::File => file(&dir, last),
     };
-    stubs.mounted_over.push(stub.and_then(|stub| identity(&stub)).map_err(failed)?);
+    match stub.and_then(|stub| identity(&stub)) {
+        Ok(identity) => stubs.mounted_over.push(identity),
+        // No file can have this name: the container runtime will say so of the mount.
+        Err(Errno::NAMETOOLONG) => {}
+        Err(error) => return Err(failed(error)),
+    }
     Ok(())
 }
 

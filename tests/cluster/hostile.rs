@@ -10,7 +10,7 @@ pub const TRIED: [(&str, &str); 60] = [
     ("files of the platform", r#"credentials("/.bundlerun/bin/**", "/.bundlerun/record/**", "/.bundlerun/*")"#),
     (
         "request only holds the request",
-        r#"set(json.load(open("/.bundlerun/request/request.json"))) - {"command", "timeLimitSeconds", "stopGraceSeconds", "diskBytes"}"#,
+        r#"set(json.load(open("/.bundlerun/request/request.json"))) - {"command", "timeLimitSeconds", "stopGraceSeconds", "diskBytes", "save", "registries"}"#,
     ),
     (
         "other metadata of the pod",
