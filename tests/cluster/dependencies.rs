@@ -134,7 +134,7 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
         ),
     ];
     space.run("large", json!({"command": "head -c 5M /dev/urandom >f"})).await;
-    let mut small = input(json!({"run": {"name": "large"}}));
+    let mut small = input(json!({"run": {"name": "large", "path": "f"}}));
     small["resources"] = json!({"disk": "2Mi"});
     let runs = [
         runs,
