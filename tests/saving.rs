@@ -53,7 +53,7 @@ const SAVES: &str = r#"echo '{"digest":"sha256:abc","pushedBytes":7,"skipped":1,
 mv "$bin/.draft" "$bin/saved.json""#;
 
 fn saved() -> Saved {
-    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1, mountable: true }
+    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1, mountable: false }
 }
 
 fn tries(sandbox: &Sandbox) -> Vec<String> {

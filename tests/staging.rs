@@ -94,7 +94,7 @@ fn a_key_that_is_not_there_ends_the_run() {
     let run = runner.finish();
     helper.finish();
     assert_eq!(run.record.cause, Some(Cause::InputNotFound));
-    assert_eq!(run.record.detail, "input x: there is no key c.txt");
+    assert_eq!(run.record.detail, "input x: the ConfigMap, or its key c.txt, does not exist");
 }
 
 /// Files of a web server; what was asked for is counted.
