@@ -1,33 +1,19 @@
-//! A registry of our own.
+//! What the tests of bundles share.
 
 use bundlerun::bundle::{Access, Limits, Progress, SavedBundle, Tree};
 use bundlerun::report::Registries;
 use serde_json::json;
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 use tempfile::TempDir;
 
+pub(crate) use crate::proxy::{Fault, Proxy};
 pub(crate) use crate::push::{TAR, push_image, push_manifest, sha256};
+pub(crate) use crate::registry::{Registry, tool};
 
 pub(crate) const NO_LIMITS: Limits = Limits { entries: 1_000_000, bytes: 1 << 40 };
-
-/// A registry that ends with the test.
-pub(crate) struct Registry {
-    pub(crate) host: String,
-    dir: TempDir,
-    child: Option<Child>,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 impl Registry {
     pub(crate) fn start() -> Self {
@@ -36,38 +22,7 @@ impl Registry {
 
     /// `more` is appended to its configuration.
     pub(crate) fn start_with(more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let host = format!("127.0.0.1:{}", free_port());
-        let (storage, more) = (dir.path().join("store"), more.replace("DIR", dir.path().to_str().unwrap()));
-        let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {host:?}\n{more}",
-            storage.display()
-        );
-        fs::write(dir.path().join("config.yaml"), config).unwrap();
-        let mut registry = Self { host, dir, child: None };
-        registry.go_on();
-        registry
-    }
-
-    /// Starts it, again.
-    pub(crate) fn go_on(&mut self) {
-        let log = fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut command = Command::new(tool("REGISTRY_BIN", "registry"));
-        command.arg("serve").arg(self.dir.path().join("config.yaml")).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().expect("no `registry`: set REGISTRY_BIN, or PATH"));
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(&self.host).is_err() {
-            assert!(Instant::now() < until, "the registry did not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    pub(crate) fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        Self::start_at("127.0.0.1", more)
     }
 
     pub(crate) fn access(&self) -> Access {
@@ -83,14 +38,6 @@ impl Registry {
 /// To a registry without TLS.
 pub(crate) fn access(host: &str) -> Access {
     Access { registries: Registries { insecure: vec![host.to_owned()], ca: None }, docker_configs: vec![] }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn tool(variable: &str, name: &str) -> PathBuf {
-    env::var_os(variable).map_or_else(|| name.into(), PathBuf::from)
 }
 
 pub(crate) fn crane(args: &[&str]) -> Vec<u8> {

@@ -1,114 +1,21 @@
 //! Registries that fail, lie, or do not know us.
 
 use crate::common::*;
-use axum::body::Body;
+use crate::proxy::{Seen, forward};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bundlerun::bundle::{Access, ErrorKind, Limits, Progress};
-use futures::StreamExt;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a proxy does to an answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    None,
-    Status(u16),
-    /// The connection ends in the middle of the body.
-    Reset,
-    /// One byte is another.
-    Altered,
-    /// The whole body, though a part was asked for.
-    NoRange,
-}
-
-type Rule = dyn Fn(&Method, &str, u64) -> Fault + Send + Sync;
-
-/// A registry behind a proxy that follows a rule: of the method, the path, and how many requests came before.
-struct Proxy {
-    host: String,
-    seen: Arc<Seen>,
-}
-
-struct Seen {
-    upstream: String,
-    rule: Box<Rule>,
-    requests: AtomicU64,
-    bytes: AtomicU64,
-    log: Mutex<Vec<String>>,
-}
-
-impl Proxy {
-    async fn before(registry: &Registry, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let upstream = registry.host.clone();
-        let (requests, bytes, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let seen = Arc::new(Seen { upstream, rule: Box::new(rule), requests, bytes, log });
-        let app = axum::Router::new().fallback(forward).with_state(seen.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { host, seen }
-    }
-
-    fn reference(&self, name: &str) -> String {
-        format!("{}/{name}", self.host)
-    }
-
-    fn access(&self) -> Access {
-        access(&self.host)
-    }
-}
-
-async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let before = seen.requests.fetch_add(1, Ordering::Relaxed);
-    let fault = (seen.rule)(&parts.method, parts.uri.path(), before);
-    let range = parts.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or_default();
-    seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
-    if let Fault::Status(status) = fault {
-        return (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "fault").into_response();
-    }
-    let url = format!("http://{}{}", seen.upstream, parts.uri);
-    let mut headers = parts.headers;
-    if fault == Fault::NoRange {
-        headers.remove("range");
-    }
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let client = reqwest::Client::new();
-    let Ok(answer) = client.request(parts.method.clone(), url).headers(headers).body(body).send().await else {
-        return StatusCode::BAD_GATEWAY.into_response();
-    };
-    let mut response = Response::builder().status(answer.status());
-    for (name, value) in answer.headers() {
-        response = response.header(name, value);
-    }
-    if parts.method == Method::HEAD {
-        return response.body(Body::empty()).unwrap();
-    }
-    let mut bytes = answer.bytes().await.unwrap_or_default().to_vec();
-    seen.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    let middle = bytes.len() / 2;
-    match fault {
-        Fault::Altered if !bytes.is_empty() => bytes[middle] ^= 1,
-        Fault::Reset => {
-            bytes.truncate(middle);
-            let broken = futures::stream::iter([Ok(bytes), Err(std::io::Error::other("reset"))]);
-            // So that the first half is not held back.
-            let slow = broken.then(|piece| async {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                piece
-            });
-            return response.body(Body::from_stream(slow)).unwrap();
-        }
-        _ => {}
-    }
-    response.body(Body::from(bytes)).unwrap()
+/// A registry behind a proxy that follows a rule.
+fn before(registry: &Registry, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Proxy {
+    Proxy::before("127.0.0.1", &registry.host, rule)
 }
 
 fn some_tree(dir: &Path) {
@@ -126,13 +33,13 @@ async fn faults_that_pass_are_survived_in_both_directions() {
     };
     let faults = [Fault::Status(500), Fault::Status(503), Fault::Status(429), Fault::Reset, Fault::NoRange];
     for (number, fault) in faults.into_iter().enumerate() {
-        let proxy = Proxy::before(&registry, every(3, fault)).await;
+        let proxy = before(&registry, every(3, fault));
         let repository = proxy.reference(&format!("r{number}"));
-        let saved = try_save(&tree(dir.path()), &repository, "t", &proxy.access()).await;
+        let saved = try_save(&tree(dir.path()), &repository, "t", &access(&proxy.host)).await;
         let saved = saved.unwrap_or_else(|error| panic!("{fault:?}: {error}: {:?}", proxy.seen.log.lock()));
         let place = Place::new();
         let reference = format!("{repository}@{}", saved.digest);
-        let fetched = fetch(&reference, None, &place.dir, &proxy.access()).await;
+        let fetched = fetch(&reference, None, &place.dir, &access(&proxy.host)).await;
         fetched.unwrap_or_else(|error| panic!("{fault:?}: {error}: {:?}", proxy.seen.log.lock()));
         assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
     }
@@ -149,16 +56,16 @@ async fn altered_content_is_never_taken() {
         let rule = move |method: &Method, path: &str, _: u64| {
             if *method == Method::GET && path.contains(what) { Fault::Altered } else { Fault::None }
         };
-        let proxy = Proxy::before(&registry, rule).await;
+        let proxy = before(&registry, rule);
         for digest in [&*saved.digest, image.split('@').nth(1).unwrap()] {
             let place = Place::new();
             let reference = format!("{}@{digest}", proxy.reference("a"));
-            let error = fetch(&reference, None, &place.dir, &proxy.access()).await.unwrap_err();
+            let error = fetch(&reference, None, &place.dir, &access(&proxy.host)).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid, "{what}: {error}");
         }
         let fresh = proxy.reference("fresh");
         if what == "/manifests/" {
-            let error = try_save(&tree(dir.path()), &fresh, "t", &proxy.access()).await.unwrap_err();
+            let error = try_save(&tree(dir.path()), &fresh, "t", &access(&proxy.host)).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid, "read back: {error}");
         }
     }
@@ -187,6 +94,44 @@ async fn a_registry_that_comes_back_is_waited_for_and_one_that_does_not_is_named
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registry_may_go_at_any_moment_and_come_back() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let upload: fn(&Method, &str) -> bool =
+        |m, path| [Method::PATCH, Method::PUT].contains(m) && path.contains("/blobs/");
+    let manifest: fn(&Method, &str) -> bool = |m, path| *m == Method::PUT && path.contains("/manifests/");
+    let download: fn(&Method, &str) -> bool = |m, path| *m == Method::GET && path.contains("/blobs/");
+    for (number, (when, fault)) in
+        [(upload, Fault::HoldRequest), (manifest, Fault::HoldAnswer), (download, Fault::HoldAnswer)]
+            .into_iter()
+            .enumerate()
+    {
+        let gone = AtomicBool::new(false);
+        let rule = move |method: &Method, path: &str, _: u64| {
+            if when(method, path) && !gone.swap(true, Ordering::Relaxed) { fault } else { Fault::None }
+        };
+        let mut proxy = before(&registry, rule);
+        let (seen, access, place) = (proxy.seen.clone(), access(&proxy.host), Place::new());
+        let (tree, repository) = (tree(dir.path()), proxy.reference(&format!("gone{number}")));
+        let both_ways = async {
+            let saved = save(&tree, &repository, "t", &access).await;
+            fetch(&format!("{repository}@{}", saved.digest), None, &place.dir, &access).await.unwrap();
+        };
+        let comes_back = async {
+            while seen.held.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            proxy.stop();
+            tokio::time::sleep(Duration::from_secs(1)).await; // how long it is away
+            proxy.go_on();
+        };
+        tokio::join!(both_ways, comes_back);
+        assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_stay_are_told_by_kind() {
     let registry = Registry::start();
     let dir = tempfile::tempdir().unwrap();
@@ -206,8 +151,8 @@ async fn answers_that_stay_are_told_by_kind() {
                 Fault::None
             }
         };
-        let proxy = Proxy::before(&registry, rule).await;
-        let error = try_save(&tree(dir.path()), &proxy.reference("a"), "t", &proxy.access()).await.unwrap_err();
+        let proxy = before(&registry, rule);
+        let error = try_save(&tree(dir.path()), &proxy.reference("a"), "t", &access(&proxy.host)).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status}: {error}");
         assert!(error.message.contains(&proxy.host) && !error.message.contains('\n'), "{error}");
     }
@@ -249,10 +194,7 @@ const HTPASSWD: &str = "user:$2b$05$SuOooNoX3DiO0WkvVkjjY.4kKzm0f2aG3GFXq9j2nDSk
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_has_the_password_is_let_in() {
-    let passwords = tempfile::NamedTempFile::new().unwrap();
-    fs::write(passwords.path(), HTPASSWD).unwrap();
-    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.path().display());
-    let registry = Registry::start_with(&auth);
+    let (registry, _passwords) = Registry::start_with_passwords("127.0.0.1", HTPASSWD);
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
     let mut access = registry.access();
@@ -275,7 +217,7 @@ async fn only_who_has_the_password_is_let_in() {
 }
 
 /// A registry that takes tokens only, and gives one to `user` with the password `secret` for what it asks for.
-async fn with_tokens(registry: &Registry) -> Proxy {
+fn with_tokens(registry: &Registry) -> Proxy {
     async fn guard(State(seen): State<Arc<Seen>>, mut request: Request) -> Response {
         let header = |request: &Request, name: &str| {
             request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
@@ -299,24 +241,16 @@ async fn with_tokens(registry: &Registry) -> Proxy {
         request.headers_mut().remove("authorization");
         forward(State(seen), request).await
     }
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let (requests, bytes, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-    let rule: Box<Rule> = Box::new(|_, _, _| Fault::None);
-    let seen = Arc::new(Seen { upstream: registry.host.clone(), rule, requests, bytes, log });
-    let app = axum::Router::new().fallback(guard).with_state(seen.clone());
-    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Proxy { host, seen }
+    Proxy::start("127.0.0.1", Seen::of(&registry.host, |_, _, _| Fault::None), |router| router.fallback(guard))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_wants_a_token_gets_one() {
     let registry = Registry::start();
-    let proxy = with_tokens(&registry).await;
+    let proxy = with_tokens(&registry);
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
-    let mut access = proxy.access();
+    let mut access = access(&proxy.host);
     for (password, lets_in) in [("wrong", false), ("secret", true)] {
         let login = json!({"auths": {proxy.host.clone(): {"username": "user", "password": password}}});
         access.docker_configs = vec![login.to_string()];
@@ -368,9 +302,9 @@ async fn one_file_is_read_by_four_requests() {
     let make = "import os\nfor i in range(5000): open(str(i), 'wb').write(os.urandom(2000))";
     script("python3", dir.path(), make);
     save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
-    let proxy = Proxy::before(&registry, |_, _, _| Fault::None).await;
+    let proxy = before(&registry, |_, _, _| Fault::None);
     let reference = proxy.reference("a:t");
-    let file = bundlerun::bundle::read_file(&reference, "4321", &proxy.access(), vec![]).await.unwrap();
+    let file = bundlerun::bundle::read_file(&reference, "4321", &access(&proxy.host), vec![]).await.unwrap();
     assert_eq!(file, fs::read(dir.path().join("4321")).unwrap());
     let log = proxy.seen.log.lock().unwrap();
     assert_eq!(log.len(), 4, "{log:?}");

@@ -7,6 +7,8 @@ mod common;
 mod faults;
 mod hostile;
 mod images;
+mod proxy;
 mod push;
 mod races;
+mod registry;
 mod round_trip;

@@ -318,6 +318,8 @@ pub struct Operators {
     /// Its `NAMESPACES`.
     pub namespaces: String,
     pub account: &'static str,
+    /// The ConfigMap of its settings.
+    pub settings: &'static str,
     /// Failures of the liveness probe before its container is killed.
     pub probe_failures: i32,
 }
@@ -325,8 +327,8 @@ pub struct Operators {
 impl Default for Operators {
     /// As `deploy/install` does.
     fn default() -> Self {
-        let (namespaces, account) = (String::new(), "bundle-operator");
-        Self { replicas: 1, leader_election: false, namespaces, account, probe_failures: 3 }
+        let (account, settings) = ("bundle-operator", "bundle-operator");
+        Self { replicas: 1, leader_election: false, namespaces: String::new(), account, settings, probe_failures: 3 }
     }
 }
 
@@ -344,7 +346,8 @@ pub async fn operators(client: &Client, how: &Operators) {
         "env": [{"name": "LEADER_ELECTION", "value": how.leader_election.to_string()}, namespaces],
         "livenessProbe": {"failureThreshold": how.probe_failures},
     });
-    let pod = json!({"serviceAccountName": how.account, "containers": [container]});
+    let settings = json!({"name": "settings", "configMap": {"name": how.settings}});
+    let pod = json!({"serviceAccountName": how.account, "containers": [container], "volumes": [settings]});
     let patch = Patch::Strategic(json!({"spec": {"replicas": how.replicas, "template": {"spec": pod}}}));
     deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
     all_ready(client, how.replicas).await;

@@ -31,9 +31,14 @@ mod node;
 mod once;
 mod private_registry;
 mod processes;
+#[path = "../bundle/proxy.rs"]
+mod proxy;
 #[path = "../bundle/push.rs"]
 mod push;
 mod recipe;
 mod refusals;
+#[path = "../bundle/registry.rs"]
+mod registry;
 mod security;
+mod store_faults;
 mod unusual_images;

@@ -71,3 +71,8 @@ pub async fn forget_container(container: &str) {
     .await;
     output("deploy/local/cluster", &["restart", "containerd"]);
 }
+
+/// This machine's address on the link to the cluster: nodes and pods reach it.
+pub fn link_address() -> String {
+    std::env::var("NODE_IP").unwrap().rsplit_once('.').unwrap().0.to_owned() + ".1"
+}

@@ -1,53 +1,35 @@
 //! An image in a registry that asks for a password.
 
 use std::path::Path;
-use std::process::{Child, Command};
 
 use bundlerun::api::BundleRunStatus;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, eventually, output, stdout};
+use crate::common::{Space, cause, output, stdout};
+use crate::node;
+use crate::registry::Registry;
 
 /// `me` with the password `secret`, as `htpasswd -B` writes it.
-const PASSWORDS: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+pub const PASSWORDS: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A registry on this machine that the nodes reach; gone with the value.
 struct PrivateRegistry {
     host: String,
-    process: Child,
-    _dir: tempfile::TempDir,
+    _registry: (Registry, tempfile::NamedTempFile),
 }
 
 impl PrivateRegistry {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // This machine's end of the link to the cluster.
-        let address = std::env::var("NODE_IP").unwrap().rsplit_once('.').unwrap().0.to_owned() + ".1";
-        let free = std::net::TcpListener::bind((address.as_str(), 0)).unwrap();
-        let host = free.local_addr().unwrap().to_string();
-        drop(free);
-        let passwords = dir.path().join("htpasswd");
-        std::fs::write(&passwords, PASSWORDS).unwrap();
-        let config = dir.path().join("config.json");
-        let settings = json!({
-            "version": "0.1", "log": {"level": "warn"}, "http": {"addr": host},
-            "storage": {"filesystem": {"rootdirectory": dir.path().join("data")}},
-            "auth": {"htpasswd": {"realm": "test", "path": passwords}},
-        });
-        std::fs::write(&config, settings.to_string()).unwrap();
+    fn start() -> Self {
+        let registry = Registry::start_with_passwords(&node::link_address(), PASSWORDS);
+        let host = registry.0.host.clone();
         // What an administrator does for a registry without TLS.
         let state = std::env::var("KUBECONFIG").unwrap();
         let hosts = Path::new(&state).parent().unwrap().join("config/certs.d").join(&host);
         std::fs::create_dir_all(&hosts).unwrap();
         std::fs::write(hosts.join("hosts.toml"), format!("server = \"http://{host}\"\n")).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut serve = Command::new("registry");
-        serve.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none");
-        let process = serve.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        eventually("the private registry", async || std::net::TcpStream::connect(&host)).await;
-        Self { host, process, _dir: dir }
+        Self { host, _registry: registry }
     }
 
     /// Puts an image there and returns its reference.
@@ -75,17 +57,10 @@ impl PrivateRegistry {
     }
 }
 
-impl Drop for PrivateRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[tokio::test]
 async fn a_private_image_needs_a_pull_secret_of_the_run_or_of_the_service_account() {
     let space = Space::new().await;
-    let registry = PrivateRegistry::start().await;
+    let registry = PrivateRegistry::start();
     let image = registry.push("busybox:local");
     registry.secret(&space, "right", "secret").await;
     registry.secret(&space, "wrong", "guess").await;

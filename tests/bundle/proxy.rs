@@ -1,0 +1,176 @@
+//! A proxy before a registry, which makes the registry fail, lie, or go away.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::registry::free_port;
+
+/// What a proxy does to an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    Status(u16),
+    /// The connection ends in the middle of the body.
+    Reset,
+    /// One byte is another.
+    Altered,
+    /// The whole body, though a part was asked for.
+    NoRange,
+    /// Nothing moves after the first piece of the request's body.
+    HoldRequest,
+    /// The registry has done it, but nobody hears of it.
+    HoldAnswer,
+}
+
+type Rule = dyn Fn(&Method, &str, u64) -> Fault + Send + Sync;
+
+/// A registry behind a proxy that follows a rule: of the method, the path, and how many requests came before.
+pub(crate) struct Proxy {
+    pub(crate) host: String,
+    pub(crate) seen: Arc<Seen>,
+    app: Router,
+    /// Its own, so that nothing of it goes on when it is stopped.
+    runtime: Option<Runtime>,
+}
+
+/// What came by.
+pub(crate) struct Seen {
+    upstream: String,
+    rule: Box<Rule>,
+    pub(crate) requests: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// Requests that are being held.
+    pub(crate) held: AtomicU64,
+    pub(crate) log: Mutex<Vec<String>>,
+}
+
+impl Seen {
+    pub(crate) fn of(upstream: &str, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Arc<Self> {
+        let (requests, bytes, held) = Default::default();
+        Arc::new(Self {
+            upstream: upstream.to_owned(),
+            rule: Box::new(rule),
+            requests,
+            bytes,
+            held,
+            log: Mutex::default(),
+        })
+    }
+}
+
+impl Proxy {
+    pub(crate) fn before(
+        address: &str,
+        upstream: &str,
+        rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(address, Seen::of(upstream, rule), |router| router.fallback(forward))
+    }
+
+    /// At an address of this machine; `routes` are its answers.
+    pub(crate) fn start(
+        address: &str,
+        seen: Arc<Seen>,
+        routes: impl FnOnce(Router<Arc<Seen>>) -> Router<Arc<Seen>>,
+    ) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let host = format!("{address}:{}", free_port(address));
+        let app = routes(Router::new()).with_state(seen.clone());
+        let mut proxy = Self { host, seen, app, runtime: None };
+        proxy.go_on();
+        proxy
+    }
+
+    /// Takes connections, again.
+    pub(crate) fn go_on(&mut self) {
+        let listener = std::net::TcpListener::bind(&self.host).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let app = self.app.clone();
+        runtime.spawn(async move {
+            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await.unwrap();
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Ends all connections, and refuses more.
+    pub(crate) fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(crate) fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let before = seen.requests.fetch_add(1, Ordering::Relaxed);
+    let fault = (seen.rule)(&parts.method, parts.uri.path(), before);
+    let range = parts.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or_default();
+    seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
+    if let Fault::Status(status) = fault {
+        return (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "fault").into_response();
+    }
+    if fault == Fault::HoldRequest {
+        body.into_data_stream().next().await;
+        return hold(&seen).await;
+    }
+    let url = format!("http://{}{}", seen.upstream, parts.uri);
+    let mut headers = parts.headers;
+    if fault == Fault::NoRange {
+        headers.remove("range");
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let client = reqwest::Client::new();
+    let Ok(answer) = client.request(parts.method.clone(), url).headers(headers).body(body).send().await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let mut response = Response::builder().status(answer.status());
+    for (name, value) in answer.headers() {
+        response = response.header(name, value);
+    }
+    if parts.method == Method::HEAD {
+        return response.body(Body::empty()).unwrap();
+    }
+    let mut bytes = answer.bytes().await.unwrap_or_default().to_vec();
+    seen.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    let middle = bytes.len() / 2;
+    match fault {
+        Fault::Altered if !bytes.is_empty() => bytes[middle] ^= 1,
+        Fault::HoldAnswer => return hold(&seen).await,
+        Fault::Reset => {
+            bytes.truncate(middle);
+            let broken = futures::stream::iter([Ok(bytes), Err(std::io::Error::other("reset"))]);
+            // So that the first half is not held back.
+            let slow = broken.then(|piece| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                piece
+            });
+            return response.body(Body::from_stream(slow)).unwrap();
+        }
+        _ => {}
+    }
+    response.body(Body::from(bytes)).unwrap()
+}
+
+async fn hold(seen: &Seen) -> Response {
+    seen.held.fetch_add(1, Ordering::Relaxed);
+    std::future::pending().await
+}

@@ -1,0 +1,76 @@
+//! A registry (CNCF distribution) of a test's own.
+
+use std::env;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A registry that ends with the test.
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Registry {
+    /// At an address of this machine; `more` is appended to its configuration.
+    pub(crate) fn start_at(address: &str, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = format!("{address}:{}", free_port(address));
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {host:?}\n{more}",
+            dir.path().join("store").display()
+        );
+        fs::write(dir.path().join("config.yaml"), config).unwrap();
+        let mut registry = Self { host, dir, child: None };
+        registry.go_on();
+        registry
+    }
+
+    /// One that lets in only who is in `passwords`, as `htpasswd -B` writes them.
+    pub(crate) fn start_with_passwords(address: &str, passwords: &str) -> (Self, tempfile::NamedTempFile) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), passwords).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.path().display());
+        (Self::start_at(address, &auth), file)
+    }
+
+    /// Starts it, again.
+    pub(crate) fn go_on(&mut self) {
+        let log = fs::File::create(self.dir.path().join("log")).unwrap();
+        let mut command = Command::new(tool("REGISTRY_BIN", "registry"));
+        command.arg("serve").arg(self.dir.path().join("config.yaml")).stdout(Stdio::null()).stderr(log);
+        command.env("OTEL_TRACES_EXPORTER", "none");
+        self.child = Some(command.spawn().expect("no `registry`: set REGISTRY_BIN, or PATH"));
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(&self.host).is_err() {
+            assert!(Instant::now() < until, "the registry did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub(crate) fn free_port(address: &str) -> u16 {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) fn tool(variable: &str, name: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(|| name.into(), PathBuf::from)
+}

@@ -1,0 +1,251 @@
+//! A store that fails, lies, or goes away: no false success, no hang beyond the deadline, and the cause is told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::Method;
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::common::{Operators, Space, cause, condition, eventually, operators, stdout, together};
+use crate::node;
+use crate::private_registry::PASSWORDS;
+use crate::proxy::{Fault, Proxy};
+use crate::registry::Registry;
+
+/// Of the settings of this test.
+const DEADLINE: Duration = Duration::from_secs(30);
+const SETTINGS: &str = "store-faults";
+
+/// What happens to a request, by its method and path.
+type Rule = Box<dyn Fn(&Method, &str) -> Fault + Send + Sync>;
+
+/// The store of all runs: a registry with a password, behind a proxy with a rule for each namespace.
+struct Store {
+    proxy: Proxy,
+    rules: Arc<Mutex<BTreeMap<String, Rule>>>,
+    _registry: (Registry, tempfile::NamedTempFile),
+}
+
+impl Store {
+    fn start() -> Self {
+        let registry = Registry::start_with_passwords("127.0.0.1", PASSWORDS);
+        let rules = Arc::new(Mutex::new(BTreeMap::<String, Rule>::new()));
+        let of = rules.clone();
+        let rule = move |method: &Method, path: &str, _: u64| {
+            let namespace = path.split('/').nth(3).unwrap_or_default();
+            of.lock().unwrap().get(namespace).map_or(Fault::None, |rule| rule(method, path))
+        };
+        let proxy = Proxy::before(&node::link_address(), &registry.0.host, rule);
+        Self { proxy, rules, _registry: registry }
+    }
+
+    /// From now on, in a namespace.
+    fn rule(&self, space: &Space, rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static) {
+        self.rules.lock().unwrap().insert(space.name.clone(), Box::new(rule));
+    }
+
+    /// Makes it the store of the operator, whose other settings are those of the tests.
+    async fn of_the_operator(&self, space: &Space) {
+        let settings = json!({
+            "images": {"cpu": "localhost:5000/debian:bookworm", "gpu": "localhost:5000/gpu:local"},
+            "defaults": {"disk": "100Mi", "sharedMemory": "16Mi"},
+            "deadlines": {"staging": "20s"},
+            "store": {"url": format!("oci://{}", self.proxy.reference("bundles")), "insecure": true, "secretName": "login",
+                "deadline": format!("{}s", DEADLINE.as_secs()), "whenInterrupted": "20s"},
+            "imageVolumes": "never",
+        });
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SETTINGS},
+            "data": {"settings.yaml": settings.to_string()}});
+        let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
+        maps.patch(SETTINGS, &PatchParams::apply("test"), &Patch::Apply(map)).await.unwrap();
+        operators(&space.client, &Operators { settings: SETTINGS, ..Operators::default() }).await;
+    }
+
+    async fn login(&self, space: &Space, password: &str) {
+        let config = json!({"auths": {&self.proxy.host: {"username": "me", "password": password}}});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+            "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}});
+        let secrets: Api<Secret> = space.api();
+        secrets.patch("login", &PatchParams::apply("test").force(), &Patch::Apply(secret)).await.unwrap();
+    }
+
+    /// A namespace with the right password, and a rule.
+    async fn namespace(&self, space: &Space, rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static) -> Space {
+        let space = space.beside().await;
+        self.login(&space, "secret").await;
+        self.rule(&space, rule);
+        space
+    }
+
+    /// Goes away once so many requests are held.
+    async fn goes_when(&mut self, held: u64) {
+        let seen = self.proxy.seen.clone();
+        eventually("requests to be held", async || {
+            let now = seen.held.load(Ordering::Relaxed);
+            if now >= held { Ok(()) } else { Err(now) }
+        })
+        .await;
+        self.proxy.stop();
+    }
+
+    /// Comes back, and does what it should.
+    fn comes_back(&mut self) {
+        self.rules.lock().unwrap().clear();
+        self.proxy.go_on();
+    }
+}
+
+fn writes(method: &Method) -> bool {
+    ![Method::GET, Method::HEAD].contains(method)
+}
+
+fn downloads(method: &Method, path: &str) -> bool {
+    *method == Method::GET && path.contains("/blobs/")
+}
+
+fn spec() -> Value {
+    json!({"command": "echo kept >kept; head -c 5000000 /dev/urandom >large; sha256sum large"})
+}
+
+fn reads(parent: &str) -> Value {
+    json!({"command": "sha256sum large", "inputs": [{"path": "large", "run": {"name": parent, "path": "large"}}]})
+}
+
+/// The command did well, its output is not safe, and the record says so.
+fn assert_not_saved(status: &BundleRunStatus, words: &[&str]) {
+    assert_eq!((status.phase, cause(status)), (Some(Phase::Failed), "OutputNotSaved"), "{status:#?}");
+    assert_eq!((status.exit_code, condition(status, "OutputSaved")), (Some(0), Some("False")), "{status:#?}");
+    assert_eq!(status.output.as_ref().unwrap().bundle, None);
+    let message = status.message.as_deref().unwrap();
+    println!("{message}");
+    assert!(words.iter().all(|word| message.contains(word)), "{words:?}: {message}");
+    assert!(!message.contains("guess") && !message.contains("secret"), "{message}");
+}
+
+/// The command did not even start.
+fn assert_not_staged(status: &BundleRunStatus, expected: &str) {
+    println!("{}: {}", cause(status), status.message.as_deref().unwrap());
+    assert_eq!((status.phase, cause(status), status.exit_code), (Some(Phase::Failed), expected, None), "{status:#?}");
+}
+
+async fn answers(store: &Store, space: &Space) {
+    let host = store.proxy.host.as_str();
+    let status = |code: u16| move |m: &Method, _: &str| if writes(m) { Fault::Status(code) } else { Fault::None };
+    let manifests =
+        |m: &Method, path: &str| if !writes(m) && path.contains("/manifests/") { Fault::Altered } else { Fault::None };
+    let full = store.namespace(space, status(507)).await;
+    let large = store.namespace(space, status(413)).await;
+    let altered = store.namespace(space, manifests).await;
+    let (wrong, missing) = (space.beside().await, space.beside().await);
+    store.login(&wrong, "guess").await;
+    let spaces = [&full, &large, &altered, &wrong, &missing];
+    let ended = together(spaces.iter().map(|space| space.run("saves", spec()))).await;
+    assert_not_saved(&ended[0], &[host, "507"]);
+    assert_not_saved(&ended[1], &[host, "413"]);
+    assert_not_saved(&ended[2], &[host]);
+    assert_not_saved(&ended[3], &[host, "as \"me\""]);
+    assert_not_saved(&ended[4], &[host, "without a login"]);
+    for denied in &ended[3..] {
+        assert!(denied.result.as_ref().unwrap().hint.as_ref().unwrap().contains("credentials"), "{denied:#?}");
+    }
+    together([full, large, altered, wrong, missing].into_iter().map(Space::end)).await;
+}
+
+async fn contents(store: &Store, space: &Space) {
+    let inner = store.namespace(space, |_, _| Fault::None).await;
+    let parent = inner.run("parent", spec()).await;
+    assert_eq!(cause(&parent), "Completed", "{parent:#?}");
+    store.rule(&inner, |m, path| if downloads(m, path) { Fault::Altered } else { Fault::None });
+    assert_not_staged(&inner.run("altered", reads("parent")).await, "InputInvalid");
+    store.rule(&inner, |m, path| if downloads(m, path) { Fault::Reset } else { Fault::None });
+    let truncated = inner.run("truncated", reads("parent")).await;
+    assert_not_staged(&truncated, "StagingFailed");
+    store.rule(&inner, |_, _| Fault::None);
+    store.login(&inner, "guess").await;
+    assert_not_staged(&inner.run("denied", reads("parent")).await, "InputDenied");
+    store.login(&inner, "secret").await;
+    let well = inner.run("well", reads("parent")).await;
+    assert_eq!((cause(&well), stdout(&well)), ("Completed", stdout(&parent)), "{well:#?}");
+    inner.end().await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
+    let space = Space::exclusive().await;
+    let mut store = Store::start();
+    store.of_the_operator(&space).await;
+    tokio::join!(answers(&store, &space), contents(&store, &space));
+
+    let download = store.namespace(&space, |_, _| Fault::None).await;
+    let parent = download.run("parent", spec()).await;
+    assert_eq!(cause(&parent), "Completed", "{parent:#?}");
+    let hold_upload = |m: &Method, path: &str| {
+        if writes(m) && path.contains("/blobs/uploads/") && *m != Method::POST {
+            Fault::HoldRequest
+        } else {
+            Fault::None
+        }
+    };
+    let hold_manifest = |m: &Method, path: &str| {
+        if writes(m) && path.contains("/manifests/") { Fault::HoldAnswer } else { Fault::None }
+    };
+    let hold_download = |m: &Method, path: &str| if downloads(m, path) { Fault::HoldAnswer } else { Fault::None };
+    let during = store.namespace(&space, hold_upload).await;
+    let after = store.namespace(&space, hold_manifest).await;
+
+    // Away for a while.
+    store.rule(&download, hold_download);
+    during.start("back", spec()).await;
+    after.start("back", spec()).await;
+    download.start("back", reads("parent")).await;
+    store.goes_when(3).await;
+    tokio::time::sleep(Duration::from_secs(15)).await; // how long it is away
+    for space in [&during, &after, &download] {
+        let status = space.runs().get("back").await.unwrap().status.unwrap();
+        assert!(status.finish_time.is_none() && status.phase != Some(Phase::Succeeded), "{status:#?}");
+    }
+    store.comes_back();
+    for space in [&during, &after] {
+        let saved = space.end_of("back").await;
+        assert_eq!((cause(&saved), condition(&saved, "OutputSaved")), ("Completed", Some("True")), "{saved:#?}");
+        let read = space.run("reads", reads("back")).await;
+        assert_eq!((cause(&read), stdout(&read)), ("Completed", stdout(&saved)), "{read:#?}");
+    }
+    let read = download.end_of("back").await;
+    assert_eq!((cause(&read), stdout(&read)), ("Completed", stdout(&parent)), "{read:#?}");
+
+    // Away for ever.
+    let held = store.proxy.seen.held.load(Ordering::Relaxed);
+    store.rule(&during, hold_upload);
+    store.rule(&after, hold_manifest);
+    store.rule(&download, hold_download);
+    during.start("lost", spec()).await;
+    after.start("lost", spec()).await;
+    download.start("lost", reads("parent")).await;
+    store.goes_when(held + 3).await;
+    let host = store.proxy.host.clone();
+    for space in [&during, &after] {
+        let lost = space.end_of("lost").await;
+        assert_not_saved(&lost, &[&host]);
+        let saving = lost.timeline.unwrap().saving.unwrap();
+        println!("given up after {saving} s; the deadline is {} s", DEADLINE.as_secs());
+        assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 15.0).contains(&saving), "{saving}");
+    }
+    assert_not_staged(&download.end_of("lost").await, "StagingFailed");
+    // What was pushed whole but never read back is nobody's success, also now that the store is back.
+    store.comes_back();
+    let child =
+        json!({"command": "true", "allowFailedInputs": true, "inputs": [{"path": "in", "run": {"name": "lost"}}]});
+    assert_not_staged(&after.run("child", child).await, "InputNotSaved");
+    together([during, after, download].into_iter().map(Space::end)).await;
+
+    operators(&space.client, &Operators::default()).await;
+    let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
+    maps.delete(SETTINGS, &DeleteParams::default()).await.unwrap();
+    space.end().await;
+}
