@@ -234,14 +234,23 @@ fn a_registry_that_does_not_answer_in_time_is_no_fault_of_the_run() {
     // A registry that takes connections and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("{}/a:1", silent.local_addr().unwrap());
-    let sandbox = with_inputs(vec![input("data", InputSource::Image { reference, path: None })]);
-    let (helper, runner) = start(&sandbox, &sh("echo never"));
-    assert!(sandbox.paths.bundle.join("data").is_dir(), "the run container can start");
-    assert!(sandbox.paths.inputs.join("0").is_dir());
-    let run = runner.finish();
-    helper.finish();
-    assert_eq!((run.record.cause, run.code), (Some(Cause::StagingFailed), 125));
-    assert!(run.record.detail.starts_with("inputs could not be looked up in time: "), "{}", run.record.detail);
+    // What a child before this one has seen says more than silence.
+    for (before, says) in
+        [(None, format!("no answer yet from {}", silent.local_addr().unwrap())), (Some("503"), "503".to_owned())]
+    {
+        let source = InputSource::Image { reference: reference.clone(), path: None };
+        let sandbox = with_inputs(vec![input("data", source)]);
+        if let Some(before) = before {
+            fs::write(sandbox.paths.bin.join("trouble"), before).unwrap();
+        }
+        let (helper, runner) = start(&sandbox, &sh("echo never"));
+        assert!(sandbox.paths.bundle.join("data").is_dir(), "the run container can start");
+        assert!(sandbox.paths.inputs.join("0").is_dir());
+        let run = runner.finish();
+        helper.finish();
+        assert_eq!((run.record.cause, run.code), (Some(Cause::StagingFailed), 125));
+        assert_eq!(run.record.detail, format!("inputs could not be looked up in time: {says}"));
+    }
 }
 
 /// As `sha256sum` tells it.

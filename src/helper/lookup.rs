@@ -98,10 +98,15 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     .buffer_unordered(AT_ONCE);
 
     let (mut found, mut trouble) = (BTreeSet::new(), None);
+    // What the last child died of says more than silence.
+    let mut is_known = marks::is_marked(&paths.bin, files::TROUBLE);
     loop {
-        let registries: BTreeSet<_> = silent.values().copied().collect();
-        marks::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
+        if !is_known {
+            let registries: BTreeSet<_> = silent.values().copied().collect();
+            marks::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
+        }
         let Some((index, input, answer)) = answers.next().await else { break };
+        is_known = false;
         silent.remove(&index);
         match answer.map_err(|error| Failure::from(error).of(input)) {
             Ok(resolved) => {

@@ -236,7 +236,9 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
         println!("given up after {saving} s; the deadline is {} s", DEADLINE.as_secs());
         assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 15.0).contains(&saving), "{saving}");
     }
-    assert_not_staged(&download.end_of("lost").await, "StagingFailed");
+    let lost = download.end_of("lost").await;
+    assert_not_staged(&lost, "StagingFailed");
+    assert!(lost.message.unwrap().contains(&host));
     // What was pushed whole but never read back is nobody's success, also now that the store is back.
     store.comes_back();
     let child =
