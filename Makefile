@@ -1,27 +1,30 @@
 # `make demo` and `make test` are all that a newcomer needs; the rest are their parts.
 
 SHELL := /bin/bash
-TARGET := $(shell uname -m)-unknown-linux-gnu
 CLUSTER ?= bundlerun
 STATIC := target/static
+CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint test-pure test-cluster test-chart test-chart-cluster crd chart down clean
+.PHONY: demo test static lint supply-chain advisories test-pure test-cluster test-chart test-chart-cluster crd chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
 
-test: lint test-pure test-chart test-cluster ## All that CI runs.
+test: lint supply-chain test-pure test-chart test-cluster ## All that CI runs.
 
 static: ## The binaries of the image: static, so that the runner works in any image.
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --bin bundle-operator --target $(TARGET)
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile runner --no-default-features --bin bundle-runner --target $(TARGET)
-	mkdir -p $(STATIC)
-	cp target/$(TARGET)/release/bundle-operator target/$(TARGET)/runner/bundle-runner $(STATIC)/
+	deploy/build $(STATIC)
 
 lint: ## Formatting and clippy, warnings are errors.
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features cluster-tests -- -D warnings
 	cargo clippy --locked --no-default-features --bin bundle-runner -- -D warnings
+
+supply-chain: ## Licences, sources and versions of the crates, by deny.toml.
+	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check bans licenses sources --hide-inclusion-graph
+
+advisories: ## Known holes in the crates, by the RustSec database of today: needs GitHub.
+	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check advisories
 
 test-pure: ## Needs no cluster.
 	cargo test --locked

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bundlerun::helper::{self, Task};
-use bundlerun::operator::{self, Failure, Options, Release, SmokeTest};
+use bundlerun::operator::{self, Failure, LogFormat, Options, Release, SmokeTest};
 use bundlerun::runner::Paths;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::{ArgAction, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(version, about = "Runs BundleRuns on Kubernetes")]
@@ -90,14 +89,6 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
 #[derive(Subcommand)]
 enum Helper {
     /// Prepare, stage, watch, save and report: the container's main process.
@@ -129,30 +120,31 @@ fn main() -> ExitCode {
             namespaces,
             log_format,
         } => {
-            start_log(log_format);
             let namespaces = named(namespaces);
-            finish(operator::run(Options {
-                settings,
-                listen,
-                helper_image,
-                instance,
-                namespace,
-                leader_election,
-                namespaces,
-            }))
+            finish(
+                log_format,
+                operator::run(Options {
+                    settings,
+                    listen,
+                    helper_image,
+                    instance,
+                    namespace,
+                    leader_election,
+                    namespaces,
+                }),
+            )
         }
-        Command::Release { scale_down, namespace, namespaces, instance, timeout } => {
-            start_log(LogFormat::Text);
-            finish(operator::release(Release {
+        Command::Release { scale_down, namespace, namespaces, instance, timeout } => finish(
+            LogFormat::Text,
+            operator::release(Release {
                 scale_down: namespace.zip(scale_down),
                 namespaces: named(namespaces),
                 own_pod: instance,
                 timeout,
-            }))
-        }
+            }),
+        ),
         Command::SmokeTest { namespace, image, timeout } => {
-            start_log(LogFormat::Text);
-            finish(operator::smoke_test(SmokeTest { namespace, image, timeout }))
+            finish(LogFormat::Text, operator::smoke_test(SmokeTest { namespace, image, timeout }))
         }
         Command::Crd => match bundlerun::api::crd::crd_yaml() {
             Ok(yaml) => {
@@ -188,16 +180,14 @@ fn named(namespaces: Vec<String>) -> Vec<String> {
     namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
-        LogFormat::Text => log.with_ansi(false).init(),
-    }
-}
-
-fn finish(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+fn finish(log: LogFormat, work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let _log = match operator::start_log(log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("bundle-operator: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(work));
     match result {
         Ok(()) => ExitCode::SUCCESS,

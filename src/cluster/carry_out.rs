@@ -7,7 +7,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events::{self, EventType};
 use kube_runtime::reflector::ObjectRef;
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use super::observe::Cluster;
 use super::{Error, bounded, failed, progress};
@@ -37,6 +37,11 @@ impl Cluster {
     /// # Errors
     /// When there is no answer, or one that says nothing about the step (the server is overloaded, for instance).
     pub async fn carry_out(&self, run: &BundleRun, step: Step) -> Result<Answer, Error> {
+        let span = info_span!("step", otel.name = step.name());
+        self.act(run, step).instrument(span).await
+    }
+
+    async fn act(&self, run: &BundleRun, step: Step) -> Result<Answer, Error> {
         match step {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,

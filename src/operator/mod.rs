@@ -5,6 +5,7 @@ mod backoff;
 mod election;
 mod health;
 mod lease;
+mod log;
 mod metrics;
 mod reconcile;
 mod release;
@@ -34,6 +35,7 @@ use lease::Leadership;
 use metrics::Metrics;
 use reconcile::Context;
 
+pub use log::{Log, LogFormat, start_log};
 pub use smoke_test::{SmokeTest, smoke_test};
 pub use uninstall::{Release, release};
 

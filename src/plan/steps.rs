@@ -86,6 +86,21 @@ pub enum Step {
     Tell(Notice),
 }
 
+impl Step {
+    /// What kind of effect it is, in words.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::CreatePod(_) => "create pod",
+            Step::WriteStatus(_) => "write status",
+            Step::DeletePod(_) => "delete pod",
+            Step::Release(_) => "release pod",
+            Step::AskProgress { .. } => "ask for progress",
+            Step::Tell(_) => "tell",
+        }
+    }
+}
+
 /// A pod by name and uid: nothing is done to a later pod of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRef {

@@ -318,6 +318,8 @@ pub struct Operators {
     /// Its `NAMESPACES`.
     pub namespaces: String,
     pub account: &'static str,
+    /// Where its traces go.
+    pub collector: String,
     /// The ConfigMap of its settings.
     pub settings: &'static str,
     /// Failures of the liveness probe before its container is killed.
@@ -327,8 +329,15 @@ pub struct Operators {
 impl Default for Operators {
     /// As `deploy/install` does.
     fn default() -> Self {
-        let (account, settings) = ("bundle-operator", "bundle-operator");
-        Self { replicas: 1, leader_election: false, namespaces: String::new(), account, settings, probe_failures: 3 }
+        Self {
+            replicas: 1,
+            leader_election: false,
+            namespaces: String::new(),
+            account: "bundle-operator",
+            collector: String::new(),
+            settings: "bundle-operator",
+            probe_failures: 3,
+        }
     }
 }
 
@@ -336,14 +345,17 @@ impl Default for Operators {
 pub async fn operators(client: &Client, how: &Operators) {
     use k8s_openapi::api::apps::v1::Deployment;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
-    let namespaces = if how.namespaces.is_empty() {
-        json!({"name": "NAMESPACES", "$patch": "delete"})
-    } else {
-        json!({"name": "NAMESPACES", "value": how.namespaces})
+    let variable = |name: &str, value: &str| {
+        if value.is_empty() { json!({"name": name, "$patch": "delete"}) } else { json!({"name": name, "value": value}) }
     };
     let container = json!({
         "name": "operator",
-        "env": [{"name": "LEADER_ELECTION", "value": how.leader_election.to_string()}, namespaces],
+        "env": [
+            {"name": "LEADER_ELECTION", "value": how.leader_election.to_string()},
+            variable("NAMESPACES", &how.namespaces),
+            variable("OTEL_EXPORTER_OTLP_ENDPOINT", &how.collector),
+            variable("OTEL_EXPORTER_OTLP_PROTOCOL", if how.collector.is_empty() { "" } else { "http/json" }),
+        ],
         "livenessProbe": {"failureThreshold": how.probe_failures},
     });
     let settings = json!({"name": "settings", "configMap": {"name": how.settings}});

@@ -41,4 +41,5 @@ mod refusals;
 mod registry;
 mod security;
 mod store_faults;
+mod traces;
 mod unusual_images;
