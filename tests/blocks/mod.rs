@@ -10,7 +10,8 @@
 //! ```
 
 /// Pages that are followed from begin to end on a cluster, by `tests/cluster/guide.rs`.
-pub(crate) const FOLLOWED: [&str; 2] = ["docs/images.md", "docs/bundles.md"];
+pub(crate) const FOLLOWED: [&str; 5] =
+    ["docs/first-run.md", "docs/images.md", "docs/bundles.md", "docs/jobs.md", "docs/codalab.md"];
 
 /// What stands between two fences.
 #[derive(Debug)]

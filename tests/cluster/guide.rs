@@ -57,6 +57,25 @@ fn what_is_shown_is_compared() {
 }
 
 #[tokio::test]
+async fn every_command_of_the_first_run_prints_what_it_shows() {
+    follow("docs/first-run.md", 15).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_for_users_of_codalab_prints_what_it_shows() {
+    follow("docs/codalab.md", 5).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_for_users_of_jobs_prints_what_it_shows() {
+    let space = Space::new().await;
+    let checkpoints = space.claim("checkpoints").await;
+    follow_in(&space, "docs/jobs.md", 4).await;
+    assert!(checkpoints.join("starts").exists(), "the volume was not used");
+    space.end().await;
+}
+
+#[tokio::test]
 async fn every_command_of_the_guide_to_images_prints_what_it_shows() {
     follow("docs/images.md", 20).await;
 }
@@ -69,7 +88,7 @@ async fn every_command_of_the_guide_to_bundles_prints_what_it_shows() {
 #[test]
 fn every_page_that_is_said_to_be_followed_is() {
     let tests = include_str!("guide.rs");
-    assert!(FOLLOWED.iter().all(|page| tests.contains(&format!("follow(\"{page}\", "))));
+    assert!(FOLLOWED.iter().all(|page| tests.contains(&format!("\"{page}\", "))));
 }
 
 async fn follow(page: &str, least: usize) {
