@@ -209,6 +209,19 @@ fn no_page_has_a_word_that_nobody_says() {
     }
 }
 
+/// They are reasons of the condition `OutputSaved`.
+#[test]
+fn every_failure_to_save_is_in_the_page() {
+    let source = read("src/report/bundles.rs");
+    let failures = source.split_once("pub enum SaveFailure {").unwrap().1.split_once("\n}").unwrap().0;
+    let page = read("docs/endings.md");
+    let variant = Regex::new(r"(?m)^    (\w+),$").unwrap();
+    assert!(variant.captures_iter(failures).count() > 5, "{failures}");
+    for found in variant.captures_iter(failures) {
+        assert!(page.contains(&format!("`{}`", &found[1])), "{}", &found[1]);
+    }
+}
+
 /// Paths of fields are in the definition.
 #[test]
 fn no_page_has_a_field_that_is_none() {

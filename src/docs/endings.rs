@@ -90,7 +90,7 @@ fn reasons() -> String {
     let rows = Reason::ALL.iter().map(|reason| {
         row([
             &code_list(reason.names()),
-            &code_list([reason.kind().stage()]),
+            &code_list(reason.kinds().iter().map(|kind| kind.stage())),
             &sentence(reason.awaited()),
             &until(*reason),
             &sentence(reason.what_to_do()),
@@ -100,21 +100,30 @@ fn reasons() -> String {
 }
 
 fn until(reason: Reason) -> String {
-    let Some(cause) = reason.given_up_as() else { return "no deadline".into() };
+    let causes = reason.given_up_as();
+    if causes.is_empty() {
+        return "no deadline".into();
+    }
+    let causes = code_list(causes.iter().map(String::as_str));
     match (reason.deadline(), reason.deadline().setting()) {
-        (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: `{cause}`"),
-        (_, Some(setting)) => format!("`{setting}`, then the run ends: `{cause}`"),
-        (_, None) => format!("the run ends at once: `{cause}`"),
+        (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
+        (_, Some(setting)) => format!("`{setting}`, then the run ends: {causes}"),
+        (_, None) => format!("the run ends at once: {causes}"),
     }
 }
 
 fn conditions() -> String {
     let rows = ConditionType::ALL.iter().map(|condition| {
-        let reasons: Vec<_> =
-            condition.reasons().iter().map(|(status, reason)| format!("`{status}`: {}", word(reason))).collect();
+        let reasons: Vec<_> = condition.reasons().chunk_by(|a, b| a.0 == b.0).map(of_one_status).collect();
         row([&code_list([condition.name()]), &sentence(condition.means()), &reasons.join("; ")])
     });
     head(["type", "meaning", "status: reason"]) + &rows.collect::<String>()
+}
+
+fn of_one_status(reasons: &[(&str, &str)]) -> String {
+    let status = reasons.first().map_or("", |(status, _)| status);
+    let words: Vec<_> = reasons.iter().map(|(_, reason)| word(reason)).collect();
+    format!("`{status}`: {}", words.join(", or "))
 }
 
 /// A word that is on the object, not one that describes it.

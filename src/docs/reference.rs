@@ -12,7 +12,6 @@ const INTRODUCTION: &str = "\
 # Reference: the fields of a BundleRun
 
 `apiVersion: bundlerun.dev/v1alpha1`, `kind: BundleRun`; `kubectl explain bundlerun.spec` prints the same. Durations are days, hours, minutes and seconds (`1d12h`, `90s`), quantities those of Kubernetes (`500m`, `32Gi`). What a field may hold is checked by the API server, and its message names the field. The words in `status` are in [endings](endings.md).
-
 ";
 
 const SPEC: &str = "

@@ -121,12 +121,16 @@ table! {
             .hint("check the image's name and tag, that the cluster can reach its registry, and `imagePullSecrets`")
             .more("The registry's answer is in the message. *not found*: name, tag, or no right to see it. \
                 *no such host*, *timeout*: the nodes cannot reach the registry"),
-        ImageForOtherPlatform: Row::user(Image, "the registry has the image, but not for this node (*no match for platform*)")
+        ImageForOtherPlatform: Row::user(Image, "the registry has the image, but not for this node (*no match for \
+            platform*)")
             .told_as(IMAGE_PULL_FAILED)
-            .hint("the image is not built for the node's architecture: build it for that, or choose a `nodeSelector` that fits it"),
+            .hint("the image is not built for the node's architecture: build it for that, or choose a `nodeSelector` \
+                that fits it"),
         ContainerCannotStart: Row::user(Image, "the container runtime refused to start the container")
-            .hint("the message is the container runtime's: the image's WORKDIR and the places of mounts must be directories"),
-        CudaTooNew: Row::user(Image, "the image wants a newer CUDA than the driver has (*unsatisfied condition: cuda>=...*)")
+            .hint("the message is the container runtime's: the image's WORKDIR and the places of mounts must be \
+                directories"),
+        CudaTooNew: Row::user(Image, "the image wants a newer CUDA than the driver has (*unsatisfied \
+            condition: cuda>=...*)")
             .told_as(CONTAINER_CANNOT_START)
             .hint("the image needs a newer GPU driver than the node has: choose an image with an older CUDA"),
         ContainerNotCreated: Row::user(Image, "the container runtime refused to make the container, until the deadline")
@@ -137,7 +141,8 @@ table! {
             .hint("set `runAsUser` in a new run, or give the image a USER by number"),
         NoShell: Row::user(Image, "the image has no shell that starts")
             .hint("use `argv` instead of `command`")
-            .more("Or put a shell into the image that is built for the nodes' architecture and has its loader and libraries"),
+            .more("Or put a shell into the image that is built for the nodes' architecture and has its loader and \
+                libraries"),
         BashrcEndedShell: Row::user(Image, "the image's `.bashrc` ended the shell before the command began")
             .hint("take `exit`, and what fails under `set -e`, out of the `.bashrc` in the image's WORKDIR")
             .more("`return` is fine"),
@@ -150,20 +155,25 @@ table! {
 
         CommandFailed: Row::user(Command, "the command exited with another code than 0")
             .hint("see `status.output.stderrTail` and `kubectl logs`")
-            .more("The code is in `status.exitCode`. 127 from a shell: a program is not in the image; 126: it cannot be executed"),
+            .more("The code is in `status.exitCode`. 127 from a shell: a program is not in the image; 126: it cannot \
+                be executed"),
         CommandKilled: Row::user(Command, "a signal ended the command")
             .hint("a signal nobody in the platform sent: a crash of the program, or the command's own doing")
-            .more("Its number is in `status.signal`. 11, 6, 4 and 7 are crashes; 4: built for a newer CPU than the node's"),
+            .more("Its number is in `status.signal`. 11, 6, 4 and 7 are crashes; 4: built for a newer CPU than the \
+                node's"),
         OutOfMemory: Row::user(Command, "the kernel killed a process of the run because `resources.memory` was used up")
             .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
         TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")
             .hint("raise `timeLimit` in a new run, or make the command save its progress on a claim"),
         DiskLimitExceeded: Row::user(Command, "the working directory grew over `resources.disk`")
             .hint("raise `resources.disk` in a new run, or write less"),
-        EmptyDirLimitExceeded: Row::user(Command, "the working directory grew so fast that the kubelet ended the pod: nothing is saved")
+        EmptyDirLimitExceeded: Row::user(Command, "the working directory grew so fast that the kubelet ended the pod: \
+            nothing is saved")
             .hint("raise `resources.disk` (or `sharedMemory`) in a new run, or write less"),
-        EphemeralStorageLimitExceeded: Row::user(Command, "more was written outside the working directory than the namespace allows")
-            .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to `/tmp`"),
+        EphemeralStorageLimitExceeded: Row::user(Command, "more was written outside the working directory than the \
+            namespace allows")
+            .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to \
+                `/tmp`"),
 
         InvalidSpec: Row::user(Request, "the run was stored under other rules, or a setting that it needs is gone")
             .hint("apply the run again under another name, with these fields corrected")
@@ -177,9 +187,11 @@ table! {
             .hint("set `runAsUser` to another user than 0, such as 1000, in a new run"),
         PodSecurityOfDriver: Row::user(Request, "the same, of a GPU profile that mounts the driver from the host")
             .told_as(POD_SECURITY)
-            .hint("the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, or ask \
+            .hint("the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, \
+                or ask \
                 the administrator for a profile with `driver: runtime`"),
-        ForbiddenByPolicy: Row::failed(Request, Blame::Quota, "a policy of the cluster refused the pod, until the deadline")
+        ForbiddenByPolicy: Row::failed(Request, Blame::Quota, "a policy of the cluster refused the pod, until the \
+            deadline")
             .told_as(FORBIDDEN)
             .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator"),
         ForbiddenName: Row::user(Request, "the service account or the priority class does not exist")
@@ -199,68 +211,87 @@ table! {
 
         InputFailed: Row::user(Inputs, "a run that is an input failed or was stopped")
             .hint("mend that run and create both under new names, or set `allowFailedInputs` to take what it left"),
-        InputNotSaved: Row::failed(Inputs, Blame::Platform, "a run that is an input has ended, but its output was not saved")
+        InputNotSaved: Row::failed(Inputs, Blame::Platform, "a run that is an input has ended, but its output was not \
+            saved")
             .hint("see the condition `OutputSaved` of that run; without a store no run can use another's output"),
-        InputCycle: Row::user(Inputs, "runs wait for each other").hint("take one of the inputs out of the ring, in a new run"),
+        InputCycle: Row::user(Inputs, "runs wait for each other")
+            .hint("take one of the inputs out of the ring, in a new run"),
         InputNotFound: Row::user(Inputs, "an input does not exist")
             .hint("check the input's source, in a new run")
-            .more("The message names the input: its image, tag or address, a path in it, a Secret, a ConfigMap or a key"),
+            .more("The message names the input: its image, tag or address, a path in it, a Secret, a ConfigMap or a \
+                key"),
         InputDenied: Row::user(Inputs, "an input may not be read")
             .hint("name a Secret with credentials for the registry in `imagePullSecrets`, in a new run")
             .more("Or correct what the Secret holds"),
         InputInvalid: Row::user(Inputs, "an input is not what it should be")
             .hint("check the input's source, and what wrote it")
-            .more("Another checksum, no image, a broken archive, or with path `.` an entry whose name is taken: the message says which"),
+            .more("Another checksum, no image, a broken archive, or with path `.` an entry whose name is taken: the \
+                message says which"),
         InputTooLarge: Row::user(Inputs, "an input is too large")
             .hint("raise `resources.disk` in a new run, or take a part of the input with `path`")
             .more("It may also have too many files, or fill the node's disk"),
 
-        OutputTooLarge: Row::user(Output, "the command exited with 0, and its output is larger than the store takes")
+        OutputTooLarge: Row::user(Output, "the command exited with 0, and its output is larger than the store takes \
+            (`OutputTooLarge`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("write less, or leave files out with `outputs.exclude`, in a new run"),
-        StoreQuotaExceeded: Row::failed(Output, Blame::Quota, "the same, and the registry's quota is used up")
+        StoreQuotaExceeded: Row::failed(Output, Blame::Quota, "the same, and the registry's quota is used up \
+            (`StoreQuotaExceeded`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("the registry's quota is used up: ask the administrator"),
-        StoreDenied: Row::failed(Output, Blame::Platform, "the same, and the registry does not let us write")
+        StoreDenied: Row::failed(Output, Blame::Platform, "the same, and the registry does not let us write \
+            (`StoreDenied`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("the credentials of the store in this namespace are not valid: ask the administrator"),
-        SaveDeadlineExceeded: Row::failed(Output, Blame::Platform, "the same, and there was more to save than time for it")
+        SaveDeadlineExceeded: Row::failed(Output, Blame::Platform, "the same, and there was more to save than time for \
+            it (`SaveDeadlineExceeded`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("saving took longer than the administrator allows: write less, or ask for more time"),
-        StoreNotInOrder: Row::failed(Output, Blame::Platform, "the same, and the registry does not answer, or wrongly")
+        StoreNotInOrder: Row::failed(Output, Blame::Platform, "the same, and the registry is not there, does not \
+            answer, or wrongly, or saving itself failed (`StoreNotFound`, `StoreUnreachable`, `StoreTls`, \
+            `StoreCorrupt`, `HelperFailed`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("the store is not in order: tell the administrator, then run it again under another name"),
-        HelperGone: Row::failed(Output, Blame::Platform, "the same, and the helper ended before the output was saved")
+        HelperGone: Row::failed(Output, Blame::Platform, "the same, and the helper ended before the output was saved \
+            (`HelperFailed`)")
             .told_as(OUTPUT_NOT_SAVED)
             .hint("run it again under another name"),
 
         RecordContradicted: Row::user(Record, "the record in the pod says another exit code than the kubelet saw")
             .hint("the command must leave `/.bundlerun` alone"),
-        RecordUnreadable: Row::user(Record, "the record in the pod is damaged").hint("the command must leave `/.bundlerun` alone"),
+        RecordUnreadable: Row::user(Record, "the record in the pod is damaged")
+            .hint("the command must leave `/.bundlerun` alone"),
         RecordMissing: Row::user(Record, "the runner's record is not there")
             .hint("the command must leave `/.bundlerun` alone; if it does, the node's disk is at fault: run it again"),
 
-        HelperImagePullFailed: Row::failed(Operator, Blame::Platform, "the operator's own image could not be pulled before the deadline")
+        HelperImagePullFailed: Row::failed(Operator, Blame::Platform, "the operator's own image could not be pulled \
+            before the deadline")
             .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
-        HelperFailed: Row::failed(Operator, Blame::Platform, "the operator's own container did not start before the deadline")
+        HelperFailed: Row::failed(Operator, Blame::Platform, "the operator's own container did not start before the \
+            deadline")
             .hint("the operator's own container does not start on this node: tell the administrator"),
-        DeadlineExceeded: Row::failed(Operator, Blame::Platform, "another version of the operator gave the wait a deadline")
+        DeadlineExceeded: Row::failed(Operator, Blame::Platform, "another version of the operator gave the wait a \
+            deadline")
             .more("read the message; tell the administrator if it stays"),
 
         GpuUnavailable: Row::interrupted("the GPUs are not usable in the container")
             .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator")
             .more("The next attempt prefers another node")
             .of_the_node(),
-        NodeOutOfMemory: Row::interrupted("the node, not the run, ran out of memory").more("tell the administrator if it stays"),
+        NodeOutOfMemory: Row::interrupted("the node, not the run, ran out of memory")
+            .more("tell the administrator if it stays"),
         PodDeleted: Row::interrupted("the pod was deleted while the run was not finished")
             .more("to end a run and keep what is there, set `stop`"),
         PodGone: Row::interrupted("the pod disappeared before its ending could be recorded")
             .more("tell the administrator if it stays"),
-        AskedToStop: Row::interrupted("the node asked the pod to stop").more("save progress on a claim if it happens often"),
-        Disrupted: Row::interrupted("Kubernetes ended the pod or never ran it: a drain, a preemption, a node that is lost, full or shut down. Any other reason that it gives is passed on, too")
+        AskedToStop: Row::interrupted("the node asked the pod to stop")
+            .more("save progress on a claim if it happens often"),
+        Disrupted: Row::interrupted("Kubernetes ended the pod or never ran it: a drain, a preemption, a node that is \
+            lost, full or shut down. Any other reason that it gives is passed on, too")
             .told_as(&[
-                "Disrupted", "Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "Preempting", "DeletionByTaintManager",
-                "DeletionByPodGC", "TerminationByKubelet", "Terminated", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods",
+                "Disrupted", "Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "Preempting",
+                "DeletionByTaintManager", "DeletionByPodGC", "TerminationByKubelet", "Terminated", "NodeAffinity",
+                "OutOfcpu", "OutOfmemory", "OutOfpods",
             ])
             .more("save progress on a claim if it happens often"),
         NotAdmitted: Row::interrupted("the node's kubelet did not take the pod, as when its device plugin is down")
@@ -270,15 +301,19 @@ table! {
         NeverStarted: Row::interrupted("the run container ended before it began")
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),
-        RunnerDied: Row::interrupted("the run container was killed from outside").more("tell the administrator if it stays"),
+        RunnerDied: Row::interrupted("the run container was killed from outside")
+            .more("tell the administrator if it stays"),
         HelperDied: Row::interrupted("the helper container left no report").more("tell the administrator if it stays"),
         StartedTwice: Row::interrupted("Kubernetes started the container a second time")
             .more("the command was not started again; tell the administrator if it stays"),
-        RequestUnreadable: Row::interrupted("the request did not reach the container").more("tell the administrator if it stays"),
+        RequestUnreadable: Row::interrupted("the request did not reach the container")
+            .more("tell the administrator if it stays"),
         RunnerFailed: Row::interrupted("the runner could not do its work").more("tell the administrator if it stays"),
         StagingFailed: Row::interrupted("the inputs could not be put in place")
-            .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has passed"),
-        Unknown: Row::interrupted("the pod ended without any report of the command").more("tell the administrator if it stays"),
+            .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has \
+                passed"),
+        Unknown: Row::interrupted("the pod ended without any report of the command")
+            .more("tell the administrator if it stays"),
     }
 }
 

@@ -29,6 +29,7 @@ impl Row {
 /// Where the reason is not one of a few words.
 const THE_CAUSE: &str = "the cause";
 const WHAT_IT_WAITS_FOR: &str = "what it waits for";
+const THE_PHASE: &str = "the phase";
 
 table! {
     /// What `status.conditions` can have.
@@ -36,11 +37,26 @@ table! {
         Complete: Row::new("the run succeeded", &[("True", THE_CAUSE)]),
         Failed: Row::new("the run failed", &[("True", THE_CAUSE)]),
         Stopped: Row::new("the run was stopped", &[("True", THE_CAUSE)]),
-        InputsReady: Row::new("the inputs of the run are pinned; not there without inputs", &[("True", PINNED), ("False", WHAT_IT_WAITS_FOR)]),
-        Scheduled: Row::new("the pod of the attempt has a node", &[("True", SCHEDULED), ("False", WHAT_IT_WAITS_FOR)]),
-        OutputSaved: Row::new("the output is in the store; the message counts what was left out", &[("True", SAVED), ("False", NO_STORE), ("False", "why it was not saved")]),
-        Ready: Row::new("for kstatus (Flux): the run succeeded", &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", "the phase")]),
-        Reconciling: Row::new("for kstatus: the run is not over; removed at its end", &[("True", WHAT_IT_WAITS_FOR), ("True", "the phase")]),
+        InputsReady: Row::new(
+            "the inputs of the run are pinned; not there without inputs",
+            &[("True", PINNED), ("False", WHAT_IT_WAITS_FOR)],
+        ),
+        Scheduled: Row::new(
+            "the pod of the attempt has a node",
+            &[("True", SCHEDULED), ("False", WHAT_IT_WAITS_FOR)],
+        ),
+        OutputSaved: Row::new(
+            "the output is in the store; the message counts what was left out",
+            &[("True", SAVED), ("False", NO_STORE), ("False", "the word in brackets at the cause `OutputNotSaved`")],
+        ),
+        Ready: Row::new(
+            "for kstatus (Flux): the run succeeded",
+            &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", THE_PHASE)],
+        ),
+        Reconciling: Row::new(
+            "for kstatus: the run is not over; removed at its end",
+            &[("True", WHAT_IT_WAITS_FOR), ("True", THE_PHASE)],
+        ),
         Stalled: Row::new("for kstatus: the run failed or was stopped", &[("True", THE_CAUSE)]),
     }
 }

@@ -365,9 +365,6 @@ impl WaitKind {
     /// (`ContainerCreating`, `PodInitializing`) is none.
     fn of_container(container: &str, reason: &str) -> Option<Self> {
         let kind = Reason::of_the_kubelet(reason)?.kind();
-        if container != names::HELPER_CONTAINER {
-            return Some(kind);
-        }
-        Some(if kind == Self::Config { Self::Helper } else { Self::HelperImage })
+        if container == names::HELPER_CONTAINER { kind.of_the_helper() } else { Some(kind) }
     }
 }

@@ -59,8 +59,12 @@ struct Row {
 }
 
 impl Row {
-    const fn new(kind: WaitKind, awaited: &'static str, to_do: &'static str) -> Self {
-        Self { kind, deadline: None, names: &[], awaited, to_do }
+    const fn new(kind: WaitKind, awaited: &'static str) -> Self {
+        Self { kind, deadline: None, names: &[], awaited, to_do: "" }
+    }
+
+    const fn to_do(self, to_do: &'static str) -> Self {
+        Self { to_do, ..self }
     }
 
     const fn of_kubernetes(self, names: &'static [&'static str]) -> Self {
@@ -75,28 +79,48 @@ impl Row {
 table! {
     /// Why a run waits: `status.waiting.reason`.
     enum Reason: Row {
-        InputMissing: Row::new(WaitKind::Inputs, "runs that are inputs do not exist", "create them, in any order; the message names them"),
-        InputNotFinished: Row::new(WaitKind::Inputs, "runs that are inputs have not ended", "nothing: it goes on when they have"),
-        QuotaExceeded: Row::new(WaitKind::Admission, "the namespace's quota is used up", "nothing: it goes on when other runs end. Or ask for less")
+        InputMissing: Row::new(WaitKind::Inputs, "runs that are inputs do not exist")
+            .to_do("create them, in any order; the message names them"),
+        InputNotFinished: Row::new(WaitKind::Inputs, "runs that are inputs have not ended")
+            .to_do("nothing: it goes on when they have"),
+        QuotaExceeded: Row::new(WaitKind::Admission, "the namespace's quota is used up")
+            .to_do("nothing: it goes on when other runs end. Or ask for less")
             .without_deadline(),
-        AdmissionUnavailable: Row::new(WaitKind::Admission, "the API server cannot decide: an admission webhook does not answer", "tell the administrator if it stays")
+        AdmissionUnavailable: Row::new(WaitKind::Admission, "the API server cannot decide: a webhook does not answer")
+            .to_do("tell the administrator if it stays")
             .without_deadline(),
-        Forbidden: Row::new(WaitKind::Admission, "the API server refuses the pod", "see the cause of this name; what is mended before the deadline lets the run go on"),
-        PodNameTaken: Row::new(WaitKind::Admission, "a pod of the run's name exists and is not the run's", "delete that pod, or use another name"),
-        Unschedulable: Row::new(WaitKind::Scheduling, "no node has room, or none fits; any other reason that the scheduler gives is passed on, too", "wait, or ask for less: the message counts the nodes by reason")
+        Forbidden: Row::new(WaitKind::Admission, "the API server refuses the pod")
+            .to_do("see the cause of this name; what is mended before the deadline lets the run go on"),
+        PodNameTaken: Row::new(WaitKind::Admission, "a pod of the run's name exists and is not the run's")
+            .to_do("delete that pod, or use another name"),
+        Unschedulable: Row::new(WaitKind::Scheduling, "no node has room, or none fits. What else the scheduler says is \
+            passed on, too")
+            .to_do("wait, or ask for less: the message counts the nodes by reason")
             .of_kubernetes(&["Unschedulable", "SchedulingGated"]),
-        NotSeenByScheduler: Row::new(WaitKind::Scheduling, "no scheduler has looked at the pod", "does a scheduler of the name in `schedulerName` run?"),
-        InvalidImageName: Row::new(WaitKind::ImageName, "the container runtime does not take the image's name", "correct it in a new run")
+        NotSeenByScheduler: Row::new(WaitKind::Scheduling, "no scheduler has looked at the pod")
+            .to_do("does a scheduler of the name in `schedulerName` run?"),
+        InvalidImageName: Row::new(WaitKind::ImageName, "the container runtime does not take the image's name")
+            .to_do("correct it in a new run")
             .of_kubernetes(&["InvalidImageName"]),
-        ImageNotPulled: Row::new(WaitKind::Image, "the image cannot be pulled, or not yet", "see `ImagePullFailed`; an image that is pushed before the deadline lets the run go on")
-            .of_kubernetes(&["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"]),
-        ConfigurationMissing: Row::new(WaitKind::Config, "a Secret, ConfigMap or key of `env` does not exist", "create it before the deadline, and the run goes on")
+        ImageNotPulled: Row::new(WaitKind::Image, "the image cannot be pulled, or not yet")
+            .to_do("see `ImagePullFailed`; an image that is pushed before the deadline lets the run go on")
+            .of_kubernetes(&[
+                "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
+                "SignatureValidationFailed",
+            ]),
+        ConfigurationMissing: Row::new(WaitKind::Config, "a Secret, ConfigMap or key of `env` does not exist")
+            .to_do("create it before the deadline, and the run goes on")
             .of_kubernetes(&["CreateContainerConfigError"]),
-        ContainerNotCreated: Row::new(WaitKind::Config, "the container runtime refuses to make the container", "see the cause of this name")
+        ContainerNotCreated: Row::new(WaitKind::Config, "the container runtime refuses to make the container")
+            .to_do("see the cause of this name")
             .of_kubernetes(&["CreateContainerError", "RunContainerError", "CrashLoopBackOff"]),
-        ContainerCreating: Row::new(WaitKind::Starting, "nothing is wrong: a large image is being pulled, or a volume is slow to mount", "nothing"),
-        StagingInputs: Row::new(WaitKind::Staging, "nothing is wrong: inputs are being put in place, and the message says how far", "nothing"),
-        NodeNotResponding: Row::new(WaitKind::Node, "the node does not confirm that the pod has ended: the command may still run there", "tell the administrator: it goes on when the node is back, or when its Node object is deleted"),
+        ContainerCreating: Row::new(WaitKind::Starting, "a large image is being pulled, or a volume is slow to mount")
+            .to_do("nothing"),
+        StagingInputs: Row::new(WaitKind::Staging, "inputs are being put in place; the message says how far")
+            .to_do("nothing"),
+        NodeNotResponding: Row::new(WaitKind::Node, "the node does not confirm that the pod has ended: the command may \
+            still run there")
+            .to_do("tell the administrator: it goes on when the node is back, or when its Node object is deleted"),
     }
 }
 
@@ -138,19 +162,25 @@ impl Reason {
         self.row().to_do
     }
 
-    /// The cause of the run's end at the deadline, or of the attempt's.
-    pub(crate) fn given_up_as(self) -> Option<String> {
-        let waiting = Waiting {
-            stage: Some(self.kind().stage().to_owned()),
-            reason: Some(self.name().to_owned()),
-            ..Waiting::default()
+    /// The stages it can be told at: a container may be the helper's.
+    pub(crate) fn kinds(self) -> Vec<WaitKind> {
+        let kind = self.kind();
+        let of_the_helper = kind.of_the_helper().filter(|other| other.deadline() == kind.deadline());
+        [kind].into_iter().chain(of_the_helper).collect()
+    }
+
+    /// The cause of the run's end at the deadline, or of the attempt's, for each of its stages; empty: there is no
+    /// deadline.
+    pub(crate) fn given_up_as(self) -> Vec<String> {
+        let at = |kind: &WaitKind| {
+            let stage = Some(kind.stage().to_owned());
+            let waiting = Waiting { stage, reason: Some(self.name().to_owned()), ..Waiting::default() };
+            gave_up(&waiting).cause().to_owned()
         };
         match self.deadline() {
-            Deadline::None => None,
-            Deadline::Staging => Some(Cause::StagingFailed.name().to_owned()),
-            Deadline::AtOnce | Deadline::ImagePull | Deadline::Configuration => {
-                Some(gave_up(&waiting).cause().to_owned())
-            }
+            Deadline::None => Vec::new(),
+            Deadline::Staging => vec![Cause::StagingFailed.name().to_owned()],
+            Deadline::AtOnce | Deadline::ImagePull | Deadline::Configuration => self.kinds().iter().map(at).collect(),
         }
     }
 
@@ -172,6 +202,15 @@ impl WaitKind {
             Self::ImageName => Deadline::AtOnce,
             Self::Image | Self::HelperImage => Deadline::ImagePull,
             Self::Helper | Self::Config | Self::Admission => Deadline::Configuration,
+        }
+    }
+
+    /// The same, of the helper's container.
+    pub(super) fn of_the_helper(self) -> Option<Self> {
+        match self {
+            Self::Image | Self::ImageName => Some(Self::HelperImage),
+            Self::Config => Some(Self::Helper),
+            _ => None,
         }
     }
 

@@ -41,8 +41,8 @@ fn causes_of_one_name_have_one_verdict() {
 #[test]
 fn a_wait_with_a_deadline_ends_as_a_cause_of_the_table() {
     for reason in Reason::ALL {
-        let cause = reason.given_up_as();
-        assert_eq!(cause.is_some(), reason.deadline() != crate::plan::Deadline::None, "{reason:?}");
-        assert!(cause.is_none_or(|cause| Cause::named(&cause).is_some()), "{reason:?}");
+        let causes = reason.given_up_as();
+        assert_eq!(causes.is_empty(), reason.deadline() == crate::plan::Deadline::None, "{reason:?}");
+        assert!(causes.iter().all(|cause| Cause::named(cause).is_some()), "{reason:?}: {causes:?}");
     }
 }
