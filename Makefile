@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint supply-chain advisories test-pure test-cluster test-chart test-chart-cluster crd chart down clean
+.PHONY: demo test static lint supply-chain advisories test-pure test-cluster test-chart test-chart-cluster crd docs chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
@@ -41,6 +41,9 @@ test-chart-cluster: ## The same, and what only an API server can tell, on a loca
 crd: ## Writes crds/bundlerun.yaml anew.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml
 	cp crds/bundlerun.yaml charts/bundle-operator/files/crd.yaml
+
+docs: ## Writes the generated pages of docs anew.
+	for page in endings reference; do cargo run --locked --quiet -- page $$page >docs/$$page.md; done
 
 chart: ## Writes what follows from the chart and the definition: plain manifests, the chart's README.
 	charts/generate

@@ -11,6 +11,7 @@
 //! | `plan` | PURE: observed facts in, steps and status out | no I/O, no clock |
 //! | `cluster` | the only Kubernetes I/O: observe, carry out, events | the API server |
 //! | `operator` | settings, wiring, reconcile, release loop, lease, metrics, health | everything above |
+//! | `docs` | the pages of `docs` that are generated | nothing |
 //! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
 //! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
 
@@ -23,6 +24,8 @@ pub mod api;
 pub mod bundle;
 #[cfg(feature = "operator")]
 pub mod cluster;
+#[cfg(feature = "operator")]
+pub mod docs;
 #[cfg(feature = "operator")]
 pub mod helper;
 #[cfg(feature = "operator")]

@@ -1,87 +1,250 @@
-//! The guide agrees with the sources: every cause a run can end with has a line that says what to do.
+//! The documentation agrees with the sources, and of every command in it is known whether it works.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod blocks;
+#[path = "crd/check.rs"]
+mod check;
 
+use std::path::Path;
+use std::{env, fs};
+
+use blocks::{Block, FOLLOWED, Mark, blocks};
+use bundlerun::api::BundleRun;
+use bundlerun::docs::Page;
+use check::Checker;
 use regex::Regex;
+use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(root().join(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-fn captures(pattern: &str, text: &str) -> BTreeSet<String> {
-    Regex::new(pattern).unwrap().captures_iter(text).map(|found| found[1].to_owned()).collect()
-}
-
-/// The sources below a folder, without tests.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries
-        .filter(|path| !path.ends_with("tests"))
-        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
-        .collect()
-}
-
-fn text_of(folder: &str) -> String {
-    sources(&root().join(folder)).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-}
-
-/// What our sources name as a cause; reasons of Kubernetes that are passed on are not among them.
-fn causes() -> BTreeSet<String> {
-    let report = read("src/report.rs");
-    let of_the_runner = report.split_once("pub enum Cause {").unwrap().1.split_once("\n}").unwrap().0;
-    let mut causes = captures(r"(?m)^    (\w+),$", of_the_runner);
-    causes.extend(captures(r#"(?:failed|interrupted)\(\s*"(\w+)""#, &text_of("src/plan")));
-    causes
-}
-
-/// First column of the guide's table.
-fn explained() -> BTreeSet<String> {
-    let guide = read("docs/images.md");
-    let table = guide.split_once("| cause | what to do |").unwrap().1;
-    let rows =
-        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('|').next().map(|cell| format!("`{cell}")));
-    rows.flat_map(|cell| captures("`([A-Z][A-Za-z]+)`", &cell)).collect()
+/// The pages that people read.
+fn pages() -> Vec<String> {
+    let docs =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<_> = docs.map(|name| format!("docs/{name}")).chain(["README.md".to_owned()]).collect();
+    pages.sort();
+    pages
 }
 
 #[test]
-fn every_cause_is_in_the_guide() {
-    let causes = causes();
-    assert!(causes.len() > 25, "{causes:?}");
-    let missing: Vec<_> = causes.difference(&explained()).cloned().collect();
-    assert!(missing.is_empty(), "docs/images.md, `When it does not work`, lacks: {missing:?}");
+fn generated_pages_are_current() {
+    for page in Page::ALL {
+        let file = root().join("docs").join(page.name()).with_extension("md");
+        assert!(
+            fs::read_to_string(&file).unwrap() == page.text().unwrap(),
+            "{} is not current: make docs",
+            file.display()
+        );
+    }
 }
 
 #[test]
-fn every_cause_is_a_value_of_the_label_of_metrics() {
-    let known = captures(r#""(\w+)""#, &read("src/operator/metrics/causes.rs"));
-    let missing: Vec<_> = causes().difference(&known).cloned().collect();
-    assert!(missing.is_empty(), "src/operator/metrics/causes.rs lacks: {missing:?}");
-}
-
-#[test]
-fn the_guide_explains_no_cause_that_is_none() {
-    let text = text_of("src");
-    let unknown: Vec<_> = explained()
-        .into_iter()
-        .filter(|cause| !Regex::new(&format!(r"\b{cause}\b")).unwrap().is_match(&text))
-        .collect();
-    assert!(unknown.is_empty(), "{unknown:?}");
-}
-
-#[test]
-fn every_link_to_a_file_goes_somewhere() {
-    for page in ["README.md", "docs/images.md", "docs/bundles.md"] {
-        let folder = root().join(page).parent().unwrap().to_owned();
-        for link in captures(r"\]\(([^)#]+)[^)]*\)", &read(page)) {
-            assert!(link.contains("://") || folder.join(&link).exists(), "{page}: {link}");
+fn every_link_goes_somewhere() {
+    let link = Regex::new(r"\]\(([^)#]*)(#[^)]*)?\)").unwrap();
+    let heading = Regex::new(r"(?m)^#+ (.+)$").unwrap();
+    let code = Regex::new("`[^`\n]*`").unwrap();
+    for page in pages() {
+        let folder = Path::new(&page).parent().unwrap();
+        let text = read(&page);
+        let text = code.replace_all(&text, "");
+        for found in link.captures_iter(&text).filter(|found| !found[1].contains("://")) {
+            let target = if found[1].is_empty() { Path::new(&page).to_owned() } else { folder.join(&found[1]) };
+            assert!(root().join(&target).exists(), "{page}: {}", &found[1]);
+            let Some(anchor) = found.get(2) else { continue };
+            let headings = read(target.to_str().unwrap());
+            let mut anchors = heading.captures_iter(&headings).map(|heading| anchor_of(&heading[1]));
+            assert!(anchors.any(|known| known == anchor.as_str()), "{page}: {}{}", &found[1], anchor.as_str());
         }
     }
+}
+
+/// As GitHub makes them.
+fn anchor_of(heading: &str) -> String {
+    let letters =
+        heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+    format!("#{}", letters.replace(' ', "-"))
+}
+
+#[test]
+fn the_readme_names_every_page() {
+    let readme = read("README.md");
+    for page in pages().iter().filter(|page| page.starts_with("docs/")) {
+        assert!(readme.contains(&format!("]({page})")), "README.md does not name {page}");
+    }
+}
+
+/// What is wrong with the claim that the commands of a block work.
+fn doubt(page: &str, block: &Block) -> Option<String> {
+    match (block.language.as_str(), &block.mark) {
+        ("", _) => Some("it has no language: console, sh, yaml, text, ...".into()),
+        ("console" | "sh" | "bash", Some(Mark::NotRun(why))) => {
+            (why.len() < 10).then(|| "say why it is not run".into())
+        }
+        ("console" | "sh" | "bash", Some(Mark::RunBy(file))) => {
+            let Ok(script) = fs::read_to_string(root().join(file)) else { return Some(format!("{file} is not there")) };
+            let lines = block.text.lines().map(|line| line.trim_start_matches("$ "));
+            let mut begins = lines.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+            (!begins.any(|begin| begin.contains(' ') && script.contains(&begin)))
+                .then(|| format!("{file} runs no command that begins like one of these"))
+        }
+        ("console", None) if FOLLOWED.contains(&page) => None,
+        ("console" | "sh" | "bash", None) => {
+            Some("nobody runs it, and it does not say why: see tests/blocks/mod.rs".into())
+        }
+        (_, Some(_)) => Some("only commands are run".into()),
+        (_, None) => None,
+    }
+}
+
+#[test]
+fn every_command_is_run_or_says_why_not() {
+    let mut doubts = vec![];
+    for page in pages() {
+        for block in blocks(&read(&page)) {
+            doubts.extend(doubt(&page, &block).map(|doubt| format!("{page}:{}: {doubt}", block.line)));
+        }
+    }
+    assert!(doubts.is_empty(), "\n{}", doubts.join("\n"));
+    for page in FOLLOWED {
+        assert!(blocks(&read(page)).iter().any(Block::is_followed), "{page} has no command to run");
+    }
+}
+
+#[test]
+fn a_block_that_nobody_runs_is_found() {
+    let of = |text: &str| doubt("docs/administration.md", &blocks(text)[0]);
+    for doubtful in [
+        "```\nmake x\n```",
+        "```sh\nmake x\n```",
+        "```console\n$ make x\n```",
+        "<!-- not run: -->\n```sh\nmake x\n```",
+        "<!-- not run: no -->\n```sh\nmake x\n```",
+        "<!-- not run: needs a registry -->\nWords.\n```sh\nmake x\n```",
+        "<!-- run by .ci/no-such-file -->\n```sh\nmake test\n```",
+        "<!-- run by .ci/run -->\n```sh\nmake nothing\n```",
+        "<!-- not run: needs a registry -->\n```yaml\na: b\n```",
+    ] {
+        assert!(of(doubtful).is_some(), "{doubtful}");
+    }
+    for fine in [
+        "<!-- not run: needs a registry -->\n```sh\nmake x\n```",
+        "<!-- run by .ci/run -->\n\n```sh\nmake test    # everything\n```",
+        "```yaml\na: b\n```",
+        "```text\nmake x\n```",
+    ] {
+        assert_eq!(of(fine), None, "{fine}");
+    }
+    assert_eq!(doubt("docs/images.md", &blocks("```console\n$ make x\n```")[0]), None);
+    assert!(doubt("docs/images.md", &blocks("```sh\nmake x\n```")[0]).is_some());
+}
+
+/// The `BundleRuns` among the documents of a YAML block.
+fn manifests(yaml: &str) -> Vec<Value> {
+    let documents =
+        yaml.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}:\n{text}")));
+    documents.filter(|document: &Value| document["kind"] == "BundleRun").collect()
+}
+
+/// Problems by the schema, the rules in CEL and the types.
+fn problems(checker: &Checker, manifest: &Value) -> Vec<String> {
+    let mut problems: Vec<_> =
+        checker.check(manifest, None).into_iter().map(|failure| format!("{failure:?}")).collect();
+    match serde_json::from_value::<BundleRun>(check::without_nulls(manifest)) {
+        Ok(run) if serde_json::to_value(&run.spec).unwrap() == manifest["spec"] => {}
+        Ok(run) => problems.push(format!("not all of it is read: {:?}", run.spec)),
+        Err(error) => problems.push(error.to_string()),
+    }
+    problems
+}
+
+#[test]
+fn every_manifest_is_one_that_the_api_server_takes() {
+    let checker = Checker::new();
+    let mut count = 0;
+    for page in pages() {
+        for block in blocks(&read(&page)).iter().filter(|block| block.language == "yaml") {
+            for manifest in manifests(&block.text) {
+                let problems = problems(&checker, &manifest);
+                assert!(problems.is_empty(), "{page}:{}: {problems:#?}", block.line);
+                let is_a_file = block.name.is_some() || !FOLLOWED.contains(&page.as_str());
+                assert!(is_a_file, "{page}:{}: no command can apply it", block.line);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 15, "{count}");
+}
+
+#[test]
+fn a_manifest_that_is_wrong_is_found() {
+    let checker = Checker::new();
+    let found = |spec: &str| {
+        let yaml = format!("apiVersion: bundlerun.dev/v1alpha1\nkind: BundleRun\nmetadata: {{name: a}}\nspec: {spec}");
+        !problems(&checker, &manifests(&yaml)[0]).is_empty()
+    };
+    assert!(!found("{command: ls}"));
+    for wrong in
+        ["{command: ls, argv: [ls]}", "{comand: ls}", "{command: ls, memory: 1Gi}", "{command: ls, suspend: true}"]
+    {
+        assert!(found(wrong), "{wrong}");
+    }
+}
+
+/// A word like `ImagePullFailed` is one that the sources, or Kubernetes, know.
+#[test]
+fn no_page_has_a_word_that_nobody_says() {
+    let sources = sources(&root().join("src"));
+    let camel_case = Regex::new("`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`").unwrap();
+    for page in pages() {
+        for found in camel_case.captures_iter(&read(&page)) {
+            assert!(sources.contains(&found[1]), "{page}: {}", &found[1]);
+        }
+    }
+}
+
+/// They are reasons of the condition `OutputSaved`.
+#[test]
+fn every_failure_to_save_is_in_the_page() {
+    let source = read("src/report/bundles.rs");
+    let failures = source.split_once("pub enum SaveFailure {").unwrap().1.split_once("\n}").unwrap().0;
+    let page = read("docs/endings.md");
+    let variant = Regex::new(r"(?m)^    (\w+),$").unwrap();
+    assert!(variant.captures_iter(failures).count() > 5, "{failures}");
+    for found in variant.captures_iter(failures) {
+        assert!(page.contains(&format!("`{}`", &found[1])), "{}", &found[1]);
+    }
+}
+
+/// Paths of fields are in the definition.
+#[test]
+fn no_page_has_a_field_that_is_none() {
+    let crd = serde_json::to_value(bundlerun::api::crd::crd().unwrap()).unwrap();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let is_there = |path: &str| {
+        let mut parts = path.split('.');
+        parts.try_fold(schema, |node, name| node.get("items").unwrap_or(node).get("properties")?.get(name)).is_some()
+    };
+    assert!(is_there("status.attempts.cause") && !is_there("status.cause"));
+    let code = Regex::new("`((?:spec|status|resources|outputs|retry)(?:[.][a-zA-Z]+)+)`").unwrap();
+    let mut count = 0;
+    for page in pages() {
+        for found in code.captures_iter(&read(&page)) {
+            let path = &found[1];
+            assert!(is_there(path) || is_there(&format!("spec.{path}")), "{page}: {path}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
+fn sources(folder: &Path) -> String {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(path).unwrap() }).collect()
 }

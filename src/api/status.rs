@@ -161,7 +161,7 @@ pub struct Attempt {
     #[schemars(schema_with = "schema::time")]
     pub finish_time: Option<Time>,
 
-    /// Why it ended, in one word. Example: `NodeLost`.
+    /// Why it ended, in one word. Example: `PodDeleted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 

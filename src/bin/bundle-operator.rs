@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bundlerun::api::crd::CrdError;
+use bundlerun::docs::Page;
 use bundlerun::helper::{self, Task};
 use bundlerun::operator::{self, Failure, LogFormat, Options, Release, SmokeTest};
 use bundlerun::runner::Paths;
@@ -79,6 +81,13 @@ enum Command {
     },
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Print a generated page of the documentation.
+    #[command(hide = true)]
+    Page {
+        /// Its name.
+        #[arg(value_parser = page)]
+        page: Page,
+    },
     /// In the helper container of a run's pod.
     Helper {
         /// Holds the container's tree, for tests.
@@ -146,16 +155,8 @@ fn main() -> ExitCode {
         Command::SmokeTest { namespace, image, timeout } => {
             finish(LogFormat::Text, operator::smoke_test(SmokeTest { namespace, image, timeout }))
         }
-        Command::Crd => match bundlerun::api::crd::crd_yaml() {
-            Ok(yaml) => {
-                print!("{yaml}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Crd => print_text(bundlerun::api::crd::crd_yaml()),
+        Command::Page { page } => print_text(page.text()),
         Command::Helper { root, task } => run_helper(&Paths::below(&root), &task),
     }
 }
@@ -168,6 +169,23 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::Stage => helper::run_task(paths, Task::Stage),
         Helper::Save => helper::run_task(paths, Task::Save),
     }
+}
+
+fn print_text(text: Result<String, CrdError>) -> ExitCode {
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn page(name: &str) -> Result<Page, String> {
+    Page::ALL.into_iter().find(|page| page.name() == name).ok_or_else(|| "there is no such page".to_owned())
 }
 
 /// As in the API: `90s`, `5m`.

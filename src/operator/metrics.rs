@@ -1,8 +1,6 @@
 //! Every metric, and the one place where a written status becomes numbers. No label names a run; every label has a
 //! bounded number of values.
 
-mod causes;
-
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +20,7 @@ use crate::api::status::{Attempt, Timeline};
 use crate::api::{BundleRunStatus, Phase};
 use crate::cluster::GuardedRun;
 use crate::names;
-use causes::known;
+use crate::plan::Cause;
 
 /// What a scraper is told the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -217,10 +215,10 @@ impl Metrics {
         }
         drop(self.completions.get_or_create(&Completion {
             phase: format!("{:?}", Phase::Succeeded),
-            cause: "Completed",
+            cause: Cause::Completed.name(),
             blame: "None".into(),
         }));
-        for cause in ["NodeLost", "PodDeleted", "other"] {
+        for cause in [Cause::PodDeleted.name(), Cause::GpuUnavailable.name(), OTHER] {
             drop(self.retried.get_or_create(&ForCause { cause }));
         }
     }
@@ -335,6 +333,14 @@ impl Metrics {
 
 /// Parts of [`Timeline`] that are not the command's own time.
 const STAGES: [&str; 6] = ["waiting", "queued", "scheduling", "pulling", "staging", "saving"];
+
+/// A reason of Kubernetes, or of somebody's controller, that became a cause.
+const OTHER: &str = "other";
+
+/// The cause as a label.
+fn known(cause: Option<&str>) -> &'static str {
+    cause.and_then(Cause::named).map_or(OTHER, |(_, name)| name)
+}
 
 fn ran_for(attempt: &Attempt) -> f64 {
     let (Some(start), Some(end)) = (&attempt.start_time, &attempt.finish_time) else { return 0.0 };

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::causes::{Cause, Verdict};
 use super::facts::{PodFacts, PodSeen, Stage};
 use super::image;
 use super::nodes;
-use super::outcome::{self, Ending, Outcome, Verdict};
+use super::outcome::{self, Ending, Outcome};
 use super::parents::{self, Parents, Unready};
 use super::pod;
 use super::request;
@@ -15,7 +16,6 @@ use super::settings::Settings;
 use super::status::{self, Draft};
 use super::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
-use crate::api::status::Blame;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
@@ -25,6 +25,9 @@ const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
+/// The reason of the phase Finalizing while a run ends because `stop` was set.
+pub(crate) const STOPPING: &str = "Stopping";
 
 /// Decides what shall be done about one run. Total and deterministic.
 #[must_use]
@@ -135,10 +138,7 @@ impl<'a> Decision<'a> {
         let pinned = match request::validate(self.run, self.settings) {
             Ok(request) => parents::pin(self.run, self.parents).map(|pins| (request, pins)),
             // Stored under rules that let more through than ours, or a setting it needs is gone.
-            Err(problems) => Err(Unready::Ends(
-                Outcome::failed("InvalidSpec", Blame::User, problems.join("; "))
-                    .hint("apply the run again under another name, with these fields corrected"),
-            )),
+            Err(problems) => Err(Unready::Ends(Outcome::new(Cause::InvalidSpec, problems.join("; ")))),
         };
         match pinned {
             Ok((request, pins)) => {
@@ -150,7 +150,7 @@ impl<'a> Decision<'a> {
                     .then(release_last(self.run, self.attempt))
                     .then(Step::CreatePod(Box::new(pod)))
             }
-            Err(Unready::Waits(reason, message)) => self.inputs_missing(reason, &message),
+            Err(Unready::Waits(reason, message)) => self.inputs_missing(reason.wait(&message)),
             Err(Unready::Ends(outcome)) => {
                 let mut plan = self.end(None, &outcome);
                 plan.steps.extend(release_last(self.run, self.attempt));
@@ -200,7 +200,7 @@ impl<'a> Decision<'a> {
         if let Some(plan) = self.node_lost(pod) {
             return plan;
         }
-        let reason = if self.run.spec.stop { "Stopping" } else { "PodDeleted" };
+        let reason = if self.run.spec.stop { STOPPING } else { Cause::PodDeleted.name() };
         self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some(reason))
     }
 
@@ -220,26 +220,26 @@ impl<'a> Decision<'a> {
         let message = pod.and_then(PodFacts::message);
         let image = self.requested;
         let stopped;
-        let outcome = if self.run.spec.stop && outcome.verdict == Verdict::Interrupted {
+        let outcome = if self.run.spec.stop && outcome.verdict() == Verdict::Interrupted {
             stopped = Outcome::stopped(Some(outcome));
             &stopped
         } else {
             outcome
         };
         // Every attempt before this one was interrupted: own failures are not retried by this version.
-        if outcome.verdict == Verdict::Interrupted && self.attempt <= self.interruptions() {
+        if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
-            return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, &outcome.cause, &outcome.message);
+            return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, outcome.cause(), &outcome.message);
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
-        let severity = match outcome.verdict {
+        let severity = match outcome.verdict() {
             Verdict::Succeeded | Verdict::Stopped => Severity::Normal,
             Verdict::Failed | Verdict::Interrupted => Severity::Warning,
         };
         Plan::nothing()
             .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
             .then(release)
-            .tell(severity, &outcome.cause, &outcome.message)
+            .tell(severity, outcome.cause(), &outcome.message)
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::reasons::Reason;
 use crate::names;
 use crate::report::{Message, Pins};
 
@@ -360,22 +361,10 @@ impl WaitKind {
         }
     }
 
-    /// Reasons the kubelet gives while it retries; normal progress (`ContainerCreating`, `PodInitializing`) is none.
+    /// What a container waits for, by the reason the kubelet gives while it retries; normal progress
+    /// (`ContainerCreating`, `PodInitializing`) is none.
     fn of_container(container: &str, reason: &str) -> Option<Self> {
-        let ours = container == names::HELPER_CONTAINER;
-        match reason {
-            "InvalidImageName" if !ours => Some(Self::ImageName),
-            "InvalidImageName"
-            | "ErrImagePull"
-            | "ImagePullBackOff"
-            | "ErrImageNeverPull"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed" => Some(if ours { Self::HelperImage } else { Self::Image }),
-            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
-                Some(if ours { Self::Helper } else { Self::Config })
-            }
-            _ => None,
-        }
+        let kind = Reason::of_the_kubelet(reason)?.kind();
+        if container == names::HELPER_CONTAINER { kind.of_the_helper() } else { Some(kind) }
     }
 }

@@ -4,14 +4,11 @@ use k8s_openapi::api::core::v1::{
     Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
 };
 
+use super::causes::Cause;
 use crate::api::BundleRunStatus;
 
-/// Causes of interruptions that the next attempt would likely meet again on the same node, while the scheduler knows
-/// nothing of them: a GPU or its driver is not in order, or the kubelet takes no such pod.
-const OF_THE_NODE: [&str; 4] = ["GpuUnavailable", "UnexpectedAdmissionError", "TopologyAffinityError", "NeverStarted"];
-
-/// The pod, to be put on another node than those where earlier attempts met such a cause; where there is no other,
-/// on one of them again.
+/// The pod, to be put on another node than those where earlier attempts met a cause that is the node's; where there is
+/// no other, on one of them again.
 pub(super) fn rather_elsewhere(mut pod: Pod, status: Option<&BundleRunStatus>) -> Pod {
     let nodes = met(status);
     if let Some(spec) = pod.spec.as_mut().filter(|_| !nodes.is_empty()) {
@@ -23,7 +20,10 @@ pub(super) fn rather_elsewhere(mut pod: Pod, status: Option<&BundleRunStatus>) -
 /// The nodes, each once.
 fn met(status: Option<&BundleRunStatus>) -> Vec<&str> {
     let attempts = status.into_iter().flat_map(|s| &s.attempts);
-    let met = attempts.filter(|a| a.cause.as_deref().is_some_and(|cause| OF_THE_NODE.contains(&cause)));
+    let met = attempts.filter(|a| {
+        let cause = a.cause.as_deref().and_then(Cause::named);
+        cause.is_some_and(|(cause, _)| cause.is_of_the_node())
+    });
     let mut nodes: Vec<&str> = met.filter_map(|a| a.node.as_deref()).collect();
     nodes.sort_unstable();
     nodes.dedup();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::WaitKind;
+use super::causes::Cause;
 use super::outcome::Outcome;
+use super::reasons::Reason;
 use crate::api::spec::Input;
-use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
 use crate::report::Pin;
 
@@ -61,7 +61,7 @@ pub fn names(run: &BundleRun) -> impl Iterator<Item = &str> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Unready {
     /// Not now: reason and message.
-    Waits(&'static str, String),
+    Waits(Reason, String),
     /// Never.
     Ends(Outcome),
 }
@@ -77,10 +77,10 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
     // Told first: of a ring, whoever is looked at later would only see that the others have failed.
     let unpinned = |input: &Input| input.run.is_some() && recorded(input).is_none();
     if let Some(cycle) = parents.cycle.as_ref().filter(|_| run.spec.inputs.iter().any(unpinned)) {
-        return Err(Unready::Ends(
-            Outcome::failed("InputCycle", Blame::User, format!("the runs wait for each other: {}", cycle.join(" -> ")))
-                .hint("take one of the inputs out of the ring, in a new run"),
-        ));
+        return Err(Unready::Ends(Outcome::new(
+            Cause::InputCycle,
+            format!("the runs wait for each other: {}", cycle.join(" -> ")),
+        )));
     }
     let (mut missing, mut unfinished) = (Vec::new(), Vec::new());
     for (index, input) in run.spec.inputs.iter().enumerate() {
@@ -103,7 +103,7 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
     let mut words = Vec::new();
     words.extend(told(&missing, "does not exist", "do not exist"));
     words.extend(told(&unfinished, "has not ended", "have not ended"));
-    let reason = if missing.is_empty() { "InputNotFinished" } else { "InputMissing" };
+    let reason = if missing.is_empty() { Reason::InputNotFinished } else { Reason::InputMissing };
     Err(Unready::Waits(reason, words.join("; ")))
 }
 
@@ -112,19 +112,13 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
     let ending = parent.cause.as_deref().unwrap_or("unknown");
     if parent.phase != Some(Phase::Succeeded) && !allow_failed {
         let how = if parent.phase == Some(Phase::Stopped) { "was stopped" } else { "failed" };
-        return Err(Outcome::failed("InputFailed", Blame::User, format!("run {name} {how} ({ending})"))
-            .hint("mend that run and create both under new names, or set allowFailedInputs to take what it left"));
+        return Err(Outcome::new(Cause::InputFailed, format!("run {name} {how} ({ending})")));
     }
     match &parent.bundle {
         Some(bundle) => {
             Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
         }
-        None => Err(Outcome::failed(
-            "InputNotSaved",
-            Blame::Platform,
-            format!("run {name} has ended, but its output was not saved"),
-        )
-        .hint("see the condition OutputSaved of that run; without a store no run can use another's output")),
+        None => Err(Outcome::new(Cause::InputNotSaved, format!("run {name} has ended, but its output was not saved"))),
     }
 }
 
@@ -144,6 +138,3 @@ fn told(names: &[&str], one: &str, many: &str) -> Option<String> {
         }
     }
 }
-
-/// The stage that such a wait is told at.
-pub(super) const STAGE: WaitKind = WaitKind::Inputs;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::decision::Decision;
-use super::facts::{PodFacts, Wait, WaitKind};
+use super::facts::{PodFacts, WaitKind};
+use super::reasons::Reason;
 use super::steps::{Plan, ProgressSeen, Step};
 use crate::api::Phase;
 use crate::report::{Progress, ProgressStage};
@@ -25,7 +26,7 @@ impl Decision<'_> {
                 Some(words) => format!("the inputs are being put in place: {words}"),
                 None => "the inputs are being put in place; the command starts when they are".to_owned(),
             };
-            let wait = Wait { kind: WaitKind::Staging, reason: "StagingInputs", message: &message };
+            let wait = Reason::StagingInputs.wait(&message);
             Plan::nothing().write(this.draft().waiting(Phase::Pending, this.attempt, &wait, None))
         })
     }

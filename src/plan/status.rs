@@ -3,17 +3,20 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::causes::Verdict;
+use super::conditions::{self, ConditionType};
 use super::facts::{PodFacts, Wait, WaitKind};
 use super::image::{digest_of, repository};
 use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
-use super::outcome::{Outcome, Verdict};
+use super::outcome::Outcome;
 use super::pod;
+use super::reasons::Reason;
 use crate::api::BundleRun;
 use crate::api::spec::Input;
 use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
-use crate::report::Message;
+use crate::report::{Message, SaveFailure};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -51,10 +54,10 @@ impl<'a> Draft<'a> {
         });
         self.status.attempt = Some(attempt);
         if wait.kind == WaitKind::Inputs {
-            self.set("InputsReady", "False", wait.reason, &message);
+            self.set(ConditionType::InputsReady, "False", wait.reason, &message);
         }
         if wait.kind == WaitKind::Scheduling {
-            self.set("Scheduled", "False", wait.reason, "");
+            self.set(ConditionType::Scheduled, "False", wait.reason, "");
         }
         self.active(phase, Some(wait.reason), Some(message))
     }
@@ -101,10 +104,10 @@ impl<'a> Draft<'a> {
         self.status.waiting = None;
         self.status.start_time = None;
         self.status.node = None;
-        self.status.conditions.retain(|c| c.type_ != "Scheduled");
+        self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
         self.status.attempt = Some(attempt + 1);
         let text = format!("attempt {attempt} was interrupted: {}", outcome.message);
-        self.active(Phase::Pending, Some(&outcome.cause), Some(cut(&text)))
+        self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 
     /// The run's end. After this nothing but `observedGeneration` changes.
@@ -129,34 +132,31 @@ impl<'a> Draft<'a> {
         self.status.gpus = record.map(gpus).unwrap_or_default();
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
         self.status.output = message.map(|message| output(message, bundle(pod, message)));
-        self.status.result = Some(RunResult {
-            cause: outcome.cause.clone(),
-            blame: outcome.blame,
-            hint: outcome.hint.map(str::to_owned),
-        });
-        self.status.reason = Some(outcome.cause.clone());
+        self.status.result =
+            Some(RunResult { cause: outcome.cause().to_owned(), blame: outcome.blame(), hint: outcome.hint() });
+        self.status.reason = Some(outcome.cause().to_owned());
         let mut text = outcome.message.clone();
         if let Some(warning) = record.filter(|r| r.cause.is_none() && !r.detail.is_empty()) {
             text = format!("{text}; {}", warning.detail);
         }
         self.status.message = Some(cut(&text));
-        let cause = outcome.cause.as_str();
-        self.status.conditions.retain(|c| c.type_ != "Reconciling");
+        let cause = outcome.cause();
+        self.status.conditions.retain(|c| c.type_ != ConditionType::Reconciling.name());
         if let Some((status, reason, text)) = pod.zip(message).and_then(|(pod, message)| saved(pod, message)) {
-            self.set("OutputSaved", status, &reason, &text);
+            self.set(ConditionType::OutputSaved, status, &reason, &text);
         }
-        let (phase, condition) = match outcome.verdict {
-            Verdict::Succeeded => (Phase::Succeeded, "Complete"),
-            Verdict::Stopped => (Phase::Stopped, "Stopped"),
-            Verdict::Failed | Verdict::Interrupted => (Phase::Failed, "Failed"),
+        let (phase, condition) = match outcome.verdict() {
+            Verdict::Succeeded => (Phase::Succeeded, ConditionType::Complete),
+            Verdict::Stopped => (Phase::Stopped, ConditionType::Stopped),
+            Verdict::Failed | Verdict::Interrupted => (Phase::Failed, ConditionType::Failed),
         };
         self.status.phase = Some(phase);
         self.set(condition, "True", cause, "");
         if phase == Phase::Succeeded {
-            self.set("Ready", "True", cause, "");
+            self.set(ConditionType::Ready, "True", cause, "");
         } else {
-            self.set("Stalled", "True", cause, "");
-            self.set("Ready", "False", cause, "");
+            self.set(ConditionType::Stalled, "True", cause, "");
+            self.set(ConditionType::Ready, "False", cause, "");
         }
         self
     }
@@ -166,8 +166,8 @@ impl<'a> Draft<'a> {
         self.status.reason = reason.map(str::to_owned);
         self.status.message = message;
         let word = format!("{phase:?}");
-        self.set("Reconciling", "True", reason.unwrap_or(&word), "");
-        self.set("Ready", "False", reason.unwrap_or(&word), "");
+        self.set(ConditionType::Reconciling, "True", reason.unwrap_or(&word), "");
+        self.set(ConditionType::Ready, "False", reason.unwrap_or(&word), "");
         self
     }
 
@@ -179,8 +179,14 @@ impl<'a> Draft<'a> {
         let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(str::to_owned).or(known);
         self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest });
         if let Some(scheduled) = pod.condition("PodScheduled") {
-            let reason = if scheduled.status == "True" { "Scheduled" } else { "Unschedulable" };
-            self.set_at("Scheduled", &scheduled.status, reason, "", scheduled.last_transition_time.clone());
+            let reason = if scheduled.status == "True" { conditions::SCHEDULED } else { Reason::Unschedulable.name() };
+            self.set_at(
+                ConditionType::Scheduled,
+                &scheduled.status,
+                reason,
+                "",
+                scheduled.last_transition_time.clone(),
+            );
         }
         self.pin_inputs(pod);
         let entry = Attempt {
@@ -216,7 +222,7 @@ impl<'a> Draft<'a> {
                 entry.run_uid = pin.run_uid;
             }
         }
-        self.set("InputsReady", "True", "Pinned", "");
+        self.set(ConditionType::InputsReady, "True", conditions::PINNED, "");
     }
 
     /// What the helper found under the tags of images that are inputs: later attempts get the same.
@@ -256,7 +262,7 @@ impl<'a> Draft<'a> {
                 entry.start_time = Some(whole_seconds(started));
             }
             entry.finish_time = Some(finish);
-            entry.cause = Some(outcome.cause.clone());
+            entry.cause = Some(outcome.cause().to_owned());
             entry.exit_code = record.and_then(|r| r.exit_code);
             entry.signal = record.and_then(|r| r.signal);
             entry.bundle = bundle;
@@ -267,18 +273,18 @@ impl<'a> Draft<'a> {
         self.status.attempts.iter_mut().find(|a| a.attempt == attempt)
     }
 
-    fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
+    fn set(&mut self, type_: ConditionType, status: &str, reason: &str, message: &str) {
         self.set_at(type_, status, reason, message, None);
     }
 
-    fn set_at(&mut self, type_: &str, status: &str, reason: &str, message: &str, at: Option<Time>) {
-        let known = self.status.conditions.iter_mut().find(|c| c.type_ == type_);
+    fn set_at(&mut self, type_: ConditionType, status: &str, reason: &str, message: &str, at: Option<Time>) {
+        let known = self.status.conditions.iter_mut().find(|c| c.type_ == type_.name());
         let flipped_at = match &known {
             Some(known) if known.status == status => known.last_transition_time.clone(),
             _ => at.unwrap_or_else(|| whole_seconds(self.now)),
         };
         let condition = Condition {
-            type_: type_.into(),
+            type_: type_.name().into(),
             status: status.into(),
             reason: reason.into(),
             message: message.into(),
@@ -306,15 +312,17 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
             0 => String::new(),
             n => format!("{n} entries could not be saved: they are listed in the bundle"),
         };
-        return Some(("True", "Saved".into(), skipped));
+        return Some(("True", conditions::SAVED.into(), skipped));
     }
     if let Some(lost) = &report.not_saved {
         return Some(("False", format!("{:?}", lost.failure), lost.detail.clone()));
     }
     report.record.as_ref().filter(|r| r.started_at_ms.is_some())?;
     Some(match pod.pins().repository {
-        Some(_) => ("False", "HelperFailed".into(), "the helper ended before the output was saved".into()),
-        None => ("False", "NoStore".into(), "no store is configured: the output went with the pod".into()),
+        Some(_) => {
+            ("False", format!("{:?}", SaveFailure::HelperFailed), "the helper ended before the output was saved".into())
+        }
+        None => ("False", conditions::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
     })
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::causes::Cause;
 use super::decision::{Decision, until};
 use super::facts::{PodFacts, Wait, WaitKind};
 use super::outcome::{Outcome, gave_up};
-use super::parents;
+use super::reasons::Reason;
 use super::steps::{Plan, PodRef, Refusal, Severity, Step};
 use crate::api::Phase;
 use crate::api::status::Waiting;
@@ -25,19 +26,6 @@ const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
-/// What a slow start is told as.
-const CREATING: Wait = Wait {
-    kind: WaitKind::Starting,
-    reason: "ContainerCreating",
-    message: "the node pulls the image and prepares the volumes",
-};
-/// A scheduler that looked at a pod and found no node leaves a condition.
-const UNSEEN: Wait = Wait {
-    kind: WaitKind::Scheduling,
-    reason: "NotSeenByScheduler",
-    message: "no scheduler has looked at the pod yet: does one of the name in schedulerName run?",
-};
-
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
     pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
@@ -45,7 +33,13 @@ impl Decision<'_> {
             return plan;
         }
         let since = pod.created_at().unwrap_or(self.now);
-        let wait = if pod.spec.node_name.is_some() { CREATING } else { UNSEEN };
+        // A scheduler that looked at a pod and found no node leaves a condition.
+        let wait = if pod.spec.node_name.is_some() {
+            Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes")
+        } else {
+            let message = "no scheduler has looked at the pod yet: does one of the name in schedulerName run?";
+            Reason::NotSeenByScheduler.wait(message)
+        };
         match self.due(since, STARTING_WRITE_AFTER) {
             None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)),
             Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
@@ -79,7 +73,7 @@ impl Decision<'_> {
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
         let deadline = match known {
             Some(known) => known.deadline.as_ref().map(|t| t.0),
-            None => self.deadline(wait.kind, since),
+            None => given_up_at(since, wait.kind.given_up_after(self.settings)),
         };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
             return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
@@ -98,28 +92,16 @@ impl Decision<'_> {
     }
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
-    pub(super) fn inputs_missing(&self, reason: &str, message: &str) -> Plan {
-        let known = self.known(WaitKind::Inputs);
-        if known.is_some_and(|w| w.reason.as_deref() == Some(reason) && w.message.as_deref() == Some(message)) {
+    pub(super) fn inputs_missing(&self, wait: Wait) -> Plan {
+        let known = self.known(wait.kind);
+        let told = |w: &Waiting| w.reason.as_deref() == Some(wait.reason) && w.message.as_deref() == Some(wait.message);
+        if known.is_some_and(told) {
             return Plan::nothing();
         }
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
             return Plan::after(soon);
         }
-        let wait = Wait { kind: parents::STAGE, reason, message };
         Plan::nothing().write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, None))
-    }
-
-    fn deadline(&self, kind: WaitKind, since: Timestamp) -> Option<Timestamp> {
-        let after = match kind {
-            WaitKind::Inputs | WaitKind::Staging | WaitKind::Scheduling | WaitKind::Starting | WaitKind::Node => {
-                return None;
-            }
-            WaitKind::ImageName => Duration::ZERO,
-            WaitKind::Image | WaitKind::HelperImage => self.settings.image_deadline,
-            WaitKind::Helper | WaitKind::Config | WaitKind::Admission => self.settings.config_deadline,
-        };
-        since.checked_add(after).ok()
     }
 
     /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
@@ -137,7 +119,7 @@ impl Decision<'_> {
             "the pod was to end by {ends}, and node {node} has not confirmed it: the command may still run there; \
              the run goes on when the node is back or its Node object is deleted"
         );
-        let wait = Wait { kind: WaitKind::Node, reason: "NodeNotResponding", message: &message };
+        let wait = Reason::NodeNotResponding.wait(&message);
         let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
         Some(Plan::nothing().write(draft).tell(Severity::Warning, wait.reason, wait.message))
     }
@@ -152,47 +134,38 @@ impl Decision<'_> {
     pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
         let (reason, message, retry) = match refusal {
             Refusal::NamespaceTerminating => return Plan::nothing(),
-            Refusal::Invalid(message) => {
-                let outcome = Outcome::failed("PodInvalid", crate::api::status::Blame::User, message)
-                    .hint("correct the field the message names, in a new run");
-                return self.end(None, &outcome);
-            }
-            Refusal::PodSecurity(message) => {
-                let outcome = Outcome::failed("PodSecurity", crate::api::status::Blame::User, message)
-                    .hint(pod_security_hint(message));
-                return self.end(None, &outcome);
-            }
-            Refusal::QuotaExceeded(message) => ("QuotaExceeded", message.as_str(), REFUSED_RETRY),
-            Refusal::Unavailable(message) => ("AdmissionUnavailable", message.as_str(), REFUSED_RETRY),
-            Refusal::Forbidden(message) => ("Forbidden", message.as_str(), REFUSED_RETRY),
+            Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
+            Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
+            Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message.as_str(), REFUSED_RETRY),
+            Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message.as_str(), REFUSED_RETRY),
+            Refusal::Forbidden(message) => (Reason::Forbidden, message.as_str(), REFUSED_RETRY),
             Refusal::NameTaken => {
-                ("PodNameTaken", "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
+                (Reason::PodNameTaken, "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
             }
         };
-        let wait = Wait { kind: WaitKind::Admission, reason, message };
-        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(reason));
+        let wait = reason.wait(message);
+        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(wait.reason));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
-        // A quota is a queue: it may take as long as it takes. A webhook that is down is no reason to end a run.
-        let deadline = match refusal {
-            Refusal::QuotaExceeded(_) | Refusal::Unavailable(_) => None,
-            _ => self.deadline(WaitKind::Admission, since),
-        };
+        let deadline = given_up_at(since, reason.given_up_after(self.settings));
         if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
             return self.end(None, &gave_up(waiting));
         }
         let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
-        if known.is_some() { plan } else { plan.tell(Severity::Warning, reason, message) }
+        if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, message) }
     }
 }
 
-/// The field that helps. The words are those of the Pod Security admission plugin.
-fn pod_security_hint(message: &str) -> &'static str {
+fn given_up_at(since: Timestamp, after: Option<Duration>) -> Option<Timestamp> {
+    since.checked_add(after?).ok()
+}
+
+/// By the field that helps. The words are those of the Pod Security admission plugin.
+fn pod_security(message: &str) -> Cause {
     if message.contains("hostPath") {
-        "the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, or ask the \
-         administrator for a profile with driver: runtime"
+        Cause::PodSecurityOfDriver
     } else if message.contains("must not set securityContext.runAsNonRoot=false") {
-        "set runAsUser to another user than 0, such as 1000, in a new run"
+        Cause::PodSecurityOfRoot
     } else {
-        "set runAsUser, such as 1000, in a new run: the pod then fits the restricted Pod Security level"
+        Cause::PodSecurity
     }
 }

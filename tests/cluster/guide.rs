@@ -1,39 +1,19 @@
-//! The guides in docs: their commands do what they show.
+//! The pages of the documentation that are followed: their commands do what they show. `tests/blocks/mod.rs` says how
+//! they are marked.
 //!
-//! A block ```` ```yaml NAME ```` is a file of that name. A block ```` ```console ```` is run: lines after `$ ` are
-//! commands, those below what they print. `...` stands for any text; alone on a line, for any lines. Other blocks need a
-//! registry of the reader's or Docker, and are not run.
+//! In what a command prints, `...` stands for any text; alone on a line, for any lines.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::blocks::{FOLLOWED, blocks};
 use crate::common::Space;
-
-enum Block {
-    File { name: String, text: String },
-    Console(Vec<Exchange>),
-}
 
 struct Exchange {
     command: String,
     prints: String,
-}
-
-fn blocks(guide: &str) -> Vec<Block> {
-    let mut blocks = vec![];
-    let mut lines = guide.lines();
-    while let Some(line) = lines.next() {
-        let Some(info) = line.strip_prefix("```") else { continue };
-        let text: String = lines.by_ref().take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
-        match info.split_once(' ') {
-            Some(("yaml", name)) => blocks.push(Block::File { name: name.to_owned(), text }),
-            None if info == "console" => blocks.push(Block::Console(exchanges(&text))),
-            _ => {}
-        }
-    }
-    blocks
 }
 
 fn exchanges(text: &str) -> Vec<Exchange> {
@@ -77,52 +57,82 @@ fn what_is_shown_is_compared() {
 }
 
 #[tokio::test]
+async fn every_command_of_the_first_run_prints_what_it_shows() {
+    follow("docs/first-run.md", 15).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_for_users_of_codalab_prints_what_it_shows() {
+    follow("docs/codalab.md", 5).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_for_users_of_jobs_prints_what_it_shows() {
+    let space = Space::new().await;
+    let checkpoints = space.claim("checkpoints").await;
+    follow_in(&space, "docs/jobs.md", 4).await;
+    assert!(checkpoints.join("starts").exists(), "the volume was not used");
+    space.end().await;
+}
+
+#[tokio::test]
 async fn every_command_of_the_guide_to_images_prints_what_it_shows() {
-    every_command_prints_what_is_shown("docs/images.md", 20).await;
+    follow("docs/images.md", 20).await;
 }
 
 #[tokio::test]
 async fn every_command_of_the_guide_to_bundles_prints_what_it_shows() {
-    every_command_prints_what_is_shown("docs/bundles.md", 10).await;
+    follow("docs/bundles.md", 10).await;
 }
 
-async fn every_command_prints_what_is_shown(page: &str, least: usize) {
+#[test]
+fn every_page_that_is_said_to_be_followed_is() {
+    let tests = include_str!("guide.rs");
+    assert!(FOLLOWED.iter().all(|page| tests.contains(&format!("\"{page}\", "))));
+}
+
+async fn follow(page: &str, least: usize) {
     let space = Space::new().await;
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    follow_in(&space, page, least).await;
+    space.end().await;
+}
+
+async fn follow_in(space: &Space, page: &str, least: usize) {
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     in_namespace(&space.name, &kubeconfig);
 
     let mut ran = 0;
-    for block in blocks(&std::fs::read_to_string(guide).unwrap()) {
-        match block {
-            Block::File { name, text } => std::fs::write(dir.path().join(name), text).unwrap(),
-            Block::Console(exchanges) => {
-                // One shell for a block: later commands use the variables of earlier ones.
-                let mut earlier = String::new();
-                for Exchange { command, prints } in exchanges {
-                    let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{command}");
-                    let mut shell = Command::new("bash");
-                    shell.args(["-c", &script]).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
-                    let shell = move || shell.output().unwrap();
-                    let out = tokio::task::spawn_blocking(shell).await.unwrap();
-                    let printed = String::from_utf8(out.stdout).unwrap();
-                    let status = if is_as_shown(&prints, &printed) { String::new() } else { statuses(&kubeconfig) };
-                    assert!(
-                        is_as_shown(&prints, &printed) && out.status.success(),
-                        "$ {command}\nshown:\n{prints}\nprinted:\n{printed}\n{status}"
-                    );
-                    if is_assignment(&command) {
-                        earlier.extend([&command, "\n"]);
-                    }
-                    ran += 1;
-                }
+    for block in blocks(&std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()) {
+        if let ("yaml", Some(name)) = (block.language.as_str(), &block.name) {
+            std::fs::write(dir.path().join(name), &block.text).unwrap();
+        }
+        if !block.is_followed() {
+            continue;
+        }
+        // One shell for a block: later commands use the variables of earlier ones.
+        let mut earlier = String::new();
+        for Exchange { command, prints } in exchanges(&block.text) {
+            let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{command}");
+            let mut shell = Command::new("bash");
+            shell.args(["-c", &script]).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
+            let shell = move || shell.output().unwrap();
+            let out = tokio::task::spawn_blocking(shell).await.unwrap();
+            let printed = String::from_utf8(out.stdout).unwrap();
+            let status = if is_as_shown(&prints, &printed) { String::new() } else { statuses(&kubeconfig) };
+            assert!(
+                is_as_shown(&prints, &printed) && out.status.success(),
+                "{page}:{}\n$ {command}\nshown:\n{prints}\nprinted:\n{printed}\n{status}",
+                block.line
+            );
+            if is_assignment(&command) {
+                earlier.extend([&command, "\n"]);
             }
+            ran += 1;
         }
     }
     println!("{ran} commands of {page} printed what it shows");
     assert!(ran > least, "only {ran} commands: are the blocks still marked?");
-    space.end().await;
 }
 
 /// Only assignments are repeated for later commands of a block.

@@ -8,6 +8,8 @@ mod archives;
 mod audit;
 mod bad_input;
 mod bench;
+#[path = "../blocks/mod.rs"]
+mod blocks;
 mod budgets;
 mod bundles;
 mod commands;

@@ -65,14 +65,14 @@ fn an_ending_becomes_numbers_once() {
 #[test]
 fn a_retried_attempt_counts_its_cause_and_its_gpus_and_is_no_completion() {
     let metrics = Metrics::new();
-    let first = json!({"attempt": 1, "uid": "u1", "startTime": RUNNING, "finishTime": ENDED, "cause": "NodeLost"});
+    let first = json!({"attempt": 1, "uid": "u1", "startTime": RUNNING, "finishTime": ENDED, "cause": "PodDeleted"});
     let retried = status(json!({"phase": "Pending", "attempt": 2, "attempts": [first]}));
     metrics.status_written(1, Some(&running()), &retried);
     let second = json!({"attempt": 2, "uid": "u2"});
     let again = status(json!({"phase": "Pending", "attempt": 2, "attempts": [first, second]}));
     metrics.status_written(1, Some(&retried), &again);
     let begins = ["bundlerun_attempts_retried", "bundlerun_gpu", "bundlerun_completions", "bundlerun_saved"];
-    let expected = [r#"bundlerun_attempts_retried_total{cause="NodeLost"} 1"#, "bundlerun_gpu_seconds_total 60.0"];
+    let expected = [r#"bundlerun_attempts_retried_total{cause="PodDeleted"} 1"#, "bundlerun_gpu_seconds_total 60.0"];
     assert_eq!(lines(&metrics, &begins), expected);
 }
 

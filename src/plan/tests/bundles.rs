@@ -146,7 +146,7 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let mut message = Message { report, ..Message::default() };
     message.input_digests.insert(1, OTHER.into());
     let ended = stored(pod().running(5), &[(0, DIGEST)]).facts();
-    let outcome = crate::plan::outcome::Outcome::interrupted("NodeLost", "");
+    let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, "");
     let first = child();
     let draft = status::Draft::of(&first, at(9)).interrupted("i:1", 1, Some(&ended), Some(&message), &outcome);
     let second = with_status(&child(), &draft.changed().unwrap());

@@ -14,6 +14,7 @@ mod refusals;
 mod requests;
 mod size;
 mod stages;
+mod tables;
 mod waits;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::status::Blame::{self, Platform, Quota, User};
 use crate::api::status::Waiting;
-use crate::plan::outcome::Verdict::{self, Failed, Interrupted, Succeeded};
+use crate::plan::causes::Verdict::{self, Failed, Interrupted, Succeeded};
 use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 
 fn outcome(pod: &PodCase) -> Outcome {
@@ -17,9 +17,9 @@ type Case = (&'static str, PodCase, Verdict, &'static str, Option<Blame>);
 fn check(cases: Vec<Case>) {
     for (name, pod, verdict, cause, blame) in cases {
         let got = outcome(&pod);
-        assert_eq!((got.verdict, got.cause.as_str(), got.blame), (verdict, cause, blame), "{name}: {got:#?}");
-        assert!(!got.cause.is_empty(), "{name}");
-        assert!(blame != Some(User) || got.hint.is_some(), "{name}: the user is not told what to do");
+        assert_eq!((got.verdict(), got.cause(), got.blame()), (verdict, cause, blame), "{name}: {got:#?}");
+        assert!(!got.cause().is_empty(), "{name}");
+        assert!(blame != Some(User) || got.hint().is_some(), "{name}: the user is not told what to do");
     }
 }
 
@@ -330,15 +330,15 @@ fn the_phase_of_a_pod_is_never_a_success() {
         let pod = pod().run_ended(0, "Completed");
         let pod = record.map_or_else(|| pod.clone().helper_ended(0, ""), |missing| pod.clone().without_record(missing));
         assert_eq!(pod.facts().status.phase.as_deref(), Some("Succeeded"));
-        assert_ne!(outcome(&pod).verdict, Succeeded, "{record:?}");
+        assert_ne!(outcome(&pod).verdict(), Succeeded, "{record:?}");
     }
 }
 
 #[test]
 fn a_deleted_pod_is_never_success_unless_its_command_had_ended() {
     let record = Record { asked_to_stop: true, ..record(0) };
-    assert_eq!(outcome(&pod().reported(&record).deleted(7)).verdict, Interrupted);
-    assert_eq!(outcome(&pod().run_ended(0, "Completed").helper_ended(0, "").deleted(7)).verdict, Interrupted);
+    assert_eq!(outcome(&pod().reported(&record).deleted(7)).verdict(), Interrupted);
+    assert_eq!(outcome(&pod().run_ended(0, "Completed").helper_ended(0, "").deleted(7)).verdict(), Interrupted);
 }
 
 #[test]
@@ -380,11 +380,11 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
     for (stage, reason, message, cause, blame) in cases {
         let got = gave_up(&waiting(stage, reason, message, 5));
         assert_eq!(
-            (got.verdict, got.cause.as_str(), got.blame),
+            (got.verdict(), got.cause(), got.blame()),
             (Failed, cause, Some(blame)),
             "{stage} {reason} {message}"
         );
-        assert!(blame == Platform || got.hint.is_some(), "{stage} {reason}");
+        assert!(blame == Platform || got.hint().is_some(), "{stage} {reason}");
     }
 }
 
@@ -399,7 +399,7 @@ fn the_hint_fits_what_the_container_runtime_says_of_the_image() {
         ("Configuration", "CreateContainerError", "not a directory", "mounts"),
     ] {
         let got = gave_up(&waiting(stage, reason, message, 5));
-        assert!(got.hint.unwrap().contains(hint) && got.message.contains(message), "{message}: {got:?}");
+        assert!(got.hint().unwrap().contains(hint) && got.message.contains(message), "{message}: {got:?}");
     }
 }
 
@@ -419,7 +419,7 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
         let pod = pod.facts();
         let message = pod.message();
         let ending = Ending { pod: &pod, message: message.as_ref(), waiting: Some(&deadline) };
-        assert_eq!(decide(&ending).cause, cause);
+        assert_eq!(decide(&ending).cause(), cause);
     }
 }
 
@@ -427,5 +427,5 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
 fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let waiting = waiting("Admission", "Forbidden", "", 3);
     let pod = pod().bound().deleted(5).failed("", "").facts();
-    assert_eq!(decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting) }).cause, "PodDeleted");
+    assert_eq!(decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting) }).cause(), "PodDeleted");
 }

@@ -1,0 +1,404 @@
+//! Every cause that a run can end with: what it means, whose matter it is, and what to do. Outcomes are made from this
+//! table, the label of metrics has its names, and `docs/endings.md` is generated from it.
+//!
+//! Texts are Markdown, without a capital at the begin and a full stop at the end.
+
+use super::table::{plain, table};
+use crate::api::status::Blame;
+use crate::report;
+
+/// What follows from an ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The command ended by itself with exit code 0 and the helper reported.
+    Succeeded,
+    /// The run's own doing, or nothing that another attempt would mend.
+    Failed,
+    /// The platform's doing: another attempt is due if any is left.
+    Interrupted,
+    /// Ended because `stop` was set.
+    Stopped,
+}
+
+/// What an ending is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Wanted,
+    Image,
+    Command,
+    Request,
+    Inputs,
+    Output,
+    Record,
+    Operator,
+    Platform,
+}
+
+impl Subject {
+    /// For people.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Wanted => "As wanted",
+            Self::Image => "The image",
+            Self::Command => "The command",
+            Self::Request => "What was asked for",
+            Self::Inputs => "Inputs",
+            Self::Output => "The output",
+            Self::Record => "The record",
+            Self::Operator => "The operator",
+            Self::Platform => "The platform: tried again",
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    subject: Subject,
+    verdict: Verdict,
+    blame: Option<Blame>,
+    /// What is on the object; empty: the variant's name.
+    names: &'static [&'static str],
+    means: &'static str,
+    /// Is on the object.
+    hint: Option<&'static str>,
+    /// What else there is to say of what to do; in the document only.
+    more: &'static str,
+    of_the_node: bool,
+}
+
+impl Row {
+    const fn new(subject: Subject, verdict: Verdict, blame: Option<Blame>, means: &'static str) -> Self {
+        Self { subject, verdict, blame, names: &[], means, hint: None, more: "", of_the_node: false }
+    }
+
+    const fn failed(subject: Subject, blame: Blame, means: &'static str) -> Self {
+        Self::new(subject, Verdict::Failed, Some(blame), means)
+    }
+
+    const fn user(subject: Subject, means: &'static str) -> Self {
+        Self::failed(subject, Blame::User, means)
+    }
+
+    const fn interrupted(means: &'static str) -> Self {
+        Self::new(Subject::Platform, Verdict::Interrupted, Some(Blame::Platform), means)
+    }
+
+    const fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    const fn more(self, more: &'static str) -> Self {
+        Self { more, ..self }
+    }
+
+    const fn told_as(self, names: &'static [&'static str]) -> Self {
+        Self { names, ..self }
+    }
+
+    /// The next attempt would likely meet it again on the same node, while the scheduler knows nothing of it.
+    const fn of_the_node(self) -> Self {
+        Self { of_the_node: true, ..self }
+    }
+}
+
+use Subject::{Command, Image, Inputs, Operator, Output, Record, Request, Wanted};
+
+const IMAGE_PULL_FAILED: &[&str] = &["ImagePullFailed"];
+const CONTAINER_CANNOT_START: &[&str] = &["ContainerCannotStart"];
+const CREATE_CONTAINER_ERROR: &[&str] = &["CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
+const FORBIDDEN: &[&str] = &["Forbidden"];
+const POD_SECURITY: &[&str] = &["PodSecurity"];
+const OUTPUT_NOT_SAVED: &[&str] = &["OutputNotSaved"];
+
+table! {
+    /// Why a run, or one of its attempts, ended. Several may have one name on the object, where blame or hint differ.
+    enum Cause: Row {
+        Completed: Row::new(Wanted, Verdict::Succeeded, None, "the command exited with 0")
+            .more("nothing. A warning about `.bashrc` may stand in the message"),
+        Stopped: Row::new(Wanted, Verdict::Stopped, None, "`stop` was set").more("nothing. What was there is saved"),
+
+        ImagePullFailed: Row::user(Image, "the image could not be pulled before the deadline")
+            .hint("check the image's name and tag, that the cluster can reach its registry, and `imagePullSecrets`")
+            .more("The registry's answer is in the message. *not found*: name, tag, or no right to see it. \
+                *no such host*, *timeout*: the nodes cannot reach the registry"),
+        ImageForOtherPlatform: Row::user(Image, "the registry has the image, but not for this node (*no match for \
+            platform*)")
+            .told_as(IMAGE_PULL_FAILED)
+            .hint("the image is not built for the node's architecture: build it for that, or choose a `nodeSelector` \
+                that fits it"),
+        ContainerCannotStart: Row::user(Image, "the container runtime refused to start the container")
+            .hint("the message is the container runtime's: the image's WORKDIR and the places of mounts must be \
+                directories"),
+        CudaTooNew: Row::user(Image, "the image wants a newer CUDA than the driver has (*unsatisfied \
+            condition: cuda>=...*)")
+            .told_as(CONTAINER_CANNOT_START)
+            .hint("the image needs a newer GPU driver than the node has: choose an image with an older CUDA"),
+        ContainerNotCreated: Row::user(Image, "the container runtime refused to make the container, until the deadline")
+            .told_as(CREATE_CONTAINER_ERROR)
+            .hint("the message is the container runtime's: the image must allow the requested user and mounts"),
+        UserUnknown: Row::user(Image, "the image's USER is a name that its `/etc/passwd` does not have")
+            .told_as(CREATE_CONTAINER_ERROR)
+            .hint("set `runAsUser` in a new run, or give the image a USER by number"),
+        NoShell: Row::user(Image, "the image has no shell that starts")
+            .hint("use `argv` instead of `command`")
+            .more("Or put a shell into the image that is built for the nodes' architecture and has its loader and \
+                libraries"),
+        BashrcEndedShell: Row::user(Image, "the image's `.bashrc` ended the shell before the command began")
+            .hint("take `exit`, and what fails under `set -e`, out of the `.bashrc` in the image's WORKDIR")
+            .more("`return` is fine"),
+        CommandNotFound: Row::user(Image, "the program is not in the image")
+            .hint("check `argv` and the image's `PATH`")
+            .more("Or give the program's whole path"),
+        CommandNotExecutable: Row::user(Image, "the program cannot be executed")
+            .hint("check its mode, its interpreter and that it is built for this machine")
+            .more("The interpreter is what `#!` names, or the loader of a binary"),
+
+        CommandFailed: Row::user(Command, "the command exited with another code than 0")
+            .hint("see `status.output.stderrTail` and `kubectl logs`")
+            .more("The code is in `status.exitCode`. 127 from a shell: a program is not in the image; 126: it cannot \
+                be executed"),
+        CommandKilled: Row::user(Command, "a signal ended the command")
+            .hint("a signal nobody in the platform sent: a crash of the program, or the command's own doing")
+            .more("Its number is in `status.signal`. 11, 6, 4 and 7 are crashes; 4: built for a newer CPU than the \
+                node's"),
+        OutOfMemory: Row::user(Command, "the kernel killed a process of the run because `resources.memory` was used up")
+            .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
+        TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")
+            .hint("raise `timeLimit` in a new run, or make the command save its progress on a claim"),
+        DiskLimitExceeded: Row::user(Command, "the working directory grew over `resources.disk`")
+            .hint("raise `resources.disk` in a new run, or write less"),
+        EmptyDirLimitExceeded: Row::user(Command, "the working directory grew so fast that the kubelet ended the pod: \
+            nothing is saved")
+            .hint("raise `resources.disk` (or `sharedMemory`) in a new run, or write less"),
+        EphemeralStorageLimitExceeded: Row::user(Command, "more was written outside the working directory than the \
+            namespace allows")
+            .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to \
+                `/tmp`"),
+
+        InvalidSpec: Row::user(Request, "the run was stored under other rules, or a setting that it needs is gone")
+            .hint("apply the run again under another name, with these fields corrected")
+            .more("The message names the fields"),
+        PodInvalid: Row::user(Request, "the API server does not take the pod")
+            .hint("correct the field the message names, in a new run"),
+        PodSecurity: Row::user(Request, "the namespace's Pod Security level refuses the pod")
+            .hint("set `runAsUser`, such as 1000, in a new run: the pod then fits the restricted Pod Security level"),
+        PodSecurityOfRoot: Row::user(Request, "the same, of a run with `runAsUser: 0`")
+            .told_as(POD_SECURITY)
+            .hint("set `runAsUser` to another user than 0, such as 1000, in a new run"),
+        PodSecurityOfDriver: Row::user(Request, "the same, of a GPU profile that mounts the driver from the host")
+            .told_as(POD_SECURITY)
+            .hint("the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, \
+                or ask \
+                the administrator for a profile with `driver: runtime`"),
+        ForbiddenByPolicy: Row::failed(Request, Blame::Quota, "a policy of the cluster refused the pod, until the \
+            deadline")
+            .told_as(FORBIDDEN)
+            .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator"),
+        ForbiddenName: Row::user(Request, "the service account or the priority class does not exist")
+            .told_as(FORBIDDEN)
+            .hint("create what the message names, or name another, in a new run"),
+        ForbiddenRuntimeClass: Row::failed(Request, Blame::Platform, "the runtime class does not exist")
+            .told_as(FORBIDDEN)
+            .hint("the GPU profile names a runtime class that the cluster does not have: tell the administrator"),
+        ForbiddenToOperator: Row::failed(Request, Blame::Platform, "the operator lacks a right")
+            .told_as(FORBIDDEN)
+            .hint("the operator may not create pods in this namespace: tell the administrator"),
+        CreateContainerConfigError: Row::user(Request, "something that the container needs does not exist")
+            .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run")
+            .more("The message names it, or a key that it lacks"),
+        PodNameTaken: Row::failed(Request, Blame::Platform, "a pod of the run's name exists and is not the run's")
+            .more("delete that pod, or use another name"),
+
+        InputFailed: Row::user(Inputs, "a run that is an input failed or was stopped")
+            .hint("mend that run and create both under new names, or set `allowFailedInputs` to take what it left"),
+        InputNotSaved: Row::failed(Inputs, Blame::Platform, "a run that is an input has ended, but its output was not \
+            saved")
+            .hint("see the condition `OutputSaved` of that run; without a store no run can use another's output"),
+        InputCycle: Row::user(Inputs, "runs wait for each other")
+            .hint("take one of the inputs out of the ring, in a new run"),
+        InputNotFound: Row::user(Inputs, "an input does not exist")
+            .hint("check the input's source, in a new run")
+            .more("The message names the input: its image, tag or address, a path in it, a Secret, a ConfigMap or a \
+                key"),
+        InputDenied: Row::user(Inputs, "an input may not be read")
+            .hint("name a Secret with credentials for the registry in `imagePullSecrets`, in a new run")
+            .more("Or correct what the Secret holds"),
+        InputInvalid: Row::user(Inputs, "an input is not what it should be")
+            .hint("check the input's source, and what wrote it")
+            .more("Another checksum, no image, a broken archive, or with path `.` an entry whose name is taken: the \
+                message says which"),
+        InputTooLarge: Row::user(Inputs, "an input is too large")
+            .hint("raise `resources.disk` in a new run, or take a part of the input with `path`")
+            .more("It may also have too many files, or fill the node's disk"),
+
+        OutputTooLarge: Row::user(Output, "the command exited with 0, and its output is larger than the store takes \
+            (`OutputTooLarge`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("write less, or leave files out with `outputs.exclude`, in a new run"),
+        StoreQuotaExceeded: Row::failed(Output, Blame::Quota, "the same, and the registry's quota is used up \
+            (`StoreQuotaExceeded`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("the registry's quota is used up: ask the administrator"),
+        StoreDenied: Row::failed(Output, Blame::Platform, "the same, and the registry does not let us write \
+            (`StoreDenied`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("the credentials of the store in this namespace are not valid: ask the administrator"),
+        SaveDeadlineExceeded: Row::failed(Output, Blame::Platform, "the same, and there was more to save than time for \
+            it (`SaveDeadlineExceeded`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("saving took longer than the administrator allows: write less, or ask for more time"),
+        StoreNotInOrder: Row::failed(Output, Blame::Platform, "the same, and the registry is not there, does not \
+            answer, or wrongly, or saving itself failed (`StoreNotFound`, `StoreUnreachable`, `StoreTls`, \
+            `StoreCorrupt`, `HelperFailed`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("the store is not in order: tell the administrator, then run it again under another name"),
+        HelperGone: Row::failed(Output, Blame::Platform, "the same, and the helper ended before the output was saved \
+            (`HelperFailed`)")
+            .told_as(OUTPUT_NOT_SAVED)
+            .hint("run it again under another name"),
+
+        RecordContradicted: Row::user(Record, "the record in the pod says another exit code than the kubelet saw")
+            .hint("the command must leave `/.bundlerun` alone"),
+        RecordUnreadable: Row::user(Record, "the record in the pod is damaged")
+            .hint("the command must leave `/.bundlerun` alone"),
+        RecordMissing: Row::user(Record, "the runner's record is not there")
+            .hint("the command must leave `/.bundlerun` alone; if it does, the node's disk is at fault: run it again"),
+
+        HelperImagePullFailed: Row::failed(Operator, Blame::Platform, "the operator's own image could not be pulled \
+            before the deadline")
+            .hint("the operator's own image cannot be pulled on this node: tell the administrator"),
+        HelperFailed: Row::failed(Operator, Blame::Platform, "the operator's own container did not start before the \
+            deadline")
+            .hint("the operator's own container does not start on this node: tell the administrator"),
+        DeadlineExceeded: Row::failed(Operator, Blame::Platform, "another version of the operator gave the wait a \
+            deadline")
+            .more("read the message; tell the administrator if it stays"),
+
+        GpuUnavailable: Row::interrupted("the GPUs are not usable in the container")
+            .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator")
+            .more("The next attempt prefers another node")
+            .of_the_node(),
+        NodeOutOfMemory: Row::interrupted("the node, not the run, ran out of memory")
+            .more("tell the administrator if it stays"),
+        PodDeleted: Row::interrupted("the pod was deleted while the run was not finished")
+            .more("to end a run and keep what is there, set `stop`"),
+        PodGone: Row::interrupted("the pod disappeared before its ending could be recorded")
+            .more("tell the administrator if it stays"),
+        AskedToStop: Row::interrupted("the node asked the pod to stop")
+            .more("save progress on a claim if it happens often"),
+        Disrupted: Row::interrupted("Kubernetes ended the pod or never ran it: a drain, a preemption, a node that is \
+            lost, full or shut down. Any other reason that it gives is passed on, too")
+            .told_as(&[
+                "Disrupted", "Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "Preempting",
+                "DeletionByTaintManager", "DeletionByPodGC", "TerminationByKubelet", "Terminated", "NodeAffinity",
+                "OutOfcpu", "OutOfmemory", "OutOfpods",
+            ])
+            .more("save progress on a claim if it happens often"),
+        NotAdmitted: Row::interrupted("the node's kubelet did not take the pod, as when its device plugin is down")
+            .told_as(&["UnexpectedAdmissionError", "TopologyAffinityError"])
+            .more("the next attempt prefers another node; tell the administrator if it stays")
+            .of_the_node(),
+        NeverStarted: Row::interrupted("the run container ended before it began")
+            .more("the next attempt prefers another node; tell the administrator if it stays")
+            .of_the_node(),
+        RunnerDied: Row::interrupted("the run container was killed from outside")
+            .more("tell the administrator if it stays"),
+        HelperDied: Row::interrupted("the helper container left no report").more("tell the administrator if it stays"),
+        StartedTwice: Row::interrupted("Kubernetes started the container a second time")
+            .more("the command was not started again; tell the administrator if it stays"),
+        RequestUnreadable: Row::interrupted("the request did not reach the container")
+            .more("tell the administrator if it stays"),
+        RunnerFailed: Row::interrupted("the runner could not do its work").more("tell the administrator if it stays"),
+        StagingFailed: Row::interrupted("the inputs could not be put in place")
+            .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has \
+                passed"),
+        Unknown: Row::interrupted("the pod ended without any report of the command")
+            .more("tell the administrator if it stays"),
+    }
+}
+
+impl Cause {
+    /// What is on the object; where Kubernetes' own reason is, the first of those known.
+    pub(crate) fn name(self) -> &'static str {
+        self.names().first().copied().unwrap_or_else(|| self.variant())
+    }
+
+    /// All that can be on the object, as far as it is known.
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        match self.row().names {
+            [] => vec![self.variant()],
+            names => names.to_vec(),
+        }
+    }
+
+    /// A cause of this name.
+    pub(crate) fn named(name: &str) -> Option<(Self, &'static str)> {
+        let found = |cause: &Self| cause.names().into_iter().find(|known| *known == name).map(|name| (*cause, name));
+        Self::ALL.iter().find_map(found)
+    }
+
+    /// What the runner or the helper has told.
+    pub(super) fn seen_in_the_pod(cause: report::Cause) -> Self {
+        use report::Cause as Seen;
+        match cause {
+            Seen::TimeLimitExceeded => Self::TimeLimitExceeded,
+            Seen::DiskLimitExceeded => Self::DiskLimitExceeded,
+            Seen::BashrcEndedShell => Self::BashrcEndedShell,
+            Seen::NoShell => Self::NoShell,
+            Seen::CommandNotFound => Self::CommandNotFound,
+            Seen::CommandNotExecutable => Self::CommandNotExecutable,
+            Seen::StartedTwice => Self::StartedTwice,
+            Seen::RequestUnreadable => Self::RequestUnreadable,
+            Seen::RunnerFailed => Self::RunnerFailed,
+            Seen::StagingFailed => Self::StagingFailed,
+            Seen::InputNotFound => Self::InputNotFound,
+            Seen::InputDenied => Self::InputDenied,
+            Seen::InputInvalid => Self::InputInvalid,
+            Seen::InputTooLarge => Self::InputTooLarge,
+            Seen::GpuUnavailable => Self::GpuUnavailable,
+        }
+    }
+
+    /// Kubernetes ended a pod, or did not take it, for a reason of its own.
+    pub(super) fn of_kubernetes(reason: &str) -> Self {
+        if Self::NotAdmitted.names().contains(&reason) { Self::NotAdmitted } else { Self::Disrupted }
+    }
+
+    pub(crate) fn subject(self) -> Subject {
+        self.row().subject
+    }
+
+    pub(crate) fn verdict(self) -> Verdict {
+        self.row().verdict
+    }
+
+    pub(crate) fn blame(self) -> Option<Blame> {
+        self.row().blame
+    }
+
+    /// In Markdown.
+    pub(crate) fn means(self) -> &'static str {
+        self.row().means
+    }
+
+    /// As it begins the message.
+    pub(super) fn words(self) -> String {
+        plain(self.means())
+    }
+
+    /// As it is on the object.
+    pub(super) fn hint(self) -> Option<String> {
+        self.row().hint.map(plain)
+    }
+
+    /// The hint and what else there is to say, in Markdown.
+    pub(crate) fn what_to_do(self) -> [&'static str; 2] {
+        let Row { hint, more, .. } = self.row();
+        [hint.unwrap_or_default(), more]
+    }
+
+    /// The next attempt had better be on another node.
+    pub(super) fn is_of_the_node(self) -> bool {
+        self.row().of_the_node
+    }
+}

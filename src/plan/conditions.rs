@@ -1,0 +1,78 @@
+//! The conditions that a run has, and their reasons where those are words of their own.
+
+use super::table::table;
+
+/// Of `InputsReady`.
+pub(super) const PINNED: &str = "Pinned";
+/// Of `Scheduled`.
+pub(super) const SCHEDULED: &str = "Scheduled";
+/// Of `OutputSaved`.
+pub(super) const SAVED: &str = "Saved";
+/// Of `OutputSaved`.
+pub(super) const NO_STORE: &str = "NoStore";
+
+/// `True`, `False` or both, by what reason.
+type Reasons = &'static [(&'static str, &'static str)];
+
+#[derive(Clone, Copy)]
+struct Row {
+    means: &'static str,
+    reasons: Reasons,
+}
+
+impl Row {
+    const fn new(means: &'static str, reasons: Reasons) -> Self {
+        Self { means, reasons }
+    }
+}
+
+/// Where the reason is not one of a few words.
+const THE_CAUSE: &str = "the cause";
+const WHAT_IT_WAITS_FOR: &str = "what it waits for";
+const THE_PHASE: &str = "the phase";
+
+table! {
+    /// What `status.conditions` can have.
+    enum ConditionType: Row {
+        Complete: Row::new("the run succeeded", &[("True", THE_CAUSE)]),
+        Failed: Row::new("the run failed", &[("True", THE_CAUSE)]),
+        Stopped: Row::new("the run was stopped", &[("True", THE_CAUSE)]),
+        InputsReady: Row::new(
+            "the inputs of the run are pinned; not there without inputs",
+            &[("True", PINNED), ("False", WHAT_IT_WAITS_FOR)],
+        ),
+        Scheduled: Row::new(
+            "the pod of the attempt has a node",
+            &[("True", SCHEDULED), ("False", WHAT_IT_WAITS_FOR)],
+        ),
+        OutputSaved: Row::new(
+            "the output is in the store; the message counts what was left out",
+            &[("True", SAVED), ("False", NO_STORE), ("False", "the word in brackets at the cause `OutputNotSaved`")],
+        ),
+        Ready: Row::new(
+            "for kstatus (Flux): the run succeeded",
+            &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", THE_PHASE)],
+        ),
+        Reconciling: Row::new(
+            "for kstatus: the run is not over; removed at its end",
+            &[("True", WHAT_IT_WAITS_FOR), ("True", THE_PHASE)],
+        ),
+        Stalled: Row::new("for kstatus: the run failed or was stopped", &[("True", THE_CAUSE)]),
+    }
+}
+
+impl ConditionType {
+    pub(crate) const fn name(self) -> &'static str {
+        self.variant()
+    }
+
+    /// In Markdown.
+    pub(crate) fn means(self) -> &'static str {
+        self.row().means
+    }
+
+    /// Statuses, each with the word that is its reason, or what that word tells.
+    pub(crate) fn reasons(self) -> Reasons {
+        self.row().reasons
+    }
+}
