@@ -116,7 +116,8 @@ pub struct BundleRunSpec {
     pub allow_failed_inputs: bool,
 
     /// Holds the run; during an attempt, ends it like an interruption by the platform (what is there is saved, it is
-    /// charged to nobody) and holds the next. May be changed at any time. Default: false. Example: `true`.
+    /// charged to nobody) and holds the next. May be changed at any time. Not supported by this version yet. Default:
+    /// false. Example: `true`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
 
@@ -163,13 +164,15 @@ pub struct BundleRunSpec {
     pub run_as_user: Option<i64>,
 
     /// How long the finished pod is kept, for `kubectl logs`; the record stays. May be changed at any time. Days,
-    /// hours, minutes and seconds. Default: the operator's setting (1h). Example: `10m`.
+    /// hours, minutes and seconds. Not supported by this version yet: the pod is kept. Default: the operator's setting
+    /// (1h). Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub pod_retention: Option<String>,
 
     /// Seconds after its end when the whole BundleRun is deleted. Keep it unset for runs that GitOps tools apply:
-    /// they would create and run it again. May be changed at any time. Default: never. Example: `604800`.
+    /// they would create and run it again. May be changed at any time. Not supported by this version yet. Default:
+    /// never. Example: `604800`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -389,13 +392,13 @@ pub struct Outputs {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Restarts after the run's own failures. Default: 0. Example: `2`.
+    /// Restarts after the run's own failures. This version supports 0 alone. Default: 0. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub limit: Option<u32>,
 
     /// Restarts after interruptions by the platform, such as a lost node; they do not count as failures of the run.
-    /// Default: 3. Example: `10`.
+    /// This version supports up to 3. Default: 3. Example: `0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,

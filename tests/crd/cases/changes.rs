@@ -20,7 +20,7 @@ pub(super) fn not_yet() -> Vec<Case> {
         refused(
             "retry.interruptions",
             json!({"retry": {"interruptions": 4}}),
-            &[("spec.retry.interruptions", "spec.retry.interruptions: not yet")],
+            &[("spec.retry.interruptions", "spec.retry.interruptions: more than 3 is not yet")],
         ),
         refused("suspend", json!({"suspend": true}), &[("spec.suspend", "spec.suspend: not yet")]),
         refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
