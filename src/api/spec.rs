@@ -107,7 +107,7 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub outputs: Outputs,
 
-    /// How often the command is started again after an end that is not its success. Example: `{limit: 2}`.
+    /// How often the command is started again after an end that is not its success. Example: `{interruptions: 0}`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry: Retry,
 
