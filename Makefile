@@ -35,7 +35,7 @@ test-cluster: static ## On a local cluster of its own.
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run
 
-test-chart-cluster: ## The same, and what only an API server can tell, on a local cluster of its own.
+test-chart-cluster: static ## The same on a local cluster of its own, with the operator's image: install, upgrade, uninstall, alerts.
 	tests/chart/run --cluster bundlerun-chart
 
 crd: ## Writes crds/bundlerun.yaml anew.

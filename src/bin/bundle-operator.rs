@@ -75,6 +75,9 @@ enum Command {
         /// Its image; the default of the operator's settings when not given.
         #[arg(long)]
         image: Option<String>,
+        /// Its user; the image's own when not given. Namespaces at the Pod Security level restricted need one.
+        #[arg(long)]
+        run_as_user: Option<i64>,
         /// Longest wait for its end.
         #[arg(long, default_value = "5m", value_parser = duration)]
         timeout: Duration,
@@ -152,8 +155,8 @@ fn main() -> ExitCode {
                 timeout,
             }),
         ),
-        Command::SmokeTest { namespace, image, timeout } => {
-            finish(LogFormat::Text, operator::smoke_test(SmokeTest { namespace, image, timeout }))
+        Command::SmokeTest { namespace, image, run_as_user, timeout } => {
+            finish(LogFormat::Text, operator::smoke_test(SmokeTest { namespace, image, run_as_user, timeout }))
         }
         Command::Crd => print_text(bundlerun::api::crd::crd_yaml()),
         Command::Page { page } => print_text(page.text()),

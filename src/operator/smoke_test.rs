@@ -17,6 +17,8 @@ pub struct SmokeTest {
     pub namespace: String,
     /// With which image; none: the default of the settings.
     pub image: Option<String>,
+    /// As which user; none: the image's own, which namespaces at the Pod Security level restricted refuse.
+    pub run_as_user: Option<i64>,
     /// Longest wait for its end.
     pub timeout: Duration,
 }
@@ -29,7 +31,7 @@ const SAYS: &str = "a BundleRun ran here";
 /// When it did not succeed in time.
 pub async fn smoke_test(what: SmokeTest) -> Result<(), Failure> {
     let client = cluster::connect(&Requests::default()).await?;
-    let run = cluster::create_run(&client, &what.namespace, "smoke-test-", spec(what.image)?).await?;
+    let run = cluster::create_run(&client, &what.namespace, "smoke-test-", spec(what.image, what.run_as_user)?).await?;
     let name = run.metadata.name.unwrap_or_default();
     println!("created BundleRun {}/{name}", what.namespace);
     let result = follow(&client, &what.namespace, &name, what.timeout).await;
@@ -39,7 +41,7 @@ pub async fn smoke_test(what: SmokeTest) -> Result<(), Failure> {
 }
 
 /// As small as a run can usefully be.
-fn spec(image: Option<String>) -> Result<BundleRunSpec, Failure> {
+fn spec(image: Option<String>, run_as_user: Option<i64>) -> Result<BundleRunSpec, Failure> {
     let resources = Resources {
         cpus: Some(serde_json::from_value("50m".into())?),
         memory: Some(serde_json::from_value("64Mi".into())?),
@@ -47,7 +49,13 @@ fn spec(image: Option<String>) -> Result<BundleRunSpec, Failure> {
         shared_memory: Some(serde_json::from_value("1Mi".into())?),
         ..Resources::default()
     };
-    Ok(BundleRunSpec { image, command: Some(format!("echo {SAYS}")), resources, ..BundleRunSpec::default() })
+    Ok(BundleRunSpec {
+        image,
+        command: Some(format!("echo {SAYS}")),
+        resources,
+        run_as_user,
+        ..BundleRunSpec::default()
+    })
 }
 
 async fn follow(client: &kube::Client, namespace: &str, name: &str, timeout: Duration) -> Result<(), Failure> {

@@ -170,8 +170,8 @@ course-1 | {"command": "true", "timeLimit": "1h", "resources": {"gpus": 2}}     
 END
 
 if [[ ${IMAGE-} ]]; then
-  # shellcheck source=lifecycle.sh
-  source "$here/lifecycle.sh"
+  # shellcheck source=installed.sh
+  source "$here/installed.sh"
 else
-  step "Left out: an installation by Helm (IMAGE=REFERENCE)"
+  step "Left out: an installation by Helm (--cluster NAME, or IMAGE and STORE)"
 fi

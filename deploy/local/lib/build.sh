@@ -4,7 +4,7 @@
 # One folder under tools/ is one Go module whose `tool` lines name what to build and
 # whose go.sum pins it. The cache key covers everything that decides the binaries.
 
-# What a cluster needs. tests/chart/run sets others: helm, kubeconform, promtool, chart-check.
+# What a cluster needs. tests/chart/run sets others: helm, kubeconform, promtool, prometheus, chart-check.
 TOOLS=(supervisor fake-gpu fake-nvidia-runtime etcd runc cni containerd registry crane kubernetes coredns)
 
 # tool_settings TOOL: sets dir, packages, cgo, tags and ldflags for one tool.
@@ -17,8 +17,8 @@ tool_settings() {
     runc) cgo=1 tags=seccomp ;;
     # Snapshotters that need more libraries and that nobody asks for here.
     containerd) tags='no_btrfs no_zfs no_devmapper no_aufs' ;;
-    # The clients of two dozen clouds, for service discovery, that no check of rules needs.
-    promtool) tags=remove_all_sd ;;
+    # The clients of two dozen clouds, for service discovery, that nobody needs here.
+    promtool | prometheus) tags=remove_all_sd ;;
     kubernetes)
       # Without these everything says v0.0.0, in its version and as a user agent.
       version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' "$dir/go.mod")
