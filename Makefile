@@ -10,7 +10,7 @@ CARGO_DENY := 0.20.2
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
 
-test: lint supply-chain test-pure test-chart test-cluster ## All that CI runs.
+test: lint supply-chain test-pure test-chart-cluster test-cluster ## All that CI runs.
 
 static: ## The binaries of the image: static, so that the runner works in any image.
 	deploy/build $(STATIC)
