@@ -207,7 +207,7 @@ table! {
             .hint("create the Secret, ConfigMap or claim that is missing, or name another, in a new run")
             .more("The message names it, or a key that it lacks"),
         PodNameTaken: Row::failed(Request, Blame::Platform, "a pod of the run's name exists and is not the run's")
-            .more("delete that pod, or use another name"),
+            .hint("delete that pod, or use another name"),
 
         InputFailed: Row::user(Inputs, "a run that is an input failed or was stopped")
             .hint("mend that run and create both under new names, or set `allowFailedInputs` to take what it left"),
