@@ -7,7 +7,10 @@ if [[ ! $cluster ]]; then
   return
 fi
 
-step "Prometheus: $(prometheus --version | awk 'NR == 1 { print $3 }') reads the operator's Service"
+# Built as a Go module it has no other version than the module's.
+version=$(go version -m "$(realpath "$temp/bin/prometheus")" | awk '$2 == "github.com/prometheus/prometheus" { print $3 }')
+[[ $version == v* ]] || wrong "the version of Prometheus is not known: $version"
+step "Prometheus: $version reads the operator's Service"
 service=$(kubectl get service bundle-operator-metrics --namespace bundlerun -o jsonpath='{.spec.clusterIP}')
 mkdir "$temp/prometheus"
 cp "$chart/files/rules.yaml" "$temp/prometheus/"
