@@ -18,7 +18,7 @@ use crate::proxy::{Fault, Proxy};
 use crate::registry::Registry;
 
 /// Of the settings of this test.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(45);
 const SETTINGS: &str = "store-faults";
 
 /// What happens to a request, by its method and path.
@@ -54,7 +54,7 @@ impl Store {
         let settings = json!({
             "images": {"cpu": "localhost:5000/debian:bookworm", "gpu": "localhost:5000/gpu:local"},
             "defaults": {"disk": "100Mi", "sharedMemory": "16Mi"},
-            "deadlines": {"staging": "20s"},
+            "deadlines": {"staging": "45s"},
             "store": {"url": format!("oci://{}", self.proxy.reference("bundles")), "insecure": true, "secretName": "login",
                 "deadline": format!("{}s", DEADLINE.as_secs()), "whenInterrupted": "20s"},
             "imageVolumes": "never",
@@ -204,7 +204,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     after.start("back", spec()).await;
     download.start("back", reads("parent")).await;
     store.goes_when(3).await;
-    tokio::time::sleep(Duration::from_secs(15)).await; // how long it is away
+    tokio::time::sleep(Duration::from_secs(20)).await; // how long it is away
     for space in [&during, &after, &download] {
         let status = space.runs().get("back").await.unwrap().status.unwrap();
         assert!(status.finish_time.is_none() && status.phase != Some(Phase::Succeeded), "{status:#?}");
