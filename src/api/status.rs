@@ -59,7 +59,8 @@ pub struct BundleRunStatus {
     #[schemars(schema_with = "schema::time")]
     pub start_time: Option<Time>,
 
-    /// When the run reached its final phase.
+    /// When the command of the last attempt ended, which is before its output is saved; without a record of it, when
+    /// the run reached its final phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finish_time: Option<Time>,

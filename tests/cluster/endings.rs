@@ -37,7 +37,8 @@ async fn every_ending_is_recorded_truthfully() {
         ending("segfault", "kill -SEGV $$", "CommandKilled", None, Some(11)),
         ending("child-segfault", "sh -c 'kill -SEGV $$'", "CommandFailed", Some(139), None),
         Ending {
-            spec: json!({"command": trap, "timeLimit": "2s"}),
+            // Long enough for the shell to get as far as its trap on a starved node.
+            spec: json!({"command": trap, "timeLimit": "6s"}),
             ..ending("ignores-term", "", "TimeLimitExceeded", None, Some(9))
         },
         Ending {

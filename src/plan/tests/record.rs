@@ -67,6 +67,18 @@ fn a_command_that_never_began_used_nothing() {
 }
 
 #[test]
+fn no_attempt_begins_after_its_end() {
+    // The runtime noted the start of the container at 5, when the runner had given up already.
+    let finished_at_ms = at(4).as_millisecond() + 900;
+    let late = ended(&Record { finished_at_ms, ..never_ran(Cause::CommandNotFound) });
+    let forged = ended(&Record { started_at_ms: Some(at(9).as_millisecond()), finished_at_ms, ..record(0) });
+    for status in [late, forged] {
+        assert_eq!((status.start_time, status.finish_time), (Some(Time(at(4))), Some(Time(at(4)))));
+        assert_eq!(status.attempts[0].start_time, Some(Time(at(4))));
+    }
+}
+
+#[test]
 fn an_ending_without_a_record_has_the_time_it_was_seen() {
     let plan = look_at(&in_attempt(4), &pod().of_attempt(4).failed("Evicted", "low on memory"), 12);
     let status = written(&plan);
