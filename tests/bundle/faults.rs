@@ -119,7 +119,7 @@ async fn a_registry_may_go_at_any_moment_and_come_back() {
             fetch(&format!("{repository}@{}", saved.digest), None, &place.dir, &access).await.unwrap();
         };
         let comes_back = async {
-            while seen.held.load(Ordering::Relaxed) == 0 {
+            while seen.held.lock().unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             proxy.stop();

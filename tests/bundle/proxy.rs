@@ -47,20 +47,20 @@ pub(crate) struct Seen {
     rule: Box<Rule>,
     pub(crate) requests: AtomicU64,
     pub(crate) bytes: AtomicU64,
-    /// Requests that are being held.
-    pub(crate) held: AtomicU64,
+    /// Paths of requests that were held.
+    pub(crate) held: Mutex<Vec<String>>,
     pub(crate) log: Mutex<Vec<String>>,
 }
 
 impl Seen {
     pub(crate) fn of(upstream: &str, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Arc<Self> {
-        let (requests, bytes, held) = Default::default();
+        let (requests, bytes) = Default::default();
         Arc::new(Self {
             upstream: upstream.to_owned(),
             rule: Box::new(rule),
             requests,
             bytes,
-            held,
+            held: Mutex::default(),
             log: Mutex::default(),
         })
     }
@@ -130,7 +130,7 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     }
     if fault == Fault::HoldRequest {
         body.into_data_stream().next().await;
-        return hold(&seen).await;
+        return hold(&seen, parts.uri.path()).await;
     }
     let url = format!("http://{}{}", seen.upstream, parts.uri);
     let mut headers = parts.headers;
@@ -154,7 +154,7 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     let middle = bytes.len() / 2;
     match fault {
         Fault::Altered if !bytes.is_empty() => bytes[middle] ^= 1,
-        Fault::HoldAnswer => return hold(&seen).await,
+        Fault::HoldAnswer => return hold(&seen, parts.uri.path()).await,
         Fault::Reset => {
             bytes.truncate(middle);
             let broken = futures::stream::iter([Ok(bytes), Err(std::io::Error::other("reset"))]);
@@ -170,7 +170,7 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     response.body(Body::from(bytes)).unwrap()
 }
 
-async fn hold(seen: &Seen) -> Response {
-    seen.held.fetch_add(1, Ordering::Relaxed);
+async fn hold(seen: &Seen, path: &str) -> Response {
+    seen.held.lock().unwrap().push(path.to_owned());
     std::future::pending().await
 }

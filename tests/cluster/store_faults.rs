@@ -1,7 +1,6 @@
 //! A store that fails, lies, or goes away: no false success, no hang beyond the deadline, and the cause is told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,8 +36,7 @@ impl Store {
         let rules = Arc::new(Mutex::new(BTreeMap::<String, Rule>::new()));
         let of = rules.clone();
         let rule = move |method: &Method, path: &str, _: u64| {
-            let namespace = path.split('/').nth(3).unwrap_or_default();
-            of.lock().unwrap().get(namespace).map_or(Fault::None, |rule| rule(method, path))
+            of.lock().unwrap().get(namespace_of(path)).map_or(Fault::None, |rule| rule(method, path))
         };
         let proxy = Proxy::before(&node::link_address(), &registry.0.host, rule);
         Self { proxy, rules, _registry: registry }
@@ -51,17 +49,15 @@ impl Store {
 
     /// Makes it the store of the operator, whose other settings are those of the tests.
     async fn of_the_operator(&self, space: &Space) {
-        let settings = json!({
-            "images": {"cpu": "localhost:5000/debian:bookworm", "gpu": "localhost:5000/gpu:local"},
-            "defaults": {"disk": "100Mi", "sharedMemory": "16Mi"},
-            "deadlines": {"staging": "45s"},
-            "store": {"url": format!("oci://{}", self.proxy.reference("bundles")), "insecure": true, "secretName": "login",
-                "deadline": format!("{}s", DEADLINE.as_secs()), "whenInterrupted": "20s"},
-            "imageVolumes": "never",
-        });
+        let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
+        let usual = maps.get("bundle-operator").await.unwrap().data.unwrap();
+        let mut settings: Value = serde_saphyr::from_str(&usual["settings.yaml"]).unwrap();
+        settings["deadlines"]["staging"] = json!("45s");
+        settings["store"] = json!({"url": format!("oci://{}", self.proxy.reference("bundles")), "insecure": true,
+            "secretName": "login", "deadline": format!("{}s", DEADLINE.as_secs()), "whenInterrupted": "20s"});
+        settings["imageVolumes"] = json!("never");
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SETTINGS},
             "data": {"settings.yaml": settings.to_string()}});
-        let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
         maps.patch(SETTINGS, &PatchParams::apply("test"), &Patch::Apply(map)).await.unwrap();
         operators(&space.client, &Operators { settings: SETTINGS, ..Operators::default() }).await;
     }
@@ -82,14 +78,16 @@ impl Store {
         space
     }
 
-    /// Goes away once so many requests are held.
-    async fn goes_when(&mut self, held: u64) {
-        let seen = self.proxy.seen.clone();
+    /// Goes away once each of these namespaces has a request that is held.
+    async fn goes_amid(&mut self, spaces: &[&Space]) {
+        let held = &self.proxy.seen.held;
         eventually("requests to be held", async || {
-            let now = seen.held.load(Ordering::Relaxed);
-            if now >= held { Ok(()) } else { Err(now) }
+            let held = held.lock().unwrap().clone();
+            let waits = |space: &&Space| held.iter().any(|path| namespace_of(path) == space.name);
+            if spaces.iter().all(waits) { Ok(()) } else { Err(held) }
         })
         .await;
+        held.lock().unwrap().clear();
         self.proxy.stop();
     }
 
@@ -98,6 +96,11 @@ impl Store {
         self.rules.lock().unwrap().clear();
         self.proxy.go_on();
     }
+}
+
+/// The store has a repository `bundles/<namespace>/...` for each run.
+fn namespace_of(path: &str) -> &str {
+    path.split('/').nth(3).unwrap_or_default()
 }
 
 fn writes(method: &Method) -> bool {
@@ -195,22 +198,25 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
         if writes(m) && path.contains("/manifests/") { Fault::HoldAnswer } else { Fault::None }
     };
     let hold_download = |m: &Method, path: &str| if downloads(m, path) { Fault::HoldAnswer } else { Fault::None };
+    let hold_all = |_: &Method, _: &str| Fault::HoldRequest;
+    let before = store.namespace(&space, hold_all).await;
     let during = store.namespace(&space, hold_upload).await;
     let after = store.namespace(&space, hold_manifest).await;
 
     // Away for a while.
     store.rule(&download, hold_download);
+    before.start("back", spec()).await;
     during.start("back", spec()).await;
     after.start("back", spec()).await;
     download.start("back", reads("parent")).await;
-    store.goes_when(3).await;
+    store.goes_amid(&[&before, &during, &after, &download]).await;
     tokio::time::sleep(Duration::from_secs(20)).await; // how long it is away
-    for space in [&during, &after, &download] {
+    for space in [&before, &during, &after, &download] {
         let status = space.runs().get("back").await.unwrap().status.unwrap();
         assert!(status.finish_time.is_none() && status.phase != Some(Phase::Succeeded), "{status:#?}");
     }
     store.comes_back();
-    for space in [&during, &after] {
+    for space in [&before, &during, &after] {
         let saved = space.end_of("back").await;
         assert_eq!((cause(&saved), condition(&saved, "OutputSaved")), ("Completed", Some("True")), "{saved:#?}");
         let read = space.run("reads", reads("back")).await;
@@ -220,16 +226,17 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     assert_eq!((cause(&read), stdout(&read)), ("Completed", stdout(&parent)), "{read:#?}");
 
     // Away for ever.
-    let held = store.proxy.seen.held.load(Ordering::Relaxed);
+    store.rule(&before, hold_all);
     store.rule(&during, hold_upload);
     store.rule(&after, hold_manifest);
     store.rule(&download, hold_download);
+    before.start("lost", spec()).await;
     during.start("lost", spec()).await;
     after.start("lost", spec()).await;
     download.start("lost", reads("parent")).await;
-    store.goes_when(held + 3).await;
+    store.goes_amid(&[&before, &during, &after, &download]).await;
     let host = store.proxy.host.clone();
-    for space in [&during, &after] {
+    for space in [&before, &during, &after] {
         let lost = space.end_of("lost").await;
         assert_not_saved(&lost, &[&host]);
         let saving = lost.timeline.unwrap().saving.unwrap();
@@ -244,7 +251,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     let child =
         json!({"command": "true", "allowFailedInputs": true, "inputs": [{"path": "in", "run": {"name": "lost"}}]});
     assert_not_staged(&after.run("child", child).await, "InputNotSaved");
-    together([during, after, download].into_iter().map(Space::end)).await;
+    together([before, during, after, download].into_iter().map(Space::end)).await;
 
     operators(&space.client, &Operators::default()).await;
     let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
