@@ -16,7 +16,7 @@ use crate::api::spec::Input;
 use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
-use crate::report::{Message, Record, SaveFailure};
+use crate::report::{Message, SaveFailure};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -119,12 +119,12 @@ impl<'a> Draft<'a> {
         message: Option<&Message>,
         outcome: &Outcome,
     ) -> Self {
-        self.end_attempt(requested, attempt, pod, message, outcome);
+        let finish = self.end_attempt(requested, attempt, pod, message, outcome);
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
         let record = message.and_then(|m| m.report.record.as_ref());
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
-        self.status.finish_time = Some(finish(record, self.now));
+        self.status.finish_time = Some(finish);
         self.status.timeline = Some(timeline(self.run, attempt, pod, record));
         self.status.exit_code = record.and_then(|r| r.exit_code);
         self.status.signal = record.and_then(|r| r.signal);
@@ -237,6 +237,7 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Returns when it ended: by its record, or now.
     fn end_attempt(
         &mut self,
         requested: &str,
@@ -244,7 +245,7 @@ impl<'a> Draft<'a> {
         pod: Option<&PodFacts>,
         message: Option<&Message>,
         outcome: &Outcome,
-    ) {
+    ) -> Time {
         if let Some(pod) = pod {
             self.observe_pod(requested, attempt, pod);
         } else if self.status.image.is_none() {
@@ -255,18 +256,19 @@ impl<'a> Draft<'a> {
         }
         let record = message.and_then(|m| m.report.record.as_ref());
         let bundle = pod.zip(message).and_then(|(pod, message)| bundle(Some(pod), message));
-        let finish = finish(record, self.now);
+        let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
             // Without a command the container's start is what there is, and the runtime takes that time late: the
             // runner may be over by then.
             let started = record.and_then(started_at).map(whole_seconds).or(entry.start_time.take());
             entry.start_time = started.map(|started| started.min(finish.clone()));
-            entry.finish_time = Some(finish);
+            entry.finish_time = Some(finish.clone());
             entry.cause = Some(outcome.cause().to_owned());
             entry.exit_code = record.and_then(|r| r.exit_code);
             entry.signal = record.and_then(|r| r.signal);
             entry.bundle = bundle;
         }
+        finish
     }
 
     fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Attempt> {
@@ -324,11 +326,6 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
         }
         None => ("False", conditions::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
     })
-}
-
-/// When an attempt ended: by its record, or now.
-fn finish(record: Option<&Record>, now: Timestamp) -> Time {
-    whole_seconds(record.and_then(finished_at).unwrap_or(now))
 }
 
 /// Kubernetes' `Time` has whole seconds.

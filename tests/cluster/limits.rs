@@ -41,7 +41,7 @@ fn tree(then: &str) -> Value {
 
 #[tokio::test]
 async fn the_time_limit_reaches_every_process_first_with_term_then_with_kill() {
-    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..7.0), ("true", 9, 7.0..11.0)] {
+    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..6.0), ("true", 9, 7.0..11.0)] {
         let space = Space::new().await;
         let trace = space.claim("trace").await;
         let ended = space.run("tree", tree(then)).await;

@@ -202,6 +202,8 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     let before = store.namespace(&space, hold_all).await;
     let during = store.namespace(&space, hold_upload).await;
     let after = store.namespace(&space, hold_manifest).await;
+    let saving = [&before, &during, &after];
+    let all = [&before, &during, &after, &download];
 
     // Away for a while.
     store.rule(&download, hold_download);
@@ -209,14 +211,14 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     during.start("back", spec()).await;
     after.start("back", spec()).await;
     download.start("back", reads("parent")).await;
-    store.goes_amid(&[&before, &during, &after, &download]).await;
+    store.goes_amid(&all).await;
     tokio::time::sleep(Duration::from_secs(20)).await; // how long it is away
-    for space in [&before, &during, &after, &download] {
+    for space in all {
         let status = space.runs().get("back").await.unwrap().status.unwrap();
         assert!(status.finish_time.is_none() && status.phase != Some(Phase::Succeeded), "{status:#?}");
     }
     store.comes_back();
-    for space in [&before, &during, &after] {
+    for space in saving {
         let saved = space.end_of("back").await;
         assert_eq!((cause(&saved), condition(&saved, "OutputSaved")), ("Completed", Some("True")), "{saved:#?}");
         let read = space.run("reads", reads("back")).await;
@@ -234,14 +236,14 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     during.start("lost", spec()).await;
     after.start("lost", spec()).await;
     download.start("lost", reads("parent")).await;
-    store.goes_amid(&[&before, &during, &after, &download]).await;
+    store.goes_amid(&all).await;
     let host = store.proxy.host.clone();
-    for space in [&before, &during, &after] {
+    for space in saving {
         let lost = space.end_of("lost").await;
         assert_not_saved(&lost, &[&host]);
-        let saving = lost.timeline.unwrap().saving.unwrap();
-        println!("given up after {saving} s; the deadline is {} s", DEADLINE.as_secs());
-        assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 15.0).contains(&saving), "{saving}");
+        let tried = lost.timeline.unwrap().saving.unwrap();
+        println!("given up after {tried} s; the deadline is {} s", DEADLINE.as_secs());
+        assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 15.0).contains(&tried), "{tried}");
     }
     let lost = download.end_of("lost").await;
     assert_not_staged(&lost, "StagingFailed");
