@@ -11,20 +11,21 @@ certificate() {
       -extfile <(echo "$extensions") -out "$STATE/pki/$name.crt" 2>/dev/null
 }
 
-# kubeconfig_file FILE CERTIFICATE SERVER: everything inline, so that the file can be copied.
+# kubeconfig_file FILE CERTIFICATE SERVER: everything inline, so that the file can be copied. To YAML the names y and 5
+# are no text without quotes.
 kubeconfig_file() {
   cat >"$1" <<EOF
 apiVersion: v1
 kind: Config
-current-context: $NAME
+current-context: "$NAME"
 clusters:
-- name: $NAME
+- name: "$NAME"
   cluster:
     server: $3
     certificate-authority-data: $(base64 -w0 "$STATE/pki/ca.crt")
 contexts:
-- name: $NAME
-  context: {cluster: $NAME, user: $2}
+- name: "$NAME"
+  context: {cluster: "$NAME", user: $2}
 users:
 - name: $2
   user:
