@@ -46,7 +46,7 @@ mod url;
 mod watch;
 
 use crate::names::files;
-use crate::report::{Cause, Request};
+use crate::report::{Cause, Request, one_line};
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
 pub use child::Task;
@@ -94,7 +94,9 @@ fn live(paths: &Paths, stop: BorrowedFd<'_>) -> Result<(), String> {
     if request.is_some_and(|request| request.save.is_some() || staging::is_needed(request)) {
         progress::serve(paths);
     }
-    let lock = prepare::prepare(paths, request, stop)?;
+    // The kubelet keeps it, and the operator tells it, while the helper is started again and again.
+    let said = |why: &String| drop(ending::tell(paths, &one_line(why)));
+    let lock = prepare::prepare(paths, request, stop).inspect_err(said)?;
     let end = stage_and_watch(paths, request, &lock, stop);
     ending::report(paths, request, end)
 }
@@ -181,6 +183,17 @@ mod tests {
         let order: EndOrder = marks::read_json(&paths.bin, files::END).unwrap();
         assert_eq!(order.cause, Cause::StagingFailed);
         assert_eq!(order.detail, "not prepared within 0 s: no answer yet from registry.example.com");
+    }
+
+    #[test]
+    fn who_cannot_prepare_leaves_why_to_the_kubelet() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir(paths.termination_message.parent().unwrap()).unwrap();
+        let (stop, _keep) = rustix::pipe::pipe().unwrap();
+        assert_eq!(run_until(&paths, stop.as_fd()), ExitCode::FAILURE);
+        let said = std::fs::read_to_string(&paths.termination_message).unwrap();
+        assert!(said.contains("runner") && said.contains("No such file"), "{said}");
     }
 
     #[test]

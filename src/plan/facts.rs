@@ -83,6 +83,15 @@ pub struct ContainerFacts {
     pub image_id: String,
     /// At most one of the three is set.
     pub state: StateFacts,
+    /// How its container before this one ended, if there was one.
+    pub last_state: StateFacts,
+}
+
+impl ContainerFacts {
+    /// What its container before this one said when it failed.
+    fn last_words(&self) -> Option<&str> {
+        self.last_state.terminated.as_ref()?.message.as_deref().filter(|words| Message::decode(words).is_none())
+    }
 }
 
 /// A container's state.
@@ -263,8 +272,9 @@ impl PodFacts {
                 let waiting = container.state.waiting.as_ref()?;
                 let reason = waiting.reason.as_deref().unwrap_or_default();
                 let kind = WaitKind::of_container(&container.name, reason)?;
-                let message = waiting.message.as_deref().unwrap_or_default();
-                Some(Stage::Waiting(Wait { kind, reason, message }))
+                // Better than the kubelet's: that it backs off.
+                let words = container.last_words().or(waiting.message.as_deref());
+                Some(Stage::Waiting(Wait { kind, reason, message: words.unwrap_or_default() }))
             })
             .unwrap_or(Stage::Starting)
     }

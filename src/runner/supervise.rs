@@ -125,9 +125,10 @@ pub(crate) fn supervise(
 /// The command begins: leaves the mark of it. The record tells it, too, when there is one: a mark that cannot be made
 /// is no reason to end the command.
 fn begin(record_dir: &Path) -> Moment {
+    let began = Moment::now();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     let _ = rustix::fs::open(record_dir.join(files::BEGAN), flags, Mode::from_raw_mode(0o644));
-    Moment::now()
+    began
 }
 
 /// False: it was ending already.

@@ -6,33 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Swaps files, links, FIFOs and directories as fast as it can.
-const SWAPS: &str = r#"
-import os, sys, random
-secret = sys.argv[1]
-def put(name):
-    with open(name, "wb") as f: f.write(b"own" * random.randrange(20000))
-def clear(name):
-    try: os.unlink(name)
-    except IsADirectoryError:
-        for below in os.listdir(name): os.unlink(f"{name}/{below}")
-        os.rmdir(name)
-    except FileNotFoundError: pass
-def make(name):
-    kind = random.randrange(6)
-    if kind == 0: put(name)
-    elif kind == 1: os.symlink(secret + "/secret", name)
-    elif kind == 2: os.symlink(secret, name)
-    elif kind == 3: os.mkfifo(name)
-    elif kind == 4: os.mkdir(name); put(name + "/secret")
-    else: os.symlink("/proc/self/environ", name)
-while True:
-    name = str(random.randrange(40))
-    clear(name); make(name)
-    try:
-        with open("grows", "ab") as f: f.write(b"g" * 1000)
-        if os.path.getsize("grows") > 1 << 20: os.truncate("grows", 0)
-    except OSError: pass
-"#;
+const SWAPS: &str = include_str!("swaps.py");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_swaps_what_is_saved_gains_nothing_and_stops_nothing() {
@@ -42,7 +16,7 @@ async fn who_swaps_what_is_saved_gains_nothing_and_stops_nothing() {
     fs::write(dir.path().join("quiet"), "stays").unwrap();
     let mut swaps = Command::new("python3")
         .args(["-c", SWAPS])
-        .arg(outside.path())
+        .arg(outside.path().join("secret"))
         .current_dir(dir.path())
         .stderr(Stdio::null())
         .spawn()

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bundlerun::api::Phase;
+use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use crate::audit;
 use crate::common::{Operators, Space, cause, eventually, operator_pods, operators, scale_operator, stdout, together};
 use crate::node::{container_id, first_process};
+
+/// 15 s of the lease, 2 s between two looks, and a slow machine.
+const LEASE_TAKEN: Duration = Duration::from_secs(30);
 
 const TRACE: &str = "echo \"$BUNDLE_NAME $BUNDLE_ATTEMPT\" >>trace/starts";
 
@@ -159,7 +162,7 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
     together(names[4..8].iter().map(|name| space.start(name, spec("echo done")))).await;
     let (second, took) = another_leads(&space.client, &first).await;
     println!("the leader was killed: another led after {took:?}");
-    assert!(took < Duration::from_secs(22), "15 s of the lease, 2 s between two looks, and a slow machine");
+    assert!(took < LEASE_TAKEN, "{took:?}");
     assert_ne!(second.name_any(), first.name_any());
     for name in &names[..8] {
         space.end_of(name).await;
@@ -169,7 +172,7 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
     together(names[8..].iter().map(|name| space.start(name, spec("echo done")))).await;
     let (_, took) = another_leads(&space.client, &second).await;
     println!("the leader was asked to stop: another led after {took:?}");
-    assert!(took < Duration::from_secs(10), "it lets the lease go");
+    assert!(took < Duration::from_secs(14), "it lets the lease go, which lasts 15 s: {took:?}");
     nothing_happened_twice(&space, &trace, &names).await;
     operators(&space.client, &Operators::default()).await;
     space.end().await;
@@ -186,7 +189,8 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let process = first_process(&container_id(&paused, "operator"));
     // In the midst of work: some runs end, some begin.
     together(names[..8].iter().map(|name| space.start(name, spec("sleep 2; echo done")))).await;
-    space.until(&names[0], "to run", |s| s.phase == Some(Phase::Running)).await;
+    let begun = |s: &BundleRunStatus| s.start_time.is_some() || s.phase.is_some_and(Phase::is_terminal);
+    space.until(&names[0], "to have begun", begun).await;
     // With more before it than it can do at once, it has something to write at the moment it goes on.
     let pause = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -196,7 +200,7 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let since = Instant::now();
     let (other, took) = another_leads(&space.client, &paused).await;
     println!("the leader was paused: another led after {took:?}");
-    assert!(took < Duration::from_secs(22));
+    assert!(took < LEASE_TAKEN, "{took:?}");
     together(names[56..].iter().map(|name| space.start(name, spec("echo done")))).await;
     nothing_happened_twice(&space, &trace, &names).await;
 

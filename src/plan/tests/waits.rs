@@ -133,6 +133,16 @@ fn another_wait_has_its_own_time_and_deadline() {
 }
 
 #[test]
+fn a_helper_that_cannot_prepare_tells_why_and_the_kubelet_why_not_yet() {
+    let crashed = || pod().helper_waits("CrashLoopBackOff");
+    let message = |pod| written(&look_at(&run(), &pod, 4)).waiting.unwrap().message.unwrap();
+    assert_eq!(message(crashed()), "words");
+    assert_eq!(message(crashed().helper_said("cannot write: the disk is full")), "cannot write: the disk is full");
+    let report = Message::encode(&Report::default(), b"", b"");
+    assert_eq!(message(crashed().helper_said(&report)), "words", "a report is no reason");
+}
+
+#[test]
 fn a_helper_that_crashes_again_and_again_has_one_deadline() {
     let crashed = pod().helper_waits("CrashLoopBackOff");
     let up = |since| pod().bound().helper(&json!({"running": {"startedAt": time(since)}}));

@@ -1,0 +1,68 @@
+//! Faults that the API server puts into pods on their way: the pods are real, and all else is as always.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
+use serde_json::json;
+
+use crate::common::{Space, eventually, together};
+
+/// A `MutatingAdmissionPolicy` and its binding, for the pods of one namespace.
+pub struct PodMutation {
+    objects: Vec<Api<DynamicObject>>,
+    name: String,
+}
+
+impl PodMutation {
+    /// `expression`: CEL that makes a list of `JSONPatch`. Waits until it works.
+    pub async fn begin(space: &Space, expression: &str) -> Self {
+        let name = format!("mutation-{}", space.name);
+        let marked = "[JSONPatch{op: 'add', path: '/metadata/labels', value: {'mutated': 'yes'}}]";
+        let expression = format!("object.metadata.name == '{TRIAL}' ? {marked} : {expression}");
+        let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+        let policy = json!({
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]});
+        let binding = json!({"policyName": name});
+        let kinds = [
+            ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", policy),
+            ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", binding),
+        ];
+        let made = kinds.map(async |(kind, plural, spec)| {
+            let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+            let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
+            let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
+            let object =
+                json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+            api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+            api
+        });
+        let mutation = Self { objects: together(made).await, name: name.clone() };
+        mutation.until(space, true).await;
+        mutation
+    }
+
+    /// Takes it away, and waits until it works no more.
+    pub async fn end(self, space: &Space) {
+        for api in &self.objects {
+            api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        }
+        self.until(space, false).await;
+    }
+
+    async fn until(&self, space: &Space, works: bool) {
+        let trial = json!({"metadata": {"name": TRIAL}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
+        let trial: Pod = serde_json::from_value(trial).unwrap();
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        eventually("the policy to work or to be gone", async || {
+            let seen = space.pods().create(&dry, &trial).await.map_err(|e| e.to_string())?;
+            if seen.labels().contains_key("mutated") == works { Ok(()) } else { Err(format!("{:?}", seen.labels())) }
+        })
+        .await;
+    }
+}
+
+/// Name of a pod that is never made.
+const TRIAL: &str = "trial";
