@@ -20,6 +20,8 @@ use std::sync::atomic::Ordering;
 const AT_ONCE: usize = 4;
 /// Entries of one input: their inodes are the node's.
 const MAX_ENTRIES: u64 = 2_000_000;
+/// What an entry takes of a disk at least, however small: about an inode and its place in a directory.
+const ENTRY_BYTES: u64 = 512;
 
 /// What all inputs share.
 struct Stage<'a> {
@@ -36,7 +38,7 @@ pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
     let stage = Stage {
         paths,
         access: access(paths, &request.registries),
-        limits: Limits { entries: MAX_ENTRIES, bytes: request.disk_bytes.unwrap_or(u64::MAX) },
+        limits: limits(request.disk_bytes.unwrap_or(u64::MAX)),
         pins: lookup::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
     };
@@ -52,6 +54,11 @@ pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
         Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
         Err(Failure::Passing(why)) => Err(why),
     }
+}
+
+/// Of one input.
+fn limits(bytes: u64) -> Limits {
+    Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes }
 }
 
 impl Stage<'_> {
