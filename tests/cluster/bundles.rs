@@ -385,6 +385,6 @@ async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_
     assert_eq!(condition(&status, "OutputSaved"), Some("False"));
     let saving = status.timeline.unwrap().saving.unwrap();
     println!("given up after {saving} s; the deadline is 30 s");
-    assert!((29.0..45.0).contains(&saving), "{saving}");
+    assert!((29.0..60.0).contains(&saving), "{saving}");
     space.end().await;
 }
