@@ -1,4 +1,4 @@
-//! Figures, not claims: `tests/cluster/run bench --ignored --test-threads=1`.
+//! Figures, not claims: `tests/cluster/run bench --ignored`.
 
 use std::time::Instant;
 

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
@@ -14,37 +15,47 @@ use kube::{Client, Resource, ResourceExt};
 use kube_runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit};
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Tests that stop the operator must not run beside others.
 static OPERATOR: RwLock<()> = RwLock::const_new(());
+/// As many others run side by side; they hold the lock from their start, so that those that run alone come last.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::env::var("TESTS_AT_ONCE").map_or(1, |number| number.parse().unwrap())));
+
+/// A test's turn beside others.
+pub struct Turn {
+    _shared: RwLockReadGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
+}
 
 /// For tests that need the operator and its definition as they are, and no namespace.
-pub async fn nothing_stopped() -> RwLockReadGuard<'static, ()> {
-    OPERATOR.read().await
+pub async fn nothing_stopped() -> Turn {
+    Turn { _shared: OPERATOR.read().await, _turn: TURNS.acquire().await.unwrap() }
 }
 
 /// A namespace of one test.
 pub struct Space {
     pub client: Client,
     pub name: String,
-    _shared: Option<RwLockReadGuard<'static, ()>>,
+    _shared: Option<Turn>,
     _exclusive: Option<RwLockWriteGuard<'static, ()>>,
 }
 
 impl Space {
     /// For tests that leave the operator alone.
     pub async fn new() -> Self {
-        let shared = OPERATOR.read().await;
+        let shared = nothing_stopped().await;
         Self { _shared: Some(shared), ..Self::bare().await }
     }
 
     /// For tests that stop the operator: no other runs meanwhile.
     pub async fn exclusive() -> Self {
-        let exclusive = OPERATOR.write().await;
+        // Who waits in the lock's queue holds up all that come later.
+        let exclusive = eventually_for(Duration::MAX, "all others to end", async || OPERATOR.try_write()).await;
         Self { _exclusive: Some(exclusive), ..Self::bare().await }
     }
 
@@ -239,12 +250,20 @@ where
 }
 
 /// Asks again until the answer is there: for conditions that no watch tells.
-pub async fn eventually<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn eventually<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    eventually_for(PATIENCE, what, ask).await
+}
+
+async fn eventually_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
     let start = Instant::now();
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(error) => assert!(start.elapsed() < PATIENCE, "waited for {what}; last answer: {error:?}"),
+            Err(error) => assert!(start.elapsed() < patience, "waited for {what}; last answer: {error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -223,7 +223,8 @@ async fn hiding_the_start_or_nesting_deep_gives_no_more_disk() {
 
 #[tokio::test]
 async fn pods_fit_the_pod_security_levels_and_a_refusal_names_the_field_that_helps() {
-    let (baseline, restricted) = (Space::new().await, Space::new().await);
+    let baseline = Space::new().await;
+    let restricted = baseline.beside().await;
     for (space, level) in [(&baseline, "baseline"), (&restricted, "restricted")] {
         let namespaces: Api<Namespace> = Api::all(space.client.clone());
         let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
@@ -253,8 +254,8 @@ async fn pods_fit_the_pod_security_levels_and_a_refusal_names_the_field_that_hel
         assert!(hint(ended).contains(help), "{ended:#?}");
         assert!(ended.message.as_deref().unwrap().contains("violates PodSecurity \"restricted"), "{ended:#?}");
     }
-    baseline.end().await;
     restricted.end().await;
+    baseline.end().await;
 }
 
 fn hint(status: &BundleRunStatus) -> &str {
