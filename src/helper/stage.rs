@@ -35,10 +35,11 @@ struct Stage<'a> {
 /// Stages all inputs and leaves the mark of it, or the order to end. An error may pass by itself.
 pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
     let runtime = runtime()?;
+    let bytes = request.disk_bytes.unwrap_or(u64::MAX);
     let stage = Stage {
         paths,
         access: access(paths, &request.registries),
-        limits: limits(request.disk_bytes.unwrap_or(u64::MAX)),
+        limits: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes },
         pins: lookup::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
     };
@@ -54,11 +55,6 @@ pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
         Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
         Err(Failure::Passing(why)) => Err(why),
     }
-}
-
-/// Of one input.
-fn limits(bytes: u64) -> Limits {
-    Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes }
 }
 
 impl Stage<'_> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use kube_runtime::{WatchStreamExt, watcher};
@@ -254,6 +256,12 @@ pub async fn eventually<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &st
     eventually_for(PATIENCE, what, ask).await
 }
 
+/// Waits until the command left something in a file on its claim.
+pub async fn left(directory: &Path, file: &str) {
+    let size = || std::fs::metadata(directory.join(file)).map_or(0, |metadata| metadata.len());
+    eventually(file, async || if size() > 0 { Ok(()) } else { Err("nothing yet") }).await;
+}
+
 async fn eventually_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
     patience: Duration,
     what: &str,
@@ -402,9 +410,14 @@ async fn all_ready(client: &Client, replicas: i32) {
     .await;
 }
 
+/// Condition of a run.
+pub fn condition_of<'a>(status: &'a BundleRunStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
 /// Condition of a run, `True` or `False`.
 pub fn condition<'a>(status: &'a BundleRunStatus, type_: &str) -> Option<&'a str> {
-    status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.status.as_str())
+    condition_of(status, type_).map(|c| c.status.as_str())
 }
 
 /// Standard output of a run, as far as the record holds it.

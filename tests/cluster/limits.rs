@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::admission::PodMutation;
-use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
+use crate::common::{Space, cause, condition, eventually, export, stdout, together};
 use crate::node;
 
 const MI: u64 = 1 << 20;
@@ -41,7 +41,7 @@ fn tree(then: &str) -> Value {
 
 #[tokio::test]
 async fn the_time_limit_reaches_every_process_first_with_term_then_with_kill() {
-    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..7.0), ("true", 9, 7.0..20.0)] {
+    for (then, signal, seconds) in [("kill -KILL $$", 9, 3.0..6.0), ("true", 9, 7.0..11.0)] {
         let space = Space::new().await;
         let trace = space.claim("trace").await;
         let ended = space.run("tree", tree(then)).await;
@@ -163,7 +163,7 @@ async fn a_run_gets_the_cpus_it_asked_for_and_no_more() {
     let share = cpu_seconds(&ended) / wall_seconds(&ended);
     println!("cpus: 200m, spinning: {share:.3} CPUs");
     // A machine that is busy with other things gives less, never more.
-    assert!((0.05..0.26).contains(&share), "{share}: {ended:#?}");
+    assert!((0.08..0.26).contains(&share), "{share}: {ended:#?}");
     space.end().await;
 }
 
@@ -181,9 +181,8 @@ async fn the_usage_of_known_loads_is_recorded() {
         assert_eq!(cause(ended), "Completed", "{name}: {ended:#?}");
         let cpu = cpu_seconds(ended);
         println!("{name}: {cpu:.3} CPU seconds, {:.3} s wall, {} bytes", wall_seconds(ended), memory_peak(ended));
-        assert!((2.0..2.6).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
-        // At one CPU no less than two seconds, but for the beginning, which a starved runner notes late.
-        assert!(wall_seconds(ended) >= 1.0, "{name}: {ended:#?}");
+        assert!((2.0..2.3).contains(&cpu), "{name}: 2 CPU seconds recorded as {cpu}");
+        assert!(wall_seconds(ended) >= 1.9, "{name}: {ended:#?}");
     }
     assert!((300_000_000..345_000_000).contains(&memory_peak(&load)), "{load:#?}");
     assert!(memory_peak(&unwaited) < 60_000_000, "{unwaited:#?}");
@@ -208,7 +207,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
     let spec = |first| json!({"argv": ["python3", "-c", writer(first, limit)], "resources": resources});
     let stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)";
     // One after the other: two at a time would share the disk.
-    for (name, first, signal, seconds) in [("willing", "", 15, 6.0), ("stubborn", stubborn, 9, 10.0)] {
+    for (name, first, signal, seconds) in [("willing", "", 15, 3.0), ("stubborn", stubborn, 9, 6.0)] {
         let ended = space.run(name, spec(first)).await;
         assert_eq!((cause(&ended), ended.signal), ("DiskLimitExceeded", Some(signal)), "{name}: {ended:#?}");
         assert_eq!(ended.result.as_ref().unwrap().blame, Some(Blame::User));
@@ -218,7 +217,7 @@ async fn a_run_that_fills_its_disk_is_ended_within_seconds_and_its_record_is_com
         let over = output.bytes.unwrap().saturating_sub(limit);
         println!("{name}: ended {late:.2} s and {} MB after it crossed {limit} bytes", over / 1_000_000);
         assert!(late < seconds, "{name}: {ended:#?}");
-        assert!(over > 0 && over < 1_200_000_000, "{name}: {ended:#?}");
+        assert!(over > 0 && over < 700_000_000, "{name}: {ended:#?}");
         assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");
         assert!(cpu_seconds(&ended) > 0.0 && memory_peak(&ended) > MI && ended.finish_time.is_some(), "{ended:#?}");
         let pod = space.pods().get(&format!("{name}-1")).await.unwrap().status.unwrap();
@@ -294,9 +293,8 @@ async fn a_full_disk_makes_no_false_success_and_is_told_as_such() {
     let on_disk = kept.output.as_ref().unwrap().bytes.unwrap();
     assert!((7 * MI..=8 * MI).contains(&on_disk), "{on_disk}");
     let exported = export(&kept);
-    let large = std::fs::metadata(exported.path().join("contents/large")).unwrap().len();
-    let said = saved_file(&kept, "stdout");
-    assert_eq!(large + said.len() as u64 + saved_file(&kept, "stderr").len() as u64, on_disk);
+    let size = |file: &str| std::fs::metadata(exported.path().join("contents").join(file)).unwrap().len();
+    assert_eq!(["large", "stdout", "stderr"].map(size).iter().sum::<u64>(), on_disk);
 
     let full = PodMutation::begin(&space, &small(volumes::BIN, "1Mi")).await;
     let no_room = space.run("no-room", json!({"command": "true", "resources": resources})).await;

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, eventually, export, stdout, together};
+use crate::common::{Space, cause, condition, condition_of, eventually, export, left, stdout, together};
 use crate::hostile::{RECORDS, RECORDS_PRELUDE, TREES, TRIED, search};
 
 /// As the image's own user, who is root, and as one without rights.
@@ -79,7 +79,7 @@ async fn a_hostile_tree_leads_the_helper_nowhere() {
     for (ended, name) in &ended {
         let sparse = name.starts_with("stdout-sparse");
         assert_eq!(cause(ended), if sparse { "OutputNotSaved" } else { "Completed" }, "{name}: {ended:#?}");
-        let saved = ended.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
+        let saved = condition_of(ended, "OutputSaved").unwrap();
         assert_eq!(saved.reason, if sparse { "OutputTooLarge" } else { "Saved" }, "{name}");
         let output = ended.output.as_ref().unwrap();
         // What is no text shows as replacement characters; the file without end is all NUL.
@@ -115,31 +115,27 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
     // What only the helper can see: were it to follow a link to there, it would find these.
     let stolen = ["/.bundlerun/credentials/0/.dockerconfigjson", "/.bundlerun/request/request.json"];
     let trace = space.claim("trace").await;
-    let go = "touch /trace/$BUNDLE_NAME; until [ -e /trace/go-$BUNDLE_NAME ]; do sleep 0.1; done";
+    let go = "echo swapped >/trace/$BUNDLE_NAME; until [ -e /trace/go-$BUNDLE_NAME ]; do sleep 0.1; done";
     let runs = stolen.iter().enumerate().map(async |(index, secret)| {
         let name = format!("swaps-{index}");
         let command = format!(
             "echo stays >quiet; mkdir filler; for i in $(seq 3000); do echo $i >filler/$i; done; \
-             timeout 4 python3 /swaps.py {secret}; {go}"
+             timeout 4 python3 /swaps.py {secret}; [ $? = 124 ] || exit; {go}"
         );
         let spec = json!({"command": command, "inputs": [{"path": "/swaps.py", "text": SWAPS}],
             "volumes": [{"path": "/trace", "claim": {"name": "trace"}}], "resources": {"cpus": "500m"}});
         space.start(&name, spec).await;
-        eventually(
-            "the command to have swapped",
-            async || {
-                if trace.join(&name).exists() { Ok(()) } else { Err("not yet") }
-            },
-        )
-        .await;
+        left(&trace, &name).await;
         let uid = space.pods().get(&format!("{name}-1")).await.unwrap().uid().unwrap();
         let bundle =
             format!("{}/pods/{uid}/volumes/kubernetes.io~empty-dir/bundle", std::env::var("KUBELET_ROOT").unwrap());
         let mut swaps = Command::new("python3")
             .args(["-c", SWAPS, secret, "stdout", "stderr"])
-            .current_dir(bundle)
+            .current_dir(&bundle)
             .spawn()
             .unwrap();
+        let is_file = || std::fs::symlink_metadata(format!("{bundle}/stdout")).is_ok_and(|stdout| stdout.is_file());
+        eventually("the host to swap", async || if is_file() { Err("not yet") } else { Ok(()) }).await;
         std::fs::write(trace.join(format!("go-{name}")), "").unwrap();
         let ended = space.end_of(&name).await;
         // It ends by itself only where the kubelet has already taken the directory away.
@@ -163,8 +159,8 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
         let found = Command::new("grep").args(["-rlaE", &words]).arg(exported.path()).output().unwrap();
         assert_eq!((found.status.code(), found.stdout), (Some(1), vec![]), "{name}");
         assert!(!format!("{:?}", ended.output).contains(&marker), "{name}");
-        let said = ended.conditions.iter().find(|c| c.type_ == "OutputSaved").map(|c| c.message.as_str());
-        println!("{name}: {} files saved; {}", ended.output.unwrap().files.unwrap(), said.unwrap());
+        let said = &condition_of(&ended, "OutputSaved").unwrap().message;
+        println!("{name}: {} files saved; {said}", ended.output.as_ref().unwrap().files.unwrap());
     }
     space.end().await;
 }
