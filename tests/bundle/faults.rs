@@ -216,7 +216,8 @@ async fn only_who_has_the_password_is_let_in() {
     assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
 }
 
-/// A registry that takes tokens only, and gives one to `user` with the password `secret` for what it asks for.
+/// A registry that takes tokens only, and gives one to `user` with the password `secret` for what it asks for. It answers
+/// as Docker Hub does, with the token under both of its names.
 fn with_tokens(registry: &Registry) -> Proxy {
     async fn guard(State(seen): State<Arc<Seen>>, mut request: Request) -> Response {
         let header = |request: &Request, name: &str| {
@@ -228,7 +229,7 @@ fn with_tokens(registry: &Registry) -> Proxy {
             seen.log.lock().unwrap().push(asked);
             // `user:secret` in base64.
             return if authorization == "Basic dXNlcjpzZWNyZXQ=" {
-                json!({"token": "good", "expires_in": 300}).to_string().into_response()
+                json!({"token": "good", "access_token": "good", "expires_in": 300}).to_string().into_response()
             } else {
                 (StatusCode::UNAUTHORIZED, "who are you?").into_response()
             };

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A registry that says nothing else means this.
 const TOKEN_LIFE: Duration = Duration::from_mins(1);
+/// No token is trusted for longer.
+const TOKEN_LIFE_MAX: Duration = Duration::from_hours(24);
 /// A token this near to its end is not used any more.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
@@ -35,11 +37,26 @@ enum State {
     },
 }
 
+/// Docker's token specification has `token`, OAuth 2 has `access_token`; registries send either, and Docker Hub both.
+/// See <https://distribution.github.io/distribution/spec/auth/token/>.
 #[derive(Deserialize)]
 struct TokenAnswer {
-    #[serde(alias = "access_token")]
     token: Option<String>,
+    access_token: Option<String>,
+    /// Seconds.
     expires_in: Option<u64>,
+}
+
+impl TokenAnswer {
+    /// The token and how long it may be used. A token that lives shorter than our margin is used for half its life.
+    fn read(body: &[u8]) -> Result<(String, Duration), &'static str> {
+        let answer: Self = serde_json::from_slice(body).map_err(|_| "the answer is not a token")?;
+        let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let token = given.ok_or("the answer has no token")?;
+        let life = answer.expires_in.filter(|seconds| *seconds > 0).map_or(TOKEN_LIFE, Duration::from_secs);
+        let life = life.min(TOKEN_LIFE_MAX);
+        Ok((token, life.saturating_sub(TOKEN_MARGIN).max(life / 2)))
+    }
 }
 
 impl Auth {
@@ -107,10 +124,8 @@ impl Auth {
             return Err(refusal(what, &token_host, response).await);
         }
         let body = whole(response, 1 << 20, what, &token_host).await?;
-        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| wrong("the answer is no token"))?;
-        let token = answer.token.ok_or_else(|| wrong("the answer has no token"))?;
-        let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).min(Duration::from_hours(24));
-        Ok(State::Bearer { token, until: Instant::now() + life.saturating_sub(TOKEN_MARGIN) })
+        let (token, life) = TokenAnswer::read(&body).map_err(wrong)?;
+        Ok(State::Bearer { token, until: Instant::now() + life })
     }
 }
 
@@ -133,6 +148,28 @@ fn parameter(challenge: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_registrys_token_is_understood() {
+        let long = Duration::from_secs(290);
+        for (body, token, life) in [
+            // Docker Hub.
+            (r#"{"token":"t","access_token":"t","expires_in":300,"issued_at":"2026-01-01T00:00:00Z"}"#, "t", long),
+            // Harbor, GitLab, GHCR.
+            (r#"{"token":"t","expires_in":300}"#, "t", long),
+            (r#"{"token":"t"}"#, "t", Duration::from_secs(50)),
+            // Azure.
+            (r#"{"access_token":"a"}"#, "a", Duration::from_secs(50)),
+            (r#"{"token":"","access_token":"a","expires_in":300}"#, "a", long),
+            (r#"{"token":"t","expires_in":10}"#, "t", Duration::from_secs(5)),
+            (r#"{"token":"t","expires_in":0}"#, "t", Duration::from_secs(50)),
+        ] {
+            assert_eq!(TokenAnswer::read(body.as_bytes()), Ok((token.to_owned(), life)), "{body}");
+        }
+        for body in ["", "[]", "{}", r#"{"token":""}"#] {
+            assert!(TokenAnswer::read(body.as_bytes()).is_err(), "{body}");
+        }
+    }
 
     #[test]
     fn challenges_are_read() {
