@@ -82,8 +82,12 @@ impl Saving {
         })
         .await?;
         progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
-        let layers = stream::iter((0..plan.layers.len()).map(|number| self.layer(&plan, number)));
-        let layers: Vec<Arc<Layer>> = layers.buffered(AT_ONCE).try_collect().await?;
+        let layer = async |number| Ok::<_, Error>((number, self.layer(&plan, number).await?));
+        let layers = stream::iter((0..plan.layers.len()).map(layer));
+        // As they come: one large layer in front must not hold up those behind it.
+        let mut layers: Vec<(usize, Arc<Layer>)> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
+        layers.sort_by_key(|(number, _)| *number);
+        let layers: Vec<Arc<Layer>> = layers.into_iter().map(|(_, layer)| layer).collect();
         self.image(&plan, &layers, tag, made_by).await
     }
 
