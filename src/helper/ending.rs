@@ -10,6 +10,8 @@ use crate::names::files;
 use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::runner::{self, Paths};
 use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -70,10 +72,15 @@ fn counted(paths: &Paths, report: Report) -> Report {
     Report { files, bytes, ..report }
 }
 
-/// Writes the termination message in place: it is a bind mount, nothing can be renamed onto it.
+/// Writes the termination message in place: it is a bind mount, nothing can be renamed onto it. It is written over the
+/// earlier one before that is cut to its length: on a full disk an earlier message stays as it is.
 pub(super) fn tell(paths: &Paths, message: &str) -> Result<(), String> {
-    std::fs::write(&paths.termination_message, message)
-        .map_err(|error| format!("cannot write {}: {error}", paths.termination_message.display()))
+    let written = File::options().write(true).create(true).truncate(false).open(&paths.termination_message);
+    let written = written.and_then(|file| {
+        file.write_all_at(message.as_bytes(), 0)?;
+        file.set_len(message.len() as u64)
+    });
+    written.map_err(|error| format!("cannot write {}: {error}", paths.termination_message.display()))
 }
 
 /// The runner's record, or what is in its place.
@@ -92,6 +99,17 @@ pub(super) fn read_record(dir: &Path) -> Result<Record, NotRead> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_later_message_replaces_an_earlier_one_of_any_length() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(paths.termination_message.parent().unwrap()).unwrap();
+        for message in ["a longer message", "short", "", "again"] {
+            tell(&paths, message).unwrap();
+            assert_eq!(fs::read_to_string(&paths.termination_message).unwrap(), message);
+        }
+    }
 
     #[test]
     fn what_is_no_record_is_refused() {

@@ -1,8 +1,9 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
+use super::failure::is_full;
 use crate::names::files;
 use crate::report::{Cause, EndOrder, one_line};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,9 +16,59 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// No mark is larger; a request, the largest thing that they follow from, is not either.
 const MARK_MAX_BYTES: u64 = 1024 * 1024;
 
-/// Writes a mark so that nobody sees half of it.
+/// Directory of files that have space on the disk and nothing in them, for marks that are written when it is full.
+const RESERVED: &str = "reserved";
+/// How many marks there is space for. After the command has started, few are written: the order to end, until when the
+/// output may be saved, what came of it, the ending.
+const RESERVED_MARKS: u32 = 8;
+/// Space of each: what a termination message takes, the largest of those marks.
+const RESERVED_BYTES: u64 = 8 * 1024;
+
+/// Sets space aside, before the command can fill the disk. Where the file system cannot, marks have to do without.
+pub(super) fn reserve(bin: &Path) -> Result<(), String> {
+    let dir = bin.join(RESERVED);
+    let reserved = fs::create_dir_all(&dir).and_then(|()| {
+        (0..RESERVED_MARKS).try_for_each(|number| reserve_file(&dir.join(number.to_string()), RESERVED_BYTES))
+    });
+    reserved.map_err(|error| format!("cannot set space aside in {}: {error}", dir.display()))
+}
+
+/// Makes a file, if there is none, with space for so many bytes, and leaves its length as it is.
+pub(super) fn reserve_file(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = fs::File::options().write(true).create(true).truncate(false).open(path)?;
+    match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a mark so that nobody sees half of it, also when the disk is full.
 pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), String> {
-    place(bin, name, 0o644, |file| file.write_all(text))
+    let target = bin.join(name);
+    let marked = text_draft(bin, name, text).and_then(|draft| fs::rename(draft, &target));
+    marked.map_err(|error| format!("cannot write {}: {error}", target.display()))
+}
+
+fn text_draft(bin: &Path, name: &str, text: &[u8]) -> io::Result<PathBuf> {
+    match draft(bin, name, 0o644, |file| file.write_all(text)) {
+        Err(error) if is_full(&error) => draft_of_reserve(bin, name, text).ok_or(error),
+        drafted => drafted,
+    }
+}
+
+/// A draft in space that was set aside; none, if no more is left.
+fn draft_of_reserve(bin: &Path, name: &str, text: &[u8]) -> Option<PathBuf> {
+    let draft = draft_path(bin, name);
+    let reserved = (0..RESERVED_MARKS).map(|number| bin.join(RESERVED).join(number.to_string()));
+    reserved.into_iter().find(|reserved| fs::rename(reserved, &draft).is_ok())?;
+    let written = fs::File::options().write(true).open(&draft).and_then(|mut file| {
+        file.write_all(text)?;
+        file.set_permissions(Permissions::from_mode(0o644))
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written.is_ok().then_some(draft)
 }
 
 /// Writes a mark as JSON.
@@ -59,7 +110,7 @@ pub(super) fn trouble(bin: &Path, why: &str) {
 pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), String> {
     let text = serde_json::to_vec(&EndOrder::new(cause, detail)).map_err(|error| error.to_string())?;
     let target = bin.join(files::END);
-    let ordered = draft(bin, files::END, 0o644, |file| file.write_all(&text)).and_then(|draft| {
+    let ordered = text_draft(bin, files::END, &text).and_then(|draft| {
         match renameat_with(CWD, &draft, CWD, &target, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => fs::remove_file(&draft),
@@ -81,15 +132,19 @@ pub(super) fn place(
     placed.map_err(|error| format!("cannot write {}: {error}", target.display()))
 }
 
-/// Under a name of its own: the hook, children and threads may write the same mark.
+/// A name of its own: the hook, children and threads may write the same mark.
+fn draft_path(bin: &Path, name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    bin.join(format!(".{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
 fn draft(
     bin: &Path,
     name: &str,
     mode: u32,
     write: impl FnOnce(&mut fs::File) -> io::Result<()>,
 ) -> io::Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let draft = bin.join(format!(".{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let draft = draft_path(bin, name);
     fs::create_dir_all(bin)?;
     let written = fs::File::create(&draft)
         .and_then(|mut file| write(&mut file).and_then(|()| file.set_permissions(Permissions::from_mode(mode))));
@@ -111,5 +166,49 @@ mod tests {
         let order: EndOrder = read_json(bin.path(), files::END).unwrap();
         assert_eq!(order, EndOrder { cause: Cause::InputNotFound, detail: "no such tag".to_owned() });
         assert_eq!(fs::read_dir(bin.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    /// A file system in memory of so many bytes; needs root, as the tests of the cluster do.
+    struct SmallDisk(tempfile::TempDir);
+
+    impl SmallDisk {
+        fn new(bytes: usize) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let size = format!("size={bytes}");
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
+            assert!(mount.status().unwrap().success(), "a small disk needs root");
+            Self(dir)
+        }
+
+        fn fill(&self) {
+            let mut file = fs::File::create(self.0.path().join("fill")).unwrap();
+            while file.write_all(&[1; 4096]).is_ok() {}
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        }
+    }
+
+    #[test]
+    fn marks_are_written_on_a_full_disk() {
+        let disk = SmallDisk::new(1 << 20);
+        let bin = disk.0.path();
+        reserve(bin).unwrap();
+        reserve(bin).unwrap();
+        disk.fill();
+        fs::write(bin.join("other"), "x").unwrap_err();
+        let text = "x".repeat(4096);
+        mark(bin, files::REPORTED, text.as_bytes()).unwrap();
+        assert_eq!(read(bin, files::REPORTED), Some(text));
+        order_end(bin, Cause::DiskLimitExceeded, "").unwrap();
+        assert!(read_json::<EndOrder>(bin, files::END).is_some());
+        // What was set aside is used up: an error, and what was there stays.
+        let mut marks = (0..2 * RESERVED_MARKS).map(|number| mark(bin, &format!("mark.{number}"), b"x"));
+        assert!(marks.any(|marked| marked.is_err()));
+        assert_eq!(read(bin, files::REPORTED).map(|text| text.len()), Some(4096));
     }
 }

@@ -5,7 +5,7 @@ use super::lookup::{self, LookedUp};
 use super::marks::{self, is_marked, mark, order_end, read_json};
 use super::{places, staging};
 use crate::names::{files, paths};
-use crate::report::{Cause, InputSource, Request};
+use crate::report::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -30,6 +30,7 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
     let lock = make_lock(&paths.record.join(files::LOCK))?;
     if !is_marked(&paths.bin, files::PREPARED) {
         copy_runner(paths)?;
+        reserve_space(paths)?;
         if let Some(request) = request {
             prepare_inputs(paths, request, begin + LOOK_UP, stop)?;
         }
@@ -39,6 +40,13 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
         mark(&paths.bin, files::STAGED, b"")?;
     }
     Ok(lock)
+}
+
+/// What tells the ending must not depend on the space that the command leaves.
+fn reserve_space(paths: &Paths) -> Result<(), String> {
+    marks::reserve(&paths.bin)?;
+    marks::reserve_file(&paths.termination_message, MESSAGE_MAX_BYTES as u64)
+        .map_err(|error| format!("cannot set space aside for {}: {error}", paths.termination_message.display()))
 }
 
 /// Where an input cannot be had there is a directory for it all the same: the run container has to start to tell.
@@ -125,6 +133,12 @@ mod tests {
     use rustix::fd::AsFd;
     use rustix::pipe::pipe;
 
+    fn below(root: &Path) -> Paths {
+        let paths = Paths::below(root);
+        fs::create_dir_all(paths.termination_message.parent().unwrap()).unwrap();
+        paths
+    }
+
     fn prepare_without_request(paths: &Paths) -> Result<OwnedFd, String> {
         let (stop, _keep) = pipe().unwrap();
         prepare(paths, None, stop.as_fd())
@@ -133,7 +147,7 @@ mod tests {
     #[test]
     fn a_second_prepare_leaves_the_runner_alone() {
         let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
+        let paths = below(root.path());
         fs::write(&paths.runner_in_image, "first").unwrap();
         prepare_without_request(&paths).unwrap();
         fs::write(&paths.runner_in_image, "second").unwrap();
@@ -146,13 +160,13 @@ mod tests {
         assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
         let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["bundle-runner", "prepared", "staged"]);
+        assert_eq!(names, ["bundle-runner", "prepared", "reserved", "staged"]);
     }
 
     #[test]
     fn a_second_prepare_leaves_inputs_alone() {
         let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
+        let paths = below(root.path());
         fs::write(&paths.runner_in_image, "").unwrap();
         let inputs = vec![RequestedInput { path: "t".to_owned(), source: InputSource::Text("text".to_owned()) }];
         let request = Request { inputs, ..Request::new(Command::Shell(String::new()), 30) };
@@ -167,7 +181,7 @@ mod tests {
     #[test]
     fn without_a_runner_nothing_is_prepared() {
         let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
+        let paths = below(root.path());
         assert!(prepare_without_request(&paths).unwrap_err().contains("bundle-runner"));
         assert!(!paths.bin.join(files::PREPARED).exists());
     }
