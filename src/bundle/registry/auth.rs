@@ -1,8 +1,8 @@
 //! Who we are to a registry: nobody, a user with a password, or the bearer of a token.
 
 use super::answer::{no_answer, refusal, whole};
+use super::login::Login;
 use super::retry::Failure;
-use crate::bundle::credentials::Login;
 use crate::bundle::{Error, ErrorKind};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, Url};

@@ -7,17 +7,18 @@
 mod answer;
 mod auth;
 mod download;
+mod login;
 mod retry;
 
 pub(super) use download::Download;
 pub(super) use retry::{Failure, Tries};
 
-use super::credentials::login_for;
 use super::digest::{Digest, Digester};
 use super::reference::{Reference, is_digest};
 use super::{Access, Error, ErrorKind};
 use answer::{no_answer, refusal};
 use bytes::Bytes;
+use login::login_for;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use std::sync::Arc;

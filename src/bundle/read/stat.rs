@@ -1,15 +1,15 @@
 //! What is at a path of an image, as far as one layer knows.
 
-use super::error::shown;
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
-use super::tarread::Kind as MemberKind;
 use super::unpack::{count_read, open};
-use super::{Error, Kind};
+use crate::bundle::error::shown;
+use crate::bundle::format::tar_reader::Kind as MemberKind;
+use crate::bundle::{Error, Kind};
 use std::io::Read;
 
 /// What one layer says of a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(in crate::bundle) enum Seen {
     Here(Kind),
     /// It is nothing that can be an input.
     Unusable(String),
@@ -20,7 +20,7 @@ pub(super) enum Seen {
 }
 
 /// Looks for a path in a layer, as far as needed.
-pub(super) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
+pub(in crate::bundle) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
     let mut layer = open(layer)?;
     let (mut seen, mut gone, mut entries) = (Seen::Nothing, false, 0);
     while let Some(member) = layer.next()? {

@@ -1,10 +1,10 @@
 //! Paths in the layers of an image: how they lie to the one that is wanted, and which of them mean deletions.
 
-use super::Error;
-use super::place::checked;
+use super::destination::checked;
+use crate::bundle::Error;
 
 /// A name as it is in the archive, as a path from the root of the image; the root itself is empty.
-pub(super) fn path_of(name: &[u8]) -> Result<&[u8], Error> {
+pub(in crate::bundle) fn path_of(name: &[u8]) -> Result<&[u8], Error> {
     let mut path = name;
     while let Some(rest) = path.strip_prefix(b"./") {
         path = rest;
@@ -13,7 +13,7 @@ pub(super) fn path_of(name: &[u8]) -> Result<&[u8], Error> {
 }
 
 /// How a path lies to the one that is wanted.
-pub(super) enum Relation<'a> {
+pub(in crate::bundle) enum Relation<'a> {
     /// The wanted one, or below it, from there.
     Wanted(&'a [u8]),
     /// The wanted one is below it.
@@ -21,7 +21,7 @@ pub(super) enum Relation<'a> {
     Beside,
 }
 
-pub(super) fn relation<'a>(path: &'a [u8], wanted: &[u8]) -> Relation<'a> {
+pub(in crate::bundle) fn relation<'a>(path: &'a [u8], wanted: &[u8]) -> Relation<'a> {
     if wanted.is_empty() {
         return Relation::Wanted(path);
     }
@@ -37,7 +37,7 @@ pub(super) fn relation<'a>(path: &'a [u8], wanted: &[u8]) -> Relation<'a> {
 }
 
 /// What a name that begins with `.wh.` asks for.
-pub(super) enum Whiteout<'a> {
+pub(in crate::bundle) enum Whiteout<'a> {
     /// What lower layers have at this path.
     Path(Vec<u8>),
     /// What lower layers have in this directory.
@@ -46,7 +46,7 @@ pub(super) enum Whiteout<'a> {
     Nothing,
 }
 
-pub(super) fn whiteout(path: &[u8]) -> Option<Whiteout<'_>> {
+pub(in crate::bundle) fn whiteout(path: &[u8]) -> Option<Whiteout<'_>> {
     let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
         None => (&[][..], path),

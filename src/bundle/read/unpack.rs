@@ -1,10 +1,10 @@
 //! Layers of any image, put on top of each other in a place.
 
-use super::error::shown;
+use super::destination::{Budget, Maker, NewFile, Place, other_kind};
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
-use super::place::{Budget, Maker, NewFile, Place, other_kind};
-use super::tarread::{Kind as MemberKind, Member, TarReader};
-use super::{Error, ErrorKind, Kind};
+use crate::bundle::error::shown;
+use crate::bundle::format::tar_reader::{Kind as MemberKind, Member, TarReader};
+use crate::bundle::{Error, ErrorKind, Kind};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufReader, Read};
@@ -18,7 +18,7 @@ const LARGEST_WINDOW: u32 = 27;
 const COPY: usize = 128 << 10;
 
 /// A layer's bytes as a tar file, whatever compressed it.
-pub(super) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
+pub(in crate::bundle) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
     let failed = |error: io::Error| Error::invalid(format!("a layer cannot be read: {error}"));
     let mut start = [0; 4];
     let mut filled = 0;
@@ -43,7 +43,7 @@ pub(super) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn R
 }
 
 /// Counts an entry that was read, wanted or not.
-pub(super) fn count_read(entries: &mut u64) -> Result<(), Error> {
+pub(in crate::bundle) fn count_read(entries: &mut u64) -> Result<(), Error> {
     *entries += 1;
     if *entries > MOST_READ {
         Err(Error::too_large(format!("an image of more than {MOST_READ} entries")))
@@ -54,12 +54,12 @@ pub(super) fn count_read(entries: &mut u64) -> Result<(), Error> {
 
 /// A name whose content is at another path of the image, outside of what is wanted.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(in crate::bundle) struct Elsewhere {
     /// In the image.
-    pub(super) source: Vec<u8>,
+    pub(in crate::bundle) source: Vec<u8>,
     /// Below the wanted path; empty for that itself.
-    pub(super) name: Vec<u8>,
-    pub(super) mode: u32,
+    pub(in crate::bundle) name: Vec<u8>,
+    pub(in crate::bundle) mode: u32,
 }
 
 enum Unusable {
@@ -69,7 +69,7 @@ enum Unusable {
 }
 
 /// Unpacks the layers of an image one after the other, the lowest first.
-pub(super) struct Unpacker {
+pub(in crate::bundle) struct Unpacker {
     place: Place,
     /// Below it is what is wanted.
     wanted: Vec<u8>,
@@ -90,7 +90,7 @@ pub(super) struct Unpacker {
 }
 
 impl Unpacker {
-    pub(super) fn new(place: Place, wanted: Vec<u8>, budget: Budget) -> Result<Self, Error> {
+    pub(in crate::bundle) fn new(place: Place, wanted: Vec<u8>, budget: Budget) -> Result<Self, Error> {
         let mut maker = match &place {
             Place::Directory(root) => Some(Maker::new(root.clone())),
             Place::File(_) => None,
@@ -116,7 +116,7 @@ impl Unpacker {
     }
 
     /// Unpacks one layer. Returns names whose content is at another path, in this layer or in lower ones.
-    pub(super) fn layer(&mut self, layer: impl Read + 'static) -> Result<Vec<Elsewhere>, Error> {
+    pub(in crate::bundle) fn layer(&mut self, layer: impl Read + 'static) -> Result<Vec<Elsewhere>, Error> {
         self.made.clear();
         let mut layer = open(layer)?;
         while let Some(member) = layer.next()? {
@@ -131,7 +131,7 @@ impl Unpacker {
     }
 
     /// Sets the modes of directories, and says what was found.
-    pub(super) fn finish(mut self, what: &str) -> Result<(), Error> {
+    pub(in crate::bundle) fn finish(mut self, what: &str) -> Result<(), Error> {
         if let Some(Unusable::Itself(unusable) | Unusable::Above(_, unusable)) = self.unusable {
             return Err(Error::invalid(format!("{what}: {unusable}")));
         }
@@ -324,7 +324,7 @@ impl Unpacker {
     }
 
     /// Looks in a layer for content that names of others need. Returns those that are still missing.
-    pub(super) fn fill(
+    pub(in crate::bundle) fn fill(
         &mut self,
         layer: impl Read + 'static,
         mut missing: Vec<Elsewhere>,

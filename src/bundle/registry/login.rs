@@ -1,6 +1,6 @@
 //! User names and passwords for registries, from Docker configuration files.
 
-use super::{Error, ErrorKind};
+use crate::bundle::{Error, ErrorKind};
 use base64::Engine;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use std::fmt;
 
 /// As whom a registry is asked.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Login {
-    pub(super) user: String,
-    pub(super) password: String,
+pub(in crate::bundle) struct Login {
+    pub(in crate::bundle) user: String,
+    pub(in crate::bundle) password: String,
 }
 
 impl fmt::Debug for Login {
@@ -36,7 +36,7 @@ struct Auth {
 
 /// The login for a repository: of the first text that has one, that of the longest key which is a beginning of
 /// `host/repository`, as the kubelet takes it.
-pub(super) fn login_for(configs: &[String], host: &str, repository: &str) -> Result<Option<Login>, Error> {
+pub(in crate::bundle) fn login_for(configs: &[String], host: &str, repository: &str) -> Result<Option<Login>, Error> {
     for (number, text) in configs.iter().enumerate() {
         let wrong = |why: &str| {
             let number = number + 1;

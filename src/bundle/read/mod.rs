@@ -1,33 +1,49 @@
 //! What a reference means, and getting what is in it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `contents` | reading a bundle: by its list, and by ranges of its layers |
+//! | `unpack`, `stat`, `layer_path` | any image: its layers on top of each other, or one path in them |
+//! | `destination` | where an input goes, and what can be made there |
+//! | `feed` | a download that is read by a thread |
+//! | `inspect` | list, read one file, download |
 
-use super::contents::{Bundle, kind_of};
-use super::feed::{Need, feed};
-use super::image::{self, Manifest, Read};
-use super::listing::ListedAs;
-use super::look::{Seen, look};
-use super::place::{Budget, NewFile, Place, checked, other_kind};
-use super::reference::Reference;
-use super::registry::{Download, Purpose, Repository};
-use super::unpack::{Elsewhere, Unpacker};
-use super::{Access, Error, ErrorKind, Kind, Limits, Progress, Resolved};
+mod contents;
+mod destination;
+mod feed;
+pub(in crate::bundle) mod inspect;
+mod layer_path;
+mod stat;
+mod unpack;
+
+use crate::bundle::format::image::{self, Manifest, Read};
+use crate::bundle::format::listing::ListedAs;
+use crate::bundle::reference::Reference;
+use crate::bundle::registry::{Download, Purpose, Repository};
+use crate::bundle::{Access, Error, ErrorKind, Kind, Limits, Progress, Resolved};
+use contents::{Bundle, kind_of};
+use destination::{Budget, NewFile, Place, checked, other_kind};
+use feed::{Need, feed};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use stat::{Seen, look};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
+use unpack::{Elsewhere, Unpacker};
 
 /// Layers of which something is loaded; they are unpacked one after the other.
 const AT_ONCE: usize = 3;
 
 /// An image that was looked up.
-pub(super) struct Image {
-    pub(super) repository: Repository,
+pub(in crate::bundle) struct Image {
+    pub(in crate::bundle) repository: Repository,
     /// What the reference points to: an index, where there is one.
-    pub(super) digest: String,
-    pub(super) manifest: Box<Manifest>,
+    pub(in crate::bundle) digest: String,
+    pub(in crate::bundle) manifest: Box<Manifest>,
 }
 
 impl Image {
-    pub(super) async fn open(reference: &str, access: &Access) -> Result<Self, Error> {
+    pub(in crate::bundle) async fn open(reference: &str, access: &Access) -> Result<Self, Error> {
         let reference = Reference::parse(reference)?;
         let repository = Repository::new(&reference, access, Purpose::Pull)?;
         let fetched = repository.manifest(&reference.manifest).await?;
@@ -47,7 +63,7 @@ impl Image {
 }
 
 /// A path in an image as users write it: absolute or not. All of the image is empty.
-pub(super) fn wanted(path: Option<&str>) -> Result<Vec<u8>, Error> {
+pub(in crate::bundle) fn wanted(path: Option<&str>) -> Result<Vec<u8>, Error> {
     let parts = path.unwrap_or_default().split('/').filter(|part| !part.is_empty() && *part != ".");
     let path = parts.collect::<Vec<_>>().join("/").into_bytes();
     if !path.is_empty() {
@@ -56,8 +72,11 @@ pub(super) fn wanted(path: Option<&str>) -> Result<Vec<u8>, Error> {
     Ok(path)
 }
 
-/// See [`super::resolve`].
-pub(super) async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Result<Resolved, Error> {
+/// Looks up a reference (`repository:tag` or `repository@digest`) and what is at `path` in it.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Result<Resolved, Error> {
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let kind = if path.is_empty() {
@@ -87,11 +106,15 @@ async fn kind_in_layers(image: &Image, path: &[u8], reference: &str) -> Result<K
 }
 
 fn not_there(reference: &str, path: &[u8]) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{:?} is not in {reference}", super::error::shown(path)))
+    Error::new(ErrorKind::NotFound, format!("{:?} is not in {reference}", crate::bundle::error::shown(path)))
 }
 
-/// See [`super::fetch`].
-pub(super) async fn fetch(
+/// Puts what is at `path` of an image, by digest, into `place`: an empty file or directory that is there and keeps its
+/// inode. Every blob is verified. Can be done again over a first try that was cut off.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn fetch(
     reference: &str,
     path: Option<&str>,
     place: &Path,
@@ -117,7 +140,7 @@ async fn fetch_bundle(
     progress: &Progress,
 ) -> Result<(), Error> {
     let found = bundle.lookup(path).await?;
-    let name = format!("{:?} of the bundle", super::error::shown(path));
+    let name = format!("{:?} of the bundle", crate::bundle::error::shown(path));
     match (found.what, place) {
         (ListedAs::File(file), Place::File(place)) => {
             budget.entry()?;
@@ -139,10 +162,11 @@ async fn fetch_bundle(
 
 /// Loads layers side by side and unpacks them in their order.
 async fn unpack(image: &Image, path: Vec<u8>, place: Place, budget: Budget, progress: &Progress) -> Result<(), Error> {
-    let what = if path.is_empty() { "the image".to_owned() } else { format!("{:?}", super::error::shown(&path)) };
+    let what =
+        if path.is_empty() { "the image".to_owned() } else { format!("{:?}", crate::bundle::error::shown(&path)) };
     let bytes = image.manifest.layers.iter().map(|layer| layer.size);
     progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
-    let unpacker = super::save::blocking(move || Unpacker::new(place, path, budget)).await?;
+    let unpacker = crate::bundle::blocking::blocking(move || Unpacker::new(place, path, budget)).await?;
     let (first, mut turn) = oneshot::channel();
     let _ = first.send(unpacker);
     let mut layers = vec![];
@@ -152,7 +176,7 @@ async fn unpack(image: &Image, path: Vec<u8>, place: Place, budget: Budget, prog
     }
     stream::iter(layers).buffered(AT_ONCE).try_collect::<()>().await?;
     let unpacker = turn.await.map_err(|_| out_of_turn())?;
-    super::save::blocking(move || unpacker.finish(&what)).await
+    crate::bundle::blocking::blocking(move || unpacker.finish(&what)).await
 }
 
 async fn layer(
@@ -183,7 +207,7 @@ async fn layer(
         .await?;
     }
     if let Some(Elsewhere { source, .. }) = missing.first() {
-        let source = super::error::shown(source);
+        let source = crate::bundle::error::shown(source);
         return Err(Error::invalid(format!(
             "a file of the image is another name of {source:?}, which is no file in it"
         )));

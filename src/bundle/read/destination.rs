@@ -3,9 +3,9 @@
 //! Whatever the archive says, nothing outside of the place is written, read or made visible: every name is resolved
 //! below the place by the kernel, links in it are never followed, and only directories, files and links are made.
 
-use super::error::shown;
-use super::untrusted::open_beneath;
-use super::{Error, ErrorKind, Limits};
+use crate::bundle::error::shown;
+use crate::bundle::untrusted::open_beneath;
+use crate::bundle::{Error, ErrorKind, Limits};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -23,18 +23,18 @@ static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// What may still be made.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::bundle) struct Budget {
     limits: Limits,
     entries: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Budget {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(in crate::bundle) fn new(limits: Limits) -> Self {
         Self { limits, entries: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    pub(super) fn entry(&self) -> Result<(), Error> {
+    pub(in crate::bundle) fn entry(&self) -> Result<(), Error> {
         let most = self.limits.entries;
         if self.entries.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(());
@@ -42,7 +42,7 @@ impl Budget {
         Err(Error::too_large(format!("more than {most} files, directories and links")))
     }
 
-    pub(super) fn bytes(&self, more: u64) -> Result<(), Error> {
+    pub(in crate::bundle) fn bytes(&self, more: u64) -> Result<(), Error> {
         let (most, before) = (self.limits.bytes, self.bytes.fetch_add(more, Ordering::Relaxed));
         if before.checked_add(more).is_some_and(|bytes| bytes <= most) {
             return Ok(());
@@ -53,14 +53,14 @@ impl Budget {
 
 /// A place, opened.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(in crate::bundle) enum Place {
     Directory(Arc<OwnedFd>),
     File(Arc<File>),
 }
 
 impl Place {
     /// Opens what is there.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(in crate::bundle) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error: Errno| Error::local(format!("open {}", path.display()), error);
         let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         match rustix::fs::open(path, flags | OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) {
@@ -75,7 +75,7 @@ impl Place {
 }
 
 /// A path as archives may have it: components that are names. Others are refused.
-pub(super) fn checked(path: &[u8]) -> Result<&[u8], Error> {
+pub(in crate::bundle) fn checked(path: &[u8]) -> Result<&[u8], Error> {
     let name =
         |part: &[u8]| !part.is_empty() && part.len() <= 255 && part != b"." && part != b".." && !part.contains(&0);
     if path.split(|byte| *byte == b'/').all(name) {
@@ -85,25 +85,25 @@ pub(super) fn checked(path: &[u8]) -> Result<&[u8], Error> {
 }
 
 /// Makes things in a directory. Each thread has its own; they may share the directory.
-pub(super) struct Maker {
+pub(in crate::bundle) struct Maker {
     root: Arc<OwnedFd>,
     /// The directory that was used last.
     parent: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl Maker {
-    pub(super) fn new(root: Arc<OwnedFd>) -> Self {
+    pub(in crate::bundle) fn new(root: Arc<OwnedFd>) -> Self {
         Self { root, parent: None }
     }
 
     /// Removes all that is in the place: what an earlier try left.
-    pub(super) fn clear(&mut self) -> Result<(), Error> {
+    pub(in crate::bundle) fn clear(&mut self) -> Result<(), Error> {
         self.parent = None;
         remove_below(&self.root, &[], &|_| false)
     }
 
     /// A directory, as it is until [`Maker::directory_mode`].
-    pub(super) fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
+    pub(in crate::bundle) fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         let (parent, name) = self.parent_of(path)?;
         match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
             Ok(()) => return Ok(()),
@@ -118,7 +118,7 @@ impl Maker {
     }
 
     /// The directory's mode once all is in it: readable for everybody.
-    pub(super) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
+    pub(in crate::bundle) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
         let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
             Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555)),
             // A later layer has put something else there.
@@ -129,7 +129,7 @@ impl Maker {
     }
 
     /// A new file in the place of whatever is there.
-    pub(super) fn file(&mut self, path: &[u8]) -> Result<NewFile, Error> {
+    pub(in crate::bundle) fn file(&mut self, path: &[u8]) -> Result<NewFile, Error> {
         self.remove(path)?;
         let (parent, name) = self.parent_of(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -139,7 +139,7 @@ impl Maker {
     }
 
     /// A symbolic link.
-    pub(super) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+    pub(in crate::bundle) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
         self.remove(path)?;
         let (parent, name) = self.parent_of(path)?;
         rustix::fs::symlinkat(OsStr::from_bytes(target), parent, &name)
@@ -147,7 +147,7 @@ impl Maker {
     }
 
     /// Another name of a file of the place.
-    pub(super) fn hard_link(&mut self, path: &[u8], to: &[u8]) -> Result<(), Error> {
+    pub(in crate::bundle) fn hard_link(&mut self, path: &[u8], to: &[u8]) -> Result<(), Error> {
         if path == to {
             return Ok(());
         }
@@ -166,12 +166,12 @@ impl Maker {
     }
 
     /// Removes what is at the path, if there is something.
-    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+    pub(in crate::bundle) fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         self.remove_lower(path, &|_| false)
     }
 
     /// Removes what is at the path and below it, but for the paths that are to stay.
-    pub(super) fn remove_lower(&mut self, path: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+    pub(in crate::bundle) fn remove_lower(&mut self, path: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
         let Some((parent, name)) = self.existing_parent_of(path)? else { return Ok(()) };
         if !is_directory(parent, &name) {
             if stays(path) {
@@ -187,7 +187,7 @@ impl Maker {
     }
 
     /// Removes what is in a directory, but for the paths that are to stay.
-    pub(super) fn remove_in(&mut self, dir: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
+    pub(in crate::bundle) fn remove_in(&mut self, dir: &[u8], stays: &dyn Fn(&[u8]) -> bool) -> Result<(), Error> {
         // It may be the removed one, or below it.
         self.parent = None;
         remove_below(&self.root, dir, stays)
@@ -322,7 +322,7 @@ fn remove_empty(root: &OwnedFd, path: &[u8]) -> Result<(), Error> {
 }
 
 /// A file that is being written. Zeros become holes.
-pub(super) struct NewFile {
+pub(in crate::bundle) struct NewFile {
     file: Arc<File>,
     position: u64,
     path: Vec<u8>,
@@ -330,12 +330,12 @@ pub(super) struct NewFile {
 
 impl NewFile {
     /// Over a file that is there and keeps its inode.
-    pub(super) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
+    pub(in crate::bundle) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
         file.set_len(0).map_err(|error| Error::local("empty the file", error))?;
         Ok(Self { file: file.clone(), position: 0, path: path.to_vec() })
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(in crate::bundle) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut run: &[u8] = &[];
         let mut rest = bytes;
         // Runs of blocks that are not all zeros are written at once.
@@ -363,12 +363,12 @@ impl NewFile {
     }
 
     /// The end of [`NewFile::over`] a file, by who has the file and not the writer.
-    pub(super) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
+    pub(in crate::bundle) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
         Self { file: file.clone(), position: size, path: vec![] }.finish(mode)
     }
 
     /// Readable for everybody, and without the rights of its owner.
-    pub(super) fn finish(self, mode: u32) -> Result<(), Error> {
+    pub(in crate::bundle) fn finish(self, mode: u32) -> Result<(), Error> {
         let failed = |error| Error::local(format!("finish {:?}", shown(&self.path)), error);
         self.file.set_len(self.position).map_err(failed)?;
         self.file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777 | 0o444)).map_err(failed)
@@ -376,6 +376,6 @@ impl NewFile {
 }
 
 /// An input of another kind than was prepared for.
-pub(super) fn other_kind(what: &str, wanted: &str) -> Error {
+pub(in crate::bundle) fn other_kind(what: &str, wanted: &str) -> Error {
     Error::new(ErrorKind::Invalid, format!("{what} is no {wanted}"))
 }

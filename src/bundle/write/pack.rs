@@ -1,11 +1,11 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
-use super::digest::{Digest, Digester};
 use super::layout::Plan;
-use super::tarball;
-use super::untrusted::open_beneath;
 use super::walk::{Cancelled, What};
-use super::{Error, ErrorKind};
+use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::format::tar_header;
+use crate::bundle::untrusted::open_beneath;
+use crate::bundle::{Error, ErrorKind};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -19,15 +19,15 @@ const MOST_READS: u32 = 4;
 const BETWEEN_READS: Duration = Duration::from_millis(50);
 
 /// A layer whose digest is known.
-pub(super) struct Layer {
+pub(in crate::bundle) struct Layer {
     /// Indices of entries and what became of them.
-    pub(super) members: Vec<(usize, Fate)>,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+    pub(in crate::bundle) members: Vec<(usize, Fate)>,
+    pub(in crate::bundle) digest: Digest,
+    pub(in crate::bundle) size: u64,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Fate {
+pub(in crate::bundle) enum Fate {
     /// Directories, links, and names of files that have an earlier one: all is in the header.
     Header,
     /// A file with its content.
@@ -37,11 +37,11 @@ pub(super) enum Fate {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct StoredFile {
+pub(in crate::bundle) struct StoredFile {
     /// Of the content in the layer.
-    pub(super) offset: u64,
-    pub(super) size: u64,
-    pub(super) digest: Digest,
+    pub(in crate::bundle) offset: u64,
+    pub(in crate::bundle) size: u64,
+    pub(in crate::bundle) digest: Digest,
     stamp: Stamp,
 }
 
@@ -56,7 +56,7 @@ struct Stamp {
 
 /// Why a layer was not read to its end.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(in crate::bundle) enum Unread {
     /// This entry is not what it was when it was hashed.
     Changed(usize),
     /// Who takes the bytes takes no more.
@@ -69,7 +69,7 @@ enum CopyEnd {
 }
 
 /// Reads a layer for its digest. `given_up` names entries that are left out, and why.
-pub(super) fn hash(
+pub(in crate::bundle) fn hash(
     plan: &Plan,
     entries: &[usize],
     given_up: &BTreeMap<usize, String>,
@@ -99,8 +99,8 @@ pub(super) fn hash(
         }
         layer.members.push((index, fate));
     }
-    digester.update(&tarball::END);
-    layer.size += tarball::END.len() as u64;
+    digester.update(&tar_header::END);
+    layer.size += tar_header::END.len() as u64;
     layer.digest = digester.finish();
     Ok(layer)
 }
@@ -141,7 +141,7 @@ fn hash_file(
             }
             Err(CopyEnd::Sink(error)) => return Err(error),
         }
-        let padding = tarball::padding(stamp.size);
+        let padding = tar_header::padding(stamp.size);
         all.update(zeros(padding));
         *digester = all;
         let offset = *position + header.len() as u64;
@@ -152,7 +152,7 @@ fn hash_file(
 }
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
-pub(super) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
+pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
     let mut buffer = vec![0; READ];
     // Small entries go out together.
     let mut pending: Vec<u8> = Vec::with_capacity(READ);
@@ -180,7 +180,7 @@ pub(super) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bo
                     CopyEnd::Changed => Unread::Changed(*index),
                     CopyEnd::Sink(_) => Unread::NotTaken,
                 })?;
-                pending.extend_from_slice(zeros(tarball::padding(stored.size)));
+                pending.extend_from_slice(zeros(tar_header::padding(stored.size)));
             }
         }
         if pending.len() >= READ {
@@ -188,7 +188,7 @@ pub(super) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bo
             pending.clear();
         }
     }
-    pending.extend_from_slice(&tarball::END);
+    pending.extend_from_slice(&tar_header::END);
     taken(take(&pending))
 }
 

@@ -3,12 +3,12 @@
 //! Nothing in them depends on time, user or machine.
 
 /// Everything in a tar file begins at a multiple of it.
-pub(super) const BLOCK: u64 = 512;
+pub(in crate::bundle) const BLOCK: u64 = 512;
 /// Two blocks of zeros.
-pub(super) const END: [u8; 1024] = [0; 1024];
+pub(in crate::bundle) const END: [u8; 1024] = [0; 1024];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type<'a> {
+pub(in crate::bundle) enum Type<'a> {
     File { size: u64 },
     Directory,
     Symlink(&'a [u8]),
@@ -16,7 +16,7 @@ pub(super) enum Type<'a> {
 }
 
 /// What goes before the content of an entry.
-pub(super) fn header(name: &[u8], mode: u32, kind: Type<'_>) -> Vec<u8> {
+pub(in crate::bundle) fn header(name: &[u8], mode: u32, kind: Type<'_>) -> Vec<u8> {
     let mut out = vec![];
     let name = match kind {
         Type::Directory => [name, b"/"].concat(),
@@ -43,12 +43,12 @@ pub(super) fn header(name: &[u8], mode: u32, kind: Type<'_>) -> Vec<u8> {
 }
 
 /// Bytes between the end of a content and the next header.
-pub(super) fn padding(size: u64) -> u64 {
+pub(in crate::bundle) fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK) - size
 }
 
 /// The size of an entry with its header, its content and its padding.
-pub(super) fn cost(header_len: usize, size: u64) -> u64 {
+pub(in crate::bundle) fn cost(header_len: usize, size: u64) -> u64 {
     (header_len as u64).saturating_add(size).saturating_add(BLOCK)
 }
 

@@ -1,9 +1,9 @@
 //! A download that is read by a thread, as it comes.
 
-use super::digest::{Digest, Digester};
-use super::registry::{Download, verified};
-use super::save::blocking;
-use super::{Error, Progress};
+use crate::bundle::blocking::blocking;
+use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::registry::{Download, verified};
+use crate::bundle::{Error, Progress};
 use bytes::{Buf, Bytes};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ enum Piece {
 }
 
 /// What the thread reads. It ends only where the download has ended.
-pub(super) struct Feed {
+pub(in crate::bundle) struct Feed {
     receiver: mpsc::Receiver<Piece>,
     current: Bytes,
     ended: bool,
@@ -43,7 +43,7 @@ impl Read for Feed {
 
 /// How much of a download is needed.
 #[derive(Clone, Copy)]
-pub(super) enum Need {
+pub(in crate::bundle) enum Need {
     /// All, and it must have this digest.
     All(Digest),
     /// As much as the reader takes; it verifies by itself what it takes.
@@ -51,7 +51,7 @@ pub(super) enum Need {
 }
 
 /// Lets `work` read a download in a thread. An error of the download counts before one of the thread.
-pub(super) async fn feed<T: Send + 'static>(
+pub(in crate::bundle) async fn feed<T: Send + 'static>(
     mut download: Download<'_>,
     need: Need,
     progress: Option<&Progress>,

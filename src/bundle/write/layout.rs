@@ -6,9 +6,9 @@
 //! of a group is a layer of its own: so growth never splits a group twice, unless the hashes fall together very badly.
 //! Names of one file (hard links) are one unit, under the first of them.
 
-use super::digest::Digest;
-use super::tarball::{self, Type};
 use super::walk::{Entry, What};
+use crate::bundle::digest::Digest;
+use crate::bundle::format::tar_header::{self, Type};
 use crate::names::bundle::{CONTENTS, ESCAPED};
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
@@ -19,11 +19,11 @@ const LAYER_BYTES: u64 = 256 << 20;
 const MOST_LAYERS: usize = 119;
 
 /// A tree to be packed.
-pub(super) struct Plan {
-    pub(super) root: OwnedFd,
-    pub(super) entries: Vec<Entry>,
+pub(in crate::bundle) struct Plan {
+    pub(in crate::bundle) root: OwnedFd,
+    pub(in crate::bundle) entries: Vec<Entry>,
     /// Indices of entries, in the order of their paths; each entry that is not skipped is in one layer.
-    pub(super) layers: Vec<Vec<usize>>,
+    pub(in crate::bundle) layers: Vec<Vec<usize>>,
     /// The first name of every file that has several, by device and inode.
     first: HashMap<(u64, u64), usize>,
     /// Entries that cannot have their own name, sorted.
@@ -31,12 +31,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(root: OwnedFd, entries: Vec<Entry>) -> Self {
+    pub(in crate::bundle) fn new(root: OwnedFd, entries: Vec<Entry>) -> Self {
         Self::with_layers_of(root, entries, LAYER_BYTES)
     }
 
     /// With another size of layers, for tests.
-    pub(super) fn with_layers_of(root: OwnedFd, entries: Vec<Entry>, layer_bytes: u64) -> Self {
+    pub(in crate::bundle) fn with_layers_of(root: OwnedFd, entries: Vec<Entry>, layer_bytes: u64) -> Self {
         let mut first = HashMap::new();
         let mut escaped = vec![];
         for (index, entry) in entries.iter().enumerate() {
@@ -53,7 +53,7 @@ impl Plan {
     }
 
     /// Nothing has another name than its own, and every user may read all of it, with no more rights than a copy gives.
-    pub(super) fn is_mountable(&self) -> bool {
+    pub(in crate::bundle) fn is_mountable(&self) -> bool {
         const SPECIAL: u32 = 0o6000;
         let is_open = |entry: &Entry| match entry.what {
             What::Directory => entry.mode & 0o555 == 0o555,
@@ -65,7 +65,7 @@ impl Plan {
     }
 
     /// The first name of the file that the entry is a name of; another entry than itself means a hard link.
-    pub(super) fn first_name(&self, index: usize) -> usize {
+    pub(in crate::bundle) fn first_name(&self, index: usize) -> usize {
         match self.entries.get(index).map(|entry| &entry.what) {
             Some(What::File { shared: Some(inode), .. }) => self.first.get(inode).copied().unwrap_or(index),
             _ => index,
@@ -73,17 +73,17 @@ impl Plan {
     }
 
     /// What goes before the content of an entry in its layer.
-    pub(super) fn header(&self, index: usize, size: u64) -> Vec<u8> {
+    pub(in crate::bundle) fn header(&self, index: usize, size: u64) -> Vec<u8> {
         let Some(entry) = self.entries.get(index) else { return vec![] };
         let name = self.name(index, entry);
         let first = self.first_name(index);
         match (&entry.what, self.entries.get(first)) {
-            (What::Directory, _) => tarball::header(&name, entry.mode, Type::Directory),
-            (What::Link { target }, _) => tarball::header(&name, entry.mode, Type::Symlink(target)),
+            (What::Directory, _) => tar_header::header(&name, entry.mode, Type::Directory),
+            (What::Link { target }, _) => tar_header::header(&name, entry.mode, Type::Symlink(target)),
             (What::File { .. }, Some(to)) if first != index => {
-                tarball::header(&name, entry.mode, Type::Hardlink(&self.name(first, to)))
+                tar_header::header(&name, entry.mode, Type::Hardlink(&self.name(first, to)))
             }
-            (What::File { .. }, _) => tarball::header(&name, entry.mode, Type::File { size }),
+            (What::File { .. }, _) => tar_header::header(&name, entry.mode, Type::File { size }),
             (What::Skipped { .. }, _) => vec![],
         }
     }
@@ -106,7 +106,7 @@ impl Plan {
                 _ => 0,
             };
             let Some(key) = self.entries.get(first).map(|first| Digest::of(&first.path)) else { continue };
-            units.push(Unit { key, bytes: tarball::cost(self.header(index, content).len(), content), entry: index });
+            units.push(Unit { key, bytes: tar_header::cost(self.header(index, content).len(), content), entry: index });
         }
         units.sort_unstable_by_key(|unit| (unit.key, unit.entry));
         loop {
@@ -180,7 +180,7 @@ mod tests {
 
     fn plan(mut entries: Vec<Entry>) -> Plan {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let root = super::super::untrusted::open_mount(std::path::Path::new("/")).unwrap();
+        let root = crate::bundle::untrusted::open_mount(std::path::Path::new("/")).unwrap();
         Plan::new(root, entries)
     }
 

@@ -3,8 +3,8 @@
 //! Our own, because what is read comes from strangers: names are bounded before they are held in memory, and sizes are
 //! those of the PAX header where there is one.
 
-use super::Error;
-use super::error::shown;
+use crate::bundle::Error;
+use crate::bundle::error::shown;
 use std::io::{self, Read};
 
 const BLOCK: usize = 512;
@@ -13,17 +13,17 @@ const LONGEST_EXTENSION: u64 = 1 << 20;
 
 /// An entry of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub(in crate::bundle) struct Member {
     /// As it is written.
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
+    pub(in crate::bundle) name: Vec<u8>,
+    pub(in crate::bundle) kind: Kind,
+    pub(in crate::bundle) mode: u32,
     /// Of the content that follows.
-    pub(super) size: u64,
+    pub(in crate::bundle) size: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::bundle) enum Kind {
     File,
     Directory,
     Symlink(Vec<u8>),
@@ -42,7 +42,7 @@ struct Extension {
 }
 
 /// Gives the entries of an archive; between two, it reads as the content of the first.
-pub(super) struct TarReader<R> {
+pub(in crate::bundle) struct TarReader<R> {
     inner: R,
     /// Of the content, and of its padding.
     left: u64,
@@ -53,12 +53,12 @@ pub(super) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     /// At most `budget` bytes are read, whatever they are.
-    pub(super) fn new(inner: R, budget: u64) -> Self {
+    pub(in crate::bundle) fn new(inner: R, budget: u64) -> Self {
         Self { inner, left: 0, padding: 0, budget }
     }
 
     /// The next entry.
-    pub(super) fn next(&mut self) -> Result<Option<Member>, Error> {
+    pub(in crate::bundle) fn next(&mut self) -> Result<Option<Member>, Error> {
         let mut extension = Extension::default();
         loop {
             self.skip_content()?;
@@ -129,7 +129,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Content of the entry; nothing, at its end.
-    pub(super) fn content(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+    pub(in crate::bundle) fn content(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let Some(part) = buffer.get_mut(..most).filter(|part| !part.is_empty()) else { return Ok(0) };
         let got = self.read(part)?;

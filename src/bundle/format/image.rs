@@ -1,17 +1,17 @@
 //! Manifests and configurations of images: ours as they are written, those of others as they are read.
 
-use super::Error;
-use super::digest::Digest;
 use super::listing::{IndexPlace, ListLayer};
+use crate::bundle::Error;
+use crate::bundle::digest::Digest;
 use crate::names::bundle::{INDEX, LAYOUT, MARK};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-pub(super) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+pub(in crate::bundle) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(in crate::bundle) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(in crate::bundle) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
@@ -19,27 +19,27 @@ const ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// What points to a blob or a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub(super) media_type: String,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+pub(in crate::bundle) struct Descriptor {
+    pub(in crate::bundle) media_type: String,
+    pub(in crate::bundle) digest: Digest,
+    pub(in crate::bundle) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) artifact_type: Option<String>,
+    pub(in crate::bundle) artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) platform: Option<Platform>,
+    pub(in crate::bundle) platform: Option<Platform>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(in crate::bundle) annotations: BTreeMap<String, String>,
 }
 
 impl Descriptor {
-    pub(super) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+    pub(in crate::bundle) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         let (artifact_type, platform, annotations) = (None, None, BTreeMap::new());
         Self { media_type: media_type.to_owned(), digest, size, artifact_type, platform, annotations }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Platform {
+pub(in crate::bundle) struct Platform {
     architecture: String,
     os: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,12 +49,12 @@ pub(super) struct Platform {
 /// An image of any origin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
+pub(in crate::bundle) struct Manifest {
     schema_version: u32,
     #[serde(default)]
     media_type: String,
     config: Descriptor,
-    pub(super) layers: Vec<Descriptor>,
+    pub(in crate::bundle) layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
 }
@@ -65,14 +65,14 @@ struct Index {
 }
 
 /// What a manifest's bytes are.
-pub(super) enum Read {
+pub(in crate::bundle) enum Read {
     Image(Box<Manifest>),
     /// The image for this machine's platform.
     Index(Digest),
 }
 
 /// Reads a manifest or an index.
-pub(super) fn read(body: &[u8]) -> Result<Read, Error> {
+pub(in crate::bundle) fn read(body: &[u8]) -> Result<Read, Error> {
     let wrong = |why: &str| Error::invalid(format!("no image: {why}"));
     let value: serde_json::Value = serde_json::from_slice(body).map_err(|_| wrong("its manifest is no JSON"))?;
     if value.get("manifests").is_some() {
@@ -106,7 +106,7 @@ fn architecture() -> &'static str {
 
 impl Manifest {
     /// Where the list of entries is, if the image is one of our bundles: in the last layer.
-    pub(super) fn bundle_index(&self) -> Result<Option<(&Descriptor, IndexPlace)>, Error> {
+    pub(in crate::bundle) fn bundle_index(&self) -> Result<Option<(&Descriptor, IndexPlace)>, Error> {
         if self.annotations.get(MARK).map(String::as_str) != Some(LAYOUT) {
             return Ok(None);
         }
@@ -122,14 +122,14 @@ impl Manifest {
 }
 
 /// The configuration of a bundle. It is the same on every machine: a bundle has no architecture, and tools want one.
-pub(super) fn config(diff_ids: &[Digest]) -> Bytes {
+pub(in crate::bundle) fn config(diff_ids: &[Digest]) -> Bytes {
     let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
     let config = json!({"architecture": "amd64", "config": {}, "os": "linux", "rootfs": rootfs});
     config.to_string().into()
 }
 
 /// The manifest of a bundle of content layers and the list of entries.
-pub(super) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
+pub(in crate::bundle) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
     let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
     let mut index = Descriptor::new(ZSTD_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
     index.annotations.insert(INDEX.into(), list.index.annotation());

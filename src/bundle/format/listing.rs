@@ -4,9 +4,9 @@
 //! that decompressors skip, an index says of each frame where it is, what its sha256 is and at which path it begins. So
 //! one entry of many is found by two small requests, and everything read hangs by digests from the image's manifest.
 
-use super::Error;
-use super::digest::{Digest, Digester};
-use super::tarball::{self, Type};
+use super::tar_header::{self, Type};
+use crate::bundle::Error;
+use crate::bundle::digest::{Digest, Digester};
 use crate::names::bundle::MANIFEST;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -24,13 +24,13 @@ const LARGEST_FRAME: usize = 4 << 20;
 
 /// An entry of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) path: Vec<u8>,
-    pub(super) what: ListedAs,
+pub(in crate::bundle) struct Listed {
+    pub(in crate::bundle) path: Vec<u8>,
+    pub(in crate::bundle) what: ListedAs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ListedAs {
+pub(in crate::bundle) enum ListedAs {
     Directory { mode: u32 },
     File(ListedFile),
     Link { target: Vec<u8> },
@@ -38,16 +38,16 @@ pub(super) enum ListedAs {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ListedFile {
-    pub(super) mode: u32,
-    pub(super) size: u64,
-    pub(super) digest: Digest,
+pub(in crate::bundle) struct ListedFile {
+    pub(in crate::bundle) mode: u32,
+    pub(in crate::bundle) size: u64,
+    pub(in crate::bundle) digest: Digest,
     /// Number of the layer, from 0.
-    pub(super) layer: usize,
+    pub(in crate::bundle) layer: usize,
     /// Of the content in the layer.
-    pub(super) offset: u64,
+    pub(in crate::bundle) offset: u64,
     /// The first name of the same file.
-    pub(super) same_as: Option<Vec<u8>>,
+    pub(in crate::bundle) same_as: Option<Vec<u8>>,
 }
 
 /// An entry as it is written.
@@ -166,14 +166,14 @@ impl Listed {
 /// A frame of the list, as the index has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Frame {
+pub(in crate::bundle) struct Frame {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_base64: Option<String>,
-    pub(super) offset: u64,
-    pub(super) size: u64,
-    pub(super) sha256: String,
+    pub(in crate::bundle) offset: u64,
+    pub(in crate::bundle) size: u64,
+    pub(in crate::bundle) sha256: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,18 +183,18 @@ struct Index {
 
 /// Where the index is in its layer, as the layer's annotation says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IndexPlace {
-    pub(super) offset: u64,
-    pub(super) size: u64,
-    pub(super) digest: Digest,
+pub(in crate::bundle) struct IndexPlace {
+    pub(in crate::bundle) offset: u64,
+    pub(in crate::bundle) size: u64,
+    pub(in crate::bundle) digest: Digest,
 }
 
 impl IndexPlace {
-    pub(super) fn annotation(&self) -> String {
+    pub(in crate::bundle) fn annotation(&self) -> String {
         format!("{} {} {}", self.offset, self.size, self.digest)
     }
 
-    pub(super) fn read(annotation: &str) -> Result<Self, Error> {
+    pub(in crate::bundle) fn read(annotation: &str) -> Result<Self, Error> {
         let wrong = || Error::invalid(format!("{annotation:?} names no place of an index"));
         let mut parts = annotation.split(' ');
         let mut number = || parts.next().and_then(|number| number.parse().ok()).ok_or_else(wrong);
@@ -204,21 +204,21 @@ impl IndexPlace {
 }
 
 /// The last layer of a bundle.
-pub(super) struct ListLayer {
-    pub(super) blob: Vec<u8>,
+pub(in crate::bundle) struct ListLayer {
+    pub(in crate::bundle) blob: Vec<u8>,
     /// Of the tar file, not compressed.
-    pub(super) diff_id: Digest,
-    pub(super) index: IndexPlace,
+    pub(in crate::bundle) diff_id: Digest,
+    pub(in crate::bundle) index: IndexPlace,
 }
 
 /// Writes the list. `entries` gives them sorted, twice the same.
-pub(super) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() -> I) -> Result<ListLayer, Error> {
+pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() -> I) -> Result<ListLayer, Error> {
     let mut size = (START.len() + END.len()) as u64;
     for (number, entry) in entries().enumerate() {
         size += entry.line()?.len() as u64 + if number == 0 { 1 } else { 2 };
     }
     let mut layer = Writer::default();
-    layer.frame(&tarball::header(MANIFEST.as_bytes(), 0o644, Type::File { size }))?;
+    layer.frame(&tar_header::header(MANIFEST.as_bytes(), 0o644, Type::File { size }))?;
     let mut text = START.as_bytes().to_vec();
     let mut first = None;
     let mut entries = entries().peekable();
@@ -232,8 +232,8 @@ pub(super) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() -> I) -> Resu
         }
     }
     text.extend_from_slice(END.as_bytes());
-    text.resize(text.len() + usize::try_from(tarball::padding(size)).unwrap_or(0), 0);
-    text.extend_from_slice(&tarball::END);
+    text.resize(text.len() + usize::try_from(tar_header::padding(size)).unwrap_or(0), 0);
+    text.extend_from_slice(&tar_header::END);
     layer.lines(&text, first)?;
     layer.finish()
 }
@@ -278,14 +278,14 @@ impl Writer {
 }
 
 /// Reads an index; its digest is verified already.
-pub(super) fn read_index(index: &[u8]) -> Result<Vec<Frame>, Error> {
+pub(in crate::bundle) fn read_index(index: &[u8]) -> Result<Vec<Frame>, Error> {
     let index: Index = serde_json::from_slice(index)
         .map_err(|error| Error::invalid(format!("the index of the bundle cannot be read: {error}")))?;
     Ok(index.frames)
 }
 
 /// The frames that hold what is at a path or below it.
-pub(super) fn frames_for<'a>(frames: &'a [Frame], path: &[u8]) -> Result<&'a [Frame], Error> {
+pub(in crate::bundle) fn frames_for<'a>(frames: &'a [Frame], path: &[u8]) -> Result<&'a [Frame], Error> {
     if path.is_empty() {
         return Ok(frames);
     }
@@ -300,7 +300,7 @@ pub(super) fn frames_for<'a>(frames: &'a [Frame], path: &[u8]) -> Result<&'a [Fr
 }
 
 /// The entries of a frame.
-pub(super) fn read_frame(frame: &Frame, bytes: &[u8]) -> Result<Vec<Listed>, Error> {
+pub(in crate::bundle) fn read_frame(frame: &Frame, bytes: &[u8]) -> Result<Vec<Listed>, Error> {
     if Digest::of(bytes).hex() != frame.sha256 {
         return Err(Error::invalid("the bundle's list of entries has another digest than its index says"));
     }

@@ -1,9 +1,9 @@
 //! For people at a terminal: looking into a bundle and taking things out of it, by the least that must be read.
 
 use super::contents::Bundle;
-use super::fetch::{Image, wanted};
-use super::listing::{Listed, ListedAs};
-use super::{Access, Error, ErrorKind, Limits, Progress};
+use super::{Image, wanted};
+use crate::bundle::format::listing::{Listed, ListedAs};
+use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,15 +70,22 @@ async fn bundle<'a>(image: &'a Image, reference: &str) -> Result<Bundle<'a>, Err
     bundle.ok_or_else(|| Error::invalid(format!("{reference} is an image, but no bundle")))
 }
 
-/// See [`super::list`].
-pub(super) async fn list(reference: &str, access: &Access) -> Result<Vec<ListEntry>, Error> {
+/// Every entry of a bundle, sorted by the bytes of their paths.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle is [`ErrorKind::Invalid`].
+pub async fn list(reference: &str, access: &Access) -> Result<Vec<ListEntry>, Error> {
     let image = Image::open(reference, access).await?;
     let entries = bundle(&image, reference).await?.entries(&[]).await?;
     Ok(entries.into_iter().map(ListEntry::from).collect())
 }
 
-/// See [`super::read_file`].
-pub(super) async fn read_file<W: Write + Send + 'static>(
+/// Writes one file of a bundle, by a few small requests and the file's own bytes. What was written is known to be right
+/// only when there is no error.
+///
+/// # Errors
+/// See [`ErrorKind`]; an image that is no bundle, and a path that is no file, are [`ErrorKind::Invalid`].
+pub async fn read_file<W: Write + Send + 'static>(
     reference: &str,
     path: &str,
     access: &Access,
@@ -88,7 +95,7 @@ pub(super) async fn read_file<W: Write + Send + 'static>(
     let image = Image::open(reference, access).await?;
     let bundle = bundle(&image, reference).await?;
     let ListedAs::File(file) = bundle.lookup(&path).await?.what else {
-        return Err(Error::invalid(format!("{:?} is a directory", super::error::shown(&path))));
+        return Err(Error::invalid(format!("{:?} is a directory", crate::bundle::error::shown(&path))));
     };
     let shared = Arc::new(Mutex::new(writer));
     let into = shared.clone();
@@ -101,8 +108,11 @@ pub(super) async fn read_file<W: Write + Send + 'static>(
     Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// See [`super::download`].
-pub(super) async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
+/// Puts all of a bundle, or of any image, into a directory, which must be there and is emptied.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
     let unlimited = Limits { entries: u64::MAX, bytes: u64::MAX };
-    super::fetch(reference, None, dir, unlimited, access, progress).await
+    crate::bundle::fetch(reference, None, dir, unlimited, access, progress).await
 }

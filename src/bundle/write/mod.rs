@@ -1,16 +1,28 @@
 //! A tree becomes a bundle in a registry.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `walk` | what is in the tree |
+//! | `layout` | which entry goes into which layer |
+//! | `pack` | the bytes of a layer, read from the tree |
+//! | `provenance` | how a bundle was made |
 
-use super::digest::Digest;
-use super::image::{self, Descriptor, MANIFEST_TYPE};
-use super::layout::Plan;
-use super::listing::{self, Listed, ListedAs, ListedFile};
-use super::pack::{self, Fate, Layer, StoredFile, Unread};
-use super::reference::Reference;
-use super::registry::{Purpose, Repository, Tries};
-use super::walk::{self, Cancelled, What};
-use super::{Access, Error, ErrorKind, Progress, SavedBundle, Tree, provenance};
+mod layout;
+mod pack;
+mod provenance;
+mod walk;
+
+use crate::bundle::blocking::blocking;
+use crate::bundle::digest::Digest;
+use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
+use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
+use crate::bundle::reference::Reference;
+use crate::bundle::registry::{Purpose, Repository, Tries};
+use crate::bundle::{Access, Error, ErrorKind, Progress, SavedBundle, Tree};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use layout::Plan;
+use pack::{Fate, Layer, StoredFile, Unread};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use walk::{Cancelled, What};
 
 /// Layers that are hashed or pushed at once.
 const AT_ONCE: usize = 4;
@@ -26,8 +39,11 @@ const PIECES: usize = 4;
 /// So often a layer is hashed anew because it changed before it was pushed; then what changed is left out.
 const MOST_CHANGES: u32 = 3;
 
-/// See [`super::save`].
-pub(super) async fn save(
+/// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it.
+///
+/// # Errors
+/// See [`ErrorKind`]. What can pass by itself was tried again before.
+pub async fn save(
     tree: &Tree,
     repository: &str,
     tag: &str,
@@ -268,13 +284,4 @@ fn content_bytes(plan: &Plan) -> u64 {
         _ => 0,
     });
     sizes.fold(0, u64::saturating_add)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(ErrorKind::Local, format!("a thread ended: {error}"))),
-    }
 }

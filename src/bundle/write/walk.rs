@@ -3,9 +3,9 @@
 //! The tree was written by a stranger, who may still be writing it: it is only looked at through descriptors of its
 //! directories, links are never followed, and other file systems are not entered.
 
-use super::error::shown;
-use super::untrusted::{open_beneath, open_mount};
-use super::{Error, ErrorKind, Tree};
+use crate::bundle::error::shown;
+use crate::bundle::untrusted::{open_beneath, open_mount};
+use crate::bundle::{Error, ErrorKind, Tree};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
@@ -22,20 +22,20 @@ const MOST_PATH_BYTES: usize = 1 << 30;
 /// grows with the square of its depth.
 const LONGEST_PATH: usize = 16 << 10;
 /// Holes of sparse files are saved as the zeros that they read as. More than this is no output but a mistake.
-pub(super) const MOST_HOLE_BYTES: u64 = 64 << 30;
+pub(in crate::bundle) const MOST_HOLE_BYTES: u64 = 64 << 30;
 
 /// One name in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(in crate::bundle) struct Entry {
     /// From the root; the root itself is empty.
-    pub(super) path: Box<[u8]>,
+    pub(in crate::bundle) path: Box<[u8]>,
     /// The permission bits with setuid, setgid and sticky.
-    pub(super) mode: u32,
-    pub(super) what: What,
+    pub(in crate::bundle) mode: u32,
+    pub(in crate::bundle) what: What,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(in crate::bundle) enum What {
     Directory,
     File {
         size: u64,
@@ -53,20 +53,20 @@ pub(super) enum What {
 
 /// Whether a walk shall end early, because nobody waits for it any more.
 #[derive(Debug, Default)]
-pub(super) struct Cancelled(AtomicBool);
+pub(in crate::bundle) struct Cancelled(AtomicBool);
 
 impl Cancelled {
-    pub(super) fn cancel(&self) {
+    pub(in crate::bundle) fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::bundle) fn check(&self) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Local, "given up")) } else { Ok(()) }
     }
 }
 
 /// The entries of a tree, sorted by the bytes of their paths. The first is the root.
-pub(super) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result<Vec<Entry>, Error> {
+pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result<Vec<Entry>, Error> {
     let stat = rustix::fs::fstat(root).map_err(|error| Error::local("look at the working directory", error))?;
     let mut walk = Walk {
         tree,
@@ -91,7 +91,7 @@ pub(super) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result
 }
 
 /// Opens the root of a tree.
-pub(super) fn open_root(tree: &Tree) -> Result<OwnedFd, Error> {
+pub(in crate::bundle) fn open_root(tree: &Tree) -> Result<OwnedFd, Error> {
     open_mount(&tree.root).map_err(|error| Error::local(format!("open {}", tree.root.display()), error))
 }
 
@@ -253,7 +253,7 @@ fn join(dir: &[u8], name: &[u8]) -> Box<[u8]> {
 }
 
 /// Where the entries below a directory begin in the sorted list.
-pub(super) fn below<'a>(entries: &'a [Entry], dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
+pub(in crate::bundle) fn below<'a>(entries: &'a [Entry], dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
     let prefix = if dir.is_empty() { vec![] } else { [dir, b"/"].concat() };
     let start = entries.partition_point(|entry| *entry.path < *prefix);
     entries.iter().skip(start).take_while(move |entry| entry.path.starts_with(&prefix))

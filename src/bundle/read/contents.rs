@@ -1,13 +1,13 @@
 //! What is in one of our bundles, read from its list of entries, and the files in it by ranges of its layers.
 
-use super::digest::{Digest, Digester};
-use super::error::shown;
+use super::destination::{Budget, Maker, checked};
 use super::feed::{Feed, Need, feed};
-use super::image::{Descriptor, Manifest};
-use super::listing::{self, Frame, IndexPlace, Listed, ListedAs, ListedFile};
-use super::place::{Budget, Maker, checked};
-use super::registry::{Download, Repository};
-use super::{Error, ErrorKind, Kind, Progress};
+use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::error::shown;
+use crate::bundle::format::image::{Descriptor, Manifest};
+use crate::bundle::format::listing::{self, Frame, IndexPlace, Listed, ListedAs, ListedFile};
+use crate::bundle::registry::{Download, Repository};
+use crate::bundle::{Error, ErrorKind, Kind, Progress};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use rustix::fd::OwnedFd;
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4;
 const COPY: usize = 128 << 10;
 
 /// A bundle whose index is read.
-pub(super) struct Bundle<'a> {
+pub(in crate::bundle) struct Bundle<'a> {
     repository: &'a Repository,
     layers: &'a [Descriptor],
     list: &'a Descriptor,
@@ -33,7 +33,10 @@ pub(super) struct Bundle<'a> {
 
 impl<'a> Bundle<'a> {
     /// None, if the image is no bundle of ours.
-    pub(super) async fn open(repository: &'a Repository, manifest: &'a Manifest) -> Result<Option<Self>, Error> {
+    pub(in crate::bundle) async fn open(
+        repository: &'a Repository,
+        manifest: &'a Manifest,
+    ) -> Result<Option<Self>, Error> {
         let Some((list, place)) = manifest.bundle_index()? else { return Ok(None) };
         let IndexPlace { offset, size, digest } = place;
         if size > LARGEST_INDEX {
@@ -48,7 +51,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// What is at a path: a file, a directory, or an error that says what else.
-    pub(super) async fn lookup(&self, path: &[u8]) -> Result<Listed, Error> {
+    pub(in crate::bundle) async fn lookup(&self, path: &[u8]) -> Result<Listed, Error> {
         if let Some(found) = self.entry(path).await? {
             return match &found.what {
                 ListedAs::Link { target } => {
@@ -88,7 +91,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// What is at a path and below it, sorted.
-    pub(super) async fn entries(&self, path: &[u8]) -> Result<Vec<Listed>, Error> {
+    pub(in crate::bundle) async fn entries(&self, path: &[u8]) -> Result<Vec<Listed>, Error> {
         let mut entries = self.read_frames(listing::frames_for(&self.frames, path)?).await?;
         let below = [path, b"/"].concat();
         entries.retain(|entry| path.is_empty() || entry.path == path || entry.path.starts_with(&below));
@@ -118,7 +121,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes of a file, to whoever takes them, as they come. Their digest is known to be right only at the end.
-    pub(super) async fn read(
+    pub(in crate::bundle) async fn read(
         &self,
         file: &ListedFile,
         progress: Option<&Progress>,
@@ -140,7 +143,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Puts entries, all of one directory, into a place.
-    pub(super) async fn fetch(
+    pub(in crate::bundle) async fn fetch(
         &self,
         dir: &[u8],
         entries: Vec<Listed>,
@@ -153,7 +156,7 @@ impl<'a> Bundle<'a> {
         progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
         let Tree { directories, segments, empty, links, hard_links } = tree;
         let for_start = root.clone();
-        let directories = super::save::blocking(move || {
+        let directories = crate::bundle::blocking::blocking(move || {
             let mut maker = Maker::new(for_start);
             maker.clear()?;
             for (path, _) in &directories {
@@ -173,7 +176,7 @@ impl<'a> Bundle<'a> {
             }
         });
         stream::iter(segments).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        super::save::blocking(move || {
+        crate::bundle::blocking::blocking(move || {
             let mut maker = Maker::new(root);
             for (path, to) in hard_links {
                 maker.hard_link(&path, &to)?;
@@ -322,7 +325,7 @@ fn part<'a>(feed: &mut Feed, most: u64, buffer: &'a mut [u8]) -> Result<&'a [u8]
 }
 
 /// What an input can be.
-pub(super) fn kind_of(listed: &Listed) -> Option<Kind> {
+pub(in crate::bundle) fn kind_of(listed: &Listed) -> Option<Kind> {
     match listed.what {
         ListedAs::Directory { .. } => Some(Kind::Directory),
         ListedAs::File(_) => Some(Kind::File),

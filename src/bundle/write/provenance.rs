@@ -1,9 +1,9 @@
 //! How a bundle was made: an artifact with the bundle as its subject, which registries list as a referrer.
 
-use super::Error;
-use super::digest::Digest;
-use super::image::{Descriptor, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE};
-use super::registry::Repository;
+use crate::bundle::Error;
+use crate::bundle::digest::Digest;
+use crate::bundle::format::image::{Descriptor, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE};
+use crate::bundle::registry::Repository;
 use crate::names::bundle::PROVENANCE;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 const EMPTY: &[u8] = b"{}";
 
 /// Pushes `made_by` and makes it known. Returns how many bytes went out.
-pub(super) async fn push(repository: &Repository, subject: &Descriptor, made_by: &Value) -> Result<u64, Error> {
+pub(in crate::bundle) async fn push(
+    repository: &Repository,
+    subject: &Descriptor,
+    made_by: &Value,
+) -> Result<u64, Error> {
     let content = Bytes::from(made_by.to_string());
     let mut pushed = repository.push_small(&content).await?;
     pushed += repository.push_small(&Bytes::from_static(EMPTY)).await?;
@@ -44,7 +48,7 @@ async fn add_to_tag(repository: &Repository, subject: &Digest, referrer: &Descri
             let index: Value = serde_json::from_slice(&fetched.body).unwrap_or_default();
             index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default()
         }
-        Err(error) if error.kind == super::ErrorKind::NotFound => vec![],
+        Err(error) if error.kind == crate::bundle::ErrorKind::NotFound => vec![],
         Err(error) => return Err(error),
     };
     let referrer = json!(referrer);

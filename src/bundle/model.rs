@@ -1,0 +1,83 @@
+//! What callers give and get.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+
+use crate::report::Registries;
+
+/// How registries are reached, and as whom.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Plain HTTP, and certificate authorities.
+    pub registries: Registries,
+    /// Texts of Docker configuration files (`.dockerconfigjson`); the first with an entry for a registry counts.
+    pub docker_configs: Vec<String>,
+}
+
+/// How far a transfer has come; read by others while it is under way.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes that are done with.
+    pub done_bytes: AtomicU64,
+    /// Bytes in all, as far as known.
+    pub total_bytes: AtomicU64,
+}
+
+/// A working directory to be saved.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// Where it is.
+    pub root: PathBuf,
+    /// Globs relative to it: what they match is left out, a directory with all that is in it.
+    pub exclude: Vec<String>,
+    /// Device and inode of what is never part of it, such as mount points.
+    pub left_out: Vec<(u64, u64)>,
+    /// Device and inode of directories that are part of it only if something is in them.
+    pub left_out_if_empty: Vec<(u64, u64)>,
+    /// Symbolic links that are no part of it: path from the root, and target.
+    pub left_out_links: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A bundle in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedBundle {
+    /// Of its manifest, read back from the registry: `sha256:<hex>`.
+    pub digest: String,
+    /// Regular files; a file with several names counts once.
+    pub files: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Bytes that went to the registry.
+    pub pushed_bytes: u64,
+    /// Entries that could not be part of it.
+    pub skipped: u64,
+    /// A container runtime that mounts the image's `contents` shows what [`fetch`] would put in place.
+    pub mountable: bool,
+}
+
+/// A file or a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// What a reference means now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Of the manifest: `sha256:<hex>`.
+    pub digest: String,
+    /// Of what is at the path.
+    pub kind: Kind,
+}
+
+/// What an input may at most be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
