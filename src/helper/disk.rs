@@ -1,8 +1,8 @@
 //! Ends a run whose working directory grows over its limit: the kubelet would notice after half a minute, evict the
 //! pod and lose the output.
 
-use super::marks::order_end;
-use super::tree;
+use crate::helper::markers::order_end;
+use crate::helper::tree;
 use crate::report::Cause;
 use crate::runner::Paths;
 use std::sync::Arc;

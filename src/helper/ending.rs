@@ -1,11 +1,12 @@
 //! The record and the output become the helper's last words.
 
-use super::marks::mark;
-use super::saving::{self, SavedOutput};
-use super::tree::{self, Size};
-use super::watch::End;
-use super::{lookup, places};
 use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
+use crate::helper::markers::mark;
+use crate::helper::mount_points;
+use crate::helper::supervise::saving::{self, SavedOutput};
+use crate::helper::task::look_up;
+use crate::helper::tree::{self, Size};
+use crate::helper::watch::End;
 use crate::names::files;
 use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::runner::{self, Paths};
@@ -27,7 +28,7 @@ pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
 /// gets that one.
 pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Result<(), String> {
     let record = read_record(&paths.record);
-    let digests = lookup::pins(paths);
+    let digests = look_up::pins(paths);
     let tail =
         |name| CString::new(name).map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));
@@ -67,7 +68,7 @@ fn is_interrupted(end: End, record: Option<&Record>) -> bool {
 
 fn counted(paths: &Paths, report: Report) -> Report {
     let until = Instant::now() + COUNT;
-    let stubs = places::stubs(paths).mounted_over;
+    let stubs = mount_points::stubs(paths).mounted_over;
     let Size { files, bytes, .. } = tree::measure(&paths.bundle, &stubs, || Instant::now() < until);
     Report { files, bytes, ..report }
 }

@@ -3,59 +3,43 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `prepare`, `places` | what the run container needs before it starts |
-//! | `staging`, `saving` | keeping at it until inputs are in place, until the output is saved |
+//! | `prepare`, `mount_points` | what the run container needs before it starts |
 //! | `watch` | from the start of the runner to its death |
 //! | `disk` | ends a run that fills its working directory |
 //! | `ending` | the record and the output become the termination message |
-//! | `child` | starting and ending children |
-//! | `marks`, `progress` | what one process leaves for another |
-//!
-//! In children, because it takes memory and may crash:
-//!
-//! | file | subject |
-//! |---|---|
-//! | `lookup` | what inputs from registries are |
-//! | `stage`, `url`, `copied`, `links` | putting inputs in place |
-//! | `save` | saving the output |
-//! | `credentials`, `failure` | who we are to registries, and what their answers mean for the run |
+//! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
+//! | `task` | what the children do, because it takes memory and may crash |
+//! | `markers`, `progress` | what one process leaves for another |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
 //! Trust: everything below the working directory and the record directory was written by the user's code, or is being
 //! written by it now. Nothing of it is executed, and it is only ever opened relative to a directory that we hold open,
 //! without following links. No process of the helper can be dumped or traced by others of its user.
 
-mod child;
-mod copied;
-mod credentials;
 mod disk;
 mod ending;
-mod failure;
-mod links;
-mod lookup;
-mod marks;
-mod places;
+mod markers;
+mod mount_points;
 mod prepare;
 mod progress;
-mod save;
-mod saving;
-mod stage;
-mod staging;
+mod supervise;
+mod task;
 mod tree;
-mod url;
 mod watch;
 
 use crate::names::files;
 use crate::report::{Cause, Request, one_line};
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
-pub use child::Task;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+pub use supervise::Task;
+use supervise::staging;
+use task::{look_up, save, stage};
 use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
@@ -110,7 +94,7 @@ fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, sto
             let stage = move || staging::stage(paths, request, stop, over);
             if let Err(error) = thread::Builder::new().name("staging".to_owned()).spawn_scoped(scope, stage) {
                 let told =
-                    marks::order_end(&paths.bin, Cause::StagingFailed, &format!("cannot start a thread: {error}"));
+                    markers::order_end(&paths.bin, Cause::StagingFailed, &format!("cannot start a thread: {error}"));
                 eprintln!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
             }
         }
@@ -130,12 +114,12 @@ pub fn wait_prepared(paths: &Paths) -> ExitCode {
 
 fn wait_prepared_for(paths: &Paths, most: Duration) {
     let until = Instant::now() + most;
-    while !marks::is_marked(&paths.bin, files::PREPARED) {
+    while !markers::is_marked(&paths.bin, files::PREPARED) {
         if Instant::now() >= until {
             let why =
-                marks::read(&paths.bin, files::TROUBLE).unwrap_or_else(|| "the helper did not say why".to_owned());
+                markers::read(&paths.bin, files::TROUBLE).unwrap_or_else(|| "the helper did not say why".to_owned());
             let detail = format!("not prepared within {} s: {why}", most.as_secs());
-            if let Err(error) = marks::order_end(&paths.bin, Cause::StagingFailed, &detail) {
+            if let Err(error) = markers::order_end(&paths.bin, Cause::StagingFailed, &detail) {
                 eprintln!("bundle-operator helper: {error}");
             }
             return;
@@ -147,9 +131,9 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
 /// A child of the helper: does one thing and leaves its marks. Failure: it may pass by itself.
 #[must_use]
 pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
-    child::begin(paths);
+    supervise::begin(paths);
     let done = request::read(&paths.request).map_err(|never_ran| never_ran.detail).and_then(|request| match task {
-        Task::LookUp => lookup::look_up(paths, &request),
+        Task::LookUp => look_up::look_up(paths, &request),
         Task::Stage => stage::stage(paths, &request),
         Task::Save => save::save(paths, &request),
     });
@@ -157,7 +141,7 @@ pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if task != Task::Save {
-                marks::trouble(&paths.bin, &error);
+                markers::trouble(&paths.bin, &error);
             }
             fail(&error)
         }
@@ -178,9 +162,9 @@ mod tests {
     fn a_hook_that_runs_out_of_patience_ends_the_run_with_what_is_known() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        marks::mark(&paths.bin, files::TROUBLE, b"no answer yet from registry.example.com").unwrap();
+        markers::mark(&paths.bin, files::TROUBLE, b"no answer yet from registry.example.com").unwrap();
         wait_prepared_for(&paths, Duration::from_millis(50));
-        let order: EndOrder = marks::read_json(&paths.bin, files::END).unwrap();
+        let order: EndOrder = markers::read_json(&paths.bin, files::END).unwrap();
         assert_eq!(order.cause, Cause::StagingFailed);
         assert_eq!(order.detail, "not prepared within 0 s: no answer yet from registry.example.com");
     }
@@ -200,8 +184,8 @@ mod tests {
     fn a_hook_that_is_served_in_time_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        marks::mark(&paths.bin, files::PREPARED, b"").unwrap();
+        markers::mark(&paths.bin, files::PREPARED, b"").unwrap();
         wait_prepared_for(&paths, Duration::ZERO);
-        assert!(!marks::is_marked(&paths.bin, files::END));
+        assert!(!markers::is_marked(&paths.bin, files::END));
     }
 }

@@ -1,9 +1,10 @@
 //! What the run container needs before it starts. Done again after a crash, it changes nothing that is in use.
 
-use super::child::{Outcome, Task, keep_at_it};
-use super::lookup::{self, LookedUp};
-use super::marks::{self, is_marked, mark, order_end, read_json};
-use super::{places, staging};
+use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
+use crate::helper::mount_points;
+use crate::helper::supervise::staging;
+use crate::helper::supervise::{Outcome, Task, keep_at_it};
+use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::{files, paths};
 use crate::report::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::runner::Paths;
@@ -44,8 +45,8 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
 
 /// What tells the ending must not depend on the space that the command leaves.
 fn reserve_space(paths: &Paths) -> Result<(), String> {
-    marks::reserve(&paths.bin)?;
-    marks::reserve_file(&paths.termination_message, MESSAGE_MAX_BYTES as u64)
+    markers::reserve(&paths.bin)?;
+    markers::reserve_file(&paths.termination_message, MESSAGE_MAX_BYTES as u64)
         .map_err(|error| format!("cannot set space aside for {}: {error}", paths.termination_message.display()))
 }
 
@@ -67,7 +68,7 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
         Some(InputSource::Mounted { file, .. }) => *file && !absent.contains(&index),
         Some(InputSource::Image { .. }) | None => looked_up.files.contains(&index),
     };
-    places::make(paths, request, is_file)
+    mount_points::make(paths, request, is_file)
 }
 
 /// Inputs that the kubelet mounts and that are not there, by their index. Names with two dots are the kubelet's own.
@@ -82,13 +83,13 @@ fn absent(paths: &Paths, request: &Request) -> Vec<usize> {
 }
 
 fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<LookedUp, String> {
-    if !request.inputs.iter().any(|input| lookup::is_needed(&input.source)) {
+    if !request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {
         return Ok(LookedUp::default());
     }
     let mut pause = |time| wait_readable([stop], Some(time)) == [true];
     let is_done = || is_marked(&paths.bin, files::LOOKED_UP) || is_marked(&paths.bin, files::END);
     if let Outcome::TimeIsUp(tries) = keep_at_it(paths, Task::LookUp, Some(until), &mut pause, &is_done) {
-        let why = marks::read(&paths.bin, files::TROUBLE).or(tries.last_end).unwrap_or_default();
+        let why = markers::read(&paths.bin, files::TROUBLE).or(tries.last_end).unwrap_or_default();
         order_end(&paths.bin, Cause::StagingFailed, &format!("inputs could not be looked up in time: {why}"))?;
     }
     Ok(read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default())
@@ -98,7 +99,7 @@ fn copy_runner(paths_: &Paths) -> Result<(), String> {
     let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
-    marks::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
+    markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
 }
 
 /// The run container may have any user. The kubelet makes volumes 0777 and root's: where we are not root there is

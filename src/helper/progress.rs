@@ -1,7 +1,7 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
-use super::marks::{self, mark_json};
 use crate::bundle;
+use crate::helper::markers::{self, mark_json};
 use crate::names::files;
 use crate::report::{Progress, ProgressStage};
 use crate::runner::Paths;
@@ -55,7 +55,7 @@ impl Drop for Telling {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        marks::unmark(&self.bin, files::PROGRESS);
+        markers::unmark(&self.bin, files::PROGRESS);
     }
 }
 
@@ -111,7 +111,7 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
         }
     }
     let asked = buffer.starts_with(b"GET /progress ");
-    let (status, body) = match marks::read(bin, files::PROGRESS).filter(|_| asked) {
+    let (status, body) = match markers::read(bin, files::PROGRESS).filter(|_| asked) {
         Some(progress) => ("200 OK", progress),
         None => ("404 Not Found", String::new()),
     };

@@ -1,7 +1,7 @@
 //! Walking through a tree that the user's code wrote, or is writing, or that came from a registry.
 
-use super::failure::Failure;
 use crate::bundle::untrusted::{open_in, open_mount};
+use crate::helper::task::failure::Failure;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! From the start of the runner to its death.
 
-use super::disk::DiskWatch;
+use crate::helper::disk::DiskWatch;
 use crate::names::files;
 use crate::report::MissingRecord;
 use crate::runner::Paths;

@@ -1,7 +1,7 @@
 //! Links in the working directory to the entries of an input at `.`.
 
-use super::failure::Failure;
 use crate::bundle::untrusted::open_mount;
+use crate::helper::task::failure::Failure;
 use crate::names::files;
 use crate::report::Cause;
 use rustix::fd::OwnedFd;
@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Links `<bundle>/<entry>` to `<target>/<entry>` for all entries of `listed`.
-pub(super) fn make(listed: &Path, target: &Path, bundle: &Path) -> Result<(), Failure> {
+pub(in crate::helper) fn make(listed: &Path, target: &Path, bundle: &Path) -> Result<(), Failure> {
     let entries = match fs::read_dir(listed) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -61,7 +61,7 @@ fn reading(error: &io::Error) -> Failure {
 
 /// The links in the working directory that lead to `targets`, as they were made: their paths from there, and where they
 /// lead. No list is kept of them, because a link that the command made just like that is no more of an output.
-pub(super) fn made(bundle: &Path, targets: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+pub(in crate::helper) fn made(bundle: &Path, targets: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
     let Ok(dir) = open_mount(bundle) else { return vec![] };
     let Ok(entries) = Dir::read_from(&dir) else { return vec![] };
     let lead = |name: &CStr| {

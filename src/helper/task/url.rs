@@ -1,7 +1,7 @@
 //! Downloads a file by its address, and believes only its checksum.
 
-use super::failure::Failure;
 use crate::bundle::Progress;
+use crate::helper::task::failure::Failure;
 use crate::report::Cause;
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ const BACK_OFF: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// A client that trusts the usual authorities and `ca` (PEM).
-pub(super) fn client(ca: Option<&str>) -> Result<Client, String> {
+pub(in crate::helper) fn client(ca: Option<&str>) -> Result<Client, String> {
     let unusable = |error: reqwest::Error| format!("cannot make HTTP requests: {}", chain(&error));
     let ca = match ca {
         Some(pem) => Certificate::from_pem_bundle(pem.as_bytes()).map_err(unusable)?,
@@ -35,7 +35,7 @@ pub(super) fn client(ca: Option<&str>) -> Result<Client, String> {
 
 /// Downloads into the file at `place`, which is there already, at most `limit` bytes. What is tried again is told as
 /// `trouble`.
-pub(super) async fn download(
+pub(in crate::helper) async fn download(
     client: &Client,
     href: &str,
     sha256: &str,

@@ -1,7 +1,7 @@
 //! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
 
-use super::child::{Outcome, Task, Tries, keep_at_it};
-use super::marks::{self, is_marked, mark_json, read_json};
+use crate::helper::markers::{self, is_marked, mark_json, read_json};
+use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
 use crate::names::files;
 use crate::report::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
 use crate::runner::Paths;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A saved output with its size: what the child leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedOutput {
+pub(in crate::helper) struct SavedOutput {
     /// For the message.
     #[serde(flatten)]
-    pub(super) saved: Saved,
+    pub(in crate::helper) saved: Saved,
     /// Regular files in it.
     #[serde(default)]
-    pub(super) files: u64,
+    pub(in crate::helper) files: u64,
     /// Their size.
     #[serde(default)]
-    pub(super) bytes: u64,
+    pub(in crate::helper) bytes: u64,
 }
 
 /// Until when the output may be saved; a restarted helper has no more time.
@@ -32,7 +32,11 @@ struct SaveUntil {
 }
 
 /// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us.
-pub(super) fn save(paths: &Paths, request: &SaveRequest, interrupted: bool) -> Result<SavedOutput, NotSaved> {
+pub(in crate::helper) fn save(
+    paths: &Paths,
+    request: &SaveRequest,
+    interrupted: bool,
+) -> Result<SavedOutput, NotSaved> {
     let seconds = if interrupted { request.interrupted_seconds } else { request.deadline_seconds };
     let until = Instant::now() + time_left(paths, Duration::from_secs(seconds));
     let saved = || read_json::<SavedOutput>(&paths.bin, files::SAVED);
@@ -44,7 +48,7 @@ pub(super) fn save(paths: &Paths, request: &SaveRequest, interrupted: bool) -> R
         false
     };
     // Of an earlier life, which may have known a registry that was down.
-    marks::unmark(&paths.bin, files::NOT_SAVED);
+    markers::unmark(&paths.bin, files::NOT_SAVED);
     let outcome = keep_at_it(paths, Task::Save, Some(until), &mut pause, &is_done);
     let result = match (saved(), outcome) {
         (Some(saved), _) => Ok(saved),
@@ -54,7 +58,7 @@ pub(super) fn save(paths: &Paths, request: &SaveRequest, interrupted: bool) -> R
             detail: "what became of saving cannot be read".to_owned(),
         })),
     };
-    marks::unmark(&paths.bin, files::PROGRESS);
+    markers::unmark(&paths.bin, files::PROGRESS);
     if let Err(not_saved) = &result
         && let Err(error) = mark_json(&paths.bin, files::NOT_SAVED, not_saved)
     {

@@ -6,7 +6,7 @@ use std::io;
 
 /// Why an input could not be looked up or staged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(in crate::helper) enum Failure {
     /// Another try would end the same way.
     Final(Cause, String),
     /// May pass by itself.
@@ -15,7 +15,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The same, with the input named.
-    pub(super) fn of(self, input: &RequestedInput) -> Self {
+    pub(in crate::helper) fn of(self, input: &RequestedInput) -> Self {
         // Long paths must leave room for what is wrong.
         let path: String = one_line(&input.path).chars().take(60).collect();
         let named = |detail: String| format!("input {path}: {detail}");
@@ -26,14 +26,14 @@ impl Failure {
     }
 
     /// For people.
-    pub(super) fn why(&self) -> &str {
+    pub(in crate::helper) fn why(&self) -> &str {
         match self {
             Failure::Final(_, why) | Failure::Passing(why) => why,
         }
     }
 
     /// What went wrong when we wrote an input.
-    pub(super) fn writing(error: &io::Error) -> Self {
+    pub(in crate::helper) fn writing(error: &io::Error) -> Self {
         if is_full(error) {
             Failure::Final(Cause::InputTooLarge, "the disk is full".to_owned())
         } else {
@@ -43,7 +43,7 @@ impl Failure {
 }
 
 /// The disk, or our part of it, is used up.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::helper) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 

@@ -1,8 +1,8 @@
 //! Where inputs will be: their places in the volume of inputs, and in the working directory what they are mounted over.
 
-use super::marks::{mark_json, read_json};
 use crate::bundle::Kind;
 use crate::bundle::untrusted::{open_in, open_mount};
+use crate::helper::markers::{mark_json, read_json};
 use crate::names::{files, paths};
 use crate::report::{InputSource, Request};
 use crate::runner::Paths;

@@ -1,14 +1,15 @@
 //! The child that saves the output.
 
-use super::child::runtime;
-use super::credentials::access;
-use super::ending::read_record;
-use super::lookup::{self, Pins};
-use super::marks::{self, mark_json};
-use super::progress::Telling;
-use super::saving::SavedOutput;
-use super::{links, places};
 use crate::bundle::{self, ErrorKind, Progress, SavedBundle, Tree};
+use crate::helper::ending::read_record;
+use crate::helper::markers::{self, mark_json};
+use crate::helper::mount_points;
+use crate::helper::progress::Telling;
+use crate::helper::supervise::runtime;
+use crate::helper::supervise::saving::SavedOutput;
+use crate::helper::task::links;
+use crate::helper::task::login::access;
+use crate::helper::task::look_up::{self, Pins};
 use crate::names::files;
 use crate::report::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Saves the working directory and leaves the mark of it, or of why not.
-pub(super) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
+pub(in crate::helper) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
     let saved = try_to_save(paths, request);
     if let Err(not_saved) = &saved {
         mark_json(&paths.bin, files::NOT_SAVED, not_saved)?;
@@ -32,7 +33,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
     let Some(save) = &request.save else { return Err(helper_failed("there is no store to save to".to_owned())) };
     let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
-    let made_by = made_by(request, save, &lookup::pins(paths), read_record(&paths.record).ok().as_ref());
+    let made_by = made_by(request, save, &look_up::pins(paths), read_record(&paths.record).ok().as_ref());
     let access = access(paths, &request.registries);
     let progress = Arc::new(Progress::default());
     let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
@@ -41,7 +42,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
     match saved {
         Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable }) => {
             let saved = Saved { digest, pushed_bytes, skipped, mountable };
-            marks::unmark(&paths.bin, files::NOT_SAVED);
+            markers::unmark(&paths.bin, files::NOT_SAVED);
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes }).map_err(helper_failed)
         }
         Err(error) => Err(NotSaved { failure: failure(error.kind), detail: one_line(&error.message) }),
@@ -50,7 +51,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
 
 /// What is output of the working directory, and what is not.
 fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
-    let stubs = places::stubs(paths);
+    let stubs = mount_points::stubs(paths);
     let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
     let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
     Tree {
@@ -126,7 +127,7 @@ mod tests {
         let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
         let request =
             Request { inputs, volumes: vec!["ckpt".to_owned()], ..Request::new(Command::Shell(String::new()), 30) };
-        places::make(&paths, &request, |index| index == 2).unwrap();
+        mount_points::make(&paths, &request, |index| index == 2).unwrap();
         let listed = paths.sources.join("1");
         std::fs::create_dir_all(listed.join("entry")).unwrap();
         links::make(&listed, &listed, &paths.bundle).unwrap();

@@ -1,13 +1,17 @@
 //! The child that puts inputs in place. Can be done again over a first try that was cut off: until all are in place,
 //! nobody reads them.
 
-use super::child::runtime;
-use super::credentials::access;
-use super::failure::Failure;
-use super::marks::{self, is_marked, mark, order_end};
-use super::progress::Telling;
-use super::{copied, links, lookup, tree, url};
 use crate::bundle::{self, Access, Limits, Progress};
+use crate::helper::markers::{self, is_marked, mark, order_end};
+use crate::helper::progress::Telling;
+use crate::helper::supervise::runtime;
+use crate::helper::task::config_map;
+use crate::helper::task::failure::Failure;
+use crate::helper::task::links;
+use crate::helper::task::login::access;
+use crate::helper::task::look_up;
+use crate::helper::task::url;
+use crate::helper::tree;
 use crate::names::files;
 use crate::report::{InputSource, ProgressStage, Request, RequestedInput};
 use crate::runner::Paths;
@@ -28,19 +32,19 @@ struct Stage<'a> {
     paths: &'a Paths,
     access: Access,
     limits: Limits,
-    pins: lookup::Pins,
+    pins: look_up::Pins,
     http: reqwest::Client,
 }
 
 /// Stages all inputs and leaves the mark of it, or the order to end. An error may pass by itself.
-pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
+pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
     let runtime = runtime()?;
     let bytes = request.disk_bytes.unwrap_or(u64::MAX);
     let stage = Stage {
         paths,
         access: access(paths, &request.registries),
         limits: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes },
-        pins: lookup::pins(paths),
+        pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
     };
     let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
@@ -49,7 +53,7 @@ pub(super) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
     drop(telling);
     match staged {
         Ok(()) => {
-            marks::unmark(&paths.bin, files::TROUBLE);
+            markers::unmark(&paths.bin, files::TROUBLE);
             mark(&paths.bin, files::STAGED, b"")
         }
         Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
@@ -87,20 +91,20 @@ impl Stage<'_> {
             InputSource::Text(_) | InputSource::Mounted { .. } => {}
             InputSource::Image { reference, path } => {
                 let reference =
-                    self.pins.get(&index).map_or(reference.clone(), |digest| lookup::pinned(reference, digest));
+                    self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
                 let (access, limits) = (&self.access, self.limits);
                 bundle::fetch(&reference, path.as_deref(), &place, limits, access, progress).await?;
                 let place = place.clone();
                 blocking(move || tree::let_all_read(&place)).await?;
             }
             InputSource::Url { href, sha256 } => {
-                let trouble = |failure: Failure| marks::trouble(&self.paths.bin, failure.of(input).why());
+                let trouble = |failure: Failure| markers::trouble(&self.paths.bin, failure.of(input).why());
                 url::download(&self.http, href, sha256, &place, self.limits.bytes, progress, trouble).await?;
             }
             InputSource::Copied { file } => {
                 let from = self.source(index);
                 let (file, place) = (file.clone(), place.clone());
-                let bytes = blocking(move || copied::copy(&from, file.as_deref(), &place)).await?;
+                let bytes = blocking(move || config_map::copy(&from, file.as_deref(), &place)).await?;
                 progress.done_bytes.store(bytes, Ordering::Relaxed);
             }
         }

@@ -1,7 +1,7 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
-use super::child::{Outcome, Task, Tries, keep_at_it};
-use super::marks::{self, is_marked, order_end};
+use crate::helper::markers::{self, is_marked, order_end};
+use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
 use crate::names::files;
 use crate::report::{Cause, InputSource, Request};
 use crate::runner::Paths;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Whether there is anything left to stage once *prepare* is done. Text is written by *prepare*.
-pub(super) fn is_needed(request: &Request) -> bool {
+pub(in crate::helper) fn is_needed(request: &Request) -> bool {
     request.inputs.iter().any(|input| match input.source {
         InputSource::Text(_) | InputSource::Mounted { .. } => input.path == ".",
         InputSource::Image { .. } | InputSource::Url { .. } | InputSource::Copied { .. } => true,
@@ -19,7 +19,7 @@ pub(super) fn is_needed(request: &Request) -> bool {
 }
 
 /// Stages all inputs, or orders the runner to end. Ends early when `stop` can be read or with `cancel`.
-pub(super) fn stage(paths: &Paths, request: &Request, stop: BorrowedFd<'_>, cancel: &AtomicBool) {
+pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedFd<'_>, cancel: &AtomicBool) {
     let is_done = || is_marked(&paths.bin, files::STAGED) || is_marked(&paths.bin, files::END);
     let mut pause = |time| wait_readable([stop], Some(time)) == [true] || cancel.load(Ordering::Relaxed);
     let seconds = request.staging_seconds;
@@ -34,7 +34,7 @@ pub(super) fn stage(paths: &Paths, request: &Request, stop: BorrowedFd<'_>, canc
         // A runner that still waits, against all rules, shall not wait for ever.
         Outcome::Cancelled => order_end(&paths.bin, Cause::StagingFailed, "asked to stop"),
     };
-    marks::unmark(&paths.bin, files::PROGRESS);
+    markers::unmark(&paths.bin, files::PROGRESS);
     if let Err(error) = order {
         eprintln!("bundle-operator helper: {error}");
     }
@@ -47,7 +47,7 @@ fn spent(paths: &Paths) -> Duration {
 }
 
 fn why(paths: &Paths, tries: &Tries) -> String {
-    match (marks::read(&paths.bin, files::TROUBLE), &tries.last_end) {
+    match (markers::read(&paths.bin, files::TROUBLE), &tries.last_end) {
         (Some(trouble), _) => format!(": {trouble}"),
         (None, Some(end)) => format!(": the helper's process ended {} times, last with {end}", tries.failed),
         (None, None) => String::new(),

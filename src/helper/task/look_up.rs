@@ -1,11 +1,11 @@
 //! What inputs from registries are: their digests, and whether there is a file or a directory at a path in them. Done
 //! before the run container starts, because its mounts need a file or a directory; by a child.
 
-use super::child::runtime;
-use super::credentials::access;
-use super::failure::Failure;
-use super::marks::{self, mark_json, read_json};
 use crate::bundle::{self, Access, Kind};
+use crate::helper::markers::{self, mark_json, read_json};
+use crate::helper::supervise::runtime;
+use crate::helper::task::failure::Failure;
+use crate::helper::task::login::access;
 use crate::names::files;
 use crate::report::{EndOrder, InputSource, Request};
 use crate::runner::Paths;
@@ -20,29 +20,29 @@ const AT_ONCE: usize = 16;
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct LookedUp {
+pub(in crate::helper) struct LookedUp {
     /// Inputs that are files, by index; all others are directories.
-    pub(super) files: BTreeSet<usize>,
+    pub(in crate::helper) files: BTreeSet<usize>,
     /// The run cannot have one of its inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) order: Option<EndOrder>,
+    pub(in crate::helper) order: Option<EndOrder>,
 }
 
 /// Digests by the index of the input.
-pub(super) type Pins = BTreeMap<usize, String>;
+pub(in crate::helper) type Pins = BTreeMap<usize, String>;
 
 /// The digests that are known so far.
-pub(super) fn pins(paths: &Paths) -> Pins {
+pub(in crate::helper) fn pins(paths: &Paths) -> Pins {
     read_json(&paths.bin, files::PINNED).unwrap_or_default()
 }
 
 /// Whether a registry has to be asked. A digest without a path in it says all there is to know.
-pub(super) fn is_needed(source: &InputSource) -> bool {
+pub(in crate::helper) fn is_needed(source: &InputSource) -> bool {
     matches!(source, InputSource::Image { reference, path } if path.is_some() || !reference.contains('@'))
 }
 
 /// `repository@digest`, whatever the reference had after its repository.
-pub(super) fn pinned(reference: &str, digest: &str) -> String {
+pub(in crate::helper) fn pinned(reference: &str, digest: &str) -> String {
     let reference = reference.split('@').next().unwrap_or_default();
     let repository = match reference.rsplit_once(':') {
         // A colon before a slash is a port's.
@@ -61,7 +61,7 @@ fn registry(reference: &str) -> &str {
 }
 
 /// The child: asks registries and leaves the marks. An error may pass by itself.
-pub(super) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
+pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
     let runtime = runtime()?;
     let access = access(paths, &request.registries);
     let looked_up = match runtime.block_on(ask(paths, request, &access)) {
@@ -71,7 +71,7 @@ pub(super) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
         }
         Err(Failure::Passing(why)) => return Err(why),
     };
-    marks::unmark(&paths.bin, files::TROUBLE);
+    markers::unmark(&paths.bin, files::TROUBLE);
     mark_json(&paths.bin, files::LOOKED_UP, &looked_up)
 }
 
@@ -99,11 +99,11 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
 
     let (mut found, mut trouble) = (BTreeSet::new(), None);
     // What the last child died of says more than silence.
-    let mut is_known = marks::is_marked(&paths.bin, files::TROUBLE);
+    let mut is_known = markers::is_marked(&paths.bin, files::TROUBLE);
     loop {
         if !is_known {
             let registries: BTreeSet<_> = silent.values().copied().collect();
-            marks::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
+            markers::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
         }
         let Some((index, input, answer)) = answers.next().await else { break };
         is_known = false;

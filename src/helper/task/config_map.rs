@@ -1,6 +1,6 @@
 //! Copies what the kubelet has mounted for the helper: a `ConfigMap`, which would otherwise change under the command.
 
-use super::failure::Failure;
+use crate::helper::task::failure::Failure;
 use crate::report::Cause;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Copies the one `file` of the mount, or all files, into `place`. Returns how many bytes.
-pub(super) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<u64, Failure> {
+pub(in crate::helper) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<u64, Failure> {
     let from = current(mount);
     let Some(file) = file else { return copy_all(&from, place) };
     match File::open(from.join(file)) {

@@ -1,7 +1,10 @@
 //! Children of the helper's main process: what may crash, or take much memory, is theirs. The main process starts them
 //! again.
 
-use super::marks;
+pub(super) mod saving;
+pub(super) mod staging;
+
+use crate::helper::markers;
 use crate::names::files;
 use crate::runner::Paths;
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
@@ -42,7 +45,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(15);
 
 /// How keeping at it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::helper) enum Outcome {
     /// What was to be reached is reached.
     Done,
     /// Time is up.
@@ -53,16 +56,16 @@ pub(super) enum Outcome {
 
 /// The tries until time was up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tries {
+pub(in crate::helper) struct Tries {
     /// How the last child ended that ended by itself, in words; none: no child did.
-    pub(super) last_end: Option<String>,
+    pub(in crate::helper) last_end: Option<String>,
     /// How many ended without having reached anything.
-    pub(super) failed: u32,
+    pub(in crate::helper) failed: u32,
 }
 
 /// Starts children for a task, one after another, until `is_done`, the time is up, or `pause` (which lets some time
 /// pass) says that it is cancelled. No child is left.
-pub(super) fn keep_at_it(
+pub(in crate::helper) fn keep_at_it(
     paths: &Paths,
     task: Task,
     until: Option<Instant>,
@@ -135,15 +138,15 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
 }
 
 /// What every child does first: nobody traces it, and it does not outlive the main process.
-pub(super) fn begin(paths: &Paths) {
+pub(in crate::helper) fn begin(paths: &Paths) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // Of a child before this one that crashed.
-    marks::unmark(&paths.bin, files::PROGRESS);
+    markers::unmark(&paths.bin, files::PROGRESS);
 }
 
 /// The runtime of a child.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+pub(in crate::helper) fn runtime() -> Result<tokio::runtime::Runtime, String> {
     // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread()

@@ -11,7 +11,7 @@ use std::io::Read;
 const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Reads what is mounted, in order. A Secret that does not exist is an empty directory: what needs it is denied.
-pub(super) fn access(paths: &Paths, registries: &Registries) -> Access {
+pub(in crate::helper) fn access(paths: &Paths, registries: &Registries) -> Access {
     let directories = (0..).map(|n: u32| paths.credentials.join(n.to_string())).take_while(|dir| dir.is_dir());
     let docker_configs = directories
         .filter_map(|dir| {

@@ -1,0 +1,17 @@
+//! What the children of the helper's main process do.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `look_up` | what inputs from registries are |
+//! | `stage`, `url`, `config_map`, `links` | putting inputs in place |
+//! | `save` | saving the output |
+//! | `login`, `failure` | who we are to registries, and what their answers mean for the run |
+
+mod config_map;
+pub(super) mod failure;
+pub(super) mod links;
+mod login;
+pub(super) mod look_up;
+pub(super) mod save;
+pub(super) mod stage;
+mod url;
