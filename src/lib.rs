@@ -5,7 +5,7 @@
 //! | module | what it is | may touch |
 //! |---|---|---|
 //! | [`names`] | every string we own | nothing |
-//! | [`report`] | the contracts operator -> runner -> helper -> operator | serde |
+//! | [`contract`] | the contracts operator -> runner -> helper -> operator | serde |
 //! | `api` | the `BundleRun` resource: types, schema, CEL | serde, schemars, kube's derive |
 //! | `bundle` | a bundle as an OCI image: pack, push, pull, read one file | files, registries |
 //! | `plan` | PURE: observed facts in, steps and status out | no I/O, no clock |
@@ -15,8 +15,8 @@
 //! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
 //! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
 
+pub mod contract;
 pub mod names;
-pub mod report;
 
 #[cfg(feature = "operator")]
 pub mod api;

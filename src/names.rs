@@ -21,7 +21,7 @@ pub const LEASE: &str = "bundle-operator";
 
 /// Finalizer on pods: holds a pod until its ending is recorded on its `BundleRun`.
 pub const POD_FINALIZER: &str = "bundlerun.dev/record";
-/// Pod annotation that carries the [`crate::report::Request`] as JSON.
+/// Pod annotation that carries the [`crate::contract::Request`] as JSON.
 pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 
 /// Pod annotation with the pins of inputs and the repository of the output, as JSON: what the operator must know of a pod
@@ -119,7 +119,7 @@ pub mod files {
     pub const STARTED: &str = "started";
     /// In [`super::paths::RECORD`]: made by the helper; the runner holds a `flock` on it for as long as it lives.
     pub const LOCK: &str = "lock";
-    /// In [`super::paths::RECORD`]: the [`crate::report::Record`], JSON, renamed into place when the command has ended.
+    /// In [`super::paths::RECORD`]: the [`crate::contract::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";
     /// In [`super::paths::RECORD`]: made by the runner when the command has begun.
     pub const BEGAN: &str = "began";
@@ -129,7 +129,7 @@ pub mod files {
     pub const PREPARED: &str = "prepared";
     /// In [`super::paths::BIN`]: every input is in place, the command may start.
     pub const STAGED: &str = "staged";
-    /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::report::EndOrder`].
+    /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::contract::EndOrder`].
     pub const END: &str = "end";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
     pub const REPORTED: &str = "reported";
@@ -145,11 +145,11 @@ pub mod files {
     pub const TROUBLE: &str = "trouble";
     /// In [`super::paths::BIN`]: until when the output may be saved.
     pub const SAVE_UNTIL: &str = "save-until.json";
-    /// In [`super::paths::BIN`]: the [`crate::report::Saved`] output, with its size.
+    /// In [`super::paths::BIN`]: the [`crate::contract::Saved`] output, with its size.
     pub const SAVED: &str = "saved.json";
-    /// In [`super::paths::BIN`]: the [`crate::report::NotSaved`] of the last try.
+    /// In [`super::paths::BIN`]: the [`crate::contract::NotSaved`] of the last try.
     pub const NOT_SAVED: &str = "not-saved.json";
-    /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::report::Progress`].
+    /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::contract::Progress`].
     pub const PROGRESS: &str = "progress.json";
     /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.
     pub const DOCKER_CONFIG: &str = ".dockerconfigjson";

@@ -7,8 +7,8 @@ mod helping;
 #[path = "sandbox/mod.rs"]
 mod sandbox;
 
+use bundlerun::contract::{Cause, MissingRecord};
 use bundlerun::helper;
-use bundlerun::report::{Cause, MissingRecord};
 use helping::{Helper, fresh, start, told};
 use rustix::process::Signal;
 use sandbox::{Sandbox, await_that, sh};

@@ -4,7 +4,7 @@
 
 mod sandbox;
 
-use bundlerun::report::{Cause, Command, Record};
+use bundlerun::contract::{Cause, Command, Record};
 
 use rustix::process::Signal;
 use sandbox::{Run, SHELLS, Sandbox, await_that, is_alive, sh};

@@ -7,7 +7,7 @@ mod sandbox;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use bundlerun::report::{Cause, Command, DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
+use bundlerun::contract::{Cause, Command, DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 use sandbox::{SHELLS, Sandbox, sh};
 
 /// One GPU whose driver is a folder of the host's.

@@ -7,10 +7,10 @@ mod helping;
 #[path = "sandbox/mod.rs"]
 mod sandbox;
 
-use bundlerun::helper;
-use bundlerun::report::{
+use bundlerun::contract::{
     InputSource, Message, MissingRecord, NotSaved, Report, RequestedInput, SaveFailure, SaveRequest, Saved,
 };
+use bundlerun::helper;
 use helping::{Helper, Process, fresh, start, told};
 use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};

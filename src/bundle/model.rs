@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
-use crate::report::Registries;
+use crate::contract::Registries;
 
 /// How registries are reached, and as whom.
 #[derive(Clone, Debug, Default)]

@@ -12,9 +12,9 @@ use tracing::{Instrument, info, info_span, warn};
 use super::observe::Cluster;
 use super::{Error, bounded, failed, progress};
 use crate::api::{BundleRun, BundleRunStatus};
+use crate::contract::Progress;
 use crate::names;
 use crate::plan::{Notice, PodFacts, PodRef, Refusal, Severity, Step};
-use crate::report::Progress;
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::contract::Progress;
 use crate::names;
-use crate::report::Progress;
 
 /// It is news, not state: who does not answer soon is asked another time.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,9 +1,9 @@
 //! Ends a run whose working directory grows over its limit: the kubelet would notice after half a minute, evict the
 //! pod and lose the output.
 
+use crate::contract::Cause;
 use crate::helper::markers::order_end;
 use crate::helper::tree;
-use crate::report::Cause;
 use crate::runner::Paths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,7 @@
 //! The record and the output become the helper's last words.
 
 use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
+use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::helper::markers::mark;
 use crate::helper::mount_points;
 use crate::helper::supervise::saving::{self, SavedOutput};
@@ -8,7 +9,6 @@ use crate::helper::task::look_up;
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
 use crate::names::files;
-use crate::report::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::runner::{self, Paths};
 use std::ffi::CString;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
+use crate::contract::{Cause, EndOrder, one_line};
 use crate::helper::task::failure::is_full;
 use crate::names::files;
-use crate::report::{Cause, EndOrder, one_line};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;

@@ -27,8 +27,8 @@ mod task;
 mod tree;
 mod watch;
 
+use crate::contract::{Cause, Request, one_line};
 use crate::names::files;
-use crate::report::{Cause, Request, one_line};
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -156,7 +156,7 @@ fn fail(why: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::EndOrder;
+    use crate::contract::EndOrder;
 
     #[test]
     fn a_hook_that_runs_out_of_patience_ends_the_run_with_what_is_known() {

@@ -2,9 +2,9 @@
 
 use crate::bundle::Kind;
 use crate::bundle::untrusted::{open_in, open_mount};
+use crate::contract::{InputSource, Request};
 use crate::helper::markers::{mark_json, read_json};
 use crate::names::{files, paths};
-use crate::report::{InputSource, Request};
 use crate::runner::Paths;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -156,7 +156,7 @@ fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Command, RequestedInput};
+    use crate::contract::{Command, RequestedInput};
     use std::os::unix::fs::MetadataExt;
 
     fn input(path: &str, source: InputSource) -> RequestedInput {

@@ -1,12 +1,12 @@
 //! What the run container needs before it starts. Done again after a crash, it changes nothing that is in use.
 
+use crate::contract::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
 use crate::helper::mount_points;
 use crate::helper::supervise::staging;
 use crate::helper::supervise::{Outcome, Task, keep_at_it};
 use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::{files, paths};
-use crate::report::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -130,7 +130,7 @@ fn make_lock(path: &Path) -> Result<OwnedFd, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Command, RequestedInput};
+    use crate::contract::{Command, RequestedInput};
     use rustix::fd::AsFd;
     use rustix::pipe::pipe;
 

@@ -1,9 +1,9 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
 use crate::bundle;
+use crate::contract::{Progress, ProgressStage};
 use crate::helper::markers::{self, mark_json};
 use crate::names::files;
-use crate::report::{Progress, ProgressStage};
 use crate::runner::Paths;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};

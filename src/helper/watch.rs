@@ -1,8 +1,8 @@
 //! From the start of the runner to its death.
 
+use crate::contract::MissingRecord;
 use crate::helper::disk::DiskWatch;
 use crate::names::files;
-use crate::report::MissingRecord;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -17,8 +17,8 @@ use super::backoff::Backoff;
 use super::metrics::{Looked, Metrics};
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
+use crate::contract::Progress;
 use crate::plan::{Notice, Plan, ProgressSeen, Refusal, Settings, Severity, Step, plan};
-use crate::report::Progress;
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
 const RESYNC: Duration = Duration::from_mins(5);

@@ -5,7 +5,7 @@
 
 use super::table::{plain, table};
 use crate::api::status::Blame;
-use crate::report;
+use crate::contract;
 
 /// What follows from an ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,8 +338,8 @@ impl Cause {
     }
 
     /// What the runner or the helper has told.
-    pub(super) fn seen_in_the_pod(cause: report::Cause) -> Self {
-        use report::Cause as Seen;
+    pub(super) fn seen_in_the_pod(cause: contract::Cause) -> Self {
+        use contract::Cause as Seen;
         match cause {
             Seen::TimeLimitExceeded => Self::TimeLimitExceeded,
             Seen::DiskLimitExceeded => Self::DiskLimitExceeded,

@@ -7,8 +7,8 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::reasons::Reason;
+use crate::contract::{Message, Pins};
 use crate::names;
-use crate::report::{Message, Pins};
 
 /// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Resource)]

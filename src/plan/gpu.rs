@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{EnvVar, HostPathVolumeSource, Toleration, Volum
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::settings::{Driver, GpuProfile};
+use crate::contract::{GpuRequest, HostDriver};
 use crate::names::volumes;
-use crate::report::{GpuRequest, HostDriver};
 
 /// `count` GPUs of one profile.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::pod::{mount, read_only};
 use crate::api::spec::{Input, KeySource};
+use crate::contract::{InputSource, Pin, RequestedInput};
 use crate::names::{self, paths, volumes};
-use crate::report::{InputSource, Pin, RequestedInput};
 
 /// Readable for every user of an image.
 const READABLE: i32 = 0o444;

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::facts::PodFacts;
 use crate::api::BundleRun;
 use crate::api::status::{Gpu, Output, Timeline, Usage};
-use crate::report::{Message, Record};
+use crate::contract::{Message, Record};
 
 pub(super) fn timeline(run: &BundleRun, attempt: u32, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
     let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);

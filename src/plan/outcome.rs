@@ -9,7 +9,7 @@ use super::causes::{Cause, Verdict};
 use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use super::reasons::Reason;
 use crate::api::status::{Blame, Waiting};
-use crate::report::{self, Message, MissingRecord, Record, SaveFailure};
+use crate::contract::{self, Message, MissingRecord, Record, SaveFailure};
 
 /// How an attempt ended, and what the user is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -375,7 +375,7 @@ fn why_asked(pod: &PodFacts) -> Outcome {
 /// command, and had then written its record, or tried.
 fn ended_by_itself(ending: &Ending) -> bool {
     ending.run_ended().is_some_and(|t| {
-        (0..=128).contains(&t.exit_code) && t.exit_code != report::Cause::RunnerFailed.container_exit_code()
+        (0..=128).contains(&t.exit_code) && t.exit_code != contract::Cause::RunnerFailed.container_exit_code()
     })
 }
 

@@ -7,7 +7,7 @@ use super::outcome::Outcome;
 use super::reasons::Reason;
 use crate::api::spec::Input;
 use crate::api::{BundleRun, Phase};
-use crate::report::Pin;
+use crate::contract::Pin;
 
 /// The runs that a run names as inputs, as the caches have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

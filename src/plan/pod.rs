@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::inputs::Inputs;
 use super::request::RunRequest;
 use super::settings::Settings;
+use crate::contract::{Pin, Pins, Request, SaveRequest};
 use crate::names::{self, files, paths, volumes};
-use crate::report::{Pin, Pins, Request, SaveRequest};
 
 /// What the helper has after the runner's grace and the time for saving, to count the files and report.
 const REPORT_GRACE_SECONDS: u64 = 30;

@@ -9,7 +9,7 @@ use super::facts::{PodFacts, WaitKind};
 use super::reasons::Reason;
 use super::steps::{Plan, ProgressSeen, Step};
 use crate::api::Phase;
-use crate::report::{Progress, ProgressStage};
+use crate::contract::{Progress, ProgressStage};
 
 /// Staging and saving are written when they last longer than this,
 const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);

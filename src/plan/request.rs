@@ -13,8 +13,8 @@ use super::inputs::Inputs;
 use super::settings::Settings;
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
+use crate::contract::{Command, Request};
 use crate::names;
-use crate::report::{Command, Request};
 
 /// `resources.cpus` of runs that say none, in thousandths.
 const DEFAULT_CPU_MILLIS: u64 = 1000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::report::{HostDriver, Preflight, Registries};
+use crate::contract::{HostDriver, Preflight, Registries};
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]

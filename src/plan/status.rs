@@ -16,7 +16,7 @@ use crate::api::spec::Input;
 use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
-use crate::report::{Message, SaveFailure};
+use crate::contract::{Message, SaveFailure};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;

@@ -9,7 +9,7 @@ use super::facts::{PodFacts, PodSeen};
 use super::parents::Parents;
 use super::status::Draft;
 use crate::api::{BundleRun, BundleRunStatus};
-use crate::report::Progress;
+use crate::contract::Progress;
 
 /// All that a decision may depend on.
 #[derive(Clone, Copy, Debug)]

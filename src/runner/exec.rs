@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::never_ran::NeverRan;
-use crate::report::Cause;
+use crate::contract::Cause;
 use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;

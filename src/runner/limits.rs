@@ -1,6 +1,6 @@
 //! When to end the command, and how hard. No clock in here: callers say what time it is.
 
-use crate::report::{Cause, Request};
+use crate::contract::{Cause, Request};
 use std::time::{Duration, Instant};
 
 /// Why the runner ends the command.
@@ -95,7 +95,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Command;
+    use crate::contract::Command;
 
     fn limits(time_limit_seconds: Option<u64>) -> Limits {
         let command = Command::Shell(String::new());

@@ -37,8 +37,8 @@ pub(crate) mod sys;
 mod tee;
 mod usage;
 
+use crate::contract::{Cause, Record};
 use crate::names::files;
-use crate::report::{Cause, Record};
 use claim::{Claim, Refused};
 use never_ran::NeverRan;
 pub use paths::Paths;

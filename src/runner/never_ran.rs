@@ -1,6 +1,6 @@
 //! Endings in which the command never began.
 
-use crate::report::{Cause, Record};
+use crate::contract::{Cause, Record};
 
 /// Why the command never began.
 #[derive(Debug, Default)]

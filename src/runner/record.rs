@@ -1,7 +1,7 @@
 //! Writing the record so that it cannot fail for want of space, and nobody ever reads half of it.
 
+use crate::contract::{RECORD_MAX_BYTES, Record, one_line};
 use crate::names::files;
-use crate::report::{RECORD_MAX_BYTES, Record, one_line};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, rename, renameat_with};
 use rustix::io::Errno;

@@ -3,8 +3,8 @@
 use super::never_ran::NeverRan;
 use super::paths::Paths;
 use super::signals::{Caught, Signals, wait_readable};
+use crate::contract::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request};
 use crate::names::files;
-use crate::report::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request};
 use rustix::fd::AsFd;
 use std::io::Read;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What the run used: from the cgroup, of version 1 or 2, and from the processes that were reaped.
 
 use super::sys;
-use crate::report::Usage;
+use crate::contract::Usage;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

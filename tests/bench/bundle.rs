@@ -3,7 +3,7 @@
 //! usage: bundle save DIR HOST/REPOSITORY TAG | fetch HOST/REPOSITORY:TAG DIR
 
 use bundlerun::bundle::{Access, Limits, Progress, Tree, fetch, save};
-use bundlerun::report::Registries;
+use bundlerun::contract::Registries;
 use std::path::PathBuf;
 use std::time::Instant;
 

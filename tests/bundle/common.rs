@@ -1,7 +1,7 @@
 //! What the tests of bundles share.
 
 use bundlerun::bundle::{Access, Limits, Progress, SavedBundle, Tree};
-use bundlerun::report::Registries;
+use bundlerun::contract::Registries;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs;

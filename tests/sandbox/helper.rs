@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use super::sandbox::{Sandbox, Started, await_that};
+use bundlerun::contract::{Command, MESSAGE_MAX_BYTES, Message};
 use bundlerun::helper;
-use bundlerun::report::{Command, MESSAGE_MAX_BYTES, Message};
 use rustix::fd::{AsFd, OwnedFd};
 use std::fs;
 use std::os::unix::fs::symlink;

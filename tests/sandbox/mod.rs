@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
-use bundlerun::report::{Command, GpuRequest, Record, Request};
+use bundlerun::contract::{Command, GpuRequest, Record, Request};
 use bundlerun::runner::Paths;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, Permissions};

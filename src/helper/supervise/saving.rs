@@ -1,9 +1,9 @@
 //! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
 
+use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
 use crate::names::files;
-use crate::report::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
 use crate::runner::Paths;
 use serde::{Deserialize, Serialize};
 use std::thread;
@@ -116,7 +116,7 @@ fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<NotSaved
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::ProgressStage;
+    use crate::contract::ProgressStage;
 
     #[test]
     fn what_stood_in_the_way_until_the_end_is_told() {

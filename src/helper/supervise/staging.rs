@@ -1,9 +1,9 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
+use crate::contract::{Cause, InputSource, Request};
 use crate::helper::markers::{self, is_marked, order_end};
 use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
 use crate::names::files;
-use crate::report::{Cause, InputSource, Request};
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::BorrowedFd;

@@ -1,7 +1,7 @@
 //! Copies what the kubelet has mounted for the helper: a `ConfigMap`, which would otherwise change under the command.
 
+use crate::contract::Cause;
 use crate::helper::task::failure::Failure;
-use crate::report::Cause;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;

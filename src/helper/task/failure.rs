@@ -1,7 +1,7 @@
 //! Why an input is not in place, as far as the run is concerned.
 
 use crate::bundle::{Error, ErrorKind};
-use crate::report::{Cause, RequestedInput, one_line};
+use crate::contract::{Cause, RequestedInput, one_line};
 use std::io;
 
 /// Why an input could not be looked up or staged.

@@ -1,9 +1,9 @@
 //! Links in the working directory to the entries of an input at `.`.
 
 use crate::bundle::untrusted::open_mount;
+use crate::contract::Cause;
 use crate::helper::task::failure::Failure;
 use crate::names::files;
-use crate::report::Cause;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType, readlinkat, symlinkat};
 use rustix::io::Errno;

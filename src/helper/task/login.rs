@@ -1,8 +1,8 @@
 //! Who we are to registries: Docker configuration files in Secrets, which the kubelet mounts for the helper alone.
 
 use crate::bundle::Access;
+use crate::contract::Registries;
 use crate::names::files;
-use crate::report::Registries;
 use crate::runner::Paths;
 use std::fs::File;
 use std::io::Read;

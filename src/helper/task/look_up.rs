@@ -2,12 +2,12 @@
 //! before the run container starts, because its mounts need a file or a directory; by a child.
 
 use crate::bundle::{self, Access, Kind};
+use crate::contract::{EndOrder, InputSource, Request};
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::supervise::runtime;
 use crate::helper::task::failure::Failure;
 use crate::helper::task::login::access;
 use crate::names::files;
-use crate::report::{EndOrder, InputSource, Request};
 use crate::runner::Paths;
 use futures::StreamExt;
 use futures::stream;

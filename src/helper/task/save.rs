@@ -1,6 +1,9 @@
 //! The child that saves the output.
 
 use crate::bundle::{self, ErrorKind, Progress, SavedBundle, Tree};
+use crate::contract::{
+    InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
+};
 use crate::helper::ending::read_record;
 use crate::helper::markers::{self, mark_json};
 use crate::helper::mount_points;
@@ -11,9 +14,6 @@ use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up::{self, Pins};
 use crate::names::files;
-use crate::report::{
-    InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
-};
 use crate::runner::Paths;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -113,7 +113,7 @@ fn digest(input: &RequestedInput, pin: Option<&String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Command;
+    use crate::contract::Command;
 
     #[test]
     fn what_we_made_is_no_output() {

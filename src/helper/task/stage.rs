@@ -2,6 +2,7 @@
 //! nobody reads them.
 
 use crate::bundle::{self, Access, Limits, Progress};
+use crate::contract::{InputSource, ProgressStage, Request, RequestedInput};
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::progress::Telling;
 use crate::helper::supervise::runtime;
@@ -13,7 +14,6 @@ use crate::helper::task::look_up;
 use crate::helper::task::url;
 use crate::helper::tree;
 use crate::names::files;
-use crate::report::{InputSource, ProgressStage, Request, RequestedInput};
 use crate::runner::Paths;
 use futures::{StreamExt, stream};
 use std::path::PathBuf;

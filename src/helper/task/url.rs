@@ -1,8 +1,8 @@
 //! Downloads a file by its address, and believes only its checksum.
 
 use crate::bundle::Progress;
+use crate::contract::Cause;
 use crate::helper::task::failure::Failure;
-use crate::report::Cause;
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
 use std::error::Error;

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::fields::{Fields, Problems};
 use crate::api::spec::DEFAULT_GPU_PROFILE;
+use crate::contract::{DeviceCount, HostDriver, Preflight};
 use crate::names::paths;
 use crate::plan::{Driver, GpuProfile};
-use crate::report::{DeviceCount, HostDriver, Preflight};
 
 /// What the resource of NVIDIA's device plugin stands for: whole devices, each with a node of its own.
 const WHOLE_NVIDIA: &str = "nvidia.com/gpu";

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::report::{GpuFacts, GpuModel};
+use crate::contract::{GpuFacts, GpuModel};
 
 const PHASES: [Phase; 7] = [
     Phase::Waiting,
@@ -78,7 +78,7 @@ prop_compose! {
         gpus in of(("\\PC{0,20}", vec(vec("\\PC{0,40}", 0..4), 0..3))),
         detail in "\\PC{0,100}",
     ) -> Record {
-        let usage = crate::report::Usage {
+        let usage = crate::contract::Usage {
             wall_ms: numbers, cpu_user_ms: numbers, cpu_system_ms: numbers, memory_peak_bytes: numbers, oom_kills,
             oom_kills_from_outside,
         };

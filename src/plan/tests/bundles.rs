@@ -1,7 +1,7 @@
 //! Inputs from other runs, saved outputs, and `stop`.
 
 use super::*;
-use crate::report::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
+use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
 
 const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
 const REPOSITORY: &str = "store:5000/bundles/n";
@@ -241,8 +241,8 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(look(&run(), ProgressSeen::NotAsked, None, 9), Plan::after(Duration::from_secs(9)), "it ended at 8");
     assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 18)), ["Ask 10.0.0.7"]);
     let progress = |done_bytes| {
-        let stage = crate::report::ProgressStage::Saving;
-        ProgressSeen::Answered(Some(crate::report::Progress { stage, done_bytes, total_bytes: 3 << 20 }))
+        let stage = crate::contract::ProgressStage::Saving;
+        ProgressSeen::Answered(Some(crate::contract::Progress { stage, done_bytes, total_bytes: 3 << 20 }))
     };
     let status = written(&look(&run(), progress(1 << 20), None, 18));
     assert_eq!(status.message.as_deref(), Some("the output is being saved: 1.0 MiB of 3.0 MiB"));

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
-use crate::report::{Cause, Message, MissingRecord, Record, Registries, Report};
+use crate::contract::{Cause, Message, MissingRecord, Record, Registries, Report};
 
 pub(super) const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 /// Settings: a pod whose image cannot be pulled is given up after this many seconds.

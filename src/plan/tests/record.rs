@@ -95,7 +95,7 @@ fn a_warning_of_the_runner_is_told() {
 fn a_forged_record_makes_no_status_that_the_api_server_refuses() {
     for ms in [i64::MIN, -377_705_000_000_000, -1, 0, i64::MAX] {
         let mut forged = Record { started_at_ms: Some(ms), finished_at_ms: ms, ..record(0) };
-        forged.usage = crate::report::Usage { memory_peak_bytes: u64::MAX, wall_ms: u64::MAX, ..forged.usage };
+        forged.usage = crate::contract::Usage { memory_peak_bytes: u64::MAX, wall_ms: u64::MAX, ..forged.usage };
         let status = ended(&forged);
         assert_eq!(status.finish_time, Some(Time(at(12))), "{ms}");
         assert_eq!(status.usage.unwrap().memory_peak_bytes, Some(i64::MAX.unsigned_abs()));

@@ -1,8 +1,8 @@
 //! Raw spec -> validated request.
 
 use super::*;
+use crate::contract::{Command, Request};
 use crate::plan::request::{RunRequest, validate};
-use crate::report::{Command, Request};
 
 fn request(spec: Value) -> Result<RunRequest, Vec<String>> {
     validate(&run_of(spec), &settings())

@@ -1,7 +1,7 @@
 //! What files tell of the GPUs: no library of the driver is loaded, because a static program cannot.
 
 use super::super::glob;
-use crate::report::{GpuFacts, GpuModel};
+use crate::contract::{GpuFacts, GpuModel};
 use std::fs;
 use std::path::Path;
 

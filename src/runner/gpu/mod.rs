@@ -14,7 +14,7 @@ mod preflight;
 use super::environment::Front;
 use super::never_ran::NeverRan;
 use super::paths::Paths;
-use crate::report::{Cause, GpuFacts, GpuRequest};
+use crate::contract::{Cause, GpuFacts, GpuRequest};
 use std::env;
 
 /// A container whose GPUs are ready.

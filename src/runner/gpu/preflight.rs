@@ -5,7 +5,7 @@ use super::super::never_ran::NeverRan;
 use super::super::paths::Paths;
 use super::driver::Names;
 use super::unavailable;
-use crate::report::{DeviceCount, GpuRequest};
+use crate::contract::{DeviceCount, GpuRequest};
 use rustix::fs::Access;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -100,7 +100,7 @@ fn in_cache(paths: &Paths, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Preflight;
+    use crate::contract::Preflight;
     use std::os::unix::fs::symlink;
 
     struct Container(tempfile::TempDir);

@@ -1,290 +1,20 @@
-//! The contracts between the processes of a run: operator -> runner ([`Request`]) and runner -> helper -> operator
-//! ([`Record`], [`Report`]). Only data, its size limits and its encoding; no I/O.
-//!
-//! An operator must read what an older one's pods leave behind: fields are only ever added, with a default.
+//! The helper's termination message, in bytes.
 
-mod bundles;
-mod gpu;
-
-pub use bundles::{
-    InputSource, NotSaved, Pin, Pins, Progress, ProgressStage, Registries, RequestedInput, SaveFailure, SaveRequest,
-    Saved,
-};
-pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use super::gpu::GpuFacts;
+use super::record::Record;
+use super::report::Report;
+use super::text::{first_bytes, one_line};
 
 /// What the kubelet keeps of one termination message, in bytes (`MaxContainerTerminationMessageLength`).
 pub const MESSAGE_MAX_BYTES: usize = 4096;
+
 /// The first line of a termination message stays below this, so that a cut message still tells the ending.
 pub const FIRST_LINE_MAX_BYTES: usize = 900;
-/// The helper reads no more than this of a record: the run container can write that file.
-pub const RECORD_MAX_BYTES: usize = 8 * 1024;
-/// Longest `detail` of a record, in bytes.
-pub const DETAIL_MAX_BYTES: usize = 200;
+
 /// Longest line of input digests in a termination message, in bytes; what does not fit is left out.
 pub const INPUTS_MAX_BYTES: usize = 2048;
-
-/// What the runner shall run. Travels as JSON in a pod annotation, which a downward API volume shows untouched:
-/// Kubernetes rewrites `$$` and `$(NAME)` in `command`, `args` and `env`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Request {
-    /// What to execute.
-    pub command: Command,
-    /// The command is ended after this many seconds; none: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_limit_seconds: Option<u64>,
-    /// Seconds between TERM and KILL, after the time limit and when asked to stop.
-    pub stop_grace_seconds: u64,
-    /// The working directory may hold this many bytes; none: no limit of ours.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_bytes: Option<u64>,
-    /// What a run with GPUs needs before its command; none: it asked for no GPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<GpuRequest>,
-    /// What the command finds besides its image, in the order of the spec.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<RequestedInput>,
-    /// Inputs that are not in place after this many seconds end the attempt; none: there is nothing to stage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staging_seconds: Option<u64>,
-    /// Paths of read-write volumes below the working directory, relative to it: never part of the output.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<String>,
-    /// Where the output goes; none: no store is configured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub save: Option<SaveRequest>,
-    /// How registries are spoken to.
-    #[serde(default, skip_serializing_if = "Registries::is_default")]
-    pub registries: Registries,
-}
-
-impl Request {
-    /// A command and nothing else: no limits, nothing staged, nothing saved.
-    #[must_use]
-    pub fn new(command: Command, stop_grace_seconds: u64) -> Self {
-        Self {
-            command,
-            time_limit_seconds: None,
-            stop_grace_seconds,
-            disk_bytes: None,
-            gpus: None,
-            inputs: Vec::new(),
-            staging_seconds: None,
-            volumes: Vec::new(),
-            save: None,
-            registries: Registries::default(),
-        }
-    }
-}
-
-/// A command is data: it is never spliced into a shell line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Command {
-    /// Text for bash if the image has it, else sh, after the image's `.bashrc`.
-    Shell(String),
-    /// A program and its arguments, executed without any shell.
-    Argv(Vec<String>),
-}
-
-/// Why a run ended other than by its command ending by itself, as seen inside the pod.
-///
-/// The name is what `status.reason` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Cause {
-    /// The command ran longer than `timeLimit`.
-    TimeLimitExceeded,
-    /// The working directory grew over `resources.disk`.
-    DiskLimitExceeded,
-    /// The image's `.bashrc` ended the shell before the command began.
-    BashrcEndedShell,
-    /// `command` needs a shell and the image has none that starts.
-    NoShell,
-    /// The program of `argv` is not in the image (exit code 127).
-    CommandNotFound,
-    /// The program of `argv` is there but cannot be executed (exit code 126).
-    CommandNotExecutable,
-    /// Kubernetes started the container a second time; the command was not started again.
-    StartedTwice,
-    /// The request could not be read or understood.
-    RequestUnreadable,
-    /// The runner could not do its own work (its directories, pipes or files).
-    RunnerFailed,
-    /// Inputs could not be put in place, for a reason that another attempt may not meet.
-    StagingFailed,
-    /// An input, or the path in it, does not exist.
-    InputNotFound,
-    /// The registry does not let us read an input.
-    InputDenied,
-    /// An input is not what it should be: another checksum, no image, an archive that reaches out of its place.
-    InputInvalid,
-    /// An input is larger than the disk or the limits allow.
-    InputTooLarge,
-    /// The GPUs, or the driver that they need, are not in the container.
-    GpuUnavailable,
-}
-
-/// How the command ended: written by the runner, read by the helper.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Record {
-    /// Set when it was not just the command ending by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-    /// Exit code of the command, 0 to 255, if it exited.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    /// Signal that ended the command, if one did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<i32>,
-    /// The platform asked the run to stop (SIGTERM) before the command ended by itself: exit 0 is then no success.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub asked_to_stop: bool,
-    /// When the command began, milliseconds since the epoch; none: it never did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at_ms: Option<i64>,
-    /// From the runner's start until every input was in place, or until it gave up waiting, milliseconds.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub staging_ms: u64,
-    /// When the command had ended and all that it left was reaped, milliseconds since the epoch.
-    pub finished_at_ms: i64,
-    /// What the run used.
-    pub usage: Usage,
-    /// The GPUs it had, when known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<GpuFacts>,
-    /// One line for the user: what failed, or a warning. At most [`DETAIL_MAX_BYTES`].
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
-/// What a run used, of the command and all its descendants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Usage {
-    /// From the command's start to its end, milliseconds.
-    pub wall_ms: u64,
-    /// CPU time in user mode, milliseconds.
-    pub cpu_user_ms: u64,
-    /// CPU time in the kernel, milliseconds.
-    pub cpu_system_ms: u64,
-    /// Peak memory of the container (cgroup), or of the largest process where the cgroup tells none. Bytes.
-    pub memory_peak_bytes: u64,
-    /// Processes the kernel killed because this container's memory limit was reached (cgroup `oom_kill`).
-    #[serde(skip_serializing_if = "is_zero")]
-    pub oom_kills: u64,
-    /// Processes of this container that the kernel killed for want of memory elsewhere, such as on a full node.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub oom_kills_from_outside: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-fn is_zero_len(n: &usize) -> bool {
-    *n == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-impl Record {
-    /// The exit code the run container ends with: the command's own, `128_i32.saturating_add(signal)`, or the fixed one of a [`Cause`].
-    /// The operator compares it with what the kubelet saw, because the run container can write the record.
-    #[must_use]
-    pub fn container_exit_code(&self) -> i32 {
-        match (self.cause, self.exit_code, self.signal) {
-            (Some(cause), _, _) => cause.container_exit_code(),
-            (None, Some(code), _) => code,
-            (None, None, Some(signal)) => 128_i32.saturating_add(signal),
-            (None, None, None) => 255,
-        }
-    }
-}
-
-impl Cause {
-    /// The run container's exit code for this cause. 124, 126 and 127 are what shells and `timeout` use.
-    #[must_use]
-    pub fn container_exit_code(self) -> i32 {
-        match self {
-            Cause::TimeLimitExceeded => 124,
-            Cause::CommandNotFound => 127,
-            Cause::CommandNotExecutable => 126,
-            Cause::DiskLimitExceeded
-            | Cause::BashrcEndedShell
-            | Cause::NoShell
-            | Cause::StartedTwice
-            | Cause::RequestUnreadable
-            | Cause::RunnerFailed
-            | Cause::StagingFailed
-            | Cause::InputNotFound
-            | Cause::InputDenied
-            | Cause::InputInvalid
-            | Cause::InputTooLarge
-            | Cause::GpuUnavailable => 125,
-        }
-    }
-}
-
-/// The helper's order to the runner to end the command, or not to begin it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndOrder {
-    /// Becomes the record's.
-    pub cause: Cause,
-    /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`].
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
-impl EndOrder {
-    /// An order with a detail that is one line of a bounded length.
-    #[must_use]
-    pub fn new(cause: Cause, detail: &str) -> Self {
-        Self { cause, detail: one_line(detail) }
-    }
-}
-
-/// First line of the helper's termination message: all that the operator needs to end a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// The runner's record; none: it left none that can be read, `missing` says why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub record: Option<Record>,
-    /// Why there is no record.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<MissingRecord>,
-    /// Regular files in the working directory at the end.
-    pub files: u64,
-    /// Their size in bytes.
-    pub bytes: u64,
-    /// The saved output.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub saved: Option<Saved>,
-    /// Why there is none, where it was to be saved.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_saved: Option<NotSaved>,
-    /// How many bytes of the message, after the first line, are a line of digests (of inputs that the helper looked up).
-    #[serde(skip_serializing_if = "is_zero_len")]
-    pub inputs_len: usize,
-    /// How many bytes of the message, after the line of digests, are the tail of stdout; those of stderr follow.
-    pub stdout_len: usize,
-    /// See `stdout_len`.
-    pub stderr_len: usize,
-}
-
-/// Why the helper has no record to pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MissingRecord {
-    /// The run container never started.
-    NeverStarted,
-    /// The runner died without a word (killed from outside, or the node ran out of memory).
-    RunnerDied,
-    /// There is something in its place that is no record.
-    Unreadable,
-}
 
 /// A decoded termination message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -416,13 +146,6 @@ fn shorten(text: &mut String, excess: usize) {
     *text = first_bytes(text, text.len().saturating_sub(excess.div_ceil(2)));
 }
 
-/// Text for a `detail`: one line, without control characters, at most [`DETAIL_MAX_BYTES`].
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    first_bytes(text.trim(), DETAIL_MAX_BYTES)
-}
-
 /// The end of some output as text: at least what a message can hold, if there is as much.
 fn readable_tail(output: &[u8]) -> String {
     let tail = output.get(output.len().saturating_sub(MESSAGE_MAX_BYTES)..).unwrap_or_default();
@@ -442,10 +165,6 @@ fn readable_tail(output: &[u8]) -> String {
         .collect()
 }
 
-fn first_bytes(text: &str, most: usize) -> String {
-    text.split_at(text.floor_char_boundary(most)).0.trim_end().to_owned()
-}
-
 fn last_bytes(text: &str, most: usize) -> &str {
     let begin = text.ceil_char_boundary(text.len().saturating_sub(most));
     text.get(begin..).unwrap_or_default()
@@ -454,6 +173,8 @@ fn last_bytes(text: &str, most: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::DETAIL_MAX_BYTES;
+    use crate::contract::{Cause, GpuModel, MissingRecord, NotSaved, SaveFailure, Saved, Usage};
     use proptest::prelude::*;
 
     fn report(detail: &str) -> Report {

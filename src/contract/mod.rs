@@ -1,0 +1,22 @@
+//! The contracts between the processes of a run: operator -> runner ([`Request`]) and runner -> helper -> operator
+//! ([`Record`], [`Report`]). Only data, its size limits and its encoding; no I/O. One document a file.
+//!
+//! An operator must read what an older one's pods leave behind: fields are only ever added, with a default.
+
+mod gpu;
+mod message;
+mod pins;
+mod progress;
+mod record;
+mod report;
+mod request;
+mod text;
+
+pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
+pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Message};
+pub use pins::{Pin, Pins};
+pub use progress::{Progress, ProgressStage};
+pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
+pub use report::{MissingRecord, NotSaved, Report, SaveFailure, Saved};
+pub use request::{Command, EndOrder, InputSource, Registries, Request, RequestedInput, SaveRequest};
+pub use text::{DETAIL_MAX_BYTES, one_line};

@@ -1,0 +1,31 @@
+//! What the operator must know of a pod that it made.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What an input was when its run began: every attempt gets the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// `host[:port]/repository@sha256:<hex>`.
+    pub reference: String,
+    /// Uid of the run whose output it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_uid: Option<String>,
+    /// See [`Saved::mountable`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mountable: bool,
+}
+
+/// What the operator must know later of a pod that it made; an annotation of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pins {
+    /// Where the output goes, `host[:port]/repository`; none: no store is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// By the index of the input.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<usize, Pin>,
+}

@@ -1,0 +1,185 @@
+//! What the runner and the helper are asked to do: operator -> pod.
+
+use serde::{Deserialize, Serialize};
+
+use super::gpu::GpuRequest;
+use super::record::Cause;
+use super::text::one_line;
+
+/// What the runner shall run. Travels as JSON in a pod annotation, which a downward API volume shows untouched:
+/// Kubernetes rewrites `$$` and `$(NAME)` in `command`, `args` and `env`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// What to execute.
+    pub command: Command,
+    /// The command is ended after this many seconds; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_seconds: Option<u64>,
+    /// Seconds between TERM and KILL, after the time limit and when asked to stop.
+    pub stop_grace_seconds: u64,
+    /// The working directory may hold this many bytes; none: no limit of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// What a run with GPUs needs before its command; none: it asked for no GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<GpuRequest>,
+    /// What the command finds besides its image, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<RequestedInput>,
+    /// Inputs that are not in place after this many seconds end the attempt; none: there is nothing to stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_seconds: Option<u64>,
+    /// Paths of read-write volumes below the working directory, relative to it: never part of the output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Where the output goes; none: no store is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save: Option<SaveRequest>,
+    /// How registries are spoken to.
+    #[serde(default, skip_serializing_if = "Registries::is_default")]
+    pub registries: Registries,
+}
+
+impl Request {
+    /// A command and nothing else: no limits, nothing staged, nothing saved.
+    #[must_use]
+    pub fn new(command: Command, stop_grace_seconds: u64) -> Self {
+        Self {
+            command,
+            time_limit_seconds: None,
+            stop_grace_seconds,
+            disk_bytes: None,
+            gpus: None,
+            inputs: Vec::new(),
+            staging_seconds: None,
+            volumes: Vec::new(),
+            save: None,
+            registries: Registries::default(),
+        }
+    }
+}
+
+/// A command is data: it is never spliced into a shell line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Command {
+    /// Text for bash if the image has it, else sh, after the image's `.bashrc`.
+    Shell(String),
+    /// A program and its arguments, executed without any shell.
+    Argv(Vec<String>),
+}
+
+/// The helper's order to the runner to end the command, or not to begin it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOrder {
+    /// Becomes the record's.
+    pub cause: Cause,
+    /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl EndOrder {
+    /// An order with a detail that is one line of a bounded length.
+    #[must_use]
+    pub fn new(cause: Cause, detail: &str) -> Self {
+        Self { cause, detail: one_line(detail) }
+    }
+}
+
+/// One input: where the command finds it, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestedInput {
+    /// As in the spec: relative to the working directory, absolute, or `.`.
+    pub path: String,
+    /// Where it comes from.
+    pub source: InputSource,
+}
+
+/// Where an input comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum InputSource {
+    /// A bundle or any other image in a registry: downloaded and unpacked by the helper.
+    Image {
+        /// `host[:port]/repository` with `@digest` or `:tag`.
+        reference: String,
+        /// File or directory in it; none: all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+    },
+    /// A file with this text.
+    Text(String),
+    /// A file to download.
+    Url {
+        /// http or https.
+        href: String,
+        /// 64 lower-case hex digits.
+        sha256: String,
+    },
+    /// The kubelet has mounted it for the helper, at `<sources>/<index of the input>`; it is copied, so that the command
+    /// finds the same from its start to its end.
+    Copied {
+        /// The name of the one file there that is the input; none: the whole directory is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
+    },
+    /// The kubelet mounts it for the command: nothing to stage but what it is mounted over.
+    Mounted {
+        /// A file, not a directory.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        file: bool,
+        /// It is mounted for the helper as well, at `<sources>/<index of the input>`: nothing there means that it does not
+        /// exist.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        shown: bool,
+    },
+}
+
+impl InputSource {
+    /// The helper puts it into the volume of inputs.
+    #[must_use]
+    pub fn is_staged(&self) -> bool {
+        !matches!(self, Self::Mounted { .. })
+    }
+}
+
+/// Where the output goes and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SaveRequest {
+    /// `host[:port]/repository`.
+    pub repository: String,
+    /// Never used before.
+    pub tag: String,
+    /// Globs relative to the working directory: what they match is not saved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Longest time for saving after the command ended by itself, in seconds.
+    pub deadline_seconds: u64,
+    /// Longest time for saving after the run was asked to stop, in seconds.
+    pub interrupted_seconds: u64,
+    /// Said of how the output was made, in an artifact beside it: the image that was asked for, names and uids.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub made_by: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How registries are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Registries {
+    /// `host[:port]` of those that speak plain HTTP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub insecure: Vec<String>,
+    /// PEM of certificate authorities trusted beside the usual ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+impl Registries {
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
