@@ -7,7 +7,10 @@ pub(super) mod staging;
 use crate::helper::markers;
 use crate::names::files;
 use crate::runner::Paths;
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -106,7 +109,8 @@ fn start(paths: &Paths, task: Task) -> io::Result<Child> {
     if paths.root != Path::new("/") {
         command.arg("--root").arg(&paths.root);
     }
-    command.stdin(Stdio::null()).spawn()
+    // A panic for want of memory hangs where it prints a backtrace, which needs some.
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).spawn()
 }
 
 enum Waited {
@@ -137,12 +141,32 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
     }
 }
 
-/// What every child does first: nobody traces it, and it does not outlive the main process.
+/// What every child does first: nobody traces it, it does not outlive the main process, and its memory is bounded.
 pub(in crate::helper) fn begin(paths: &Paths) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    limit_memory(&paths.cgroup);
     // Of a child before this one that crashed.
     markers::unmark(&paths.bin, files::PROGRESS);
+}
+
+/// Leaves a quarter of the container's memory to the kernel and to the main process. A child that needs more aborts
+/// alone; were it the container that ran out of memory, the kernel would kill the main process with it (cgroup v2, as
+/// the kubelet sets it up since Kubernetes 1.28), and nobody would be left to report the run.
+fn limit_memory(cgroup: &Path) {
+    let most = memory_of_a_child(cgroup);
+    if most.is_some()
+        && let Err(error) = setrlimit(Resource::Data, Rlimit { current: most, maximum: most })
+    {
+        eprintln!("bundle-operator helper: this process can use up the container's memory: {error}");
+    }
+}
+
+/// How much a child may have, by the container's limit in a cgroup of version 2 or 1; none: there is no limit. Version
+/// 1 then has a number beyond all memory, which limits nothing either.
+fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
+    let limit = |file| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse::<u64>().ok();
+    limit("memory.max").or_else(|| limit("memory/memory.limit_in_bytes")).map(|bytes| bytes / 4 * 3)
 }
 
 /// The runtime of a child.
@@ -160,7 +184,6 @@ pub(in crate::helper) fn runtime() -> Result<tokio::runtime::Runtime, String> {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use std::fs;
 
     fn with_program(script: &str) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
@@ -202,6 +225,22 @@ mod tests {
         };
         assert!((1..=2).contains(&tries.failed), "{tries:?}");
         assert_eq!(tries.last_end.as_deref(), Some("exit status: 9"));
+    }
+
+    #[test]
+    fn a_child_leaves_memory_to_the_main_process() {
+        for (file, text, want) in [
+            ("memory.max", "536870912\n", Some(402_653_184)),
+            ("memory.max", "max\n", None),
+            ("memory/memory.limit_in_bytes", "536870912\n", Some(402_653_184)),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n", Some(6_917_529_027_641_078_784)),
+            ("cpu.stat", "", None),
+        ] {
+            let cgroup = tempfile::tempdir().unwrap();
+            fs::create_dir(cgroup.path().join("memory")).unwrap();
+            fs::write(cgroup.path().join(file), text).unwrap();
+            assert_eq!(memory_of_a_child(cgroup.path()), want, "{file}: {text}");
+        }
     }
 
     #[test]
