@@ -5,12 +5,12 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint supply-chain advisories test-pure test-cluster test-chart test-chart-cluster crd docs chart down clean
+.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-cluster test-chart test-chart-cluster crd docs chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
 
-test: lint supply-chain test-pure test-chart-cluster test-cluster ## All that CI runs.
+test: lint supply-chain test-pure test-cgroup2 test-chart-cluster test-cluster ## All that CI runs.
 
 static: ## The binaries of the image: static, so that the runner works in any image.
 	deploy/build $(STATIC)
@@ -28,6 +28,9 @@ advisories: ## Known holes in the crates, by the RustSec database of today: need
 
 test-pure: ## Needs no cluster.
 	cargo test --locked
+
+test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in user-mode Linux: no cluster.
+	tests/cgroup2/run
 
 test-cluster: static ## On a local cluster of its own.
 	tests/cluster/run

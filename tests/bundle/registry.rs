@@ -52,11 +52,19 @@ impl Registry {
         command.arg("serve").arg(self.dir.path().join("config.yaml")).stdout(Stdio::null()).stderr(log);
         command.env("OTEL_TRACES_EXPORTER", "none");
         self.child = Some(command.spawn().expect("no `registry`: set REGISTRY_BIN, or PATH"));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_mins(1);
         while TcpStream::connect(&self.host).is_err() {
             assert!(Instant::now() < until, "the registry did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether it stored what has this digest.
+    #[allow(dead_code)] // not every test binary asks
+    pub(crate) fn has_blob(&self, digest: &str) -> bool {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let blobs = self.dir.path().join("store/docker/registry/v2/blobs/sha256");
+        blobs.join(hex.get(..2).unwrap()).join(hex).join("data").is_file()
     }
 
     pub(crate) fn stop(&mut self) {

@@ -45,8 +45,17 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(sandbox: &Sandbox) -> Self {
+        Self::spawn(&mut Self::command(sandbox))
+    }
+
+    pub(crate) fn command(sandbox: &Sandbox) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bundle-operator"));
-        Self { child: command.args(["helper", "run", "--root"]).arg(sandbox.root()).spawn().unwrap() }
+        command.args(["helper", "run", "--root"]).arg(sandbox.root());
+        command
+    }
+
+    pub(crate) fn spawn(command: &mut std::process::Command) -> Self {
+        Self { child: command.spawn().unwrap() }
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -24,7 +24,10 @@ const TOOLS: [&str; 18] = [
 ];
 
 /// No test takes longer, or it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+fn patience() -> Duration {
+    let seconds = std::env::var("PATIENCE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(30))
+}
 
 const NOBODY: u32 = 65534;
 
@@ -252,7 +255,7 @@ fn program(path: &Path, content: &[u8], mode: u32) {
 }
 
 pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     while !holds() {
         assert!(Instant::now() < until, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
