@@ -764,6 +764,22 @@ fn output_files_that_vanish_change_nothing() {
 }
 
 #[test]
+fn what_the_command_writes_to_its_output_files_itself_stays() {
+    for (command, want) in [
+        // The shell writes twice to its output, around a program that writes to the file of the same name.
+        ("echo before; await before; printf 'aaaaaaaaaaaa\\n' > stdout; echo done", "aaaaaaaaaaaa\ndone\n"),
+        ("echo before; await before; : > stdout; echo done", "done\n"),
+        ("echo before; await before; echo own >> stdout; echo done", "before\nown\ndone\n"),
+    ] {
+        let sandbox = Sandbox::new();
+        let waiting = "await() { until grep -q \"$1\" stdout; do sleep 0.01; done; }";
+        let run = sandbox.start(&sh(&format!("{waiting}; {command}"))).finish();
+        let text = fs::read_to_string(sandbox.paths.bundle.join("stdout")).unwrap();
+        assert_eq!((text.as_str(), run.code, run.stdout().as_str()), (want, 0, "before\ndone\n"), "{command}");
+    }
+}
+
+#[test]
 fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
     let sandbox = Sandbox::new();
     let fill = format!("cat /dev/zero 2>/dev/null > {}/fill", sandbox.paths.record.display());
