@@ -7,7 +7,7 @@ mod sandbox;
 use bundlerun::contract::{Cause, Command, Record};
 
 use rustix::process::Signal;
-use sandbox::{Run, SHELLS, Sandbox, await_that, is_alive, sh};
+use sandbox::{Run, SHELLS, Sandbox, await_that, is_alive, not_allowed_here, sh};
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -290,6 +290,59 @@ fn bash_goes_before_sh_and_a_broken_one_is_passed_over() {
         assert!(run.record.detail.starts_with("sh ran the command, because"), "{run:?}");
         assert!(run.record.detail.contains("/usr/bin/bash: "), "{run:?}");
     }
+}
+
+/// Each limit lets the runner come further: no thread, one thread, no process, and then it runs.
+#[test]
+fn a_command_that_cannot_start_for_want_of_processes_runs_at_most_once_and_is_not_to_blame() {
+    if !rustix::process::getuid().is_root() {
+        return not_allowed_here("limits of another user");
+    }
+    let mut started = 0;
+    for processes in 1..=4 {
+        for command in [sh("echo once >> count"), argv(&["sh", "-c", "echo once >> count"])] {
+            // The kernel counts all processes of a user: each of these users has no others.
+            let sandbox = Sandbox::new().run_by(41_000 + processes);
+            sandbox.write_request(&command);
+            let mut prlimit = std::process::Command::new("/usr/bin/prlimit");
+            prlimit.arg(format!("--nproc={processes}")).arg(&sandbox.paths.runner_in_image);
+            prlimit.args(["run", "--root"]).arg(sandbox.root());
+            let run = sandbox.run_command(&mut prlimit);
+            let count = fs::read_to_string(sandbox.paths.bundle.join("count")).unwrap_or_default();
+            let label = format!("{processes}: {run:?}");
+            if run.record.started_at_ms.is_some() {
+                started += 1;
+                assert_eq!((run.code, count.as_str(), run.record.detail.as_str()), (0, "once\n", ""), "{label}");
+            } else {
+                assert_eq!((run.record.cause, count.as_str()), (Some(Cause::RunnerFailed), ""), "{label}");
+                assert!(run.record.detail.contains("Resource temporarily unavailable"), "{label}");
+            }
+        }
+    }
+    assert_eq!(started, 2, "the last limit is enough");
+}
+
+#[test]
+fn a_command_that_cannot_start_for_want_of_descriptors_runs_at_most_once() {
+    let mut started = 0;
+    for descriptors in 4..40 {
+        let sandbox = Sandbox::new();
+        sandbox.write_request(&sh("echo once >> count"));
+        let mut prlimit = std::process::Command::new("/usr/bin/prlimit");
+        prlimit.arg(format!("--nofile={descriptors}")).arg(&sandbox.paths.runner_in_image);
+        prlimit.args(["run", "--root"]).arg(sandbox.root());
+        let run = sandbox.run_command(&mut prlimit);
+        let count = fs::read_to_string(sandbox.paths.bundle.join("count")).unwrap_or_default();
+        if run.record.started_at_ms.is_some() {
+            started += 1;
+            assert_eq!((run.code, count.as_str()), (0, "once\n"), "{descriptors}: {run:?}");
+        } else {
+            assert_eq!(count, "", "{descriptors}: {run:?}");
+            assert_ne!(run.code, 0, "{descriptors}: {run:?}");
+            assert_ne!(run.record.cause, Some(Cause::NoShell), "{descriptors}: {run:?}");
+        }
+    }
+    assert!((1..36).contains(&started), "some limits are enough and some are not: {started}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! All that is between the claim and the record.
 
 use super::environment::{self, Environment, search_path};
-use super::exec::{self, Launch};
+use super::exec::{self, Ends, Launch};
 use super::gpu::{self, Gpus};
 use super::limits::{Limits, Reason};
 use super::never_ran::NeverRan;
@@ -17,7 +17,6 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
 use std::io;
-use std::time::Duration;
 
 /// Waits for the inputs, runs the command and tells how it ended.
 pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Record, NeverRan> {
@@ -74,15 +73,12 @@ impl Stage<'_> {
         let words = exec::words(argv);
         let name = words.first().copied().unwrap_or_default();
         let program = exec::find(name, search_path(&environment), directory)?;
-        let launch = Launch {
-            program: &program,
-            argv: words.clone(),
-            environment: &environment,
-            directory: Some(directory),
-            marks: false,
-        };
-        let ended = self.run(&launch).map_err(|error| exec::start_failed(name, &error))?;
-        Ok(self.record(ended))
+        let launch =
+            Launch { program: &program, argv: words.clone(), environment: &environment, directory: Some(directory) };
+        match self.run(&launch, false)? {
+            Ok(ended) => Ok(self.record(ended)),
+            Err(error) => Err(exec::start_failed(name, &error)),
+        }
     }
 
     /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.
@@ -94,7 +90,7 @@ impl Stage<'_> {
         front.put(&mut environment);
         let mut tried = vec![];
         for shell in shell::candidates(&environment, &self.paths.shells) {
-            match self.run(&shell.launch(text, &self.paths.bundle, &environment, &front)) {
+            match self.run(&shell.launch(text, &self.paths.bundle, &environment, &front), true)? {
                 Ok(ended) if ended.progress == Progress::Silent && self.limits.reason().is_none() => {
                     tried.push(format!("{}: {}", shell.program().display(), status(&ended)));
                 }
@@ -103,7 +99,7 @@ impl Stage<'_> {
                     ended.warnings.extend(passed_over(&tried, shell.name()));
                     return Ok(self.record(ended));
                 }
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
+                Err(error) if !exec::is_of_program(&error) => {
                     return Err(exec::start_failed(shell.name().as_ref(), &error));
                 }
                 Err(error) => tried.push(format!("{}: {}", shell.program().display(), exec::reason(&error))),
@@ -114,21 +110,22 @@ impl Stage<'_> {
         Err(NeverRan::because(Cause::NoShell, detail))
     }
 
-    fn run(&mut self, launch: &Launch<'_>) -> io::Result<Ended> {
-        let files = [self.stdout.try_clone()?, self.stderr.try_clone()?];
-        let running = launch.start()?;
-        let [stdout, stderr] = files;
-        let streams = [
-            Stream { name: files::STDOUT, source: running.stdout, file: stdout, log: rustix::stdio::stdout() },
-            Stream { name: files::STDERR, source: running.stderr, file: stderr, log: rustix::stdio::stderr() },
-        ];
-        match Tee::start(streams) {
-            Ok(tee) => Ok(supervise(running.pid, running.marks, tee, &mut self.limits, &self.signals, self.paths)),
-            Err(error) => {
-                processes::kill_leftovers(Duration::from_secs(1));
-                Err(error)
-            }
-        }
+    /// The inner error: the program did not start, and nothing of it has run. The outer one: nothing could be started.
+    fn run(&mut self, launch: &Launch<'_>, marks: bool) -> Result<io::Result<Ended>, NeverRan> {
+        let prepared = self.prepare(marks).map_err(|error| failed("start the command", &exec::reason(&error)))?;
+        let (tee, marks, ends) = prepared;
+        Ok(launch.start(ends).map(|pid| supervise(pid, marks, tee, &mut self.limits, &self.signals, self.paths)))
+    }
+
+    /// All that a program needs from us.
+    fn prepare(&self, marks: bool) -> io::Result<(Tee, Option<OwnedFd>, Ends)> {
+        let (own, ends) = exec::ends(marks)?;
+        let (stdout, stderr) = (self.stdout.try_clone()?, self.stderr.try_clone()?);
+        let tee = Tee::start([
+            Stream { name: files::STDOUT, source: own.stdout, file: stdout, log: rustix::stdio::stdout() },
+            Stream { name: files::STDERR, source: own.stderr, file: stderr, log: rustix::stdio::stderr() },
+        ])?;
+        Ok((tee, own.marks, ends))
     }
 
     fn record(&self, ended: Ended) -> Record {

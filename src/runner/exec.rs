@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::LazyLock;
 
 /// A program about to start.
@@ -27,45 +27,57 @@ pub(crate) struct Launch<'a> {
     pub(crate) environment: &'a Environment,
     /// None: where the runner is, the image's WORKDIR.
     pub(crate) directory: Option<&'a Path>,
-    /// Standard input is a pipe to us, instead of /dev/null.
-    pub(crate) marks: bool,
 }
 
-/// A started program, and our ends of its pipes.
+/// The program's ends of all that is between it and us. They are made, and copying has begun, before it starts: once
+/// it runs, nothing of ours can fail any more, so no error can lead to a second start of the command.
 #[derive(Debug)]
-pub(crate) struct Running {
-    /// Also its process group.
-    pub(crate) pid: Pid,
+pub(crate) struct Ends {
+    pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+/// The runner's ends.
+#[derive(Debug)]
+pub(crate) struct OwnEnds {
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    /// Where a shell says how far it came.
     pub(crate) marks: Option<OwnedFd>,
 }
 
+/// Both ends of everything. With `marks` standard input is a pipe to us, else /dev/null.
+pub(crate) fn ends(marks: bool) -> io::Result<(OwnEnds, Ends)> {
+    let (own_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (own_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (marks, stdin) = if marks {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+        (Some(read), write)
+    } else {
+        (None, File::open("/dev/null")?.into())
+    };
+    Ok((OwnEnds { stdout: own_stdout, stderr: own_stderr, marks }, Ends { stdin, stdout, stderr }))
+}
+
 impl Launch<'_> {
-    /// Starts it in a process group of its own, as the first to go when memory runs out.
-    pub(crate) fn start(&self) -> io::Result<Running> {
+    /// Starts it in a process group of its own, which has its number, as the first to go when memory runs out.
+    ///
+    /// After an error nothing of the program has run.
+    pub(crate) fn start(&self, ends: Ends) -> io::Result<Pid> {
         let mut command = Command::new(self.program);
         command.args(self.argv.iter().skip(1)).env_clear().envs(self.environment).process_group(0);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+        command.stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
         if let Some(name) = self.argv.first() {
             command.arg0(name);
         }
         if let Some(directory) = self.directory {
             command.current_dir(directory);
         }
-        let mut marks = None;
-        if self.marks {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
-            command.stdin(write);
-            marks = Some(read);
-        }
-        let mut child = with_higher_oom_score(|| command.spawn())?;
-        let pipes = (child.stdout.take(), child.stderr.take(), Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
-        let (Some(stdout), Some(stderr), Some(pid)) = pipes else {
-            return Err(io::Error::other("started without its pipes"));
-        };
-        Ok(Running { pid, stdout: stdout.into(), stderr: stderr.into(), marks })
+        let child = with_higher_oom_score(|| command.spawn())?;
+        // The standard library has waited for the `exec` and holds no pipe; the number of a process fits.
+        Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("it has no process number"))
     }
 }
 
@@ -133,18 +145,36 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
     })
 }
 
+/// Whether an error of starting a program is about the program. All others (no process, memory or descriptor to be had)
+/// are the machine's: another program would fare no better, another attempt may.
+pub(crate) fn is_of_program(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::NOENT
+                | Errno::NOEXEC
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::NOTDIR
+                | Errno::ISDIR
+                | Errno::LOOP
+                | Errno::NAMETOOLONG
+                | Errno::TXTBSY
+                | Errno::LIBBAD
+                | Errno::INVAL
+        )
+    )
+}
+
 /// What an error of starting `name`, which was found, means.
 pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
     let (cause, why) = match Errno::from_io_error(error) {
-        Some(Errno::NOENT) => (Cause::CommandNotExecutable, reason(error)),
         Some(Errno::NOEXEC) => (
             Cause::CommandNotExecutable,
             "exec format error: no program for this machine, or a script without #!".to_owned(),
         ),
         Some(Errno::TOOBIG) => (Cause::CommandNotExecutable, "arguments and environment are too long".to_owned()),
-        Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::ISDIR | Errno::TXTBSY | Errno::LOOP) => {
-            (Cause::CommandNotExecutable, reason(error))
-        }
+        _ if is_of_program(error) => (Cause::CommandNotExecutable, reason(error)),
         _ => (Cause::RunnerFailed, format!("cannot start: {}", reason(error))),
     };
     NeverRan::because(cause, format!("{}: {why}", name.display()))

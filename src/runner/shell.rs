@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// of the command, and one group, so that it is parsed before `.bashrc` can define an alias.
 ///
 /// Standard input is the pipe for marks. `alive` is said first: a shell that cannot even say that is broken, and
-/// another one gets its chance.
+/// another one gets its chance. It ends there, so that no command runs in two shells.
 ///
 /// - `command .`: in dash and busybox an error in `.bashrc` would otherwise end the shell, which in bash it does not.
 /// - `6>&- 7>&- 8>&-`: shells keep what they put back later where no child has it. So a daemon that `.bashrc` starts
@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 const SCRIPT: &str = "{ \
     _bundlerun_command=$1 _bundlerun_directory=$2 _bundlerun_bashrc=0; \
     _bundlerun_libraries=$3 _bundlerun_programs=$4; shift 4; \
-    exec 6>&0 7>&1 8>&2 </dev/null; \
-    echo alive >&6; \
+    exec 6>&0 7>&1 8>&2 </dev/null || exit 125; \
+    echo alive >&6 || exit 125; \
     if [ -f ./.bashrc ]; then \
         if [ -r ./.bashrc ]; then \
             PS1='$ '; \
@@ -111,7 +111,7 @@ impl Shell {
             &front.libraries,
             &front.programs,
         ];
-        Launch { program: &self.program, argv: words.to_vec(), environment, directory: None, marks: true }
+        Launch { program: &self.program, argv: words.to_vec(), environment, directory: None }
     }
 }
 

@@ -21,8 +21,7 @@ const LOG_CHUNK_BYTES: usize = 4096;
 /// The command can write to the file itself (`python3 train.py > stdout; echo done`) or empty it (`: > stdout`). Because
 /// each of our writes goes to the end of the file, none lands on top of the command's text or behind a hole.
 pub(crate) fn create_output(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags =
-        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::unlinkat(rustix::fs::CWD, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)),
         Err(error) => Err(error),

@@ -39,7 +39,8 @@ pub(crate) struct Sandbox {
     /// The image's WORKDIR.
     pub(crate) workdir: PathBuf,
     environment: Vec<(String, String)>,
-    nobody: bool,
+    /// None: the user of the tests.
+    user: Option<u32>,
     request: Request,
 }
 
@@ -107,7 +108,7 @@ impl Sandbox {
         }
         let environment = vec![("PATH".to_owned(), tools.to_str().unwrap().to_owned())];
         let request = Request::new(sh(""), 30);
-        Self { dir, paths, workdir, environment, nobody: false, request }
+        Self { dir, paths, workdir, environment, user: None, request }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -125,9 +126,14 @@ impl Sandbox {
         self
     }
 
-    pub(crate) fn run_by_nobody(mut self) -> Self {
-        self.nobody = rustix::process::getuid().is_root();
-        // Nobody may have no way to the build directory. Copied by another process: a file that this one has open for
+    pub(crate) fn run_by_nobody(self) -> Self {
+        self.run_by(NOBODY)
+    }
+
+    /// Where the tests may become another user.
+    pub(crate) fn run_by(mut self, user: u32) -> Self {
+        self.user = rustix::process::getuid().is_root().then_some(user);
+        // That user may have no way to the build directory. Copied by another process: a file that this one has open for
         // writing, or a child that another test has just forked, cannot be executed.
         fs::remove_file(&self.paths.runner_in_image).unwrap();
         let copied = std::process::Command::new("cp").arg(RUNNER).arg(&self.paths.runner_in_image).status().unwrap();
@@ -232,9 +238,15 @@ impl Sandbox {
         command.stdin(Stdio::null());
         command.stdout(File::create(self.root().join("log.out")).unwrap());
         command.stderr(File::create(self.root().join("log.err")).unwrap());
-        if self.nobody {
-            command.uid(NOBODY).gid(NOBODY);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
         }
+    }
+
+    /// Runs what leads to the runner, with the container's directory, environment, user and log.
+    pub(crate) fn run_command(&self, command: &mut std::process::Command) -> Run {
+        self.dress(command);
+        self.spawn(command).finish()
     }
 
     pub(crate) fn spawn(&self, command: &mut std::process::Command) -> Started<'_> {
@@ -260,6 +272,16 @@ pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// For a test of something that this machine does not allow: fails, unless `BUNDLERUN_TESTS_MAY_SKIP` is set. A test that
+/// is left out without a word looks like one that passed.
+pub(crate) fn not_allowed_here(what: &str) {
+    assert!(
+        std::env::var_os("BUNDLERUN_TESTS_MAY_SKIP").is_some(),
+        "this machine does not allow {what}: set BUNDLERUN_TESTS_MAY_SKIP=1 to leave such tests out"
+    );
+    eprintln!("left out: this machine does not allow {what}");
 }
 
 /// Whether a process is there and no zombie.
