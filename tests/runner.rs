@@ -641,6 +641,13 @@ fn the_command_waits_for_its_inputs() {
     fs::remove_file(sandbox.paths.bin.join("staged")).unwrap();
     let runner = sandbox.start(&sh("cat input"));
     await_that("the claim", || sandbox.paths.record.join("started").exists());
+    let waits = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", runner.child.id())).unwrap();
+        let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        waits.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let begin = waits();
+    await_that("the runner's looks", || waits() > begin + 2);
     fs::write(sandbox.paths.bundle.join("input"), "data").unwrap();
     fs::write(sandbox.paths.bin.join("staged"), "").unwrap();
     let run = runner.finish();
@@ -718,6 +725,185 @@ fn background_processes_may_write_for_two_seconds_more() {
     assert_eq!((run.code, run.stdout().as_str()), (0, "early\n"));
     assert!(run.aftermath() >= Duration::from_millis(1990) && run.aftermath() < Duration::from_secs(5));
     assert!(!is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()));
+}
+
+/// A training loop that needs a while to save when it gets SIGTERM: its checkpoint is there, and the last line of its
+/// output is, only if nobody it needs ended before it. `workers`: forked, they have no handler of their own.
+const TRAINER: &str = r#"
+import os, signal, sys, time
+def save(number, frame):
+    if os.getpid() != trainer:
+        open("wrong", "w").write("a worker was told")
+        os._exit(9)
+    for step in range(55):
+        time.sleep(0.1)
+        print("saving", step, flush=True)
+        for worker in workers:
+            os.kill(worker, 0)
+            assert os.waitpid(worker, os.WNOHANG) == (0, 0), "a worker has ended"
+    open("checkpoint", "w").write("whole")
+    print("saved", flush=True)
+    sys.exit(0)
+trainer = os.getpid()
+workers = []
+signal.signal(signal.SIGTERM, save)
+for _ in range(int(sys.argv[1])):
+    worker = os.fork()
+    if worker == 0:
+        while True:
+            time.sleep(0.1)
+    workers.append(worker)
+open("ready", "w").close()
+while True:
+    time.sleep(0.05)
+"#;
+
+/// With Python, and the trainer as `t.py`.
+fn with_trainer(shell: &str) -> Sandbox {
+    let sandbox = Sandbox::with_shell(shell).python();
+    fs::write(sandbox.paths.bundle.join("t.py"), TRAINER).unwrap();
+    sandbox
+}
+
+/// Tells the runner to stop when the trainer is ready, and returns how it ended.
+fn stopped(sandbox: &Sandbox, command: &Command) -> Run {
+    let runner = sandbox.start(command);
+    sandbox.await_file("ready");
+    runner.signal(Signal::TERM);
+    let run = runner.finish();
+    sandbox.compare(&run);
+    run
+}
+
+fn in_bundle(sandbox: &Sandbox, name: &str) -> String {
+    fs::read_to_string(sandbox.paths.bundle.join(name)).unwrap_or_default()
+}
+
+#[test]
+fn a_trainer_has_time_to_save_wherever_it_is() {
+    let mut threads = vec![];
+    for shell in SHELLS {
+        for (command, log) in [
+            ("python3 t.py 0; echo next", "stdout"),
+            ("python3 t.py 3; echo next", "stdout"),
+            ("python3 t.py 0 | tee log; echo next", "log"),
+            ("python3 t.py 0 | while read line; do echo \"$(echo $line)\"; done > log; echo next", "log"),
+            ("python3 t.py 0 > log 2>&1; echo next", "log"),
+            ("(setsid python3 t.py 0; true) > log; echo next", "log"),
+            ("python3 t.py 0 & sleep 100 & wait; echo next", "stdout"),
+            ("setsid python3 t.py 2 > log & wait; echo next", "log"),
+            ("python3 launch.py; echo next", "stdout"),
+            ("trap 'echo trapped' EXIT; python3 t.py 0; echo next", "stdout"),
+            ("trap 'echo trapped; exit 3' TERM; python3 t.py 0; echo next", "stdout"),
+            ("trap 'kill $pid; wait; echo trapped; exit 3' TERM; python3 t.py 0 & pid=$!; wait; echo next", "stdout"),
+        ] {
+            threads.push(std::thread::spawn(move || {
+                let sandbox = with_trainer(shell);
+                // Like `conda run`: it shows what it has read when its child has ended.
+                let launcher = "import subprocess, sys\n\
+                    child = subprocess.run([sys.executable, 't.py', '0'], stdout=subprocess.PIPE, text=True)\n\
+                    print(child.stdout, flush=True)\n";
+                fs::write(sandbox.paths.bundle.join("launch.py"), launcher).unwrap();
+                let run = stopped(&sandbox, &sh(command));
+                let label = format!("{shell}: {command}: {run:?} {}", run.stderr());
+                assert_eq!(in_bundle(&sandbox, "checkpoint"), "whole", "{label}");
+                assert_eq!(in_bundle(&sandbox, "wrong"), "", "{label}");
+                assert!(in_bundle(&sandbox, log).contains("saving 54\nsaved\n"), "{label}");
+                assert!(!run.stdout().contains("next"), "{label}");
+                assert!(run.record.asked_to_stop, "{label}");
+                if command.contains("exit 3' TERM") {
+                    assert_eq!((run.code, run.record.exit_code), (3, Some(3)), "{label}");
+                } else {
+                    assert_eq!((run.code, run.record.signal), (128 + 15, Some(15)), "{label}");
+                }
+                // dash and busybox end at a signal without their EXIT trap, as always.
+                let trapped = command.contains("TERM") || (command.contains("EXIT") && shell == "bash");
+                assert_eq!(run.stdout().contains("trapped"), trapped, "{label}");
+                if !command.contains("kill $pid") {
+                    assert!(run.record.detail.contains("exit status 0") || command.contains("launch.py"), "{label}");
+                    assert!(run.record.detail.contains("SIGTERM was handled by python3"), "{label}");
+                }
+            }));
+            // They wait more than they work, but each starts a Python.
+            if threads.len() >= 12 {
+                threads.drain(..).for_each(|thread| thread.join().unwrap());
+            }
+        }
+    }
+    threads.drain(..).for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_trainer_that_is_the_command_itself_has_time_to_save_and_its_own_exit_code() {
+    for command in [argv(&["python3", "t.py", "2"]), sh("exec python3 t.py 2")] {
+        let sandbox = with_trainer("bash");
+        let run = stopped(&sandbox, &command);
+        assert_eq!((in_bundle(&sandbox, "checkpoint").as_str(), run.code), ("whole", 0), "{run:?}");
+        assert_eq!((run.record.exit_code, run.record.detail.as_str()), (Some(0), ""), "{run:?}");
+    }
+}
+
+#[test]
+fn the_time_limit_and_the_helpers_order_leave_time_to_save_too() {
+    let sandbox = with_trainer("bash").time_limit(4);
+    let run = sandbox.run(&sh("python3 t.py 0 > log"));
+    assert_eq!((in_bundle(&sandbox, "checkpoint").as_str(), run.code), ("whole", 124), "{run:?}");
+
+    let sandbox = with_trainer("bash");
+    let runner = sandbox.start(&sh("python3 t.py 0 > log"));
+    sandbox.await_file("ready");
+    fs::write(sandbox.paths.bin.join("end"), r#"{"cause":"RunnerFailed","detail":"too bad"}"#).unwrap();
+    let run = runner.finish();
+    assert_eq!((in_bundle(&sandbox, "checkpoint").as_str(), run.code), ("whole", 125), "{run:?}");
+    assert!(run.record.detail.starts_with("too bad; SIGTERM was handled by python3"), "{run:?}");
+}
+
+#[test]
+fn where_nobody_handles_the_signal_the_end_is_quick() {
+    for shell in SHELLS {
+        for command in ["touch ready; sleep 100; echo next", "touch ready; sleep 100 | cat > log; echo next"] {
+            // Longer than a test may take.
+            let sandbox = Sandbox::with_shell(shell).grace(1000);
+            let run = stopped(&sandbox, &sh(command));
+            assert_eq!(
+                (run.code, run.stdout().as_str(), run.record.detail.as_str()),
+                (143, "", ""),
+                "{shell}: {run:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn at_the_end_of_the_grace_everybody_is_killed_and_the_record_has_the_commands_own_end() {
+    let stubborn = "import signal, time\n\
+        signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n\
+        open('ready', 'w').close()\n\
+        while True: time.sleep(0.1)\n";
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell).python().grace(1);
+        fs::write(sandbox.paths.bundle.join("stubborn.py"), stubborn).unwrap();
+        let run = stopped(&sandbox, &sh("python3 stubborn.py; echo next"));
+        assert_eq!((run.code, run.record.signal, run.stdout().as_str()), (143, Some(15), "told\n"), "{shell}: {run:?}");
+        assert!(run.record.detail.ends_with(": signal 9"), "{shell}: {run:?}");
+
+        // Who ignores the signal has the grace, too.
+        let sandbox = Sandbox::with_shell(shell).grace(2);
+        let run = stopped(&sandbox, &sh("trap '' TERM; touch ready; while :; do sleep 0.05; done"));
+        assert_eq!((run.code, run.record.signal), (137, Some(9)), "{shell}: {run:?}");
+        assert!(run.record.usage.wall_ms >= 2000, "{shell}: {run:?}");
+    }
+}
+
+#[test]
+fn what_a_command_leaves_behind_is_asked_to_end_before_it_is_killed() {
+    let uploader = "trap 'echo uploaded > uploaded; exit' TERM; touch ready; while :; do sleep 0.05; done";
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        let command = format!("({uploader}) > /dev/null 2>&1 & until [ -e ready ]; do sleep 0.05; done; exit 4");
+        let run = sandbox.run(&sh(&command));
+        assert_eq!((run.code, in_bundle(&sandbox, "uploaded").as_str()), (4, "uploaded\n"), "{shell}: {run:?}");
+    }
 }
 
 #[test]

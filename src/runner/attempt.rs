@@ -1,5 +1,6 @@
 //! All that is between the claim and the record.
 
+use super::ending::End;
 use super::environment::{self, Environment, search_path};
 use super::exec::{self, Ends, Launch};
 use super::gpu::{self, Gpus};
@@ -16,6 +17,7 @@ use crate::names::files;
 use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
+use rustix::process::WaitStatus;
 use std::io;
 
 /// Waits for the inputs, runs the command and tells how it ended.
@@ -156,8 +158,8 @@ impl Stage<'_> {
         let wall = ended.began.map(|began| ended.at.monotonic.saturating_duration_since(began.monotonic));
         Record {
             cause,
-            exit_code: ended.began.and(ended.status.exit_status()),
-            signal: ended.status.terminating_signal(),
+            exit_code: ended.began.and(ended.status).and_then(WaitStatus::exit_status),
+            signal: ended.status.and_then(WaitStatus::terminating_signal),
             asked_to_stop: reason == Some(Reason::AskedToStop),
             started_at_ms: ended.began.map(|began| since_epoch_ms(began.wall)),
             gpus: self.gpus.facts.clone(),
@@ -181,9 +183,5 @@ fn passed_over(tried: &[String], used: &str) -> Option<String> {
 }
 
 fn status(ended: &Ended) -> String {
-    match (ended.status.exit_status(), ended.status.terminating_signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "unknown status".to_owned(),
-    }
+    ended.status.map_or_else(|| "no end".to_owned(), |status| End::of_wait_status(status.as_raw()).to_string())
 }

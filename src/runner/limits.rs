@@ -20,6 +20,10 @@ pub(crate) enum Due {
     TimeIsUp,
     /// The grace is over.
     Kill,
+    /// It has been over for a moment.
+    KillAgain,
+    /// What is still there cannot be killed.
+    GiveUp,
 }
 
 /// One look at the clock after another.
@@ -29,6 +33,8 @@ pub(crate) struct Limits {
     grace: Duration,
     time_up: Option<Instant>,
     kill_at: Option<Instant>,
+    /// When the grace was over.
+    killed_at: Option<Instant>,
     reason: Option<Reason>,
 }
 
@@ -37,6 +43,9 @@ pub(crate) struct Limits {
 const DISK_GRACE: Duration = Duration::from_secs(2);
 /// Something may have been forked while the last KILL went round.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
+/// How long killed processes may take to go. A process that hangs in the kernel (a network file system, a GPU driver)
+/// may take for ever, and so may one of another user; a run ends all the same.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Limits {
     pub(crate) fn of(request: &Request) -> Self {
@@ -45,6 +54,7 @@ impl Limits {
             grace: Duration::from_secs(request.stop_grace_seconds),
             time_up: None,
             kill_at: None,
+            killed_at: None,
             reason: None,
         }
     }
@@ -69,14 +79,18 @@ impl Limits {
         true
     }
 
-    /// What is to do; each thing is told once, killing again and again.
+    /// What is to do; each thing is told once, killing again and again until it is given up.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
         if self.reason.is_none() {
             return if self.time_up.is_some_and(|at| at <= now) { Due::TimeIsUp } else { Due::Nothing };
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = now.checked_add(KILL_AGAIN);
-            return Due::Kill;
+            let Some(killed_at) = self.killed_at else {
+                self.killed_at = Some(now);
+                return Due::Kill;
+            };
+            return if now >= killed_at + KILL_PATIENCE { Due::GiveUp } else { Due::KillAgain };
         }
         Due::Nothing
     }
@@ -117,7 +131,9 @@ mod tests {
         assert_eq!(limits.due(at(44)), Due::Nothing);
         assert_eq!(limits.due(at(45)), Due::Kill);
         assert_eq!(limits.due(at(45)), Due::Nothing);
-        assert_eq!(limits.due(at(46)), Due::Kill);
+        assert_eq!(limits.due(at(46)), Due::KillAgain);
+        assert_eq!(limits.due(at(54)), Due::KillAgain);
+        assert_eq!(limits.due(at(55)), Due::GiveUp);
     }
 
     #[test]

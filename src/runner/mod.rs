@@ -10,7 +10,8 @@
 //! | `environment`, `exec`, `shell` | what is started and how |
 //! | `supervise` | from a program's start to the end of all that it started |
 //! | `limits` | when to end it and how hard (pure) |
-//! | `signals`, `processes`, `tee` | signals in and out, reaping, output |
+//! | `ending` | who is told to end, and in which order (pure) |
+//! | `signals`, `processes`, `tee` | signals in and out, looking at processes and reaping them, output |
 //! | `usage`, `record`, `never_ran` | what is written down |
 //! | `sys` | the only unsafe code |
 //!
@@ -20,6 +21,7 @@
 
 mod attempt;
 mod claim;
+mod ending;
 mod environment;
 mod exec;
 mod glob;
