@@ -906,6 +906,52 @@ fn what_a_command_leaves_behind_is_asked_to_end_before_it_is_killed() {
     }
 }
 
+/// Another user's process stands for one that hangs in the kernel: it survives KILL, too.
+#[test]
+fn what_cannot_be_killed_does_not_keep_the_run_from_its_end() {
+    if !rustix::process::getuid().is_root() {
+        return not_allowed_here("a program that becomes another user");
+    }
+    let survivor = "setpriv --reuid 0 --clear-groups sleep 1000";
+    let ends = [
+        (format!("{survivor} & echo $! > pid; touch ready; wait"), Some(143), None),
+        (format!("{survivor} > /dev/null 2>&1 & echo $! > pid; exit 3"), Some(3), None),
+        (format!("echo $$ > pid; touch ready; exec {survivor}"), None, Some(Cause::TimeLimitExceeded)),
+    ];
+    let threads = ends.map(|(command, code, cause)| {
+        std::thread::spawn(move || {
+            let mut sandbox = Sandbox::new().grace(1).run_by(42_000);
+            if cause.is_some() {
+                sandbox = sandbox.time_limit(2);
+            }
+            sandbox.tool("setpriv", &fs::read("/usr/bin/setpriv").unwrap(), 0o4755);
+            let runner = sandbox.start(&sh(&command));
+            if code == Some(143) {
+                sandbox.await_file("ready");
+                await_that("the other user", || {
+                    let pid = in_bundle(&sandbox, "pid");
+                    fs::read_to_string(format!("/proc/{}/comm", pid.trim())).is_ok_and(|name| name == "sleep\n")
+                });
+                runner.signal(Signal::TERM);
+            }
+            let run = runner.finish();
+            let pid = in_bundle(&sandbox, "pid");
+            let survived = is_alive(&pid);
+            std::process::Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap();
+            let label = format!("{command}: {run:?}");
+            assert!(survived, "{label}");
+            assert_eq!((run.record.cause, run.record.unkillable), (cause, true), "{label}");
+            assert_eq!(run.code, code.unwrap_or(124), "{label}");
+            let told = format!("process {} (sleep, state S) could not be killed", pid.trim());
+            assert!(run.record.detail.starts_with(&told), "{label}");
+            if cause.is_some() {
+                assert_eq!((run.record.exit_code, run.record.signal), (None, None), "{label}");
+            }
+        })
+    });
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
 #[test]
 fn orphans_are_reaped_while_the_command_runs() {
     let orphan = "(sh -c 'echo $$ > orphan; exec sleep 0.1' &)";

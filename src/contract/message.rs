@@ -191,6 +191,7 @@ mod tests {
             exit_code: Some(i32::MIN),
             signal: Some(i32::MIN),
             asked_to_stop: true,
+            unkillable: true,
             started_at_ms: Some(i64::MIN),
             staging_ms: u64::MAX,
             finished_at_ms: i64::MIN,

@@ -60,6 +60,10 @@ pub struct Record {
     /// The platform asked the run to stop (SIGTERM) before the command ended by itself: exit 0 is then no success.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asked_to_stop: bool,
+    /// Something of the command could not be killed and is still there: it holds what it has (GPUs, files) until the node
+    /// is started anew. `detail` names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unkillable: bool,
     /// When the command began, milliseconds since the epoch; none: it never did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at_ms: Option<i64>,

@@ -161,6 +161,7 @@ impl Stage<'_> {
             exit_code: ended.began.and(ended.status).and_then(WaitStatus::exit_status),
             signal: ended.status.and_then(WaitStatus::terminating_signal),
             asked_to_stop: reason == Some(Reason::AskedToStop),
+            unkillable: ended.unkillable,
             started_at_ms: ended.began.map(|began| since_epoch_ms(began.wall)),
             gpus: self.gpus.facts.clone(),
             usage: usage::measure(&self.paths.cgroup, wall.unwrap_or_default()),

@@ -54,6 +54,8 @@ pub(crate) struct Ended {
     pub(crate) at: Moment,
     /// How far the shell came; `Silent` without one.
     pub(crate) progress: Progress,
+    /// Something of it could not be killed, and is still there.
+    pub(crate) unkillable: bool,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -150,8 +152,9 @@ pub(crate) fn supervise(
     let survivors = if all_gone { None } else { processes::survivors() };
     let handlers = walks.and_then(|walks| walks.ending.handled_by_others(command.as_raw_pid()));
     let at = end.map_or_else(Moment::now, |(_, at)| at);
+    let unkillable = survivors.is_some();
     let warnings = order.into_iter().chain(survivors).chain(handlers).chain(tee.into_warnings()).collect();
-    Ended { status: end.map(|(status, _)| status), began, at, progress: marks.progress(), warnings }
+    Ended { status: end.map(|(status, _)| status), began, at, progress: marks.progress(), unkillable, warnings }
 }
 
 /// After a natural end: what still writes may do so for a while; then what is left is asked to end, and killed. False:

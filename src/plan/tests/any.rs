@@ -87,7 +87,19 @@ prop_compose! {
             models: models.into_iter().map(|uuids| GpuModel { name: None, uuids }).collect(),
         });
         let staging_ms = 0;
-        Record { cause, exit_code, signal, asked_to_stop, started_at_ms, staging_ms, finished_at_ms, usage, gpus, detail }
+        Record {
+            cause,
+            exit_code,
+            signal,
+            asked_to_stop,
+            unkillable: false,
+            started_at_ms,
+            staging_ms,
+            finished_at_ms,
+            usage,
+            gpus,
+            detail,
+        }
     }
 }
 
