@@ -127,11 +127,48 @@ fn nothing_of_ours_is_in_the_commands_environment() {
             "PATH",
             "PIP_CACHE_DIR",
             "PWD",
+            "PYTHONUNBUFFERED",
             "XDG_CACHE_HOME",
         ];
         assert_eq!(names, ours, "{shell}");
         assert!(stdout.contains("LITERAL=a$b\n"));
     }
+}
+
+#[test]
+fn a_user_without_a_name_has_one_for_programs() {
+    if !rustix::process::getuid().is_root() {
+        return not_allowed_here("another user");
+    }
+    // `getpass.getuser()` asks for LOGNAME, then for USER, and fails where there is neither and no name in the image.
+    let names = sh("env | grep -e ^USER= -e ^LOGNAME= | while IFS== read -r name value; do echo $name is $value; done");
+    let sorted = |run: &Run| {
+        let mut lines: Vec<String> = run.stdout().lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let sandbox = || Sandbox::new().run_by(4242);
+    assert_eq!(sorted(&sandbox().run(&names)), ["LOGNAME is user4242", "USER is user4242"]);
+    assert_eq!(sorted(&sandbox().env("USER", "ada").run(&names)), ["LOGNAME is ada", "USER is ada"]);
+    let nobody = Sandbox::new().run_by_nobody().run(&sh("echo ${USER-none} ${LOGNAME-none}"));
+    assert_eq!(nobody.stdout(), "none none\n", "the image's own name will do");
+    let ask = argv(&["python3", "-c", "import getpass; print(getpass.getuser())"]);
+    assert_eq!(sandbox().python().run(&ask).stdout(), "user4242\n");
+}
+
+#[test]
+fn what_python_printed_is_there_after_a_kill() {
+    let print = "import os, signal; print('printed'); os.kill(os.getpid(), signal.SIGKILL)";
+    let run = Sandbox::new().python().run(&argv(&["python3", "-c", print]));
+    assert_eq!((run.record.signal, run.stdout().as_str()), (Some(9), "printed\n"));
+    let asked = Sandbox::new().env("PYTHONUNBUFFERED", "").run(&sh("echo \"<$PYTHONUNBUFFERED>\""));
+    assert_eq!(asked.stdout(), "<>\n", "what the image or the user sets stays");
+}
+
+#[test]
+fn a_crash_leaves_no_core_dump() {
+    let run = Sandbox::new().run(&sh("ulimit -Sc; ulimit -Hc; ulimit -Sc unlimited 2>/dev/null; kill -SEGV $$"));
+    assert_eq!((run.record.signal, run.stdout().as_str()), (Some(11), "0\n0\n"), "{run:?}");
 }
 
 #[test]
@@ -949,7 +986,9 @@ fn what_cannot_be_killed_does_not_keep_the_run_from_its_end() {
             }
         })
     });
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]

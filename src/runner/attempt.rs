@@ -17,8 +17,9 @@ use crate::names::files;
 use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
-use rustix::process::WaitStatus;
+use rustix::process::{WaitStatus, getuid};
 use std::io;
+use std::path::Path;
 
 /// Waits for the inputs, runs the command and tells how it ended.
 pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Record, NeverRan> {
@@ -70,7 +71,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn run_program(&mut self, argv: &[String]) -> Result<Record, NeverRan> {
         let directory = &self.paths.bundle;
-        let mut environment = environment::complete(std::env::vars_os().collect(), directory, Some(directory));
+        let mut environment = self.environment(Some(directory));
         self.gpus.front.put(&mut environment);
         let words = exec::words(argv);
         let name = words.first().copied().unwrap_or_default();
@@ -83,11 +84,15 @@ impl Stage<'_> {
         }
     }
 
+    fn environment(&self, directory: Option<&Path>) -> Environment {
+        let user = environment::name_for(getuid().as_raw(), &self.paths.below_root("/etc/passwd"));
+        environment::complete(std::env::vars_os().collect(), &self.paths.bundle, directory, user.as_deref())
+    }
+
     /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.
     fn run_shell(&mut self, text: &str) -> Result<Record, NeverRan> {
         let cwd = std::env::current_dir().ok();
-        let mut environment: Environment =
-            environment::complete(std::env::vars_os().collect(), &self.paths.bundle, cwd.as_deref());
+        let mut environment = self.environment(cwd.as_deref());
         let front = self.gpus.front.clone();
         front.put(&mut environment);
         let mut tried = vec![];

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Where programs are looked for when the image says nothing; what Docker sets.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Caches are not output: they stay out of the working directory, which is HOME.
 const CACHE: &str = "/tmp/.cache";
+
+/// More users than any image has.
+const PASSWD_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Variables of a process.
 pub(crate) type Environment = BTreeMap<OsString, OsString>;
@@ -43,8 +48,17 @@ impl Front {
     }
 }
 
-/// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`.
-pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Option<&Path>) -> Environment {
+/// Adds what is unset; changes nothing that is set but `PWD`, which has to be `directory`. `user`: a name for a user that
+/// the image has none for.
+pub(crate) fn complete(
+    mut environment: Environment,
+    home: &Path,
+    directory: Option<&Path>,
+    user: Option<&str>,
+) -> Environment {
+    // Programs ask one or the other.
+    let logged_in = ["LOGNAME", "USER"].iter().find_map(|name| environment.get(OsStr::new(name))).cloned();
+
     let mut default =
         |name: &str, value: &OsStr| environment.entry(name.into()).or_insert_with(|| value.to_owned()).clone();
     default("HOME", home.as_os_str());
@@ -54,11 +68,32 @@ pub(crate) fn complete(mut environment: Environment, home: &Path, directory: Opt
     default("PIP_CACHE_DIR", cache.join("pip").as_os_str());
     default("HF_HOME", cache.join("huggingface").as_os_str());
     default("CUDA_CACHE_PATH", cache.join("nv").as_os_str());
+    // Into a pipe Python prints by the block: what was printed before a kill would be lost.
+    default("PYTHONUNBUFFERED", OsStr::new("1"));
+    if let Some(user) = user {
+        let name = logged_in.unwrap_or_else(|| user.into());
+        default("USER", &name);
+        default("LOGNAME", &name);
+    }
     match directory {
         Some(directory) => environment.insert("PWD".into(), directory.into()),
         None => environment.remove(OsStr::new("PWD")),
     };
     environment
+}
+
+/// A name for a user that the image's `passwd` has none for, as with `runAsUser`: without one `getpass.getuser()` and
+/// the libraries that use it fail. None: it has one, or we cannot know.
+pub(crate) fn name_for(user: u32, passwd: &Path) -> Option<String> {
+    let mut text = vec![];
+    match File::open(passwd).and_then(|file| file.take(PASSWD_MAX_BYTES).read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => return None,
+    }
+    let number = user.to_string();
+    let has_number = |line: &[u8]| line.split(|byte| *byte == b':').nth(2) == Some(number.as_bytes());
+    (!text.split(|byte| *byte == b'\n').any(has_number)).then(|| format!("user{user}"))
 }
 
 /// The directories to look for programs in: of the environment, or the usual ones if it names none.
@@ -87,9 +122,12 @@ mod tests {
             ("PIP_CACHE_DIR", "/p"),
             ("HF_HOME", "/h"),
             ("CUDA_CACHE_PATH", "/c"),
+            ("PYTHONUNBUFFERED", ""),
+            ("USER", "u"),
+            ("LOGNAME", "l"),
             ("A", "$A"),
         ]);
-        assert_eq!(complete(given.clone(), Path::new("/bundle"), None), given);
+        assert_eq!(complete(given.clone(), Path::new("/bundle"), None, Some("user7")), given);
     }
 
     #[test]
@@ -108,7 +146,7 @@ mod tests {
 
     #[test]
     fn caches_are_outside_of_the_bundle() {
-        let got = complete(environment(&[("PWD", "/old")]), Path::new("/bundle"), Some(Path::new("/bundle")));
+        let got = complete(environment(&[("PWD", "/old")]), Path::new("/bundle"), Some(Path::new("/bundle")), None);
         let want = environment(&[
             ("HOME", "/bundle"),
             ("PATH", DEFAULT_PATH),
@@ -117,13 +155,38 @@ mod tests {
             ("PIP_CACHE_DIR", "/tmp/.cache/pip"),
             ("HF_HOME", "/tmp/.cache/huggingface"),
             ("CUDA_CACHE_PATH", "/tmp/.cache/nv"),
+            ("PYTHONUNBUFFERED", "1"),
         ]);
         assert_eq!(got, want);
     }
 
     #[test]
+    fn who_has_no_name_gets_one_unless_the_environment_says_who_it_is() {
+        let names = |vars, user| {
+            let got = complete(environment(vars), Path::new("/bundle"), None, user);
+            ["USER", "LOGNAME"].map(|name| got.get(OsStr::new(name)).map(|name| name.to_str().unwrap().to_owned()))
+        };
+        let both = |name: &str| [Some(name.to_owned()), Some(name.to_owned())];
+        assert_eq!(names(&[], None), [None, None]);
+        assert_eq!(names(&[], Some("user7")), both("user7"));
+        assert_eq!(names(&[("USER", "ada")], Some("user7")), both("ada"));
+        assert_eq!(names(&[("LOGNAME", "ada")], Some("user7")), both("ada"));
+    }
+
+    #[test]
+    fn a_name_is_looked_for_by_the_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let passwd = dir.path().join("passwd");
+        assert_eq!(name_for(7, &passwd).as_deref(), Some("user7"), "an image without the file");
+        std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/sh\n# 7\nsys:x:17:7::/:\n\nuser:x:70:7\n").unwrap();
+        for (user, want) in [(0, None), (17, None), (70, None), (7, Some("user7")), (1, Some("user1"))] {
+            assert_eq!(name_for(user, &passwd).as_deref(), want, "{user}");
+        }
+    }
+
+    #[test]
     fn caches_follow_the_cache_directory_of_the_image() {
-        let got = complete(environment(&[("XDG_CACHE_HOME", "/c")]), Path::new("/bundle"), None);
+        let got = complete(environment(&[("XDG_CACHE_HOME", "/c")]), Path::new("/bundle"), None, None);
         assert_eq!(got.get(OsStr::new("HF_HOME")).unwrap(), "/c/huggingface");
     }
 }

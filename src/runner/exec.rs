@@ -7,7 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -91,6 +91,12 @@ static OOM_SCORE: LazyLock<Option<File>> =
 pub(crate) fn hide_runner() {
     LazyLock::force(&OOM_SCORE);
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A crash of the command would leave its memory in the working directory: gigabytes that hide its cause behind the disk
+/// limit, or are saved as output. The command inherits this.
+pub(crate) fn no_core_dumps() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 /// How much likelier than the runner the command is to be killed when memory runs out, in thousandths of the memory

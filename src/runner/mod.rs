@@ -81,6 +81,7 @@ fn run(paths: &Paths) -> i32 {
     // First of all: the kernel drops signals that PID 1 has no handler for.
     let signals = Signals::catch();
     exec::hide_runner();
+    exec::no_core_dumps();
     let claim = Claim::take(&paths.record);
     let file = match &claim {
         Ok(_) => Some(RecordFile::reserve(&paths.record)),
