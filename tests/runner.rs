@@ -458,6 +458,41 @@ fn argv_that_cannot_be_executed_says_why() {
 }
 
 #[test]
+fn a_missing_interpreter_is_named() {
+    for (script, want) in [
+        (&b"#!/no/such\n"[..], "./script: the interpreter /no/such in its first line is not in the image"),
+        (
+            b"#!/bin/bash\r\necho hi\r\n",
+            "./script: its first line names the interpreter /bin/bash\\r: the file has Windows line ends (CRLF), save it with LF",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.bundle_program("script", script, 0o755);
+        let run = sandbox.run(&argv(&["./script"]));
+        assert_eq!((run.code, run.record.detail.as_str()), (126, want), "{run:?}");
+    }
+}
+
+#[test]
+fn a_bashrc_that_looks_below_home_in_vain_is_told_where_home_is() {
+    for (bashrc, hint) in
+        [(". $HOME/.tool", true), (". \"${HOME}\"/.tool", true), (". ~/.tool", true), (". /no/such/tool", false)]
+    {
+        for shell in SHELLS {
+            let sandbox = Sandbox::with_shell(shell);
+            sandbox.bashrc(bashrc);
+            let run = sandbox.run(&sh("true"));
+            let (told, why) = (&run.record.detail, ": it uses $HOME or ~, and HOME is /bundle here");
+            assert!(told.starts_with(".bashrc returned status "), "{shell}: {bashrc}: {run:?}");
+            assert_eq!(told.ends_with(why), hint, "{shell}: {bashrc}: {run:?}");
+        }
+    }
+    let sandbox = Sandbox::new().env("HOME", "/root");
+    sandbox.bashrc(". $HOME/.no-such-tool");
+    assert_eq!(sandbox.run(&sh("true")).record.detail, ".bashrc returned status 1", "the image's own HOME");
+}
+
+#[test]
 fn the_command_goes_first_when_memory_runs_out_and_the_runner_does_not() {
     let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
     // A little, not all: on a full node the runs of others and ours shall be judged by their size.

@@ -18,7 +18,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::process::{WaitStatus, getuid};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Waits for the inputs, runs the command and tells how it ended.
@@ -80,7 +81,7 @@ impl Stage<'_> {
             Launch { program: &program, argv: words.clone(), environment: &environment, directory: Some(directory) };
         match self.run(&launch, false)? {
             Ok(ended) => Ok(self.record(ended)),
-            Err(error) => Err(exec::start_failed(name, &error)),
+            Err(error) => Err(exec::start_failed(name, &program, &error)),
         }
     }
 
@@ -107,9 +108,11 @@ impl Stage<'_> {
                     return Ok(self.record(ended));
                 }
                 Err(error) if !exec::is_of_program(&error) => {
-                    return Err(exec::start_failed(shell.name().as_ref(), &error));
+                    return Err(exec::start_failed(shell.name().as_ref(), shell.program(), &error));
                 }
-                Err(error) => tried.push(format!("{}: {}", shell.program().display(), exec::reason(&error))),
+                Err(error) => {
+                    tried.push(format!("{}: {}", shell.program().display(), exec::reason(shell.program(), &error)));
+                }
             }
         }
         let found = if tried.is_empty() { "it has none".to_owned() } else { tried.join(", ") };
@@ -119,7 +122,7 @@ impl Stage<'_> {
 
     /// The inner error: the program did not start, and nothing of it has run. The outer one: nothing could be started.
     fn run(&mut self, launch: &Launch<'_>, marks: bool) -> Result<io::Result<Ended>, NeverRan> {
-        let prepared = self.prepare(marks).map_err(|error| failed("start the command", &exec::reason(&error)))?;
+        let prepared = self.prepare(marks).map_err(|error| failed("start the command", &exec::words_of(&error)))?;
         let (tee, marks, ends) = prepared;
         Ok(launch.start(ends).map(|pid| supervise(pid, marks, tee, &mut self.limits, &self.signals, self.paths)))
     }
@@ -133,6 +136,18 @@ impl Stage<'_> {
             Stream { name: files::STDERR, source: own.stderr, file: stderr, log: rustix::stdio::stderr() },
         ])?;
         Ok((tee, own.marks, ends))
+    }
+
+    /// What the image has below its own HOME, its `.bashrc` does not find below ours.
+    fn hint_of_home(&self) -> String {
+        let is_ours = std::env::var_os("HOME").is_none_or(|home| Path::new(&home) == self.paths.bundle);
+        let mut bashrc = vec![];
+        let read = File::open(".bashrc").and_then(|file| file.take(BASHRC_MAX_BYTES).read_to_end(&mut bashrc));
+        if is_ours && read.is_ok() && uses_home(&bashrc) {
+            format!(": it uses $HOME or ~, and HOME is {} here", self.paths.shown(&self.paths.bundle))
+        } else {
+            String::new()
+        }
     }
 
     fn record(&self, ended: Ended) -> Record {
@@ -155,7 +170,9 @@ impl Stage<'_> {
             notes.push("the image's .bashrc had not ended, the command never began".to_owned());
         }
         match ended.progress {
-            Progress::Ready(Bashrc::Returned(status @ 1..)) => notes.push(format!(".bashrc returned status {status}")),
+            Progress::Ready(Bashrc::Returned(status @ 1..)) => {
+                notes.push(format!(".bashrc returned status {status}{}", self.hint_of_home()));
+            }
             Progress::Ready(Bashrc::Unreadable) => notes.push(".bashrc could not be read and was left out".to_owned()),
             _ => {}
         }
@@ -174,6 +191,14 @@ impl Stage<'_> {
             ..Record::default()
         }
     }
+}
+
+/// More of a `.bashrc` is not looked at.
+const BASHRC_MAX_BYTES: u64 = 64 * 1024;
+
+/// Whether a `.bashrc` looks for something below HOME.
+fn uses_home(bashrc: &[u8]) -> bool {
+    ["$HOME", "${HOME", "~/"].iter().any(|word| bashrc.windows(word.len()).any(|text| text == word.as_bytes()))
 }
 
 /// The container runtime enters the WORKDIR as root, so the runner can stand where its user can look for nothing.

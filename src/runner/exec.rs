@@ -10,13 +10,16 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+
+/// The kernel looks no further for the name of an interpreter.
+const FIRST_LINE_MAX_BYTES: u64 = 256;
 
 /// A program about to start.
 #[derive(Debug)]
@@ -172,31 +175,74 @@ pub(crate) fn is_of_program(error: &io::Error) -> bool {
     )
 }
 
-/// What an error of starting `name`, which was found, means.
-pub(crate) fn start_failed(name: &OsStr, error: &io::Error) -> NeverRan {
+/// What an error of starting `name`, which was found at `program`, means.
+pub(crate) fn start_failed(name: &OsStr, program: &Path, error: &io::Error) -> NeverRan {
     let (cause, why) = match Errno::from_io_error(error) {
         Some(Errno::NOEXEC) => (
             Cause::CommandNotExecutable,
             "exec format error: no program for this machine, or a script without #!".to_owned(),
         ),
         Some(Errno::TOOBIG) => (Cause::CommandNotExecutable, "arguments and environment are too long".to_owned()),
-        _ if is_of_program(error) => (Cause::CommandNotExecutable, reason(error)),
-        _ => (Cause::RunnerFailed, format!("cannot start: {}", reason(error))),
+        _ if is_of_program(error) => (Cause::CommandNotExecutable, reason(program, error)),
+        _ => (Cause::RunnerFailed, format!("cannot start: {}", words_of(error))),
     };
     NeverRan::because(cause, format!("{}: {why}", name.display()))
 }
 
-/// Why a program that is there did not start.
-pub(crate) fn reason(error: &io::Error) -> String {
-    if Errno::from_io_error(error) == Some(Errno::NOENT) {
-        return "the interpreter or loader it names is missing".to_owned();
+/// Why `program`, which is there, did not start.
+pub(crate) fn reason(program: &Path, error: &io::Error) -> String {
+    if Errno::from_io_error(error) != Some(Errno::NOENT) {
+        return words_of(error);
     }
+    let mut begin = vec![];
+    let _ = File::open(program).and_then(|file| file.take(FIRST_LINE_MAX_BYTES).read_to_end(&mut begin));
+    match interpreter(&begin) {
+        // Shown with its `\r`: without it the name looks right.
+        Some(name) if name.ends_with(b"\r") => format!(
+            "its first line names the interpreter {}: the file has Windows line ends (CRLF), save it with LF",
+            name.escape_ascii()
+        ),
+        Some(name) => format!("the interpreter {} in its first line is not in the image", name.escape_ascii()),
+        None => "the loader that it needs is not in the image: it may be made for another C library".to_owned(),
+    }
+}
+
+/// The program that the first line of a script names. As the kernel reads it: up to a blank or the end of the line, and a
+/// carriage return belongs to it.
+fn interpreter(script: &[u8]) -> Option<&[u8]> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let line = script.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    line.split(is_blank).find(|word| !word.is_empty())
+}
+
+/// An error of the system without its number, which says nothing more.
+pub(crate) fn words_of(error: &io::Error) -> String {
     let text = error.to_string();
-    // The number says nothing more.
     text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
 }
 
 /// Borrows words as arguments.
 pub(crate) fn words<S: AsRef<OsStr>>(words: &[S]) -> Vec<&OsStr> {
     words.iter().map(AsRef::as_ref).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interpreter_is_what_the_kernel_takes_for_it() {
+        for (script, want) in [
+            (&b"#!/bin/sh\necho"[..], Some(&b"/bin/sh"[..])),
+            (b"#! /usr/bin/env python3\n", Some(b"/usr/bin/env")),
+            (b"#!\t/bin/bash -e", Some(b"/bin/bash")),
+            (b"#!/bin/bash\r\necho\r\n", Some(b"/bin/bash\r")),
+            (b"#!/bin/bash -e\r\n", Some(b"/bin/bash")),
+            (b"#!\n/bin/sh\n", None),
+            (b"\x7fELF", None),
+            (b"", None),
+        ] {
+            assert_eq!(interpreter(script), want, "{}", script.escape_ascii());
+        }
+    }
 }
