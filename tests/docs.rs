@@ -212,7 +212,7 @@ fn no_page_has_a_word_that_nobody_says() {
 /// They are reasons of the condition `OutputSaved`.
 #[test]
 fn every_failure_to_save_is_in_the_page() {
-    let source = read("src/report/bundles.rs");
+    let source = read("src/contract/report.rs");
     let failures = source.split_once("pub enum SaveFailure {").unwrap().1.split_once("\n}").unwrap().0;
     let page = read("docs/endings.md");
     let variant = Regex::new(r"(?m)^    (\w+),$").unwrap();
