@@ -203,7 +203,7 @@ pub(crate) fn reason(program: &Path, error: &io::Error) -> String {
             name.escape_ascii()
         ),
         Some(name) => format!("the interpreter {} in its first line is not in the image", name.escape_ascii()),
-        None => "the loader that it needs is not in the image: it may be made for another C library".to_owned(),
+        None => "the loader it names is missing: it may be made for another C library".to_owned(),
     }
 }
 
