@@ -21,6 +21,8 @@ pub struct Progress {
     pub done_bytes: AtomicU64,
     /// Bytes in all, as far as known.
     pub total_bytes: AtomicU64,
+    /// Entries of an image that no input can have and that were left out: devices, FIFOs, sparse files.
+    pub left_out: AtomicU64,
 }
 
 /// A working directory to be saved.

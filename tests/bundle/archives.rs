@@ -37,6 +37,22 @@ fn pax(records: &[(&str, &str)]) -> Vec<u8> {
     entry("pax", b'x', "", text.as_bytes())
 }
 
+/// An entry of a sparse file with so many more blocks for its map; with none, the header announces one.
+fn sparse_map(entry: &[u8], blocks: usize) -> Vec<u8> {
+    let (header, content) = entry.split_at(512);
+    let mut header = tar::Header::from_byte_slice(header).clone();
+    header.as_mut_bytes()[482] = 1;
+    header.set_cksum();
+    let mut out = header.as_bytes().to_vec();
+    for number in 1..=blocks {
+        let mut block = [b'0'; 512];
+        block[504] = u8::from(number < blocks);
+        out.extend(block);
+    }
+    out.extend(content);
+    out
+}
+
 fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut out = entries.concat();
     out.extend([0; 1024]);
@@ -143,12 +159,43 @@ pub(crate) fn all() -> Vec<Case> {
             vec![archive(&[entry("d", b'5', "", b""), entry("h", b'1', "d", b"")])],
             invalid(),
         ),
-        ("character device", vec![archive(&[entry("dev", b'3', "", b"")])], invalid()),
-        ("block device", vec![archive(&[entry("dev", b'4', "", b"")])], invalid()),
-        ("FIFO", vec![archive(&[entry("fifo", b'6', "", b"")])], invalid()),
+        ("character device", vec![archive(&[entry("dev", b'3', "", b""), file("f")])], Holds(&["f"])),
+        ("block device", vec![archive(&[entry_of("dev", b'4', "", b"", 4096), file("f")])], Holds(&["f"])),
+        ("FIFO", vec![archive(&[entry("fifo", b'6', "", b""), file("f")])], Holds(&["f"])),
         ("unknown type", vec![archive(&[entry("what", b'V', "", b"")])], invalid()),
-        ("GNU sparse", vec![archive(&[entry("sparse", b'S', "", b"")])], invalid()),
-        ("PAX sparse", vec![archive(&[pax(&[("GNU.sparse.major", "1")]), file("s")])], invalid()),
+        ("GNU sparse", vec![archive(&[entry("sparse", b'S', "", b"data"), file("f")])], Holds(&["f"])),
+        (
+            "GNU sparse with a long map",
+            vec![archive(&[sparse_map(&entry("sparse", b'S', "", b"data"), 2), file("f")])],
+            Holds(&["f"]),
+        ),
+        (
+            "GNU sparse with a map that does not end",
+            vec![archive(&[sparse_map(&entry("sparse", b'S', "", b""), 0)])],
+            invalid(),
+        ),
+        ("PAX sparse", vec![archive(&[pax(&[("GNU.sparse.major", "1")]), file("s"), file("f")])], Holds(&["f"])),
+        (
+            "device in the place of a file",
+            vec![archive(&[file("a"), file("f")]), archive(&[entry("a", b'3', "", b"")])],
+            Holds(&["f"]),
+        ),
+        (
+            "device that a higher layer replaces or deletes",
+            vec![
+                archive(&[entry("dev/a", b'3', "", b""), entry("b", b'6', "", b"")]),
+                archive(&[file(".wh.dev"), file("b")]),
+            ],
+            Holds(&["b"]),
+        ),
+        (
+            "other names of what is left out",
+            vec![
+                archive(&[entry("dev", b'3', "", b""), entry("h", b'1', "dev", b""), entry("i", b'1', "h", b"")]),
+                archive(&[entry("j", b'1', "dev", b""), file("f")]),
+            ],
+            Holds(&["f"]),
+        ),
         (
             "duplicates",
             vec![archive(&[file("a"), file("a"), entry("a", b'5', "", b""), file("a/b")])],
@@ -177,6 +224,21 @@ pub(crate) fn all() -> Vec<Case> {
         ("truncated", vec![archive(&[file("a"), entry("b", b'0', "", &[1; 4096])])[..3000].to_vec()], invalid()),
         ("truncated header", vec![file("a")[..100].to_vec()], invalid()),
         ("no archive", vec![b"this is no archive".repeat(100)], invalid()),
+        ("no archive, and short", vec![b"text".to_vec()], invalid()),
+        ("nothing", vec![vec![]], invalid()),
+        ("nothing, compressed", vec![gzip(&mut |_| ())], invalid()),
+        ("begins with zeros", vec![[&[0; 4096][..], b"content"].concat()], invalid()),
+        (
+            "begins with zeros, compressed",
+            vec![gzip(&mut |out| out.write_all(&[&[0; 4096][..], b"x"].concat()).unwrap())],
+            invalid(),
+        ),
+        ("zeros, but less than an archive has", vec![vec![0; 100]], invalid()),
+        ("no end", vec![[file("a"), file("b")].concat()], invalid()),
+        ("something after the end", vec![[&*archive(&[file("a")]), b"more"].concat()], invalid()),
+        ("an archive after the end", vec![[archive(&[file("a")]), archive(&[file("b")])].concat()], invalid()),
+        ("one block of zeros as the end", vec![[&*file("a"), &[0; 512]].concat()], Holds(&["a"])),
+        ("a large block", vec![[&*file("a"), &[0; 20 * 512]].concat()], Holds(&["a"])),
         ("truncated gzip", vec![gzip(&mut |out| zeros(out, 1))[..500].to_vec()], invalid()),
         ("no zstd", vec![[&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 1000]].concat()], invalid()),
         ("gzip bomb", vec![gzip(&mut |out| zeros(out, 512))], Refused(ErrorKind::TooLarge)),

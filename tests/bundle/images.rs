@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use bundlerun::bundle::{ErrorKind, Kind, resolve};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -139,4 +139,100 @@ async fn an_index_means_the_image_for_this_machine() {
     let others = push_manifest(&registry.host, "image", &index(&manifests[..2]), media_type).await;
     let error = resolve(&others, None, &access).await.unwrap_err();
     assert!(error.kind == ErrorKind::Invalid && error.message.contains("platforms"), "{error}");
+}
+
+/// Pushes an artifact of these files, as `oras push` does.
+async fn push_artifact(host: &str, name: &str, files: &[(&[u8], Value)]) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut layers = vec![];
+    for (content, annotations) in files {
+        let mut descriptor = crate::push::put_blob(host, name, content).await;
+        descriptor["mediaType"] = json!("text/plain");
+        descriptor["annotations"] = annotations.clone();
+        layers.push(descriptor);
+    }
+    let mut config = crate::push::put_blob(host, name, b"{}").await;
+    config["mediaType"] = json!("application/vnd.oci.empty.v1+json");
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type, "artifactType": "application/vnd.acme.model",
+        "config": config, "layers": layers,
+    });
+    push_manifest(host, name, &manifest, media_type).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_is_its_files_under_their_names() {
+    const TITLE: &str = "org.opencontainers.image.title";
+    let registry = Registry::start();
+    let access = registry.access();
+    let zeros = [&[0; 4096][..], b"weights"].concat();
+    // As `oras push dir/` makes it.
+    let dir = gzip(&layer("mkdir -p set/below; echo 1 >set/below/one; chmod 600 set/below/one", ""));
+    let files = [
+        (&*zeros, json!({TITLE: "model.bin"})),
+        (b"text\n".as_slice(), json!({TITLE: "docs/read me"})),
+        (b"".as_slice(), json!({TITLE: "empty"})),
+        (&*dir, json!({TITLE: "set", "io.deis.oras.content.unpack": "true"})),
+    ];
+    let reference = push_artifact(&registry.host, "artifact", &files).await;
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    let all = ["docs", "docs/read me", "empty", "model.bin", "set", "set/below", "set/below/one"];
+    assert_eq!(names(&place.dir), all);
+    assert_eq!(fs::read(place.dir.join("model.bin")).unwrap(), zeros);
+    assert_eq!(fs::metadata(place.dir.join("model.bin")).unwrap().mode() & 0o777, 0o644);
+    assert_eq!((read(&place.dir, "docs/read me"), read(&place.dir, "set/below/one")), ("text\n".into(), "1\n".into()));
+
+    for (path, kind) in
+        [("model.bin", Kind::File), ("docs", Kind::Directory), ("set/below", Kind::Directory), ("empty", Kind::File)]
+    {
+        assert_eq!(resolve(&reference, Some(path), &access).await.unwrap().kind, kind, "{path}");
+    }
+    let file = place.around.path().join("place/file");
+    fs::write(&file, "").unwrap();
+    fetch(&reference, Some("model.bin"), &file, &access).await.unwrap();
+    assert_eq!(fs::read(&file).unwrap(), zeros);
+    assert_eq!(resolve(&reference, Some("none"), &access).await.unwrap_err().kind, ErrorKind::NotFound);
+
+    for annotations in [json!({}), json!({TITLE: "../victim"}), json!({TITLE: ".wh.x"})] {
+        let reference = push_artifact(&registry.host, "artifact", &[(b"x", annotations)]).await;
+        let error = resolve(&reference, None, &access).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        let says = format!("{reference} is an artifact of type application/vnd.acme.model, not an image");
+        assert!(error.message.starts_with(&says), "{error}");
+        let place = Place::new();
+        assert_eq!(fetch(&reference, None, &place.dir, &access).await.unwrap_err().message, error.message);
+        place.assert_nothing_outside();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_input_can_be_is_left_out_of_an_image_and_told_where_it_is_wanted() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let sparse = "truncate -s 1M sparse; echo data >>sparse";
+    for (format, what) in [("gnu", "a sparse file of the GNU format"), ("pax", "a sparse file of the PAX format")] {
+        let first =
+            layer(&format!("mkdir dev; mkfifo dev/fifo; echo x >file; {sparse}"), &format!("-S --format={format}"));
+        let second = layer("mkdir dev; touch dev/.wh.fifo", "");
+        for (layers, left_out) in [(vec![first.clone()], 2), (vec![first, second], 1)] {
+            let reference = push_image(&registry.host, "image", &layers).await;
+            let (place, progress) = (Place::new(), bundlerun::bundle::Progress::default());
+            bundlerun::bundle::fetch(&reference, None, &place.dir, NO_LIMITS, &access, &progress).await.unwrap();
+            assert_eq!(names(&place.dir), ["dev", "file"]);
+            assert_eq!(progress.left_out.into_inner(), left_out);
+            let mut wanted = vec![("sparse", what)];
+            if left_out == 2 {
+                wanted.push(("dev/fifo", "a FIFO"));
+            }
+            for (path, what) in wanted {
+                let says = format!("\"{path}\" is {what}");
+                let error = resolve(&reference, Some(path), &access).await.unwrap_err();
+                assert!(error.kind == ErrorKind::Invalid && error.message.contains(&says), "{error}");
+                let error = fetch(&reference, Some(path), &place.dir, &access).await.unwrap_err();
+                assert!(error.kind == ErrorKind::Invalid && error.message.contains(&says), "{error}");
+            }
+        }
+    }
 }

@@ -13,7 +13,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value {
+/// Pushes a blob and returns its digest and size.
+pub(crate) async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value {
     let http = reqwest::Client::new();
     let digest = sha256(blob);
     let started = http.post(format!("http://{host}/v2/{repository}/blobs/uploads/")).send().await.unwrap();

@@ -13,6 +13,7 @@ pub(in crate::bundle) const MANIFEST_TYPE: &str = "application/vnd.oci.image.man
 pub(in crate::bundle) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub(in crate::bundle) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
@@ -53,6 +54,8 @@ pub(in crate::bundle) struct Manifest {
     schema_version: u32,
     #[serde(default)]
     media_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
     config: Descriptor,
     pub(in crate::bundle) layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -105,6 +108,15 @@ fn architecture() -> &'static str {
 }
 
 impl Manifest {
+    /// The type of an artifact; none: it is an image.
+    pub(in crate::bundle) fn artifact_type(&self) -> Option<&str> {
+        let config = self.config.media_type.as_str();
+        if [CONFIG_TYPE, DOCKER_CONFIG_TYPE].contains(&config) {
+            return None;
+        }
+        Some(self.artifact_type.as_deref().unwrap_or(config))
+    }
+
     /// Where the list of entries is, if the image is one of our bundles: in the last layer.
     pub(in crate::bundle) fn bundle_index(&self) -> Result<Option<(&Descriptor, IndexPlace)>, Error> {
         if self.annotations.get(MARK).map(String::as_str) != Some(LAYOUT) {
@@ -136,6 +148,7 @@ pub(in crate::bundle) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE.into(),
+        artifact_type: None,
         config: Descriptor::new(CONFIG_TYPE, Digest::of(config), config.len() as u64),
         layers: content.chain([index]).collect(),
         annotations: [(MARK.to_owned(), LAYOUT.to_owned())].into(),

@@ -28,6 +28,8 @@ pub(in crate::bundle) enum Kind {
     Directory,
     Symlink(Vec<u8>),
     Hardlink(Vec<u8>),
+    /// What no input can have and images do have: devices, FIFOs, sparse files. What it is, for people.
+    LeftOut(&'static str),
     /// What it is, for people.
     Other(&'static str),
 }
@@ -39,6 +41,8 @@ struct Extension {
     link: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
+    /// PAX has a made-up name where others look for one.
+    sparse_name: Option<Vec<u8>>,
 }
 
 /// Gives the entries of an archive; between two, it reads as the content of the first.
@@ -49,22 +53,29 @@ pub(in crate::bundle) struct TarReader<R> {
     padding: u64,
     /// Bytes that may still be read in all.
     budget: u64,
+    /// Entries were read.
+    begun: bool,
 }
 
 impl<R: Read> TarReader<R> {
     /// At most `budget` bytes are read, whatever they are.
     pub(in crate::bundle) fn new(inner: R, budget: u64) -> Self {
-        Self { inner, left: 0, padding: 0, budget }
+        Self { inner, left: 0, padding: 0, budget, begun: false }
     }
 
-    /// The next entry.
+    /// The next entry. None is the end of a whole archive: its mark of the end is there, and after it nothing but zeros.
+    /// So neither a file that begins with zeros is an empty archive, nor one that was cut off a smaller one.
     pub(in crate::bundle) fn next(&mut self) -> Result<Option<Member>, Error> {
         let mut extension = Extension::default();
         loop {
             self.skip_content()?;
-            let Some(block) = self.block()? else { return Ok(None) };
+            let Some(block) = self.block()? else {
+                self.nothing_but_zeros()?;
+                return Ok(None);
+            };
             let header = Header(&block);
             header.check()?;
+            self.begun = true;
             let size = header.number(124, 12)?;
             let kind = header.byte(156);
             match kind {
@@ -86,25 +97,31 @@ impl<R: Read> TarReader<R> {
     }
 
     fn member(&mut self, header: &Header<'_>, flag: u8, size: u64, extension: Extension) -> Result<Member, Error> {
-        let mut name = extension.name.unwrap_or_else(|| header.name());
+        let name = extension.sparse_name.or(extension.name);
+        let mut name = name.unwrap_or_else(|| header.name());
         let link = extension.link.unwrap_or_else(|| until_zero(header.field(157, 100)));
         let size = extension.size.unwrap_or(size);
         let is_dir = name.ends_with(b"/");
         let kind = match flag {
-            b'S' => Kind::Other("a sparse file of the GNU format"),
-            _ if extension.sparse => Kind::Other("a sparse file of the PAX format"),
+            b'S' => Kind::LeftOut("a sparse file of the GNU format"),
+            _ if extension.sparse => Kind::LeftOut("a sparse file of the PAX format"),
             // So the oldest archives have them.
             0 | b'0' if is_dir => Kind::Directory,
             0 | b'0' | b'7' => Kind::File,
             b'1' => Kind::Hardlink(link),
             b'2' => Kind::Symlink(link),
-            b'3' | b'4' => Kind::Other("a device"),
+            b'3' | b'4' => Kind::LeftOut("a device"),
             b'5' => Kind::Directory,
-            b'6' => Kind::Other("a FIFO"),
+            b'6' => Kind::LeftOut("a FIFO"),
             _ => Kind::Other("of unknown type"),
         };
-        // POSIX has links without content, whatever their size says.
-        let size = if matches!(kind, Kind::Hardlink(_) | Kind::Symlink(_) | Kind::Directory) { 0 } else { size };
+        if flag == b'S' {
+            self.skip_sparse_map(header)?;
+        }
+        // POSIX has these without content, whatever their size says.
+        let empty =
+            matches!(kind, Kind::Hardlink(_) | Kind::Symlink(_) | Kind::Directory) || matches!(flag, b'3'..=b'6');
+        let size = if empty { 0 } else { size };
         while name.ends_with(b"/") && name.len() > 1 {
             name.pop();
         }
@@ -148,18 +165,43 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
-    /// A header; none, at the end of the archive.
+    /// A header; none, at the mark of the end.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.read(rest)? {
-                0 if filled == 0 => return Ok(None),
+                0 if filled == 0 && !self.begun => return Err(wrong("it is empty")),
+                0 if filled == 0 => return Err(wrong("it ends without the mark of its end: part of it is missing")),
                 0 => return Err(wrong("it ends in the middle of a header")),
                 got => filled += got,
             }
         }
         Ok(Some(block).filter(|block| *block != [0; BLOCK]))
+    }
+
+    /// Reads what is after the mark of the end: programs fill up to their block size.
+    fn nothing_but_zeros(&mut self) -> Result<(), Error> {
+        let mut scratch = [0; 16 << 10];
+        loop {
+            let got = self.read(&mut scratch)?;
+            if got == 0 {
+                return Ok(());
+            }
+            if scratch.iter().take(got).any(|byte| *byte != 0) {
+                return Err(wrong(if self.begun { "something follows its end" } else { "it begins with zeros" }));
+            }
+        }
+    }
+
+    /// The map of a sparse file of the GNU format goes on in blocks of its own where the header has no room for it.
+    fn skip_sparse_map(&mut self, header: &Header<'_>) -> Result<(), Error> {
+        let mut goes_on = header.byte(482) != 0;
+        while goes_on {
+            let block = self.block()?.ok_or_else(|| wrong("a map of a sparse file that is none"))?;
+            goes_on = Header(&block).byte(504) != 0;
+        }
+        Ok(())
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
@@ -255,6 +297,7 @@ impl Extension {
                     let size = std::str::from_utf8(value).ok().and_then(|size| size.parse().ok());
                     self.size = Some(size.ok_or_else(bad)?);
                 }
+                b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
                 key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
             }
@@ -270,4 +313,37 @@ fn until_zero(field: &[u8]) -> Vec<u8> {
 
 fn wrong(why: &str) -> Error {
     Error::invalid(format!("not a sound archive: {}", shown(why.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tar_header::{END, Type, header};
+    use super::*;
+
+    fn read(archive: &[u8]) -> Result<Vec<String>, String> {
+        let mut reader = TarReader::new(archive, 1 << 20);
+        let mut names = vec![];
+        while let Some(member) = reader.next().map_err(|error| error.message)? {
+            names.push(String::from_utf8(member.name).unwrap());
+        }
+        Ok(names)
+    }
+
+    #[test]
+    fn only_a_whole_archive_has_an_end() {
+        let entry = header(b"a", 0o644, Type::Directory);
+        let whole = [&*entry, &END].concat();
+        assert_eq!(read(&whole), Ok(vec!["a".to_owned()]));
+        assert_eq!(read(&END), Ok(vec![]), "an archive of nothing");
+        let filled = [&*whole, &[0; 9000]].concat();
+        assert_eq!(read(&filled), Ok(vec!["a".to_owned()]));
+        for cut in 0..whole.len() - BLOCK {
+            assert!(read(&whole[..cut]).is_err(), "cut off at byte {cut}");
+        }
+        for zeros in [1, 511, 512, 513, 1024, 4096] {
+            let text = [&*vec![0; zeros], b"text"].concat();
+            assert!(read(&text).is_err(), "a file that begins with {zeros} zeros");
+            assert!(read(&[&*entry, &END, &text].concat()).is_err(), "{zeros} zeros and a text after the end");
+        }
+    }
 }

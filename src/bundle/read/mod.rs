@@ -3,11 +3,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `contents` | reading a bundle: by its list, and by ranges of its layers |
+//! | `artifact` | what the layers of an image, or of an artifact, are |
 //! | `unpack`, `stat`, `layer_path` | any image: its layers on top of each other, or one path in them |
 //! | `destination` | where an input goes, and what can be made there |
 //! | `feed` | a download that is read by a thread |
 //! | `inspect` | list, read one file, download |
 
+mod artifact;
 mod contents;
 mod destination;
 mod feed;
@@ -16,11 +18,12 @@ mod layer_path;
 mod stat;
 mod unpack;
 
-use crate::bundle::format::image::{self, Manifest, Read};
-use crate::bundle::format::listing::ListedAs;
+use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
+use crate::bundle::format::listing::{Listed, ListedAs};
 use crate::bundle::reference::Reference;
 use crate::bundle::registry::{Download, Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Kind, Limits, Progress, Resolved};
+use artifact::Content;
 use contents::{Bundle, kind_of};
 use destination::{Budget, NewFile, Place, checked, other_kind};
 use feed::{Need, feed};
@@ -80,6 +83,8 @@ pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Re
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let kind = if path.is_empty() {
+        // What cannot be had shall be told before anything waits for it.
+        Content::of(&image.manifest, reference)?;
         Kind::Directory
     } else if let Some(bundle) = Bundle::open(&image.repository, &image.manifest).await? {
         let listed = bundle.lookup(&path).await?;
@@ -92,10 +97,11 @@ pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Re
 
 /// The last layer that has the path counts.
 async fn kind_in_layers(image: &Image, path: &[u8], reference: &str) -> Result<Kind, Error> {
-    for layer in image.manifest.layers.iter().rev() {
+    let contents = Content::of(&image.manifest, reference)?;
+    for (layer, content) in image.manifest.layers.iter().zip(contents).rev() {
         let wanted = path.to_vec();
         let download = Download::new(&image.repository, layer.digest, 0, layer.size);
-        match feed(download, Need::Some, None, move |feed| look(feed, &wanted)).await? {
+        match feed(download, Need::Some, None, move |feed| look(&content, feed, &wanted)).await? {
             Seen::Here(kind) => return Ok(kind),
             Seen::Unusable(why) => return Err(Error::invalid(format!("{reference}: {why}"))),
             Seen::Gone => break,
@@ -128,7 +134,10 @@ pub async fn fetch(
     let budget = Budget::new(limits);
     match Bundle::open(&image.repository, &image.manifest).await? {
         Some(bundle) => fetch_bundle(&bundle, &path, place, &budget, progress).await,
-        None => unpack(&image, path, place, budget, progress).await,
+        None => {
+            let contents = Content::of(&image.manifest, reference)?;
+            unpack(&image, &contents, path, place, budget, progress).await
+        }
     }
 }
 
@@ -139,21 +148,22 @@ async fn fetch_bundle(
     budget: &Budget,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let found = bundle.lookup(path).await?;
     let name = format!("{:?} of the bundle", crate::bundle::error::shown(path));
-    match (found.what, place) {
+    // Its own path: the wanted one may lead through links.
+    let Listed { path, what } = bundle.lookup(path).await?;
+    match (what, place) {
         (ListedAs::File(file), Place::File(place)) => {
             budget.entry()?;
             budget.bytes(file.size)?;
             progress.total_bytes.store(file.size, Ordering::Relaxed);
-            let mut new = Some(NewFile::over(&place, path)?);
+            let mut new = Some(NewFile::over(&place, &path)?);
             let write = move |bytes: &[u8]| new.as_mut().map_or(Ok(()), |new| new.write(bytes));
             bundle.read(&file, Some(progress), write).await?;
             NewFile::finish_over(&place, file.size, file.mode)
         }
         (ListedAs::Directory { .. }, Place::Directory(root)) => {
-            let entries = bundle.entries(path).await?;
-            bundle.fetch(path, entries, root, budget, progress).await
+            let entries = bundle.entries(&path).await?;
+            bundle.fetch(&path, entries, root, budget, progress).await
         }
         (ListedAs::File(_), Place::Directory(_)) => Err(other_kind(&name, "directory")),
         _ => Err(other_kind(&name, "file")),
@@ -161,7 +171,14 @@ async fn fetch_bundle(
 }
 
 /// Loads layers side by side and unpacks them in their order.
-async fn unpack(image: &Image, path: Vec<u8>, place: Place, budget: Budget, progress: &Progress) -> Result<(), Error> {
+async fn unpack(
+    image: &Image,
+    contents: &[Content],
+    path: Vec<u8>,
+    place: Place,
+    budget: Budget,
+    progress: &Progress,
+) -> Result<(), Error> {
     let what =
         if path.is_empty() { "the image".to_owned() } else { format!("{:?}", crate::bundle::error::shown(&path)) };
     let bytes = image.manifest.layers.iter().map(|layer| layer.size);
@@ -169,39 +186,45 @@ async fn unpack(image: &Image, path: Vec<u8>, place: Place, budget: Budget, prog
     let unpacker = crate::bundle::blocking::blocking(move || Unpacker::new(place, path, budget)).await?;
     let (first, mut turn) = oneshot::channel();
     let _ = first.send(unpacker);
+    let all: Vec<_> = image.manifest.layers.iter().zip(contents).collect();
     let mut layers = vec![];
-    for number in 0..image.manifest.layers.len() {
+    for number in 0..all.len() {
         let (after, next) = oneshot::channel();
-        layers.push(layer(image, number, std::mem::replace(&mut turn, next), after, progress));
+        let up_to = all.get(..=number).unwrap_or_default();
+        layers.push(layer(image, up_to, std::mem::replace(&mut turn, next), after, progress));
     }
     stream::iter(layers).buffered(AT_ONCE).try_collect::<()>().await?;
     let unpacker = turn.await.map_err(|_| out_of_turn())?;
-    crate::bundle::blocking::blocking(move || unpacker.finish(&what)).await
+    let left_out = crate::bundle::blocking::blocking(move || unpacker.finish(&what)).await?;
+    progress.left_out.store(left_out, Ordering::Relaxed);
+    Ok(())
 }
 
+/// Unpacks the last of some layers.
 async fn layer(
     image: &Image,
-    number: usize,
+    layers: &[(&Descriptor, &Content)],
     turn: oneshot::Receiver<Unpacker>,
     after: oneshot::Sender<Unpacker>,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let layers = image.manifest.layers.get(..=number).unwrap_or_default();
-    let Some(layer) = layers.last() else { return Ok(()) };
+    let Some((layer, content)) = layers.last() else { return Ok(()) };
+    let content = (*content).clone();
     let download = Download::new(&image.repository, layer.digest, 0, layer.size);
     let (mut unpacker, mut missing) = feed(download, Need::All(layer.digest), Some(progress), move |feed| {
         let mut unpacker = turn.blocking_recv().map_err(|_| out_of_turn())?;
-        let missing = unpacker.layer(feed)?;
+        let missing = unpacker.layer(&content, feed)?;
         Ok((unpacker, missing))
     })
     .await?;
-    for lower in layers.iter().rev() {
+    for (lower, content) in layers.iter().rev() {
         if missing.is_empty() {
             break;
         }
         let download = Download::new(&image.repository, lower.digest, 0, lower.size);
+        let content = (*content).clone();
         (unpacker, missing) = feed(download, Need::All(lower.digest), None, move |feed| {
-            let missing = unpacker.fill(feed, missing)?;
+            let missing = unpacker.fill(&content, feed, missing)?;
             Ok((unpacker, missing))
         })
         .await?;

@@ -1,5 +1,6 @@
 //! What is at a path of an image, as far as one layer knows.
 
+use super::artifact::Content;
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
 use super::unpack::{count_read, open};
 use crate::bundle::error::shown;
@@ -20,8 +21,8 @@ pub(in crate::bundle) enum Seen {
 }
 
 /// Looks for a path in a layer, as far as needed.
-pub(in crate::bundle) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
-    let mut layer = open(layer)?;
+pub(in crate::bundle) fn look(content: &Content, layer: impl Read + 'static, wanted: &[u8]) -> Result<Seen, Error> {
+    let mut layer = open(content, layer)?;
     let (mut seen, mut gone, mut entries) = (Seen::Nothing, false, 0);
     while let Some(member) = layer.next()? {
         count_read(&mut entries)?;
@@ -50,7 +51,7 @@ pub(in crate::bundle) fn look(layer: impl Read + 'static, wanted: &[u8]) -> Resu
                 let (path, target) = (shown(path), shown(&target));
                 return Ok(Seen::Unusable(format!("{path:?} is a symbolic link: name what it points to, {target:?}")));
             }
-            (Relation::Wanted([]), MemberKind::Other(what)) => {
+            (Relation::Wanted([]), MemberKind::LeftOut(what) | MemberKind::Other(what)) => {
                 return Ok(Seen::Unusable(format!("{:?} is {what}", shown(path))));
             }
             // Its own entry may follow.

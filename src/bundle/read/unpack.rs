@@ -1,8 +1,10 @@
 //! Layers of any image, put on top of each other in a place.
 
+use super::artifact::Content;
 use super::destination::{Budget, Maker, NewFile, Place, other_kind};
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
 use crate::bundle::error::shown;
+use crate::bundle::format::tar_header;
 use crate::bundle::format::tar_reader::{Kind as MemberKind, Member, TarReader};
 use crate::bundle::{Error, ErrorKind, Kind};
 use std::collections::HashSet;
@@ -17,8 +19,24 @@ const MOST_READ: u64 = 50_000_000;
 const LARGEST_WINDOW: u32 = 27;
 const COPY: usize = 128 << 10;
 
-/// A layer's bytes as a tar file, whatever compressed it.
-pub(in crate::bundle) fn open(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
+/// A layer as a tar file.
+pub(in crate::bundle) fn open(
+    content: &Content,
+    layer: impl Read + 'static,
+) -> Result<TarReader<Box<dyn Read>>, Error> {
+    match content {
+        Content::Archive => open_archive(layer),
+        Content::File { path, size } => {
+            let before = tar_header::header(path, 0o644, tar_header::Type::File { size: *size });
+            let after = tar_header::padding(*size) + tar_header::END.len() as u64;
+            let layer = io::Cursor::new(before).chain(layer.take(*size)).chain(io::repeat(0).take(after));
+            Ok(TarReader::new(Box::new(layer), MOST_BYTES))
+        }
+    }
+}
+
+/// The tar file in a layer, whatever compressed it.
+fn open_archive(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
     let failed = |error: io::Error| Error::invalid(format!("a layer cannot be read: {error}"));
     let mut start = [0; 4];
     let mut filled = 0;
@@ -83,6 +101,8 @@ pub(in crate::bundle) struct Unpacker {
     /// Of paths that this layer has made: its deletions are about those of lower layers. Hashes, because there can be
     /// millions; with a key of our own, so that nobody can make two the same.
     made: HashSet<u64>,
+    /// Of paths below the wanted one at which something is left out. Whoever deletes their directory leaves them here.
+    left_out: HashSet<u64>,
     hasher: RandomState,
     elsewhere: Vec<Elsewhere>,
     entries: u64,
@@ -108,6 +128,7 @@ impl Unpacker {
             directories: vec![],
             unusable: None,
             made: HashSet::new(),
+            left_out: HashSet::new(),
             hasher: RandomState::new(),
             elsewhere: vec![],
             entries: 0,
@@ -116,9 +137,13 @@ impl Unpacker {
     }
 
     /// Unpacks one layer. Returns names whose content is at another path, in this layer or in lower ones.
-    pub(in crate::bundle) fn layer(&mut self, layer: impl Read + 'static) -> Result<Vec<Elsewhere>, Error> {
+    pub(in crate::bundle) fn layer(
+        &mut self,
+        content: &Content,
+        layer: impl Read + 'static,
+    ) -> Result<Vec<Elsewhere>, Error> {
         self.made.clear();
-        let mut layer = open(layer)?;
+        let mut layer = open(content, layer)?;
         while let Some(member) = layer.next()? {
             count_read(&mut self.entries)?;
             let path = path_of(&member.name)?.to_vec();
@@ -130,8 +155,8 @@ impl Unpacker {
         Ok(std::mem::take(&mut self.elsewhere))
     }
 
-    /// Sets the modes of directories, and says what was found.
-    pub(in crate::bundle) fn finish(mut self, what: &str) -> Result<(), Error> {
+    /// Sets the modes of directories, and says what was found. Returns how many entries were left out.
+    pub(in crate::bundle) fn finish(mut self, what: &str) -> Result<u64, Error> {
         if let Some(Unusable::Itself(unusable) | Unusable::Above(_, unusable)) = self.unusable {
             return Err(Error::invalid(format!("{what}: {unusable}")));
         }
@@ -152,7 +177,7 @@ impl Unpacker {
                 }
             }
         }
-        Ok(())
+        Ok(self.left_out.len() as u64)
     }
 
     fn delete(&mut self, whiteout: &Whiteout<'_>) -> Result<(), Error> {
@@ -170,6 +195,9 @@ impl Unpacker {
         let keeps_wanted = of_wanted && below && path == self.wanted;
         let (made, hasher) = (&self.made, &self.hasher);
         let stays = |path: &[u8]| made.contains(&hasher.hash_one(path));
+        if !stays(relative) {
+            self.left_out.remove(&self.hasher.hash_one(relative));
+        }
         if let Some(maker) = &mut self.maker {
             if of_wanted || below {
                 maker.remove_in(relative, &stays)?;
@@ -188,6 +216,7 @@ impl Unpacker {
         self.found = self.wanted.is_empty().then_some(Kind::Directory);
         self.unusable = None;
         self.directories.clear();
+        self.left_out.clear();
     }
 
     fn entry(&mut self, path: &[u8], member: Member, layer: &mut TarReader<Box<dyn Read>>) -> Result<(), Error> {
@@ -219,6 +248,8 @@ impl Unpacker {
             self.found = Some(Kind::Directory);
             self.unusable = None;
         }
+        let hash = self.hasher.hash_one(&relative);
+        self.left_out.remove(&hash);
         let Some(maker) = &mut self.maker else { return Ok(()) };
         match member.kind {
             MemberKind::Directory => {
@@ -233,9 +264,21 @@ impl Unpacker {
             MemberKind::Hardlink(target) => {
                 let target = path_of(&target)?;
                 match relation(target, &self.wanted) {
+                    Relation::Wanted(to @ [_, ..]) if self.left_out.contains(&self.hasher.hash_one(to)) => {
+                        // Something may have taken its place; if not, it is one more name of what is left out.
+                        match maker.hard_link(&relative, to) {
+                            Err(Error { kind: ErrorKind::Invalid, .. }) => _ = self.left_out.insert(hash),
+                            linked => linked?,
+                        }
+                    }
                     Relation::Wanted(to @ [_, ..]) => maker.hard_link(&relative, to)?,
                     _ => self.elsewhere(target, relative, member.mode),
                 }
+            }
+            MemberKind::LeftOut(_) => {
+                // As it would, it replaces what lower layers have there.
+                maker.remove(&relative)?;
+                self.left_out.insert(hash);
             }
             MemberKind::Other(what) => return Err(Error::invalid(format!("{:?} in the image is {what}", shown(path)))),
         }
@@ -279,7 +322,9 @@ impl Unpacker {
                 self.unusable =
                     Some(Unusable::Itself(format!("{path:?} is a symbolic link: name what it points to, {target:?}")));
             }
-            MemberKind::Other(what) => self.unusable = Some(Unusable::Itself(format!("{:?} is {what}", shown(path)))),
+            MemberKind::LeftOut(what) | MemberKind::Other(what) => {
+                self.unusable = Some(Unusable::Itself(format!("{:?} is {what}", shown(path))));
+            }
             MemberKind::Directory => {}
         }
         Ok(())
@@ -326,10 +371,11 @@ impl Unpacker {
     /// Looks in a layer for content that names of others need. Returns those that are still missing.
     pub(in crate::bundle) fn fill(
         &mut self,
+        content: &Content,
         layer: impl Read + 'static,
         mut missing: Vec<Elsewhere>,
     ) -> Result<Vec<Elsewhere>, Error> {
-        let mut layer = open(layer)?;
+        let mut layer = open(content, layer)?;
         while let Some(member) = layer.next()? {
             count_read(&mut self.entries)?;
             let path = path_of(&member.name)?.to_vec();
@@ -342,6 +388,11 @@ impl Unpacker {
                     missing.extend(found.into_iter().map(|found| Elsewhere { source: target.to_vec(), ..found }));
                 }
                 _ if found.is_empty() => {}
+                MemberKind::LeftOut(_) if found.iter().all(|found| !found.name.is_empty()) => {
+                    for found in found {
+                        self.left_out.insert(self.hasher.hash_one(&found.name));
+                    }
+                }
                 _ => return Err(Error::invalid(format!("{:?} is linked to as a file and is none", shown(&path)))),
             }
         }

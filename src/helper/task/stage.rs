@@ -2,7 +2,7 @@
 //! nobody reads them.
 
 use crate::bundle::{self, Access, Limits, Progress};
-use crate::contract::{InputSource, ProgressStage, Request, RequestedInput};
+use crate::contract::{InputSource, ProgressStage, Request, RequestedInput, one_line};
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::progress::Telling;
 use crate::helper::supervise::runtime;
@@ -94,6 +94,7 @@ impl Stage<'_> {
                     self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
                 let (access, limits) = (&self.access, self.limits);
                 bundle::fetch(&reference, path.as_deref(), &place, limits, access, progress).await?;
+                tell_of_left_out(input, progress);
                 let place = place.clone();
                 blocking(move || tree::let_all_read(&place)).await?;
             }
@@ -118,6 +119,17 @@ impl Stage<'_> {
 
     fn source(&self, index: usize) -> PathBuf {
         self.paths.sources.join(index.to_string())
+    }
+}
+
+/// In the log, because the input is what images of this kind are everywhere but for what only root can have.
+fn tell_of_left_out(input: &RequestedInput, progress: &Progress) {
+    let left_out = progress.left_out.load(Ordering::Relaxed);
+    if left_out > 0 {
+        let path = one_line(&input.path);
+        eprintln!(
+            "bundle-operator helper: input {path}: left out {left_out} devices, FIFOs and sparse archive members"
+        );
     }
 }
 
