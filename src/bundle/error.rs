@@ -34,14 +34,19 @@ pub struct Error {
     pub kind: ErrorKind,
     /// For people: one line.
     pub message: String,
+    /// Entries of a tree that the machine failed to read, at most [`MOST_DAMAGED`]: the sha256 of the path of each.
+    pub damaged: Vec<String>,
 }
+
+/// As many entries are named in one error.
+pub(super) const MOST_DAMAGED: usize = 2000;
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         // One line, whatever a registry or a file name put into it.
         let message = message.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
-        Self { kind, message: message.join(" ") }
+        Self { kind, message: message.join(" "), damaged: vec![] }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {

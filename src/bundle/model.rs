@@ -1,7 +1,9 @@
 //! What callers give and get.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 use crate::contract::Registries;
 
@@ -26,7 +28,7 @@ pub struct Progress {
 }
 
 /// A working directory to be saved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// Where it is.
     pub root: PathBuf,
@@ -38,6 +40,18 @@ pub struct Tree {
     pub left_out_if_empty: Vec<(u64, u64)>,
     /// Symbolic links that are no part of it: path from the root, and target.
     pub left_out_links: Vec<(PathBuf, PathBuf)>,
+    /// What the machine cannot read, and the output may lack.
+    pub given_up: GivenUp,
+}
+
+/// Entries that the output is saved without, if the machine fails to read them; any other that it fails to read fails the
+/// save.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp {
+    /// As they were named in [`super::Error::damaged`].
+    pub entries: BTreeSet<String>,
+    /// From this time on, all.
+    pub all_after: Option<SystemTime>,
 }
 
 /// A bundle in a registry.
@@ -51,8 +65,14 @@ pub struct SavedBundle {
     pub bytes: u64,
     /// Bytes that went to the registry.
     pub pushed_bytes: u64,
-    /// Entries that could not be part of it.
+    /// Entries that are not part of it, for whatever reason; the next two are among them.
     pub skipped: u64,
+    /// Those that would be, had the run's processes let us read them.
+    pub withheld: u64,
+    /// Those that the machine failed to read.
+    pub damaged: u64,
+    /// The first of them, the worst reasons first, each with its reason: `a.sock (a socket)`.
+    pub skipped_names: Vec<String>,
     /// A container runtime that mounts the image's `contents` shows what [`fetch`] would put in place.
     pub mountable: bool,
 }

@@ -16,8 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     match *args {
         ["save", dir, repository, tag] => {
             let root = PathBuf::from(dir);
-            let (exclude, left_out, left_out_if_empty, left_out_links) = (vec![], vec![], vec![], vec![]);
-            let tree = Tree { root, exclude, left_out, left_out_if_empty, left_out_links };
+            let tree = Tree { root, ..Tree::default() };
             let made_by = serde_json::json!({});
             let saved = save(&tree, repository, tag, &made_by, &access(repository), &progress).await?;
             println!("{} files, {} bytes, {} pushed", saved.files, saved.bytes, saved.pushed_bytes);

@@ -63,7 +63,7 @@ pub(crate) fn script(interpreter: &str, dir: &Path, text: &str) {
 }
 
 pub(crate) fn tree(root: &Path) -> Tree {
-    Tree { root: root.to_owned(), exclude: vec![], left_out: vec![], left_out_if_empty: vec![], left_out_links: vec![] }
+    Tree { root: root.to_owned(), ..Tree::default() }
 }
 
 pub(crate) async fn save(tree: &Tree, repository: &str, tag: &str, access: &Access) -> SavedBundle {

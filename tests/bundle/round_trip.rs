@@ -223,7 +223,8 @@ async fn what_cannot_be_saved_is_listed_with_the_reason() {
         "import os, socket\nos.mkfifo('fifo')\nsocket.socket(socket.AF_UNIX).bind('socket')\nopen('file', 'w')",
     );
     let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
-    assert_eq!((saved.files, saved.skipped), (1, 2));
+    assert_eq!((saved.files, saved.skipped, saved.withheld, saved.damaged), (1, 2, 0, 0));
+    assert_eq!(saved.skipped_names, ["fifo (a FIFO)", "socket (a socket)"]);
     let reference = format!("{}@{}", registry.repository("a"), saved.digest);
     let skipped: BTreeMap<_, _> = bundlerun::bundle::list(&reference, &access)
         .await
@@ -240,10 +241,34 @@ async fn what_cannot_be_saved_is_listed_with_the_reason() {
     assert_eq!(names(&place.dir), ["file"]);
     let error = bundlerun::bundle::resolve(&reference, Some("fifo"), &access).await.unwrap_err();
     assert!(error.kind == ErrorKind::NotFound && error.message.contains("a FIFO"), "{error}");
+}
 
-    fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 40).unwrap();
-    let error = try_save(&tree(dir.path()), &registry.repository("a"), "u", &access).await.unwrap_err();
-    assert!(error.kind == ErrorKind::TooLarge && error.message.contains("hole"), "{error}");
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_are_saved_as_zeros_and_too_many_cost_their_file_alone() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let holes = "import os
+def sparse(name, size, *data):
+    with open(name, 'wb') as file:
+        file.truncate(size)
+        for at in data:
+            file.seek(at)
+            file.write(b'x' * 5000)
+sparse('begin', 3 << 20, 0)
+sparse('middle', 3 << 20, 100_001, 1 << 20)
+sparse('end', 3 << 20, (3 << 20) - 5000)
+sparse('nothing', 3 << 20)
+sparse('memmap', 1 << 40, 7)
+open('file', 'w').write('x')";
+    script("python3", dir.path(), holes);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    assert_eq!((saved.files, saved.skipped, saved.withheld, saved.damaged), (5, 1, 1, 0));
+    assert_eq!(saved.skipped_names, ["memmap (has more than 64 GiB of holes)"]);
+    let place = Place::new();
+    fetch(&format!("{}@{}", registry.repository("a"), saved.digest), None, &place.dir, &access).await.unwrap();
+    for file in ["begin", "middle", "end", "nothing", "file"] {
+        assert!(fs::read(place.dir.join(file)).unwrap() == fs::read(dir.path().join(file)).unwrap(), "{file}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,31 +4,35 @@
 //! |---|---|
 //! | `walk` | what is in the tree |
 //! | `layout` | which entry goes into which layer |
+//! | `skip` | what is left out, and what that means |
 //! | `pack` | the bytes of a layer, read from the tree |
 //! | `provenance` | how a bundle was made |
 
 mod layout;
 mod pack;
 mod provenance;
+mod skip;
 mod walk;
 
 use crate::bundle::blocking::blocking;
 use crate::bundle::digest::Digest;
+use crate::bundle::error::{MOST_DAMAGED, shown};
 use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
 use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
 use crate::bundle::reference::Reference;
 use crate::bundle::registry::{Purpose, Repository, Tries};
-use crate::bundle::{Access, Error, ErrorKind, Progress, SavedBundle, Tree};
+use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use layout::Plan;
 use pack::{Fate, Layer, StoredFile, Unread};
 use serde_json::Value;
+use skip::{Because, Skip};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use walk::{Cancelled, What};
 
@@ -91,6 +95,7 @@ struct Saving {
 impl Saving {
     async fn run(&self, tree: Tree, tag: &str, made_by: &Value, progress: &Progress) -> Result<SavedBundle, Error> {
         let cancelled = self.cancelled.0.clone();
+        let given_up = tree.given_up.clone();
         let plan = blocking(move || {
             let root = walk::open_root(&tree)?;
             let entries = walk::walk(&tree, &root, &cancelled)?;
@@ -104,7 +109,10 @@ impl Saving {
         let mut layers: Vec<(usize, Arc<Layer>)> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
         layers.sort_by_key(|(number, _)| *number);
         let layers: Vec<Arc<Layer>> = layers.into_iter().map(|(_, layer)| layer).collect();
-        self.image(&plan, &layers, tag, made_by).await
+        // All that can be read is in the store by now, so that another try is short.
+        let skipped = Skipped::of(&plan, &fates(&plan, &layers));
+        skipped.check(&given_up)?;
+        self.image(&plan, &layers, tag, made_by, skipped).await
     }
 
     /// Hashes a layer and pushes it, until both are of the same content.
@@ -122,14 +130,17 @@ impl Saving {
                 Pushed::Done => return Ok(layer),
                 Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
                 Pushed::Changed(index) if changes >= MOST_CHANGES => {
-                    given_up.insert(index, "kept changing while it was saved".to_owned());
+                    given_up.insert(index, Skip::of_the_run("kept changing while it was saved"));
+                }
+                Pushed::Failed(index, skip) => {
+                    given_up.insert(index, skip);
                 }
                 Pushed::Changed(_) | Pushed::Refused(_) => {}
             }
         }
     }
 
-    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<usize, String>) -> Result<Layer, Error> {
+    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<usize, Skip>) -> Result<Layer, Error> {
         let (plan, cancelled) = (plan.clone(), self.cancelled.0.clone());
         blocking(move || {
             let entries = plan.layers.get(number).map(Vec::as_slice).unwrap_or_default();
@@ -146,14 +157,14 @@ impl Saving {
             let sent = Arc::new(AtomicU64::new(0));
             let body = body(receiver, [sent.clone(), self.done.clone()]);
             let uploaded = self.repository.upload(&layer.digest, layer.size, body, &sent).await;
-            let changed = reading.await.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
-            if uploaded.is_ok() && changed.is_none() {
+            let unread = reading.await.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
+            if uploaded.is_ok() && unread.is_none() {
                 self.pushed.fetch_add(layer.size, Ordering::Relaxed);
                 return Ok(Pushed::Done);
             }
             self.done.fetch_sub(sent.load(Ordering::Relaxed), Ordering::Relaxed);
-            match (changed, uploaded) {
-                (Some(index), _) => return Ok(Pushed::Changed(index)),
+            match (unread, uploaded) {
+                (Some(unread), _) => return Ok(unread),
                 (None, Err(failure)) if failure.error.kind == ErrorKind::Invalid => {
                     return Ok(Pushed::Refused(failure.error));
                 }
@@ -169,6 +180,7 @@ impl Saving {
         layers: &[Arc<Layer>],
         tag: &str,
         made_by: &Value,
+        skipped: Skipped,
     ) -> Result<SavedBundle, Error> {
         let fates = fates(plan, layers);
         let all = || (0..plan.entries.len()).filter_map(|index| listed(plan, &fates, index));
@@ -192,19 +204,29 @@ impl Saving {
             // The output is safe, and that is what counts.
             Err(error) => eprintln!("bundle-operator: how {digest} was made is not in the registry: {error}"),
         }
-        let (mut files, mut bytes, mut skipped) = (0, 0, 0);
+        let (mut files, mut bytes) = (0, 0);
         for entry in all() {
             match entry.what {
                 ListedAs::File(file) if file.same_as.is_none() => {
                     files += 1;
                     bytes += file.size;
                 }
-                ListedAs::Skipped { .. } => skipped += 1,
                 _ => {}
             }
         }
         let mountable = plan.is_mountable();
-        Ok(SavedBundle { digest: digest.to_string(), files, bytes, pushed_bytes, skipped, mountable })
+        let Skipped { all, withheld, damaged, names, .. } = skipped;
+        Ok(SavedBundle {
+            digest: digest.to_string(),
+            files,
+            bytes,
+            pushed_bytes,
+            skipped: all,
+            withheld,
+            damaged,
+            skipped_names: names,
+            mountable,
+        })
     }
 }
 
@@ -212,6 +234,8 @@ enum Pushed {
     Done,
     /// This entry is not any more what it was when it was hashed.
     Changed(usize),
+    /// This entry cannot be read any more.
+    Failed(usize, Skip),
     /// The registry got something else than was hashed, and the file system did not tell.
     Refused(Error),
 }
@@ -229,11 +253,86 @@ fn fates<'a>(plan: &Plan, layers: &'a [Arc<Layer>]) -> Vec<Option<(usize, &'a Fa
     fates
 }
 
+/// Why an entry is left out; none: it is not.
+fn skip_of(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option<Skip> {
+    match (&plan.entries.get(index)?.what, fates.get(plan.first_name(index)).copied().flatten()) {
+        (What::Skipped(skip), _) | (_, Some((_, Fate::Skipped(skip)))) => Some(skip.clone()),
+        (What::File { .. }, Some((_, Fate::File(_)))) | (What::Directory | What::Link { .. }, _) => None,
+        (What::File { .. }, _) => Some(Skip::of_the_run("was not read")),
+    }
+}
+
+/// What a bundle lacks.
+#[derive(Default)]
+struct Skipped {
+    all: u64,
+    withheld: u64,
+    damaged: u64,
+    /// Of the first ones, what is worst first.
+    names: Vec<String>,
+    /// Digests of the paths of those that are damaged, of the first of them.
+    damaged_paths: Vec<String>,
+}
+
+impl Skipped {
+    /// As many are named.
+    const NAMES: usize = 3;
+
+    fn of(plan: &Plan, fates: &[Option<(usize, &Fate)>]) -> Self {
+        let mut skipped = Self::default();
+        let mut names: [Vec<String>; 3] = Default::default();
+        for (index, entry) in plan.entries.iter().enumerate() {
+            let Some(Skip { why, because }) = skip_of(plan, fates, index) else { continue };
+            let [damaged, withheld, others] = &mut names;
+            skipped.all += 1;
+            let names = match because {
+                Because::OfTheMachine => {
+                    skipped.damaged += 1;
+                    if skipped.damaged_paths.len() < MOST_DAMAGED {
+                        skipped.damaged_paths.push(Digest::of(&entry.path).to_string());
+                    }
+                    damaged
+                }
+                Because::OfTheRun => {
+                    skipped.withheld += 1;
+                    withheld
+                }
+                Because::NoOutput => others,
+            };
+            if names.len() < Self::NAMES {
+                names.push(format!("{} ({why})", shown(&entry.path)));
+            }
+        }
+        skipped.names = names.into_iter().flatten().take(Self::NAMES).collect();
+        skipped
+    }
+
+    /// An error if anything is missing that the machine failed to read and nobody has given up.
+    fn check(&self, given_up: &GivenUp) -> Result<(), Error> {
+        let is_over = given_up.all_after.is_some_and(|after| SystemTime::now() >= after);
+        let are_given_up = self.damaged <= MOST_DAMAGED as u64
+            && self.damaged_paths.iter().all(|path| given_up.entries.contains(path));
+        if is_over || are_given_up {
+            return Ok(());
+        }
+        let first = self.names.first().map(String::as_str).unwrap_or_default();
+        let more = match self.damaged {
+            0 | 1 => String::new(),
+            2 => " and 1 more".to_owned(),
+            n => format!(" and {} more", n - 1),
+        };
+        let error = Error::new(ErrorKind::Local, format!("the output is not whole: {first}{more}"));
+        Err(Error { damaged: self.damaged_paths.clone(), ..error })
+    }
+}
+
 fn listed(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option<Listed> {
     let entry = plan.entries.get(index)?;
     let first = plan.first_name(index);
+    if let Some(skip) = skip_of(plan, fates, index) {
+        return Some(Listed { path: entry.path.to_vec(), what: ListedAs::Skipped { reason: skip.why.into() } });
+    }
     let what = match (&entry.what, fates.get(first).copied().flatten()) {
-        (What::Skipped { why }, _) | (_, Some((_, Fate::Skipped(why)))) => ListedAs::Skipped { reason: why.clone() },
         (What::Directory, _) => ListedAs::Directory { mode: entry.mode },
         (What::Link { target }, _) => ListedAs::Link { target: target.to_vec() },
         (What::File { .. }, Some((layer, Fate::File(stored)))) => {
@@ -241,27 +340,27 @@ fn listed(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option
             let StoredFile { offset, size, digest, .. } = *stored;
             ListedAs::File(ListedFile { mode: entry.mode, size, digest, layer, offset, same_as })
         }
-        (What::File { .. }, _) => ListedAs::Skipped { reason: "was not read".into() },
+        (What::File { .. } | What::Skipped(_), _) => return None,
     };
     Some(Listed { path: entry.path.to_vec(), what })
 }
 
-/// Reads a layer in a thread of its own. The result is the entry that has changed.
+/// Reads a layer in a thread of its own. The result is why that ended early, if it did.
 fn read_into(
     plan: Arc<Plan>,
     layer: Arc<Layer>,
     sender: mpsc::Sender<io::Result<Bytes>>,
-) -> tokio::task::JoinHandle<Option<usize>> {
+) -> tokio::task::JoinHandle<Option<Pushed>> {
     tokio::task::spawn_blocking(move || {
         let read = pack::read(&plan, &layer, |bytes| sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok());
-        match read {
-            Ok(()) | Err(Unread::NotTaken) => None,
-            Err(Unread::Changed(index)) => {
-                // Else the registry would wait for the rest.
-                let _ = sender.blocking_send(Err(io::Error::other("a file has changed")));
-                Some(index)
-            }
-        }
+        let unread = match read {
+            Ok(()) | Err(Unread::NotTaken) => return None,
+            Err(Unread::Changed(index)) => Pushed::Changed(index),
+            Err(Unread::Failed(index, skip)) => Pushed::Failed(index, skip),
+        };
+        // Else the registry would wait for the rest.
+        let _ = sender.blocking_send(Err(io::Error::other("a file has changed")));
+        Some(unread)
     })
 }
 

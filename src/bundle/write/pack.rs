@@ -1,16 +1,16 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
 use super::layout::Plan;
+use super::skip::Skip;
 use super::walk::{Cancelled, What};
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::tar_header;
 use crate::bundle::untrusted::open_beneath;
 use crate::bundle::{Error, ErrorKind};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::time::Duration;
 
 const READ: usize = 256 << 10;
@@ -33,7 +33,7 @@ pub(in crate::bundle) enum Fate {
     /// A file with its content.
     File(StoredFile),
     /// Left out after all.
-    Skipped(String),
+    Skipped(Skip),
 }
 
 #[derive(Clone, Debug)]
@@ -59,12 +59,15 @@ struct Stamp {
 pub(in crate::bundle) enum Unread {
     /// This entry is not what it was when it was hashed.
     Changed(usize),
+    /// This entry, which was read before, cannot be read any more.
+    Failed(usize, Skip),
     /// Who takes the bytes takes no more.
     NotTaken,
 }
 
 enum CopyEnd {
     Changed,
+    Failed(Errno),
     Sink(Error),
 }
 
@@ -72,18 +75,18 @@ enum CopyEnd {
 pub(in crate::bundle) fn hash(
     plan: &Plan,
     entries: &[usize],
-    given_up: &BTreeMap<usize, String>,
+    given_up: &BTreeMap<usize, Skip>,
     cancelled: &Cancelled,
 ) -> Result<Layer, Error> {
     let mut layer = Layer { members: Vec::with_capacity(entries.len()), digest: Digest::of(&[]), size: 0 };
     let mut digester = Digester::default();
     let mut buffer = vec![0; READ];
-    let mut skipped: BTreeMap<usize, String> = given_up.clone();
+    let mut skipped: BTreeMap<usize, Skip> = given_up.clone();
     for &index in entries {
         cancelled.check()?;
         let first = plan.first_name(index);
         let fate = match skipped.get(&first) {
-            Some(why) => Fate::Skipped(why.clone()),
+            Some(skip) => Fate::Skipped(skip.clone()),
             None if first == index && is_file(plan, index) => {
                 hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, cancelled)?
             }
@@ -94,8 +97,8 @@ pub(in crate::bundle) fn hash(
                 Fate::Header
             }
         };
-        if let Fate::Skipped(why) = &fate {
-            skipped.insert(index, why.clone());
+        if let Fate::Skipped(skip) = &fate {
+            skipped.insert(index, skip.clone());
         }
         layer.members.push((index, fate));
     }
@@ -113,22 +116,24 @@ fn hash_file(
     buffer: &mut [u8],
     cancelled: &Cancelled,
 ) -> Result<Fate, Error> {
-    let mut why = String::new();
+    let mut skip = Skip::of_the_run("kept changing while it was read");
     for read in 0..MOST_READS {
         if read > 0 {
             std::thread::sleep(BETWEEN_READS);
         }
-        let (mut file, stamp) = match open(plan, index) {
+        let (file, stamp) = match open(plan, index) {
             Ok(opened) => opened,
-            Err(error) => {
-                why = error;
+            // A disk that fails is not asked again at once: whoever saves tries it all again, later.
+            Err(unread) if unread.is_of_the_machine() => return Ok(Fate::Skipped(unread)),
+            Err(unread) => {
+                skip = unread;
                 continue;
             }
         };
         let header = plan.header(index, stamp.size);
         let (mut all, mut own) = (digester.clone(), Digester::default());
         all.update(&header);
-        let copied = copy(&mut file, &stamp, buffer, |bytes| {
+        let copied = copy(&file, &stamp, buffer, |bytes| {
             all.update(bytes);
             own.update(bytes);
             cancelled.check()
@@ -136,9 +141,10 @@ fn hash_file(
         match copied {
             Ok(()) => {}
             Err(CopyEnd::Changed) => {
-                "kept changing while it was read".clone_into(&mut why);
+                skip = Skip::of_the_run("kept changing while it was read");
                 continue;
             }
+            Err(CopyEnd::Failed(error)) => return Ok(Fate::Skipped(Skip::unreadable(error))),
             Err(CopyEnd::Sink(error)) => return Err(error),
         }
         let padding = tar_header::padding(stamp.size);
@@ -148,7 +154,7 @@ fn hash_file(
         *position = offset + stamp.size + padding;
         return Ok(Fate::File(StoredFile { offset, size: stamp.size, digest: own.finish(), stamp }));
     }
-    Ok(Fate::Skipped(why))
+    Ok(Fate::Skipped(skip))
 }
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
@@ -163,11 +169,14 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
             Fate::Header => pending.extend(plan.header(*index, 0)),
             Fate::File(stored) => {
                 pending.extend(plan.header(*index, stored.size));
-                let (mut file, stamp) = open(plan, *index).map_err(|_| Unread::Changed(*index))?;
+                let (file, stamp) = open(plan, *index).map_err(|skip| match skip.is_of_the_machine() {
+                    true => Unread::Failed(*index, skip),
+                    false => Unread::Changed(*index),
+                })?;
                 if stamp != stored.stamp {
                     return Err(Unread::Changed(*index));
                 }
-                let copied = copy(&mut file, &stamp, &mut buffer, |bytes| {
+                let copied = copy(&file, &stamp, &mut buffer, |bytes| {
                     pending.extend_from_slice(bytes);
                     let full = pending.len() >= READ;
                     let more = !full || take(&pending);
@@ -178,6 +187,7 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
                 });
                 copied.map_err(|end| match end {
                     CopyEnd::Changed => Unread::Changed(*index),
+                    CopyEnd::Failed(error) => Unread::Failed(*index, Skip::unreadable(error)),
                     CopyEnd::Sink(_) => Unread::NotTaken,
                 })?;
                 pending.extend_from_slice(zeros(tar_header::padding(stored.size)));
@@ -197,59 +207,90 @@ fn is_file(plan: &Plan, index: usize) -> bool {
 }
 
 /// A regular file, or why there is none.
-fn open(plan: &Plan, index: usize) -> Result<(File, Stamp), String> {
+fn open(plan: &Plan, index: usize) -> Result<(File, Stamp), Skip> {
     let path = plan.entries.get(index).map_or(&[][..], |entry| &entry.path);
-    let opened = open_beneath(&plan.root, path, OFlags::empty());
-    let file: File = match opened {
-        Ok(file) => file.into(),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Err("vanished while the output was saved".into()),
-        Err(Errno::LOOP) => return Err("became a link while the output was saved".into()),
-        Err(Errno::XDEV) => return Err("another file system".into()),
-        Err(error) => return Err(format!("cannot be read: {error}")),
-    };
-    let stamp = stamp(&file).ok_or("was no regular file any more")?;
+    let file: File = open_beneath(&plan.root, path, OFlags::empty()).map_err(Skip::unreadable)?.into();
+    let stamp = stamp(&file).map_err(Skip::unreadable)?.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
     Ok((file, stamp))
 }
 
-fn stamp(file: &File) -> Option<Stamp> {
-    let stat = rustix::fs::fstat(file).ok()?;
+/// None: it is no regular file.
+fn stamp(file: &File) -> Result<Option<Stamp>, Errno> {
+    let stat = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return None;
+        return Ok(None);
     }
     #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_lossless)] // Differ by architecture.
-    Some(Stamp {
+    Ok(Some(Stamp {
         inode: (stat.st_dev, stat.st_ino),
-        size: u64::try_from(stat.st_size).ok()?,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
         changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-    })
+    }))
 }
 
-/// Reads as many bytes as the stamp says, and makes sure that they are one version of the file.
+/// Reads as many bytes as the stamp says, and makes sure that they are one version of the file. Holes are not read.
 fn copy(
-    file: &mut File,
+    file: &File,
     stamp: &Stamp,
     buffer: &mut [u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
-    let mut left = stamp.size;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
-        let got = match file.read(part) {
-            Ok(0) => return Err(CopyEnd::Changed),
-            Ok(got) => got,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // A disk that fails is said as what it is when all tries are over: the file cannot be kept.
-            Err(_) => return Err(CopyEnd::Changed),
-        };
-        sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
-        left -= got as u64;
+    let mut at = 0;
+    while at < stamp.size {
+        let stretch = stretch(file, at, stamp);
+        while at < stretch.data {
+            let most = (stretch.data - at).min(HOLE.len() as u64);
+            sink(zeros(most)).map_err(CopyEnd::Sink)?;
+            at += most;
+        }
+        while at < stretch.end {
+            let most = usize::try_from(stretch.end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
+            let got = match rustix::io::pread(file, &mut *part, at) {
+                Ok(0) => return Err(CopyEnd::Changed),
+                Ok(got) => got,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(CopyEnd::Failed(error)),
+            };
+            sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
+            at += got as u64;
+        }
     }
-    if self::stamp(file).as_ref() == Some(stamp) { Ok(()) } else { Err(CopyEnd::Changed) }
+    match self::stamp(file) {
+        Ok(now) if now.as_ref() == Some(stamp) => Ok(()),
+        Ok(_) => Err(CopyEnd::Changed),
+        Err(error) => Err(CopyEnd::Failed(error)),
+    }
 }
 
+/// Of a file from some place on: a hole until `data`, then data until `end`. Either can be empty, not both.
+struct Stretch {
+    data: u64,
+    end: u64,
+}
+
+fn stretch(file: &File, at: u64, stamp: &Stamp) -> Stretch {
+    let seek = |to| rustix::fs::seek(file, to);
+    // Most files are small, and read sooner than asked about.
+    if stamp.size <= HOLE.len() as u64 {
+        return Stretch { data: at, end: stamp.size };
+    }
+    let data = match seek(SeekFrom::Data(at)) {
+        Ok(data) => data.clamp(at, stamp.size),
+        // There is none any more.
+        Err(Errno::NXIO) => return Stretch { data: stamp.size, end: stamp.size },
+        // This file system does not tell: all of it is read.
+        Err(_) => return Stretch { data: at, end: stamp.size },
+    };
+    let end = seek(SeekFrom::Hole(data)).map_or(stamp.size, |hole| hole.clamp(data, stamp.size));
+    // No end of it may stay where it was, whatever a file system says.
+    if end > at { Stretch { data, end } } else { Stretch { data: at, end: stamp.size } }
+}
+
+static HOLE: [u8; 64 << 10] = [0; 64 << 10];
+
+/// So many, at most as many as [`HOLE`] has.
 fn zeros(most: u64) -> &'static [u8] {
-    static ZEROS: [u8; 512] = [0; 512];
-    usize::try_from(most).ok().and_then(|most| ZEROS.get(..most)).unwrap_or_default()
+    usize::try_from(most).ok().and_then(|most| HOLE.get(..most)).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 //! The tree was written by a stranger, who may still be writing it: it is only looked at through descriptors of its
 //! directories, links are never followed, and other file systems are not entered.
 
-use crate::bundle::error::shown;
+use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
 use crate::bundle::{Error, ErrorKind, Tree};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -21,7 +21,7 @@ const MOST_PATH_BYTES: usize = 1 << 30;
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
 /// grows with the square of its depth.
 const LONGEST_PATH: usize = 16 << 10;
-/// Holes of sparse files are saved as the zeros that they read as. More than this is no output but a mistake.
+/// Holes of a sparse file are saved as the zeros that they read as. A file with more than this is left out.
 pub(in crate::bundle) const MOST_HOLE_BYTES: u64 = 64 << 30;
 
 /// One name in the tree.
@@ -46,9 +46,7 @@ pub(in crate::bundle) enum What {
         target: Box<[u8]>,
     },
     /// No part of the bundle, but listed in it.
-    Skipped {
-        why: String,
-    },
+    Skipped(Skip),
 }
 
 /// Whether a walk shall end early, because nobody waits for it any more.
@@ -78,7 +76,6 @@ pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled
         if_filled: vec![],
         waiting: vec![Box::default()],
         path_bytes: 0,
-        holes: 0,
     };
     while let Some(path) = walk.waiting.pop() {
         cancelled.check()?;
@@ -117,22 +114,18 @@ struct Walk<'a> {
     if_filled: Vec<Box<[u8]>>,
     waiting: Vec<Box<[u8]>>,
     path_bytes: usize,
-    holes: u64,
 }
 
 impl Walk<'_> {
     fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         let dir = match open_beneath(self.root, path, OFlags::DIRECTORY).and_then(Dir::new) {
             Ok(dir) => dir,
-            // It vanished, or is something else by now.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_empty() => return Ok(()),
-            Err(error) if !path.is_empty() => {
-                self.not_entered(path, error);
-                return Ok(());
-            }
-            Err(error) => return Err(Error::local("read the working directory", error)),
+            Err(error) => return self.not_read(path, error),
         };
-        let Ok(stat) = dir.stat() else { return Ok(()) };
+        let stat = match dir.stat() {
+            Ok(stat) => stat,
+            Err(error) => return self.not_read(path, error),
+        };
         // Between the look at it and now, something of ours may have been moved to its place.
         if self.tree.left_out.contains(&(stat.st_dev, stat.st_ino)) {
             return Ok(());
@@ -141,16 +134,17 @@ impl Walk<'_> {
         while let Some(entry) = dir.read() {
             let entry = match entry {
                 Ok(entry) => entry,
-                // Half of a directory is no output.
-                Err(error) => return Err(Error::local(format!("read the directory {:?}", shown(path)), error)),
+                Err(error) => return self.not_read(path, error),
             };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
             let full = join(path, name.to_bytes());
-            let Ok(dir) = dir.fd() else { return Ok(()) };
-            self.entry(dir, name, full)?;
+            match dir.fd() {
+                Ok(dir) => self.entry(dir, name, full)?,
+                Err(error) => return self.not_read(path, error),
+            }
         }
         Ok(())
     }
@@ -162,14 +156,15 @@ impl Walk<'_> {
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return self.add(&path, 0, not_read(error)),
+            Err(error) => return self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
         };
         let inode = (stat.st_dev, stat.st_ino);
         if self.tree.left_out.contains(&inode) {
             return Ok(());
         }
         if path.len() > LONGEST_PATH {
-            return self.skip(&path, &format!("its path is longer than {LONGEST_PATH} bytes"));
+            let why = format!("its path is longer than {LONGEST_PATH} bytes");
+            return self.add(&path, 0, What::Skipped(Skip::of_the_run(&why)));
         }
         let mode = stat.st_mode & 0o7777;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -183,15 +178,18 @@ impl Walk<'_> {
                 Ok(())
             }
             FileType::RegularFile => {
-                self.count_holes(&stat, &path)?;
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
+                if holes(&stat) > MOST_HOLE_BYTES {
+                    let why = format!("has more than {} GiB of holes", MOST_HOLE_BYTES >> 30);
+                    return self.add(&path, 0, What::Skipped(Skip::of_the_run(&why)));
+                }
                 self.add(&path, mode, What::File { size, shared: (stat.st_nlink > 1).then_some(inode) })
             }
             FileType::Symlink => match rustix::fs::readlinkat(dir, name, vec![]) {
                 Ok(target) if self.is_left_out_link(&path, target.to_bytes()) => Ok(()),
                 Ok(target) => self.add(&path, 0o777, What::Link { target: target.to_bytes().into() }),
                 Err(Errno::NOENT | Errno::INVAL) => Ok(()),
-                Err(error) => self.add(&path, 0, not_read(error)),
+                Err(error) => self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
             },
             FileType::Fifo => self.skip(&path, "a FIFO"),
             FileType::Socket => self.skip(&path, "a socket"),
@@ -207,26 +205,33 @@ impl Walk<'_> {
         self.tree.left_out_links.iter().any(same)
     }
 
-    fn count_holes(&mut self, stat: &Stat, path: &[u8]) -> Result<(), Error> {
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-        self.holes = self.holes.saturating_add(size.saturating_sub(on_disk));
-        if self.holes <= MOST_HOLE_BYTES {
+    fn skip(&mut self, path: &[u8], why: &str) -> Result<(), Error> {
+        self.add(path, 0, What::Skipped(Skip::no_output(why)))
+    }
+
+    /// A directory that could not be read, or not to its end. It was added when its parent was read, and what was read
+    /// of it is in the list; half of it is no output.
+    fn not_read(&mut self, path: &[u8], error: Errno) -> Result<(), Error> {
+        let below = |other: &[u8]| other.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
+        let vanished = matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
+        if path.is_empty() {
+            return Err(Error::local("read the working directory", error));
+        }
+        if vanished {
             return Ok(());
         }
-        let (path, most) = (shown(path), MOST_HOLE_BYTES >> 30);
-        Err(Error::too_large(format!("sparse files have more than {most} GiB of holes, up to {path} of {size} bytes")))
-    }
-
-    fn skip(&mut self, path: &[u8], why: &str) -> Result<(), Error> {
-        self.add(path, 0, What::Skipped { why: why.to_owned() })
-    }
-
-    /// A directory was added when its parent was read.
-    fn not_entered(&mut self, path: &[u8], error: Errno) {
-        if let Some(known) = self.entries.iter_mut().rev().find(|entry| *entry.path == *path) {
-            known.what = not_read(error);
+        // What was added of it is at the end: one directory is read at a time.
+        while self.entries.last().is_some_and(|entry| below(&entry.path)) {
+            self.entries.pop();
         }
+        while self.waiting.last().is_some_and(|waiting| below(waiting)) {
+            self.waiting.pop();
+        }
+        self.if_filled.retain(|dir| !below(dir));
+        if let Some(known) = self.entries.iter_mut().rev().find(|entry| *entry.path == *path) {
+            known.what = What::Skipped(Skip::unreadable(error));
+        }
+        Ok(())
     }
 
     fn add(&mut self, path: &[u8], mode: u32, what: What) -> Result<(), Error> {
@@ -243,9 +248,9 @@ impl Walk<'_> {
     }
 }
 
-fn not_read(error: Errno) -> What {
-    let why = if error == Errno::XDEV { "another file system".into() } else { format!("cannot be read: {error}") };
-    What::Skipped { why }
+fn holes(stat: &Stat) -> u64 {
+    let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(on_disk)
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Box<[u8]> {

@@ -48,7 +48,7 @@ pub(in crate::helper) fn is_full(error: &io::Error) -> bool {
 }
 
 impl From<Error> for Failure {
-    fn from(Error { kind, message }: Error) -> Self {
+    fn from(Error { kind, message, .. }: Error) -> Self {
         match kind {
             ErrorKind::NotFound => Failure::Final(Cause::InputNotFound, message),
             ErrorKind::Denied => Failure::Final(Cause::InputDenied, message),

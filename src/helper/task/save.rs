@@ -40,7 +40,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
     drop(telling);
     match saved {
-        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable }) => {
+        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable, .. }) => {
             let saved = Saved { digest, pushed_bytes, skipped, mountable };
             markers::unmark(&paths.bin, files::NOT_SAVED);
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes }).map_err(helper_failed)
@@ -60,6 +60,7 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
         left_out: stubs.mounted_over,
         left_out_if_empty: stubs.parents,
         left_out_links: links::made(&paths.bundle, &targets),
+        given_up: bundle::GivenUp::default(),
     }
 }
 
