@@ -99,12 +99,19 @@ fn command() -> Vec<Rule> {
             "self.map(argument, bytes(argument).size()).sum() <= 100000",
             "argv: at most 100000 bytes in all; put long scripts into the image or a volume",
         ),
-        Rule::new(
-            "spec.image",
-            format!("self.matches(r'{}')", schema::IMAGE),
-            "image must be a reference such as python:3.13, registry.example.com:5000/team/image:v1 or image@sha256:<64 hex digits>: no scheme, no spaces, lower-case repository",
-        ),
+        reference("spec.image", "image"),
     ]
+}
+
+/// What names an image.
+fn reference(at: &'static str, field: &str) -> Rule {
+    Rule::new(
+        at,
+        format!("self.matches(r'{}')", schema::IMAGE),
+        format!(
+            "{field} must be a reference such as python:3.13, registry.example.com:5000/team/image:v1 or image@sha256:<64 hex digits>: no scheme, no spaces, lower-case repository"
+        ),
+    )
 }
 
 const NO_NUL: &str = r"!self.contains('\u0000')";
@@ -165,7 +172,15 @@ fn paths(at: &'static str, field: &str) -> Vec<Rule> {
             at,
             format!("self.matches(r'{}')", schema::PATH),
             format!(
-                "{field}: path must be relative, such as data/train, or absolute, without empty parts, a slash at its end, colons or control characters"
+                "{field}: path must be relative, such as data/train, or absolute, such as /data, without an empty part or a slash at its end"
+            ),
+        ),
+        // Kubernetes says of mountPath: "Must not contain ':'."
+        Rule::new(
+            at,
+            "!self.matches('[:[:cntrl:]]')",
+            format!(
+                "{field}: path cannot have colons or control characters, because something is mounted there; choose another name: in its source it may have any"
             ),
         ),
         Rule::new(
@@ -205,11 +220,29 @@ const SOURCE_PATHS: [&str; 4] =
     ["spec.inputs[].run.path", "spec.inputs[].image.path", "spec.inputs[].claim.path", "spec.volumes[].claim.path"];
 
 fn sources() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = SOURCE_PATHS
-        .iter()
-        .map(|at| Rule::new(at, NO_DOTS, "path in a source must not have . or .. as a part; write the path out"))
-        .collect();
+    let in_source = |at: &&'static str| {
+        [
+            Rule::new(
+                at,
+                format!("self.matches(r'{}')", schema::RELATIVE_PATH),
+                "path in a source is relative to its top, such as data/train.csv: no slash at its begin or end, no empty part, no NUL; for all of it leave path out",
+            ),
+            Rule::new(at, NO_DOTS, "path in a source must not have . or .. as a part; write the path out"),
+        ]
+    };
+    let mut rules: Vec<Rule> = SOURCE_PATHS.iter().flat_map(in_source).collect();
     rules.extend([
+        reference("spec.inputs[].image.reference", "reference"),
+        Rule::new(
+            "spec.inputs[].url.href",
+            "self.matches('^https?://[^[:space:]]+$')",
+            "url.href must be an address with http or https and without spaces, such as https://example.com/data.csv",
+        ),
+        Rule::new(
+            "spec.inputs[].url.sha256",
+            "self.matches('^[a-f0-9]{64}$')",
+            "url.sha256 must be 64 lower-case hex digits, as sha256sum prints them",
+        ),
         Rule::new(
             "spec.inputs[]",
             "[has(self.run), has(self.image), has(self.claim), has(self.configMap), has(self.secret), has(self.text), has(self.url)].filter(source, source).size() == 1",

@@ -10,10 +10,10 @@ pub(super) const IMAGE: &str = concat!(
     "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*",
     "(:[a-zA-Z0-9_][-a-zA-Z0-9_.]{0,127})?(@(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?$",
 );
-/// Where an input is mounted: no empty part, no slash at the end. Colons separate in mount options.
-pub(super) const PATH: &str = "^/?[^/:[:cntrl:]]+(/[^/:[:cntrl:]]+)*$";
-/// A path within a volume, a bundle or an image: relative.
-pub(super) const RELATIVE_PATH: &str = "^[^/:[:cntrl:]]+(/[^/:[:cntrl:]]+)*$";
+/// Where an input is mounted: no empty part, no slash at the end.
+pub(super) const PATH: &str = "^/?[^/]+(/[^/]+)*$";
+/// A path within a volume, a bundle or an image: relative. Whatever can be a name in a file system can be one here.
+pub(super) const RELATIVE_PATH: &str = r"^[^/\x00]+(/[^/\x00]+)*$";
 /// Name of an environment variable that every supported Kubernetes version takes.
 pub(super) const ENV_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
 /// Name of an object: DNS-1123 subdomain.

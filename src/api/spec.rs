@@ -235,7 +235,7 @@ pub struct KeySelector {
 pub struct Input {
     /// Where the command finds it: relative to the working directory, or absolute; `.` puts the entries of a directory
     /// into the working directory. Example: `data`.
-    #[schemars(length(max = 512), extend("pattern" = schema::PATH))]
+    #[schemars(length(max = 512))] // its shape is a rule, as that of all paths: a pattern would bury the message
     pub path: String,
 
     /// The output of another run of this namespace. Example: `{name: prepare, path: train.csv}`.
@@ -276,9 +276,10 @@ pub struct RunSource {
     #[schemars(length(max = 52), extend("pattern" = schema::NAME))]
     pub name: String,
 
-    /// File or directory in its output. Default: all of it. Example: `train.csv`.
+    /// File or directory in its output, by its whole path; any name that was saved can be written here. Default: all of
+    /// it. Example: `logs/2026-11-26T09:00.csv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
+    #[schemars(length(max = 4096))]
     pub path: Option<String>,
 }
 
@@ -287,12 +288,12 @@ pub struct RunSource {
 #[serde(rename_all = "camelCase")]
 pub struct ImageSource {
     /// The image, by tag or digest. Example: `registry.example.com/models:v3`.
-    #[schemars(length(max = 512), extend("pattern" = schema::IMAGE))]
+    #[schemars(length(max = 512))]
     pub reference: String,
 
-    /// File or directory in it. Default: all of it. Example: `weights`.
+    /// File or directory in it, by its whole path. Default: all of it. Example: `weights`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
+    #[schemars(length(max = 4096))]
     pub path: Option<String>,
 }
 
@@ -306,7 +307,7 @@ pub struct ClaimSource {
 
     /// Directory in the volume, relative. Default: all of it. Example: `team-a/checkpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), extend("pattern" = schema::RELATIVE_PATH))]
+    #[schemars(length(max = 512))]
     pub path: Option<String>,
 }
 
@@ -329,12 +330,12 @@ pub struct KeySource {
 #[serde(rename_all = "camelCase")]
 pub struct UrlSource {
     /// Address of the file, http or https. Example: `https://example.com/data.csv`.
-    #[schemars(length(max = 2048), extend("pattern" = "^https?://[^[:space:]]+$"))]
+    #[schemars(length(max = 2048))]
     pub href: String,
 
     /// SHA-256 of its content, 64 lower-case hex digits; other content is refused.
     /// Example: `9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`.
-    #[schemars(length(max = 64), extend("pattern" = "^[a-f0-9]{64}$"))]
+    #[schemars(length(max = 64))]
     pub sha256: String,
 }
 
@@ -343,7 +344,7 @@ pub struct UrlSource {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Where the command finds it: relative to the working directory, or absolute. Example: `checkpoints`.
-    #[schemars(length(max = 512), extend("pattern" = schema::PATH))]
+    #[schemars(length(max = 512))]
     pub path: String,
 
     /// The claim that is mounted there. Example: `{name: my-claim}`.

@@ -5,7 +5,7 @@ use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const ODDITIES: &str = r#"
 import os, socket
@@ -352,5 +352,33 @@ async fn how_it_was_made_refers_to_it() {
     let content = artifact["layers"][0]["digest"].as_str().unwrap();
     let content = crane(&["blob", "--insecure", &registry.repository(&format!("a@{content}"))]);
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&content).unwrap()["run"], "run.1.abc");
-    assert!(Path::new(&dir.path()).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_saved_can_be_named() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let names =
+        ["2026-11-26T09:00:00.csv", ":", "line\nbreak", "\u{1}\u{7f}\u{85}", " ", "...", "a\\b", "$(X)", "é\u{1F980}"];
+    for name in names {
+        for path in [name.to_owned(), format!("dir{name}/{name}")] {
+            let file = dir.path().join(&path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, &path).unwrap();
+        }
+    }
+    save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = registry.repository("a:t");
+    for name in names {
+        for path in [name.to_owned(), format!("dir{name}/{name}")] {
+            let around = tempfile::tempdir().unwrap();
+            let place = around.path().join("file");
+            fs::write(&place, "").unwrap();
+            fetch(&reference, Some(&path), &place, &access).await.unwrap();
+            assert_eq!(fs::read_to_string(&place).unwrap(), path);
+        }
+        let place = Place::new();
+        fetch(&reference, Some(&format!("dir{name}")), &place.dir, &access).await.unwrap();
+        assert_eq!(fs::read_to_string(place.dir.join(name)).unwrap(), format!("dir{name}/{name}"));
+    }
 }

@@ -207,13 +207,13 @@ fn inputs() -> impl Iterator<Item = Case> {
         bound("spec.inputs[0].image.reference", TOO_LONG, &[], source("image", json!({}), "reference"), text(512)),
         bound("spec.inputs[0].url.href", TOO_LONG, &[], source("url", url.clone(), "href"), [href(2048), href(2049)]),
         bound("spec.inputs[0].url.sha256", TOO_LONG, &[], source("url", url, "sha256"), digests),
-        bound("spec.inputs[0].run.path", TOO_LONG, &[], source("run", name.clone(), "path"), text(512)),
+        bound("spec.inputs[0].run.path", TOO_LONG, &[], source("run", name.clone(), "path"), text(4096)),
         bound(
             "spec.inputs[0].image.path",
             TOO_LONG,
             &[],
             source("image", json!({"reference": "a"}), "path"),
-            text(512),
+            text(4096),
         ),
         bound("spec.inputs[0].claim.path", TOO_LONG, &[], source("claim", name.clone(), "path"), text(512)),
     ];

@@ -25,14 +25,15 @@ const GOOD_PATHS: [&str; 18] = [
     "/runs",
     "/home/é",
 ];
-const BAD_PATHS: [(&str, &[&str]); 33] = [
-    ("a/", &["should match", "must be relative"]),
-    ("a//b", &["should match", "must be relative"]),
-    ("//a", &["should match", "must be relative"]),
-    ("a:b", &["should match", "must be relative"]),
-    ("a\nb", &["should match", "must be relative"]),
-    ("", &["should match", "must be relative"]),
-    ("/", &["should match", "must be relative", "would hide"]),
+const BAD_PATHS: [(&str, &[&str]); 34] = [
+    ("a/", &["must be relative"]),
+    ("a//b", &["must be relative"]),
+    ("//a", &["must be relative"]),
+    ("a:b", &["colons or control characters"]),
+    ("a\nb", &["colons or control characters"]),
+    ("a\0b", &["colons or control characters"]),
+    ("", &["must be relative"]),
+    ("/", &["must be relative", "would hide"]),
     ("..", &[". or .. as a part"]),
     ("../a", &[". or .. as a part"]),
     ("a/../b", &[". or .. as a part"]),
@@ -98,15 +99,16 @@ pub(super) fn volumes() -> Vec<Case> {
             &[("spec.volumes[0].claim.name", "should match")],
         ),
         accepted("a directory of a claim", claim(json!({"name": "a.b", "path": "x/.y/z"}))),
+        accepted("a directory of a claim with an odd name", claim(json!({"name": "a", "path": "x:y/z"}))),
         refused(
             "an absolute directory of a claim",
             claim(json!({"name": "a", "path": "/x"})),
-            &[("spec.volumes[0].claim.path", "should match")],
+            &[("spec.volumes[0].claim.path", "relative to its top")],
         ),
         refused(
             "a directory outside a claim",
             claim(json!({"name": "a", "path": "x/../.."})),
-            &[("spec.volumes[0].claim.path", "path in a source")],
+            &[("spec.volumes[0].claim.path", "path in a source must not")],
         ),
     ]);
     cases
@@ -149,17 +151,50 @@ pub(super) fn inputs() -> Vec<Case> {
         let input = list(&[input]);
         cases.push(if is_file { refused(&name, input, &errors) } else { accepted(&name, input) });
     }
+    // Whatever can be saved can be named.
+    for name in [
+        "2026-11-26T09:00:00.csv",
+        "a b",
+        "é\u{1F980}",
+        "line\nbreak",
+        "\u{1}\u{7f}",
+        "...",
+        "..a",
+        "a\\b",
+        "-",
+        "$(X)",
+        ".wh.a",
+    ] {
+        for path in [name.to_owned(), format!("dir/{name}"), format!("{name}/file")] {
+            let run = json!({"path": "a", "run": {"name": "prepare", "path": path}});
+            let image = json!({"path": "b", "image": {"reference": "models:v3", "path": path}});
+            let claim = json!({"path": "c", "claim": {"name": "datasets", "path": path}});
+            cases.push(accepted(&format!("{path:?} of a source"), list(&[run, image, claim])));
+        }
+    }
+    for path in ["", "/", "/a", "a/", "a//b", "a\0b"] {
+        let relative = "relative to its top";
+        for (source, field) in [
+            (json!({"run": {"name": "a", "path": path}}), "spec.inputs[0].run.path"),
+            (json!({"image": {"reference": "a", "path": path}}), "spec.inputs[0].image.path"),
+            (json!({"claim": {"name": "a", "path": path}}), "spec.inputs[0].claim.path"),
+        ] {
+            let mut input = source;
+            input["path"] = json!("a");
+            cases.push(refused(&format!("{path:?} of {input}"), list(&[input]), &[(field, relative)]));
+        }
+    }
     let one_source = ("spec.inputs[0]", "exactly one source");
-    let dots = "path in a source";
+    let dots = "path in a source must not";
     let bad_sources = [
         (json!({}), vec![one_source]),
         (json!({"text": "", "claim": {"name": "a"}}), vec![one_source]),
         (json!({"run": {"name": "a", "path": ".."}}), vec![("spec.inputs[0].run.path", dots)]),
         (json!({"image": {"reference": "a", "path": "b/../c"}}), vec![("spec.inputs[0].image.path", dots)]),
         (json!({"claim": {"name": "a", "path": "."}}), vec![("spec.inputs[0].claim.path", dots)]),
-        (json!({"image": {"reference": "A"}}), vec![("spec.inputs[0].image.reference", "should match")]),
-        (json!({"url": {"href": "ftp://a", "sha256": digest}}), vec![("spec.inputs[0].url.href", "should match")]),
-        (json!({"url": {"href": "http://a", "sha256": "0A"}}), vec![("spec.inputs[0].url.sha256", "should match")]),
+        (json!({"image": {"reference": "A"}}), vec![("spec.inputs[0].image.reference", "must be a reference")]),
+        (json!({"url": {"href": "ftp://a", "sha256": digest}}), vec![("spec.inputs[0].url.href", "http or https")]),
+        (json!({"url": {"href": "http://a", "sha256": "0A"}}), vec![("spec.inputs[0].url.sha256", "hex digits")]),
     ];
     for (source, errors) in bad_sources {
         let name = format!("input from {source}");
