@@ -44,6 +44,7 @@ pub fn all() -> Vec<Rule> {
     rules.extend(paths("spec.inputs[].path", "inputs"));
     rules.extend(paths("spec.volumes[].path", "volumes"));
     rules.extend(sources());
+    rules.extend(exclude());
     rules.extend(resources());
     rules.extend(times());
     rules.extend(placement());
@@ -282,6 +283,39 @@ fn sources() -> Vec<Rule> {
         .on("volumes"),
     ]);
     rules
+}
+
+/// What can never match is refused: silence would look like an exclusion. What begins with `/` or `./` is below the
+/// working directory, as gitignore reads a leading slash.
+fn exclude() -> Vec<Rule> {
+    let at = "spec.outputs.exclude[]";
+    vec![
+        Rule::new(
+            at,
+            "!self.startsWith('!')",
+            r"outputs.exclude: a pattern only leaves out, ! takes nothing back; leave that pattern out, or write \! for a name that begins with !",
+        ),
+        Rule::new(
+            at,
+            "!self.matches('^/bundle(/|$)')",
+            "outputs.exclude: patterns are relative to the working directory, which is /bundle; for /bundle/cache write cache, for a directory bundle in it write bundle",
+        ),
+        Rule::new(
+            at,
+            r"self.matches(r'^([.]?/)?[^/\x00]+(/[^/\x00]+)*/?$')",
+            "outputs.exclude: a pattern must be a path below the working directory, such as cache, cache/*.tmp or **/*.tmp: no empty part, no NUL",
+        ),
+        Rule::new(
+            at,
+            "!self.matches('(^|/)[.][.](/|$)|^[.]/?$|/[.](/|$)')",
+            "outputs.exclude: nothing is saved under a path with . or .. as a part; write the path from the working directory, such as cache or cache/*.tmp",
+        ),
+        Rule::new(
+            at,
+            "!self.contains('{') || !self.matches('[{,](/|[.][.]?[/},])')",
+            "outputs.exclude: a choice in {} that begins with /, ./ or ../ matches nothing; write it as it goes on from what is before the {",
+        ),
+    ]
 }
 
 fn resources() -> Vec<Rule> {

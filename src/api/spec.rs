@@ -382,8 +382,9 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outputs {
-    /// Globs relative to the working directory; what they match is not saved. Default: none.
-    /// Example: `["*.tmp", "cache/**"]`.
+    /// Globs of paths from the working directory, with or without a slash before them; what they match is not saved, nor
+    /// what is in it. `*` stops at a slash, `**` does not: `*.tmp` is about the top directory, `**/*.tmp` about all.
+    /// Default: none. Example: `["/cache", "**/*.tmp"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
     pub exclude: Vec<String>,

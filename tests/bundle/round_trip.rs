@@ -214,6 +214,37 @@ async fn what_is_excluded_or_ours_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slash_before_or_behind_a_pattern_is_the_working_directory() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    script("sh", dir.path(), "mkdir -p cache a/cache; touch cache/x a/cache/y t.tmp a/u.tmp");
+    let everything = ["", "a", "a/cache", "a/cache/y", "a/u.tmp", "cache", "cache/x", "t.tmp"];
+    for (pattern, left_out) in [
+        ("cache", &["cache", "cache/x"][..]),
+        ("/cache", &["cache", "cache/x"]),
+        ("./cache", &["cache", "cache/x"]),
+        ("cache/", &["cache", "cache/x"]),
+        ("/cache/", &["cache", "cache/x"]),
+        ("/cache/**", &["cache/x"]),
+        ("/a/cache/", &["a/cache", "a/cache/y"]),
+        ("**/cache", &["a/cache", "a/cache/y", "cache", "cache/x"]),
+        ("/**/cache/", &["a/cache", "a/cache/y", "cache", "cache/x"]),
+        ("*.tmp", &["t.tmp"]),
+        ("/*.tmp", &["t.tmp"]),
+        ("**/*.tmp", &["a/u.tmp", "t.tmp"]),
+        ("/a/*.tmp", &["a/u.tmp"]),
+    ] {
+        let tree = bundlerun::bundle::Tree { exclude: vec![pattern.to_owned()], ..tree(dir.path()) };
+        let saved = save(&tree, &registry.repository("a"), "t", &access).await;
+        let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+        let listed = bundlerun::bundle::list(&reference, &access).await.unwrap();
+        let paths: Vec<_> = listed.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect();
+        let expected: Vec<_> = everything.iter().filter(|path| !left_out.contains(path)).copied().collect();
+        assert_eq!(paths, expected, "{pattern}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_saved_is_listed_with_the_reason() {
     let registry = Registry::start();
     let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());

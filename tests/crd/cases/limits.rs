@@ -154,7 +154,17 @@ fn not_yet() -> impl Iterator<Item = Case> {
         bound("spec.gpuProfile", TOO_LONG, &[], profile, text(63)),
         bound("spec.outputs.exclude", "Too many", &[], exclude, list(64, |n| json!(format!("{n}")))),
         bound("spec.outputs.exclude[0]", TOO_LONG, &[], one_exclude, text(512)),
-        bound("spec.outputs.exclude[0]", "should be at least", &[], one_exclude, [json!("a"), json!("")]),
+        [
+            accepted("spec.outputs.exclude[0] at its bound", one_exclude(json!("a"))),
+            refused(
+                "spec.outputs.exclude[0] beyond its bound",
+                one_exclude(json!("")),
+                &[
+                    ("spec.outputs.exclude[0]", "should be at least"),
+                    ("spec.outputs.exclude[0]", "must be a path below"),
+                ],
+            ),
+        ],
         bound("spec.retry.limit", "should be less", &[no_limit], retry("limit"), [json!(100), json!(101)]),
         bound(
             "spec.retry.interruptions",

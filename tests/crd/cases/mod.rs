@@ -83,6 +83,7 @@ pub(crate) fn all() -> Vec<Case> {
         process::env(),
         paths::volumes(),
         paths::inputs(),
+        paths::exclude(),
         amounts::resources(),
         amounts::durations(),
         placement::cases(),

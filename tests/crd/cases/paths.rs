@@ -233,3 +233,70 @@ pub(super) fn inputs() -> Vec<Case> {
     ]);
     cases
 }
+
+pub(super) fn exclude() -> Vec<Case> {
+    let exclude = |pattern: &str| json!({"outputs": {"exclude": [pattern]}});
+    let mut cases: Vec<Case> = [
+        "cache",
+        "/cache",
+        "./cache",
+        "cache/",
+        "/cache/",
+        "/cache/**",
+        "*.tmp",
+        "**/*.tmp",
+        "/**/*.tmp",
+        "**",
+        ".hidden",
+        "...",
+        "..a",
+        "a..",
+        "a:b",
+        "a b",
+        "[!a]",
+        "\\!a",
+        "a!",
+        "a,b",
+        "{a,b}/c",
+        "*.{ckpt,.bak}",
+        "/bundles",
+        "bundle",
+        "a/bundle",
+        "line\nbreak",
+        "#a",
+    ]
+    .map(|pattern| accepted(&format!("exclude {pattern:?}"), exclude(pattern)))
+    .into();
+    let (below, dots, choice) = ("must be a path below", ". or .. as a part", "a choice in {}");
+    for (pattern, message) in [
+        ("/", below),
+        ("//", below),
+        ("//cache", below),
+        ("a//b", below),
+        ("a//", below),
+        (".//a", below),
+        ("a\0b", below),
+        (".", dots),
+        ("./", dots),
+        ("..", dots),
+        ("../a", dots),
+        ("/..", dots),
+        ("./..", dots),
+        ("a/../b", dots),
+        ("a/..", dots),
+        ("a/./b", dots),
+        ("a/.", dots),
+        ("/.", dots),
+        ("././a", dots),
+        ("!a", "only leaves out"),
+        ("!/a", "only leaves out"),
+        ("/bundle", "relative to the working directory"),
+        ("/bundle/cache", "relative to the working directory"),
+        ("{/a,b}", choice),
+        ("{a,../b}", choice),
+        ("{a,./b}", choice),
+    ] {
+        cases.push(refused(&format!("exclude {pattern:?}"), exclude(pattern), &[("spec.outputs.exclude[0]", message)]));
+    }
+    cases
+}
