@@ -49,16 +49,18 @@ pub const PROGRESS_PORT: u16 = 8687;
 pub mod bundle {
     /// Annotation of the image's manifest that makes it a bundle; its value is the version of the layout.
     pub const MARK: &str = "bundlerun.dev/bundle";
-    /// The one layout there is.
-    pub const LAYOUT: &str = "v1";
-    /// Annotation of the last layer: where in it the index of its frames is, and the sha256 of that.
+    /// The layout that is written.
+    pub const LAYOUT: &str = "v2";
+    /// The layout before it, which is still read.
+    pub const LAYOUT_V1: &str = "v1";
+    /// Annotation of the last layer: where in it the index of its gzip members is, and the sha256 of that.
     pub const INDEX: &str = "bundlerun.dev/index";
     /// Directory in the image with the entries of the working directory.
     pub const CONTENTS: &str = "contents";
     /// Directory in the image with the entries that a tool would take for deletions, by number.
     pub const ESCAPED: &str = "escaped";
     /// File in the image, alone in the last layer, that lists all entries.
-    pub const MANIFEST: &str = "manifest.json";
+    pub const FILES: &str = "files.json";
     /// Type of the artifact that says how a bundle was made.
     pub const PROVENANCE: &str = "application/vnd.bundlerun.provenance.v1+json";
 }

@@ -10,5 +10,6 @@ mod images;
 mod proxy;
 mod push;
 mod races;
+mod readers;
 mod registry;
 mod round_trip;

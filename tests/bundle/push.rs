@@ -15,6 +15,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// Pushes a blob and returns its digest and size.
 pub(crate) async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::new();
     let digest = sha256(blob);
     let started = http.post(format!("http://{host}/v2/{repository}/blobs/uploads/")).send().await.unwrap();
@@ -27,7 +28,6 @@ pub(crate) async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value
 
 /// Pushes to a registry an image of these layers, as they are, and returns its reference by digest.
 pub(crate) async fn push_image(host: &str, name: &str, layers: &[Vec<u8>]) -> String {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut descriptors = vec![];
     for layer in layers {
         let mut descriptor = put_blob(host, name, layer).await;

@@ -4,6 +4,7 @@ use crate::common::*;
 use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -108,7 +109,11 @@ fn assert_the_config_has_the_digests_of_the_layers(reference: &str) {
         let blob = crane(&["blob", "--insecure", &format!("{repository}@{}", layer["digest"].as_str().unwrap())]);
         assert_eq!(layer["size"], blob.len());
         match layer["mediaType"].as_str().unwrap() {
-            "application/vnd.oci.image.layer.v1.tar+zstd" => sha256(&zstd::decode_all(&*blob).unwrap()),
+            "application/vnd.oci.image.layer.v1.tar+gzip" => {
+                let mut archive = vec![];
+                flate2::read::MultiGzDecoder::new(&*blob).read_to_end(&mut archive).unwrap();
+                sha256(&archive)
+            }
             TAR => sha256(&blob),
             other => panic!("{other}"),
         }

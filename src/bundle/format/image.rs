@@ -1,9 +1,10 @@
 //! Manifests and configurations of images: ours as they are written, those of others as they are read.
 
-use super::listing::{IndexPlace, ListLayer};
+use super::list_index::IndexPlace;
+use super::listing::ListLayer;
 use crate::bundle::Error;
 use crate::bundle::digest::Digest;
-use crate::names::bundle::{INDEX, LAYOUT, MARK};
+use crate::names::bundle::{INDEX, LAYOUT, LAYOUT_V1, MARK};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +16,7 @@ pub(in crate::bundle) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+jso
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const GZIP_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// What points to a blob or a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,8 +120,10 @@ impl Manifest {
 
     /// Where the list of entries is, if the image is one of our bundles: in the last layer.
     pub(in crate::bundle) fn bundle_index(&self) -> Result<Option<(&Descriptor, IndexPlace)>, Error> {
-        if self.annotations.get(MARK).map(String::as_str) != Some(LAYOUT) {
-            return Ok(None);
+        match self.annotations.get(MARK).map(String::as_str) {
+            None => return Ok(None),
+            Some(LAYOUT | LAYOUT_V1) => {}
+            Some(other) => return Err(Error::invalid(format!("a bundle of layout {other:?}, which is unknown here"))),
         }
         let last = self.layers.last().ok_or_else(|| Error::invalid("a bundle without layers"))?;
         let annotation = last.annotations.get(INDEX);
@@ -143,7 +146,7 @@ pub(in crate::bundle) fn config(diff_ids: &[Digest]) -> Bytes {
 /// The manifest of a bundle of content layers and the list of entries.
 pub(in crate::bundle) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
     let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
-    let mut index = Descriptor::new(ZSTD_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
+    let mut index = Descriptor::new(GZIP_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
     index.annotations.insert(INDEX.into(), list.index.annotation());
     let manifest = Manifest {
         schema_version: 2,

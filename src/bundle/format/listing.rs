@@ -1,26 +1,37 @@
-//! `manifest.json`: every entry of a bundle in one line of JSON, sorted by path, and the last layer that holds it.
+//! `files.json`: every entry of a bundle in one line of JSON, sorted by path, and the last layer, which holds it.
 //!
-//! The layer is a tar file with that one file, compressed as zstd frames of some lines each. Behind them, in a frame
-//! that decompressors skip, an index says of each frame where it is, what its sha256 is and at which path it begins. So
-//! one entry of many is found by two small requests, and everything read hangs by digests from the image's manifest.
+//! The layer is a tar file with that one file, compressed as gzip members of some lines each: every tool reads it as one
+//! compressed tar file. An index behind them ([`super::list_index`]) says of each member where it is, what its sha256 is
+//! and at which path it begins. So one entry of many is found by two small requests, and everything that is read depends
+//! by digests on the image's manifest.
+//!
+//! Layout v1, which is only read, had zstd frames in the place of gzip members, and named the file `manifest.json`.
 
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use super::list_index::{self, IndexPlace, ListMember};
 use super::tar_header::{self, Type};
 use crate::bundle::Error;
 use crate::bundle::digest::{Digest, Digester};
-use crate::names::bundle::MANIFEST;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use crate::names::bundle::FILES;
 
-/// Bytes of lines in a frame: what is read for one entry, at most.
-const FRAME_BYTES: usize = 128 << 10;
-const LEVEL: i32 = 3;
+/// Bytes of lines in a member: what is read for one entry, at most.
+const MEMBER_BYTES: usize = 128 << 10;
+/// Digests hardly compress: a higher level costs much time and saves little.
+const LEVEL: u32 = 3;
 const START: &str = "{\"entries\":[\n";
 const END: &str = "]}\n";
-/// One of sixteen numbers that decompressors take for "skip this frame".
-const SKIPPED_FRAME: u32 = 0x184D_2A5B;
-/// No frame of ours is larger: one line is at most a path and a link, in base 64.
-const LARGEST_FRAME: usize = 4 << 20;
+/// No member of ours is larger, unpacked: one line is at most a path and a link, in base 64.
+const LARGEST_MEMBER: usize = 4 << 20;
+/// How a zstd frame begins.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// An entry of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,14 +95,14 @@ struct Line {
     reason: Option<String>,
 }
 
-fn write_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub(super) fn write_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(BASE64.encode(bytes))),
     }
 }
 
-fn read_bytes(text: Option<String>, base64: Option<&String>) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read_bytes(text: Option<String>, base64: Option<&String>) -> Result<Option<Vec<u8>>, Error> {
     match (text, base64) {
         (Some(text), _) => Ok(Some(text.into_bytes())),
         (None, Some(base64)) => {
@@ -163,46 +174,6 @@ impl Listed {
     }
 }
 
-/// A frame of the list, as the index has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::bundle) struct Frame {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    first_base64: Option<String>,
-    pub(in crate::bundle) offset: u64,
-    pub(in crate::bundle) size: u64,
-    pub(in crate::bundle) sha256: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Index {
-    frames: Vec<Frame>,
-}
-
-/// Where the index is in its layer, as the layer's annotation says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::bundle) struct IndexPlace {
-    pub(in crate::bundle) offset: u64,
-    pub(in crate::bundle) size: u64,
-    pub(in crate::bundle) digest: Digest,
-}
-
-impl IndexPlace {
-    pub(in crate::bundle) fn annotation(&self) -> String {
-        format!("{} {} {}", self.offset, self.size, self.digest)
-    }
-
-    pub(in crate::bundle) fn read(annotation: &str) -> Result<Self, Error> {
-        let wrong = || Error::invalid(format!("{annotation:?} names no place of an index"));
-        let mut parts = annotation.split(' ');
-        let mut number = || parts.next().and_then(|number| number.parse().ok()).ok_or_else(wrong);
-        let (offset, size) = (number()?, number()?);
-        Ok(Self { offset, size, digest: Digest::parse(parts.next().ok_or_else(wrong)?)? })
-    }
-}
-
 /// The last layer of a bundle.
 pub(in crate::bundle) struct ListLayer {
     pub(in crate::bundle) blob: Vec<u8>,
@@ -218,7 +189,7 @@ pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() ->
         size += entry.line()?.len() as u64 + if number == 0 { 1 } else { 2 };
     }
     let mut layer = Writer::default();
-    layer.frame(&tar_header::header(MANIFEST.as_bytes(), 0o644, Type::File { size }))?;
+    layer.member(&tar_header::header(FILES.as_bytes(), 0o644, Type::File { size }))?;
     let mut text = START.as_bytes().to_vec();
     let mut first = None;
     let mut entries = entries().peekable();
@@ -226,7 +197,7 @@ pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() ->
         first.get_or_insert_with(|| entry.path.clone());
         text.extend(entry.line()?);
         text.extend_from_slice(if entries.peek().is_some() { b",\n" } else { b"\n" });
-        if text.len() >= FRAME_BYTES {
+        if text.len() >= MEMBER_BYTES {
             layer.lines(&text, first.take())?;
             text.clear();
         }
@@ -242,72 +213,58 @@ pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() ->
 struct Writer {
     blob: Vec<u8>,
     digester: Digester,
-    frames: Vec<Frame>,
+    members: Vec<ListMember>,
 }
 
 impl Writer {
-    fn frame(&mut self, content: &[u8]) -> Result<(), Error> {
+    fn member(&mut self, content: &[u8]) -> Result<(), Error> {
         self.digester.update(content);
-        self.blob.extend(zstd::bulk::compress(content, LEVEL).map_err(|error| Error::local("compress", error))?);
-        Ok(())
+        // A member has no name and no time: the same list gives the same bytes.
+        let mut encoder = GzEncoder::new(&mut self.blob, Compression::new(LEVEL));
+        let written = encoder.write_all(content).and_then(|()| encoder.finish().map(|_| ()));
+        written.map_err(|error| Error::local("compress", error))
     }
 
     fn lines(&mut self, text: &[u8], first: Option<Vec<u8>>) -> Result<(), Error> {
         let offset = self.blob.len();
-        self.frame(text)?;
-        let frame = self.blob.get(offset..).unwrap_or_default();
+        self.member(text)?;
         if let Some(first) = first {
-            let (size, sha256) = (frame.len() as u64, Digest::of(frame).hex());
-            let (first, first_base64) = write_bytes(&first);
-            self.frames.push(Frame { first, first_base64, offset: offset as u64, size, sha256 });
+            let member = self.blob.get(offset..).unwrap_or_default();
+            self.members.push(ListMember::new(&first, offset as u64, member));
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<ListLayer, Error> {
-        let index = serde_json::to_vec(&Index { frames: self.frames });
-        let index = index.map_err(|error| Error::invalid(format!("cannot write the index: {error}")))?;
-        let size = u32::try_from(index.len()).map_err(|_| Error::too_large("the index is larger than 4 GiB"))?;
-        self.blob.extend(SKIPPED_FRAME.to_le_bytes());
-        self.blob.extend(size.to_le_bytes());
+        let index = list_index::write(self.members)?;
         let offset = self.blob.len() as u64;
-        let place = IndexPlace { offset, size: u64::from(size), digest: Digest::of(&index) };
+        let place = IndexPlace { offset, size: index.len() as u64, digest: Digest::of(&index) };
         self.blob.extend(index);
         Ok(ListLayer { blob: self.blob, diff_id: self.digester.finish(), index: place })
     }
 }
 
-/// Reads an index; its digest is verified already.
-pub(in crate::bundle) fn read_index(index: &[u8]) -> Result<Vec<Frame>, Error> {
-    let index: Index = serde_json::from_slice(index)
-        .map_err(|error| Error::invalid(format!("the index of the bundle cannot be read: {error}")))?;
-    Ok(index.frames)
-}
-
-/// The frames that hold what is at a path or below it.
-pub(in crate::bundle) fn frames_for<'a>(frames: &'a [Frame], path: &[u8]) -> Result<&'a [Frame], Error> {
-    if path.is_empty() {
-        return Ok(frames);
-    }
-    let mut firsts = vec![];
-    for frame in frames {
-        firsts.push(read_bytes(frame.first.clone(), frame.first_base64.as_ref())?.unwrap_or_default());
-    }
-    let after = [path, b"0"].concat(); // The byte behind the slash: nothing below the path is sorted behind it.
-    let start = firsts.partition_point(|first| first.as_slice() <= path).saturating_sub(1);
-    let end = firsts.partition_point(|first| *first < after);
-    Ok(frames.get(start..end).unwrap_or_default())
-}
-
-/// The entries of a frame.
-pub(in crate::bundle) fn read_frame(frame: &Frame, bytes: &[u8]) -> Result<Vec<Listed>, Error> {
-    if Digest::of(bytes).hex() != frame.sha256 {
+/// The entries of a member.
+pub(in crate::bundle) fn read_member(member: &ListMember, bytes: &[u8]) -> Result<Vec<Listed>, Error> {
+    if Digest::of(bytes).hex() != member.sha256 {
         return Err(Error::invalid("the bundle's list of entries has another digest than its index says"));
     }
-    let text = zstd::bulk::decompress(bytes, LARGEST_FRAME)
-        .map_err(|error| Error::invalid(format!("the bundle's list of entries cannot be read: {error}")))?;
+    let text = decompress(bytes)?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"path"));
     lines.map(|line| Listed::read(line.strip_suffix(b",").unwrap_or(line))).collect()
+}
+
+fn decompress(member: &[u8]) -> Result<Vec<u8>, Error> {
+    let failed = |error| Error::invalid(format!("the bundle's list of entries cannot be read: {error}"));
+    if member.starts_with(&ZSTD_MAGIC) {
+        return zstd::bulk::decompress(member, LARGEST_MEMBER).map_err(failed);
+    }
+    let (mut text, most) = (Vec::new(), LARGEST_MEMBER as u64);
+    GzDecoder::new(member).take(most + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() > LARGEST_MEMBER {
+        return Err(Error::too_large(format!("a part of the bundle's list of entries has more than {most} bytes")));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -335,14 +292,14 @@ mod tests {
         entries
     }
 
-    fn frame<'a>(layer: &'a ListLayer, frame: &Frame) -> &'a [u8] {
-        let start = usize::try_from(frame.offset).unwrap();
-        &layer.blob[start..start + usize::try_from(frame.size).unwrap()]
+    fn member<'a>(layer: &'a ListLayer, member: &ListMember) -> &'a [u8] {
+        let start = usize::try_from(member.offset).unwrap();
+        &layer.blob[start..start + usize::try_from(member.size).unwrap()]
     }
 
-    fn index(layer: &ListLayer) -> Vec<Frame> {
+    fn index(layer: &ListLayer) -> Vec<ListMember> {
         let start = usize::try_from(layer.index.offset).unwrap();
-        read_index(&layer.blob[start..start + usize::try_from(layer.index.size).unwrap()]).unwrap()
+        list_index::read(&layer.blob[start..start + usize::try_from(layer.index.size).unwrap()]).unwrap()
     }
 
     #[test]
@@ -350,35 +307,57 @@ mod tests {
         for count in [0, 1, 20_000] {
             let entries = entries(count);
             let layer = write(|| entries.iter().cloned()).unwrap();
-            let archive = zstd::decode_all(&*layer.blob).unwrap();
+            let mut archive = Vec::new();
+            flate2::read::MultiGzDecoder::new(&*layer.blob).read_to_end(&mut archive).unwrap();
             assert_eq!(Digest::of(&archive), layer.diff_id);
             let mut archive = tar::Archive::new(&*archive);
             let mut file = archive.entries().unwrap().next().unwrap().unwrap();
-            assert_eq!(&*file.path_bytes(), b"manifest.json");
+            assert_eq!(&*file.path_bytes(), b"files.json");
             let mut text = String::new();
             std::io::Read::read_to_string(&mut file, &mut text).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["entries"].as_array().unwrap().len(), entries.len());
 
-            let frames = index(&layer);
-            let all = frames.iter().flat_map(|f| read_frame(f, frame(&layer, f)).unwrap());
+            let members = index(&layer);
+            let all = members.iter().flat_map(|m| read_member(m, member(&layer, m)).unwrap());
             assert_eq!(all.collect::<Vec<_>>(), entries);
             for entry in entries.iter().step_by(997) {
-                let found = frames_for(&frames, &entry.path).unwrap();
+                let found = list_index::members_for(&members, &entry.path).unwrap();
                 assert!(found.len() <= 2, "{}", found.len());
-                assert!(read_frame(&found[0], frame(&layer, &found[0])).unwrap().contains(entry));
+                assert!(read_member(&found[0], member(&layer, &found[0])).unwrap().contains(entry));
             }
             assert_eq!(IndexPlace::read(&layer.index.annotation()).unwrap(), layer.index);
         }
     }
 
     #[test]
-    fn a_frame_that_was_altered_is_refused() {
+    fn a_member_that_was_altered_is_refused() {
         let entries = entries(10);
         let layer = write(|| entries.iter().cloned()).unwrap();
-        let frames = index(&layer);
-        let mut bytes = frame(&layer, &frames[0]).to_vec();
+        let members = index(&layer);
+        let mut bytes = member(&layer, &members[0]).to_vec();
         bytes[20] ^= 1;
-        assert!(read_frame(&frames[0], &bytes).is_err());
+        assert!(read_member(&members[0], &bytes).is_err());
+    }
+
+    #[test]
+    fn a_member_that_unpacks_to_far_more_than_one_of_ours_is_refused() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&vec![0; LARGEST_MEMBER + 1]).unwrap();
+        let bomb = encoder.finish().unwrap();
+        let error = read_member(&ListMember::new(b"", 0, &bomb), &bomb).unwrap_err();
+        assert_eq!(error.kind, crate::bundle::ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn a_list_of_layout_v1_is_read() {
+        let text: Vec<u8> =
+            entries(10).iter().flat_map(|entry| [entry.line().unwrap(), b",\n".to_vec()].concat()).collect();
+        let frame = zstd::bulk::compress(&text, 3).unwrap();
+        let sha256 = Digest::of(&frame).hex();
+        let index = serde_json::json!({"frames": [{"first": "", "offset": 7, "size": frame.len(), "sha256": sha256}]});
+        let members = list_index::read(index.to_string().as_bytes()).unwrap();
+        assert_eq!(members[0].offset, 7);
+        assert_eq!(read_member(&members[0], &frame).unwrap(), entries(10));
     }
 }

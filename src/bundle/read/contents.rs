@@ -5,7 +5,8 @@ use super::feed::{Feed, Need, feed};
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::error::shown;
 use crate::bundle::format::image::{Descriptor, Manifest};
-use crate::bundle::format::listing::{self, Frame, IndexPlace, Listed, ListedAs, ListedFile};
+use crate::bundle::format::list_index::{self, IndexPlace, ListMember};
+use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
 use crate::bundle::registry::{Download, Repository};
 use crate::bundle::{Error, ErrorKind, Kind, Progress};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -17,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 /// Larger indices are those of more than 10,000,000 entries.
 const LARGEST_INDEX: u64 = 64 << 20;
-const LARGEST_FRAME: u64 = 4 << 20;
+const LARGEST_MEMBER: u64 = 4 << 20;
 /// Less than it between two wanted files is read and thrown away: a request costs more.
 const GAP: u64 = 256 << 10;
 const AT_ONCE: usize = 4;
@@ -28,7 +29,7 @@ pub(in crate::bundle) struct Bundle<'a> {
     repository: &'a Repository,
     layers: &'a [Descriptor],
     list: &'a Descriptor,
-    frames: Vec<Frame>,
+    members: Vec<ListMember>,
 }
 
 impl<'a> Bundle<'a> {
@@ -47,7 +48,7 @@ impl<'a> Bundle<'a> {
             return Err(Error::invalid(format!("{} gave another index than the bundle's", repository.host())));
         }
         let layers = manifest.layers.split_last().map_or(&[][..], |(_, content)| content);
-        Ok(Some(Self { repository, layers, list, frames: listing::read_index(&index)? }))
+        Ok(Some(Self { repository, layers, list, members: list_index::read(&index)? }))
     }
 
     /// What is at a path: a file, a directory, or an error that says what else.
@@ -82,40 +83,39 @@ impl<'a> Bundle<'a> {
     }
 
     async fn entry(&self, path: &[u8]) -> Result<Option<Listed>, Error> {
-        let frames = listing::frames_for(&self.frames, path)?;
-        // The first frame has it, if any: it begins at the path or before.
-        let frames = if path.is_empty() { frames.get(..1).unwrap_or_default() } else { frames };
-        let Some(frame) = frames.first() else { return Ok(None) };
-        let entries = self.read_frames(std::slice::from_ref(frame)).await?;
+        let members = list_index::members_for(&self.members, path)?;
+        // The first member has it, if any: it begins at the path or before.
+        let Some(member) = members.first() else { return Ok(None) };
+        let entries = self.read_members(std::slice::from_ref(member)).await?;
         Ok(entries.into_iter().find(|entry| entry.path == path))
     }
 
     /// What is at a path and below it, sorted.
     pub(in crate::bundle) async fn entries(&self, path: &[u8]) -> Result<Vec<Listed>, Error> {
-        let mut entries = self.read_frames(listing::frames_for(&self.frames, path)?).await?;
+        let mut entries = self.read_members(list_index::members_for(&self.members, path)?).await?;
         let below = [path, b"/"].concat();
         entries.retain(|entry| path.is_empty() || entry.path == path || entry.path.starts_with(&below));
         Ok(entries)
     }
 
-    async fn read_frames(&self, frames: &[Frame]) -> Result<Vec<Listed>, Error> {
+    async fn read_members(&self, members: &[ListMember]) -> Result<Vec<Listed>, Error> {
         let outside = || Error::invalid("the bundle's index points outside of its list");
-        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(vec![]) };
+        let (Some(first), Some(last)) = (members.first(), members.last()) else { return Ok(vec![]) };
         let end = last.offset.checked_add(last.size).filter(|end| *end <= self.list.size).ok_or_else(outside)?;
         let mut download = Download::new(self.repository, self.list.digest, first.offset, end);
         let (mut entries, mut pending, mut position) = (vec![], vec![], first.offset);
-        for frame in frames {
-            if frame.offset != position || frame.size > LARGEST_FRAME {
+        for member in members {
+            if member.offset != position || member.size > LARGEST_MEMBER {
                 return Err(outside());
             }
-            let size = usize::try_from(frame.size).map_err(|_| outside())?;
+            let size = usize::try_from(member.size).map_err(|_| outside())?;
             while pending.len() < size {
                 pending.extend_from_slice(&download.chunk().await?.ok_or_else(outside)?);
             }
             let rest = pending.split_off(size);
-            entries.extend(listing::read_frame(frame, &pending)?);
+            entries.extend(listing::read_member(member, &pending)?);
             pending = rest;
-            position += frame.size;
+            position += member.size;
         }
         Ok(entries)
     }

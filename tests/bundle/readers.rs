@@ -1,0 +1,125 @@
+//! Bundles read by programs that are not ours, and those that earlier versions of ours wrote.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::common::*;
+use crate::push::{push_manifest, put_blob};
+
+/// What other programs can make files of: no names that mean deletions, no paths beyond the kernel's limit.
+const TREE: &str = r#"
+import os
+def put(name, content=b"x", mode=0o644):
+    with open(name, "wb") as f: f.write(content)
+    os.chmod(name, mode)
+put("plain", b"hello\n"); put("empty", b""); put("run", mode=0o755); put("setuid", mode=0o4755)
+put("unicode-\u00fc-\u65e5\u672c".encode()); put(b"n" * 255); put(b" space "); put(b"many\n1", os.urandom(3 << 20))
+os.makedirs("a/b"); put("a/b/c"); os.mkdir("sticky"); os.chmod("sticky", 0o1777); os.mkdir("closed", 0o500)
+os.symlink("plain", "link"); os.symlink("/etc/passwd", "absolute")
+os.mkdir("z"); put("z/first", b"linked" * 1000)
+for name in ("a/second", "third", "z/fourth"): os.link("z/first", name)
+for i in range(300): put(f"a/b/{i}")
+"#;
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("no `{program}`: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_copies_a_bundle_and_umoci_unpacks_it() {
+    let registry = Registry::start();
+    let (dir, out, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), TREE);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let from = format!("docker://{}@{}", registry.repository("a"), saved.digest);
+    let image = format!("{}:t", out.path().join("oci").display());
+    let bundle = out.path().join("unpacked");
+    run("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", &from, &format!("oci:{image}")]);
+    let rootless: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--rootless"] };
+    let unpack = ["unpack", "--image", &image, bundle.to_str().unwrap()];
+    run("umoci", &[&unpack[..1], rootless, &unpack[1..]].concat());
+    assert_eq!(describe("tree", &bundle.join("rootfs/contents")), describe("tree", dir.path()));
+
+    let files = fs::read(bundle.join("rootfs/files.json")).unwrap();
+    let files: serde_json::Value = serde_json::from_slice(&files).unwrap();
+    assert!(files["entries"].as_array().unwrap().iter().any(|entry| entry["path"] == "a/b/299"), "{files}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gunzip_and_tar_read_the_list_of_files() {
+    let registry = Registry::start();
+    let (dir, out, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), "for i in range(5000): open(str(i), 'w').write(str(i))");
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let manifest: serde_json::Value = serde_json::from_slice(&crane(&["manifest", "--insecure", &reference])).unwrap();
+    let list = manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
+    let blob = crane(&["blob", "--insecure", &registry.repository(&format!("a@{list}"))]);
+    fs::write(out.path().join("list.tar.gz"), blob).unwrap();
+    script("sh", out.path(), "gunzip -t list.tar.gz && gunzip <list.tar.gz | tar -xf - && tar -tzf list.tar.gz");
+    let files = fs::read(out.path().join("files.json")).unwrap();
+    let files: serde_json::Value = serde_json::from_slice(&files).unwrap();
+    assert_eq!(files["entries"].as_array().unwrap().len(), 5001);
+}
+
+/// In layout v1 the list was `manifest.json` in zstd frames, its index in a frame that decompressors skip.
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles_of_layout_v1_are_read() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let mut content = tar::Builder::new(vec![]);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    content.append_data(&mut header, "contents/file", &b"text"[..]).unwrap();
+    let content = content.into_inner().unwrap();
+
+    let sha256_hex = |bytes: &[u8]| sha256(bytes).strip_prefix("sha256:").unwrap().to_owned();
+    let root = json!({"path": "", "type": "directory", "mode": "0755"});
+    let file = json!({"path": "file", "type": "file", "mode": "0644", "size": 4, "sha256": sha256_hex(b"text"),
+        "layer": 0, "offset": 512});
+    // The order of a line's fields is part of the format.
+    let line = |value: &serde_json::Value| {
+        let path = json!({"path": value["path"]}).to_string();
+        let mut rest = value.clone();
+        rest.as_object_mut().unwrap().remove("path");
+        format!("{},{}", path.strip_suffix('}').unwrap(), rest.to_string().strip_prefix('{').unwrap())
+    };
+    let text = format!("{{\"entries\":[\n{},\n{}\n]}}\n", line(&root), line(&file));
+    let frame = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    let index = json!({"frames": [{"first": "", "offset": 0, "size": frame.len(), "sha256": sha256_hex(&frame)}]});
+    let index = index.to_string().into_bytes();
+    let skipped = [&0x184D_2A5B_u32.to_le_bytes()[..], &u32::try_from(index.len()).unwrap().to_le_bytes()].concat();
+    let place = format!("{} {} {}", frame.len() + 8, index.len(), sha256(&index));
+    let list = [frame, skipped, index].concat();
+
+    let (host, name) = (&*registry.host, "a");
+    let layer = |mut blob: serde_json::Value, media_type: &str, annotations: serde_json::Value| {
+        blob["mediaType"] = json!(media_type);
+        blob["annotations"] = annotations;
+        blob
+    };
+    let content = layer(put_blob(host, name, &content).await, TAR, json!({}));
+    let zstd_type = format!("{TAR}+zstd");
+    let list = layer(put_blob(host, name, &list).await, &zstd_type, json!({"bundlerun.dev/index": place}));
+    let config_type = "application/vnd.oci.image.config.v1+json";
+    let config = layer(put_blob(host, name, b"{}").await, config_type, json!({}));
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = |version: &str| {
+        json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [content, list],
+            "annotations": {"bundlerun.dev/bundle": version}})
+    };
+    let reference = push_manifest(host, name, &manifest("v1"), media_type).await;
+    assert_eq!(bundlerun::bundle::read_file(&reference, "file", &access, vec![]).await.unwrap(), b"text");
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["file"]);
+
+    // What a later version may write is not taken for an image like others.
+    let unknown = push_manifest(host, name, &manifest("v3"), media_type).await;
+    let error = fetch(&unknown, None, &place.dir, &access).await.unwrap_err();
+    assert!(error.message.contains("v3"), "{error}");
+}
