@@ -48,6 +48,40 @@ async fn skopeo_copies_a_bundle_and_umoci_unpacks_it() {
     assert!(files["entries"].as_array().unwrap().iter().any(|entry| entry["path"] == "a/b/299"), "{files}");
 }
 
+/// ZIP files have no times before 1980, and Python refuses to make one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_bundle_can_be_zipped_and_shows_the_times_of_a_mounted_one() {
+    let registry = Registry::start();
+    let (dir, out, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), TREE);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let (whole, part) = (Place::new(), Place::new());
+    fetch(&reference, None, &whole.dir, &access).await.unwrap();
+    fetch(&reference, Some("a"), &part.dir, &access).await.unwrap();
+    let file = out.path().join("file");
+    fs::write(&file, "").unwrap();
+    fetch(&reference, Some("plain"), &file, &access).await.unwrap();
+    let mounted = out.path().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    fs::write(out.path().join("exported.tar"), crane(&["export", "--insecure", &reference, "-"])).unwrap();
+    script("sh", &mounted, "tar -xf ../exported.tar");
+
+    for staged in [&whole.dir, &part.dir, &file, &mounted.join("contents")] {
+        let zip = "import shutil, sys; shutil.make_archive('zipped', 'zip', sys.argv[1])";
+        if staged.is_dir() {
+            let mut python = Command::new("python3");
+            let zipped =
+                python.args(["-c", zip]).arg(staged).env("TZ", "Etc/GMT+12").current_dir(&out).output().unwrap();
+            assert!(zipped.status.success(), "{staged:?}: {}", String::from_utf8_lossy(&zipped.stderr));
+        }
+        let times = Command::new("find").arg(staged).args(["-printf", "%T@ %p\n"]).output().unwrap();
+        for line in String::from_utf8_lossy(&times.stdout).lines().filter(|line| line.contains('/')) {
+            assert!(line.starts_with("315619200.0"), "{line}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gunzip_and_tar_read_the_list_of_files() {
     let registry = Registry::start();

@@ -2,6 +2,10 @@
 //!
 //! Nothing in them depends on time, user or machine.
 
+/// The time of every entry, in seconds: 1980-01-02 in UTC. ZIP files, and Python's wheels among them, have no times before
+/// 1980 as the local clock has it.
+pub(in crate::bundle) const MTIME: u32 = 315_619_200;
+
 /// Everything in a tar file begins at a multiple of it.
 pub(in crate::bundle) const BLOCK: u64 = 512;
 /// Two blocks of zeros.
@@ -67,7 +71,7 @@ fn block(out: &mut Vec<u8>, name: &[u8], mode: u32, size: u64, flag: u8, link: &
     octal(out, 0, 8);
     octal(out, 0, 8);
     octal(out, size, 12);
-    octal(out, 0, 12);
+    octal(out, u64::from(MTIME), 12);
     let checksum_at = out.len();
     out.extend_from_slice(b"        ");
     out.push(flag);
@@ -125,7 +129,7 @@ mod tests {
         }
         let dir = entries.next().unwrap().unwrap();
         assert!(dir.header().entry_type().is_dir());
-        assert_eq!((dir.header().mtime().unwrap(), dir.header().uid().unwrap()), (0, 0));
+        assert_eq!((dir.header().mtime().unwrap(), dir.header().uid().unwrap()), (u64::from(MTIME), 0));
         assert_eq!(entries.next().unwrap().unwrap().size(), 9 << 30);
     }
 }

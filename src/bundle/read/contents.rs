@@ -187,6 +187,7 @@ impl<'a> Bundle<'a> {
             for (path, mode) in directories.iter().rev() {
                 maker.directory_mode(path, *mode)?;
             }
+            maker.finish();
             Ok(())
         })
         .await

@@ -4,10 +4,11 @@
 //! below the place by the kernel, links in it are never followed, and only directories, files and links are made.
 
 use crate::bundle::error::shown;
+use crate::bundle::format::tar_header::MTIME;
 use crate::bundle::untrusted::open_beneath;
 use crate::bundle::{Error, ErrorKind, Limits};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -117,15 +118,23 @@ impl Maker {
         rustix::fs::mkdirat(parent, &name, Mode::RWXU).map_err(|error| failed("make the directory", path, error))
     }
 
-    /// The directory's mode once all is in it: readable for everybody.
+    /// The directory's mode and time once all is in it: readable for everybody.
     pub(in crate::bundle) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
         let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
-            Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555)),
+            Ok(dir) => {
+                set_time(&dir);
+                rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555))
+            }
             // A later layer has put something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error),
         };
         changed.map_err(|error| failed("set the mode of", path, error))
+    }
+
+    /// The time of the place itself once all is in it.
+    pub(in crate::bundle) fn finish(self) {
+        set_time(&self.root);
     }
 
     /// A new file in the place of whatever is there.
@@ -143,7 +152,10 @@ impl Maker {
         self.remove(path)?;
         let (parent, name) = self.parent_of(path)?;
         rustix::fs::symlinkat(OsStr::from_bytes(target), parent, &name)
-            .map_err(|error| failed("make the link", path, error))
+            .map_err(|error| failed("make the link", path, error))?;
+        // As in `set_time`.
+        let _ = rustix::fs::utimensat(parent, &name, &TIMES, AtFlags::SYMLINK_NOFOLLOW);
+        Ok(())
     }
 
     /// Another name of a file of the place.
@@ -248,6 +260,17 @@ fn failed(what: &str, path: &[u8], error: Errno) -> Error {
         return Error::invalid(format!("{:?} is too long for a name", shown(path)));
     }
     Error::local(format!("{what} {:?}", shown(path)), error)
+}
+
+/// Staged entries have the time that they have in an image that is mounted.
+const TIMES: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    last_modification: Timespec { tv_sec: MTIME as i64, tv_nsec: 0 },
+};
+
+fn set_time<Fd: AsFd>(fd: Fd) {
+    // A file system that keeps no times has no less of the input for it.
+    let _ = rustix::fs::futimens(fd, &TIMES);
 }
 
 fn is_directory(parent: BorrowedFd<'_>, name: &CStr) -> bool {
@@ -371,6 +394,7 @@ impl NewFile {
     pub(in crate::bundle) fn finish(self, mode: u32) -> Result<(), Error> {
         let failed = |error| Error::local(format!("finish {:?}", shown(&self.path)), error);
         self.file.set_len(self.position).map_err(failed)?;
+        set_time(&self.file);
         self.file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777 | 0o444)).map_err(failed)
     }
 }
