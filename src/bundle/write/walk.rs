@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Entries of one bundle; their list is held in memory.
@@ -188,7 +189,10 @@ impl Walk<'_> {
             }
             FileType::Symlink => match rustix::fs::readlinkat(dir, name, vec![]) {
                 Ok(target) if self.is_left_out_link(&path, target.to_bytes()) => Ok(()),
-                Ok(target) => self.add(&path, 0o777, What::Link { target: target.to_bytes().into() }),
+                Ok(target) => {
+                    let target = relative_link(&path, target.to_bytes(), &self.tree.root);
+                    self.add(&path, 0o777, What::Link { target: target.into() })
+                }
                 Err(Errno::NOENT | Errno::INVAL) => Ok(()),
                 Err(error) => self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
             },
@@ -273,6 +277,47 @@ fn leave_out_empty(entries: &mut Vec<Entry>, mut if_filled: Vec<Box<[u8]>>) {
             && let Ok(at) = entries.binary_search_by(|entry| entry.path.cmp(&dir))
         {
             entries.remove(at);
+        }
+    }
+}
+
+/// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
+/// bundle is an input. `path` is the link's, from the tree's root.
+fn relative_link(path: &[u8], target: &[u8], root: &Path) -> Vec<u8> {
+    let inside = match target.strip_prefix(root.as_os_str().as_bytes()) {
+        Some(inside @ ([] | [b'/', ..])) => inside,
+        _ => return target.to_vec(),
+    };
+    let names: Vec<_> = inside.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    // Where `..` leads after a name, which may be a link, nobody can tell by the text.
+    if names.contains(&&b".."[..]) {
+        return target.to_vec();
+    }
+    let up = path.iter().filter(|byte| **byte == b'/').map(|_| &b".."[..]);
+    let relative = up.chain(names).collect::<Vec<_>>().join(&b'/');
+    if relative.is_empty() { b".".to_vec() } else { relative }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_into_the_tree_is_saved_as_a_relative_one() {
+        for (path, target, want) in [
+            ("best", "/bundle/model", "model"),
+            ("a/b/best", "/bundle/model/x", "../../model/x"),
+            ("a/b/best", "/bundle//a/./b/", "../../a/b"),
+            ("self", "/bundle", "."),
+            ("a/self", "/bundle/", ".."),
+            ("best", "model", "model"),
+            ("best", "../x", "../x"),
+            ("best", "/bundle/../etc", "/bundle/../etc"),
+            ("best", "/bundle2/model", "/bundle2/model"),
+            ("best", "/data", "/data"),
+        ] {
+            let relative = relative_link(path.as_bytes(), target.as_bytes(), Path::new("/bundle"));
+            assert_eq!(String::from_utf8(relative).unwrap(), want, "{path} -> {target}");
         }
     }
 }
