@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const ODDITIES: &str = r#"
 import os, socket
@@ -312,7 +312,11 @@ async fn a_part_of_a_bundle_is_fetched_as_what_it_is() {
     let registry = Registry::start();
     let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
     let make = "mkdir -p d/e other; echo one >d/e/one; echo two >d/two; echo x >d.x; echo y >d-y; echo no >other/no
-        chmod 4711 d/two; ln -s e d/link; ln -s d outer; ln other/no d/hard; ln other/no d/e/hard2";
+        chmod 4711 d/two; ln -s e d/link; ln -s d outer; ln other/no d/hard; ln other/no d/e/hard2
+        ln -s d/e/one to-file; ln -s outer/link/../two far; ln -s ../d/e/one other/one; ln -s $PWD/d other/best; ln -s /bundle/d abs
+        ln -s /bundle self; ln -s loop loop; ln -s ring-b ring-a; ln -s ring-a ring-b; ln -s none dangling
+        ln -s /data/set absolute; ln -s /bundle2/d sibling; ln -s ../../etc/passwd up; ln -s d/../.. up2; ln -s fifo to-fifo
+        ln -s abs/e/one/ slash; mkfifo fifo; n=0; ln -s d c0; while [ $n -lt 45 ]; do ln -s c$n c$((n+1)); n=$((n+1)); done";
     script("sh", dir.path(), make);
     let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
     let reference = format!("{}@{}", registry.repository("a"), saved.digest);
@@ -324,12 +328,50 @@ async fn a_part_of_a_bundle_is_fetched_as_what_it_is() {
     for (path, kind, says) in [
         ("nothing", ErrorKind::NotFound, "not in the bundle"),
         ("d/e/one/more", ErrorKind::NotFound, "not in the bundle"),
-        ("outer", ErrorKind::Invalid, "symbolic link"),
-        ("outer/two", ErrorKind::Invalid, "symbolic link"),
+        ("outer/none", ErrorKind::NotFound, "not in the bundle: \"outer\" is a symbolic link to \"d\""),
+        ("to-file/more", ErrorKind::NotFound, "not in the bundle"),
+        ("dangling", ErrorKind::NotFound, "\"dangling\" is a symbolic link to \"none\""),
+        ("to-fifo", ErrorKind::NotFound, "\"fifo\" was not saved: a FIFO"),
+        ("loop", ErrorKind::Invalid, "more than 40 symbolic links"),
+        ("ring-a/x", ErrorKind::Invalid, "more than 40 symbolic links"),
+        ("c45/two", ErrorKind::Invalid, "more than 40 symbolic links"),
+        ("absolute/x", ErrorKind::Invalid, "leads out of the bundle: \"absolute\" is a symbolic link to \"/data/set\""),
+        ("sibling", ErrorKind::Invalid, "leads out of the bundle"),
+        ("up", ErrorKind::Invalid, "leads out of the bundle"),
+        ("up2", ErrorKind::Invalid, "leads out of the bundle"),
         ("d/../d", ErrorKind::Invalid, "no name"),
     ] {
         let error = resolve(path).await.unwrap_err();
         assert!(error.kind == kind && error.message.contains(says), "{path}: {error}");
+    }
+
+    for (path, kind) in [
+        ("outer", Kind::Directory),
+        ("outer/two", Kind::File),
+        ("outer/link/one", Kind::File),
+        ("to-file", Kind::File),
+        ("far", Kind::File),
+        ("abs/e", Kind::Directory),
+        ("self/self/abs/link", Kind::Directory),
+        ("self", Kind::Directory),
+        ("slash", Kind::File),
+        ("other/best/two", Kind::File),
+        ("c39/two", Kind::File),
+    ] {
+        let resolved = resolve(path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(resolved.kind, kind, "{path}");
+    }
+    // What is linked to comes, not the link.
+    let place = Place::new();
+    fetch(&reference, Some("self/outer/link"), &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["hard2", "one"]);
+    fetch(&reference, Some("other"), &place.dir, &access).await.unwrap();
+    assert_eq!(fs::read_link(place.dir.join("best")).unwrap(), Path::new("../d"), "as the command made it: absolute");
+    for (path, text) in [("to-file", "one\n"), ("far", "two\n"), ("other/one", "one\n")] {
+        let file = place.around.path().join("place/linked");
+        fs::write(&file, "").unwrap();
+        fetch(&reference, Some(path), &file, &access).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), text, "{path}");
     }
 
     let place = Place::new();

@@ -9,6 +9,7 @@ use crate::bundle::format::list_index::{self, IndexPlace, ListMember};
 use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
 use crate::bundle::registry::{Download, Repository};
 use crate::bundle::{Error, ErrorKind, Kind, Progress};
+use crate::names::paths;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use rustix::fd::OwnedFd;
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,9 @@ const LARGEST_MEMBER: u64 = 4 << 20;
 const GAP: u64 = 256 << 10;
 const AT_ONCE: usize = 4;
 const COPY: usize = 128 << 10;
+
+/// So many symbolic links are followed on the way to one path: as many as the kernel does (path_resolution(7)).
+const MOST_LINKS: usize = 40;
 
 /// A bundle whose index is read.
 pub(in crate::bundle) struct Bundle<'a> {
@@ -51,35 +55,39 @@ impl<'a> Bundle<'a> {
         Ok(Some(Self { repository, layers, list, members: list_index::read(&index)? }))
     }
 
-    /// What is at a path: a file, a directory, or an error that says what else.
+    /// What is at a path: a file or a directory, under its own path. Symbolic links are followed inside of the bundle.
     pub(in crate::bundle) async fn lookup(&self, path: &[u8]) -> Result<Listed, Error> {
-        if let Some(found) = self.entry(path).await? {
-            return match &found.what {
-                ListedAs::Link { target } => {
-                    let (path, target) = (shown(path), shown(target));
-                    Err(Error::invalid(format!("{path:?} is a symbolic link: name what it points to, {target:?}")))
+        let mut way = Way::to(path);
+        let mut straight_on = true;
+        loop {
+            // Hardly a path leads through links: what is left of it is asked for at once.
+            if straight_on && let Some(end) = way.straight() {
+                match self.entry(&end).await? {
+                    Some(Listed { what: ListedAs::Link { .. }, .. }) | None => {}
+                    Some(found) => return way.arrive(found),
                 }
-                ListedAs::Skipped { reason } => {
-                    let message = format!("{:?} was not saved: {reason}", shown(path));
-                    Err(Error::new(ErrorKind::NotFound, message))
-                }
-                _ => Ok(found),
+            }
+            straight_on = false;
+            let Some(name) = way.rest.pop() else {
+                let found = self.entry(&way.at).await?.ok_or_else(|| way.not_there())?;
+                return way.arrive(found);
             };
-        }
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
-        for dir in ends.filter_map(|end| path.get(..end)) {
-            match self.entry(dir).await? {
-                Some(Listed { what: ListedAs::Directory { .. }, .. }) => {}
-                Some(Listed { what: ListedAs::Link { target }, .. }) => {
-                    let (dir, target) = (shown(dir), shown(&target));
-                    return Err(Error::invalid(format!(
-                        "{dir:?} is a symbolic link to {target:?}: name the path without links"
-                    )));
+            if name == b".." {
+                way.up()?;
+                continue;
+            }
+            let next = below(&way.at, &name);
+            let found = self.entry(&next).await?.ok_or_else(|| way.not_there())?;
+            match &found.what {
+                ListedAs::Link { target } => {
+                    way.follow(&next, target)?;
+                    straight_on = true;
                 }
-                _ => break,
+                ListedAs::Directory { .. } if !way.rest.is_empty() => way.at = next,
+                _ if way.rest.is_empty() => return way.arrive(found),
+                _ => return Err(way.not_there()),
             }
         }
-        Err(Error::new(ErrorKind::NotFound, format!("{:?} is not in the bundle", shown(path))))
     }
 
     async fn entry(&self, path: &[u8]) -> Result<Option<Listed>, Error> {
@@ -192,6 +200,99 @@ impl<'a> Bundle<'a> {
         })
         .await
     }
+}
+
+/// The way to a path, which may lead through symbolic links.
+struct Way<'a> {
+    asked: &'a [u8],
+    /// A directory of the bundle, by its own path.
+    at: Vec<u8>,
+    /// What is to go from there: names and `..`, the next one last.
+    rest: Vec<Vec<u8>>,
+    /// The last link that was followed, and its target.
+    through: Option<(Vec<u8>, Vec<u8>)>,
+    links: usize,
+}
+
+impl<'a> Way<'a> {
+    fn to(path: &'a [u8]) -> Self {
+        let mut way = Self { asked: path, at: vec![], rest: vec![], through: None, links: 0 };
+        way.push(path);
+        way
+    }
+
+    fn push(&mut self, path: &[u8]) {
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+        self.rest.extend(names.rev().map(<[u8]>::to_vec));
+    }
+
+    /// The end of the way, if it does not lead through links.
+    fn straight(&self) -> Option<Vec<u8>> {
+        let up = self.rest.iter().any(|name| name == b"..");
+        (!up).then(|| self.rest.iter().rev().fold(self.at.clone(), |at, name| below(&at, name)))
+    }
+
+    fn up(&mut self) -> Result<(), Error> {
+        if self.at.is_empty() {
+            return Err(self.leads_out());
+        }
+        let end = self.at.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        self.at.truncate(end);
+        Ok(())
+    }
+
+    /// Goes on behind a link, which is in the directory that was reached. In the pod of the run the bundle was at
+    /// `/bundle`: so links into it are written there.
+    fn follow(&mut self, link: &[u8], target: &[u8]) -> Result<(), Error> {
+        self.links += 1;
+        self.through = Some((link.to_vec(), target.to_vec()));
+        if self.links > MOST_LINKS {
+            let asked = shown(self.asked);
+            return Err(Error::invalid(format!("{asked:?} leads through more than {MOST_LINKS} symbolic links")));
+        }
+        if target.first() != Some(&b'/') {
+            self.push(target);
+            return Ok(());
+        }
+        match target.strip_prefix(paths::BUNDLE.as_bytes()) {
+            Some(inside @ ([] | [b'/', ..])) => {
+                self.at.clear();
+                self.push(inside);
+                Ok(())
+            }
+            _ => Err(self.leads_out()),
+        }
+    }
+
+    fn arrive(&self, found: Listed) -> Result<Listed, Error> {
+        match &found.what {
+            ListedAs::Skipped { reason } => {
+                let message = format!("{:?} was not saved: {reason}", shown(&found.path));
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn not_there(&self) -> Error {
+        let (asked, link) = (shown(self.asked), self.link());
+        Error::new(ErrorKind::NotFound, format!("{asked:?} is not in the bundle{link}"))
+    }
+
+    fn leads_out(&self) -> Error {
+        let (asked, link) = (shown(self.asked), self.link());
+        Error::invalid(format!("{asked:?} leads out of the bundle{link}"))
+    }
+
+    /// For people: where the last link points.
+    fn link(&self) -> String {
+        let Some((link, target)) = &self.through else { return String::new() };
+        format!(": {:?} is a symbolic link to {:?}", shown(link), shown(target))
+    }
+}
+
+fn below(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 /// What is to be made in a place; paths from there.
