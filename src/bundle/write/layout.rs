@@ -5,6 +5,10 @@
 //! a file that changes, and grows, touches the group it is in and at most makes two of it. A file of more than a quarter
 //! of a group is a layer of its own: so growth never splits a group twice, unless the hashes fall together very badly.
 //! Names of one file (hard links) are one unit, under the first of them.
+//!
+//! The size of a group does not depend on the size of the tree, so that a tree that grows keeps its layers. There is one
+//! exception: a manifest has a largest size. Trees of more than [`MOST_LAYERS`] layers (1.3 to 2.6 TB of files below
+//! 64 MiB, or 10,000 larger files) have groups that are sixteen times as large, and so all other layers than before.
 
 use super::walk::{Entry, What};
 use crate::bundle::digest::Digest;
@@ -15,8 +19,14 @@ use std::collections::HashMap;
 
 /// Groups may be as large. The leaves of a trie are mostly between a half of it and all of it.
 const LAYER_BYTES: u64 = 256 << 20;
-/// Docker's graph drivers and overlayfs take 127 or 128 layers; the last is the list of entries.
-const MOST_LAYERS: usize = 119;
+/// Registries accept manifests of up to 4 MiB; a layer takes about 170 bytes there, and 75 in the configuration.
+const MOST_LAYERS: usize = 10_000;
+/// By how much groups are larger in a tree that would have more layers: 4 GiB, so that
+/// 20 TB are within the limit. Trees beyond that take the step again, rather than not to be saved.
+const STEP: u64 = 16;
+/// Layers of an image, the list of entries among them, that nodes mount. An image volume of 300 was tried; overlayfs
+/// itself stops at 500. Docker stops at 127, but does not mount bundles.
+const MOST_MOUNTABLE: usize = 400;
 
 /// A tree to be packed.
 pub(in crate::bundle) struct Plan {
@@ -52,7 +62,8 @@ impl Plan {
         plan
     }
 
-    /// Nothing has another name than its own, and every user may read all of it, with no more rights than a copy gives.
+    /// Nothing has another name than its own, every user may read all of it, with no more rights than a copy gives, and
+    /// its layers are few enough. What is not mountable is copied where it is an input.
     pub(in crate::bundle) fn is_mountable(&self) -> bool {
         const SPECIAL: u32 = 0o6000;
         let is_open = |entry: &Entry| match entry.what {
@@ -61,7 +72,8 @@ impl Plan {
             What::Link { .. } | What::Skipped { .. } => true,
         };
         let is_plain = |entry: &Entry| matches!(entry.what, What::Link { .. }) || entry.mode & SPECIAL == 0;
-        self.escaped.is_empty() && self.entries.iter().all(|entry| is_open(entry) && is_plain(entry))
+        let has_few_layers = self.layers.len() < MOST_MOUNTABLE;
+        has_few_layers && self.escaped.is_empty() && self.entries.iter().all(|entry| is_open(entry) && is_plain(entry))
     }
 
     /// The first name of the file that the entry is a name of; another entry than itself means a hard link.
@@ -118,7 +130,7 @@ impl Plan {
                 groups.sort_unstable_by_key(|group| group.first().map(|unit| unit.key));
                 return groups.into_iter().map(sorted_entries).collect();
             }
-            layer_bytes = layer_bytes.saturating_mul(2);
+            layer_bytes = layer_bytes.saturating_mul(STEP);
         }
     }
 }
@@ -171,6 +183,8 @@ fn is_taken_for_deletion(path: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::format::image;
+    use crate::bundle::format::listing::{self, Listed, ListedAs};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -178,10 +192,8 @@ mod tests {
         Entry { path: path.as_bytes().into(), mode: 0o644, what: What::File { size, shared: None } }
     }
 
-    fn plan(mut entries: Vec<Entry>) -> Plan {
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let root = crate::bundle::untrusted::open_mount(std::path::Path::new("/")).unwrap();
-        Plan::new(root, entries)
+    fn plan(entries: Vec<Entry>) -> Plan {
+        plan_with_layers_of(LAYER_BYTES, entries)
     }
 
     /// Each layer as what it is made of.
@@ -194,6 +206,24 @@ mod tests {
         plan.layers.iter().map(content).collect()
     }
 
+    fn plan_with_layers_of(layer_bytes: u64, mut entries: Vec<Entry>) -> Plan {
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let root = crate::bundle::untrusted::open_mount(std::path::Path::new("/")).unwrap();
+        Plan::with_layers_of(root, entries, layer_bytes)
+    }
+
+    /// How many layers a tree has, and how many of them are new when one file grows.
+    fn grow_one(layer_bytes: u64, sizes: &[u64], which: usize, growth: u64) -> (usize, usize) {
+        let entries = |grown: bool| -> Vec<Entry> {
+            let size = |n: usize, size: u64| if grown && n == which { size + growth + 1 } else { size };
+            sizes.iter().enumerate().map(|(n, old)| file(&format!("dir/{n}"), size(n, *old))).collect()
+        };
+        let (before, after) =
+            (plan_with_layers_of(layer_bytes, entries(false)), plan_with_layers_of(layer_bytes, entries(true)));
+        let (before, after) = (layers(&before), layers(&after));
+        (before.len(), after.difference(&before).count())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(30))]
         #[test]
@@ -202,28 +232,67 @@ mod tests {
             which in 0usize..1000,
             growth in 0u64..400 << 20,
         ) {
-            let entries = |grown: bool| -> Vec<Entry> {
-                let size = |n: usize, size: u64| if grown && n == which { size + growth + 1 } else { size };
-                sizes.iter().enumerate().map(|(n, old)| file(&format!("dir/{n}"), size(n, *old))).collect()
-            };
-            let (before, after) = (plan(entries(false)), plan(entries(true)));
-            let (before, after) = (layers(&before), layers(&after));
-            prop_assert!(after.difference(&before).count() <= 2);
+            let (_, new) = grow_one(LAYER_BYTES, &sizes, which, growth);
+            prop_assert!(new <= 2, "{}", new);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5))]
+        /// As above, with the groups of a tree of 100 GB: small files stand for it.
+        #[test]
+        fn in_a_tree_of_hundreds_of_layers_too(seed in 0u64..u64::MAX, which in 0usize..30_000, growth in 0u64..4000) {
+            let size = |n: u64| seed.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+            let sizes: Vec<u64> = (0..30_000).map(|n| size(n) % 3072).collect();
+            let (all, new) = grow_one(256 << 10, &sizes, which, growth << 10);
+            prop_assert!(all > 250, "{}", all);
+            prop_assert!(new <= 2, "{} of {}", new, all);
         }
     }
 
     #[test]
+    fn a_tree_that_grows_past_what_can_be_mounted_keeps_its_layers_and_says_so() {
+        // Each is a layer of its own.
+        let large = |count: usize| plan((0..count).map(|n| file(&format!("{n}"), 100 << 20)).collect());
+        let (few, many) = (large(399), large(401));
+        assert_eq!((few.layers.len(), few.is_mountable()), (399, true));
+        assert_eq!((many.layers.len(), many.is_mountable()), (401, false));
+        assert!(layers(&few).is_subset(&layers(&many)));
+        assert!(!large(400).is_mountable(), "the list of entries is a layer too");
+    }
+
+    #[test]
     fn every_entry_is_in_one_layer_and_layers_have_bounds() {
-        for (count, size) in [(0, 0), (1, 1), (1, 5 << 30), (1000, 1 << 20), (300, 2 << 30), (50_000, 100 << 20)] {
+        for (count, size, most) in [
+            (0, 0, 1),
+            (1, 1, 1),
+            (1, 5 << 30, 2),
+            (1000, 1 << 20, 9),
+            (300, 2 << 30, 301),
+            // 5 TB: more than 10,000 layers at first.
+            (50_000, 100 << 20, 3000),
+            (20_000, 5 << 30, 5000),
+        ] {
             let plan = plan((0..count).map(|n| file(&format!("{n}"), size)).collect());
             let mut all: Vec<usize> = plan.layers.iter().flatten().copied().collect();
             all.sort_unstable();
             assert_eq!(all, (0..plan.entries.len()).collect::<Vec<_>>());
-            assert!(plan.layers.len() <= MOST_LAYERS, "{}", plan.layers.len());
+            assert!(plan.layers.len() <= most, "{count} of {size}: {}", plan.layers.len());
             assert!(plan.layers.iter().all(|layer| !layer.is_empty() && layer.is_sorted()));
         }
         let gib = plan((0..1000).map(|n| file(&format!("{n}"), 1 << 20)).collect());
         assert!((4..=9).contains(&gib.layers.len()), "{}", gib.layers.len());
+    }
+
+    #[test]
+    fn the_largest_manifest_is_one_that_registries_accept() {
+        const LARGEST: usize = 4 << 20;
+        let root = Listed { path: vec![], what: ListedAs::Directory { mode: 0o755 } };
+        let list = listing::write(|| std::iter::once(root.clone())).unwrap();
+        let config = image::config(&vec![Digest::of(b"x"); MOST_LAYERS + 1]);
+        let layers = vec![(Digest::of(b"x"), u64::MAX); MOST_LAYERS];
+        let manifest = image::manifest(&config, &layers, &list).unwrap();
+        assert!(config.len() < LARGEST && manifest.len() < LARGEST, "{} {}", config.len(), manifest.len());
     }
 
     #[test]
