@@ -23,7 +23,7 @@ pub(crate) mod untrusted;
 mod write;
 
 pub use error::{Error, ErrorKind};
-pub use model::{Access, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, Tree};
+pub use model::{Access, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, StoreAccess, Tree};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{fetch, resolve};
 pub use write::save;

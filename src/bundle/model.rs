@@ -12,7 +12,18 @@ use crate::contract::Registries;
 pub struct Access {
     /// Plain HTTP, and certificate authorities.
     pub registries: Registries,
-    /// Texts of Docker configuration files (`.dockerconfigjson`); the first with an entry for a registry counts.
+    /// Texts of Docker configuration files (`.dockerconfigjson`): the user's own logins, tried in their order.
+    pub docker_configs: Vec<String>,
+    /// The store's logins, which are for outputs of the own namespace alone.
+    pub store: StoreAccess,
+}
+
+/// The login of a store can be one for all namespaces: with it nothing is read on behalf of a user but what is theirs.
+#[derive(Clone, Debug, Default)]
+pub struct StoreAccess {
+    /// `host[:port]/repository` of those with outputs of the own namespace; what is below them counts as well.
+    pub repositories: Vec<String>,
+    /// Texts of Docker configuration files; those of [`Access`] come after them.
     pub docker_configs: Vec<String>,
 }
 

@@ -35,5 +35,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn access(reference: &str) -> Access {
     let host = reference.split('/').next().unwrap_or_default().to_owned();
-    Access { registries: Registries { insecure: vec![host], ca: None }, docker_configs: vec![] }
+    Access { registries: Registries { insecure: vec![host], ca: None }, ..Access::default() }
 }

@@ -37,7 +37,7 @@ impl Registry {
 
 /// To a registry without TLS.
 pub(crate) fn access(host: &str) -> Access {
-    Access { registries: Registries { insecure: vec![host.to_owned()], ca: None }, docker_configs: vec![] }
+    Access { registries: Registries { insecure: vec![host.to_owned()], ca: None }, ..Access::default() }
 }
 
 pub(crate) fn crane(args: &[&str]) -> Vec<u8> {

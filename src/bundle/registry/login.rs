@@ -1,16 +1,24 @@
 //! User names and passwords for registries, from Docker configuration files.
 
-use crate::bundle::{Error, ErrorKind};
+use crate::bundle::reference::Reference;
+use crate::bundle::{Access, Error, ErrorKind};
 use base64::Engine;
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The user of who has a token only, as Azure has it.
+const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 /// As whom a registry is asked.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::bundle) struct Login {
     pub(in crate::bundle) user: String,
+    /// Or the identity token, when that is all there is.
     pub(in crate::bundle) password: String,
+    /// An OAuth 2 refresh token.
+    pub(in crate::bundle) identity_token: Option<String>,
 }
 
 impl fmt::Debug for Login {
@@ -32,32 +40,83 @@ struct Auth {
     encoded: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
 }
 
-/// The login for a repository: of the first text that has one, that of the longest key which is a beginning of
-/// `host/repository`, as the kubelet takes it.
-pub(in crate::bundle) fn login_for(configs: &[String], host: &str, repository: &str) -> Result<Option<Login>, Error> {
+/// The logins for a repository, in the order in which they are tried: the store's first where they may be used at all.
+///
+/// # Errors
+/// There is none, and a configuration could not be read.
+pub(super) fn logins_for(access: &Access, reference: &Reference) -> Result<Vec<Login>, Error> {
+    let is_own = access.store.repositories.iter().any(|own| is_below(own, reference));
+    let of_store = access.store.docker_configs.iter().filter(|_| is_own);
+    let configs: Vec<&String> = of_store.chain(&access.docker_configs).collect();
+    matching(&configs, &reference.host, &reference.repository)
+}
+
+fn is_below(own: &str, reference: &Reference) -> bool {
+    let Ok(own) = Reference::parse_repository(own) else { return false };
+    let rest = reference.repository.strip_prefix(&own.repository);
+    own.host == reference.host && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Those whose key is a beginning of `host/repository`: text by text, the longest key first, as the kubelet takes them.
+fn matching(configs: &[&String], host: &str, repository: &str) -> Result<Vec<Login>, Error> {
+    let mut logins: Vec<Login> = vec![];
+    let mut trouble = None;
     for (number, text) in configs.iter().enumerate() {
-        let wrong = |why: &str| {
-            let number = number + 1;
-            Error::new(ErrorKind::Denied, format!("Docker configuration {number} for {host} cannot be read: {why}"))
-        };
-        // A message of the parser could quote a part of the secret.
-        let config: DockerConfig = serde_json::from_str(text).map_err(|_| wrong("it is no JSON with auths"))?;
-        let matching = config.auths.iter().filter_map(|(key, auth)| Some((matches(key, host, repository)?, auth)));
-        let Some((_, auth)) = matching.max_by_key(|(length, _)| *length) else { continue };
-        if let Some(login) = auth.login().map_err(wrong)? {
-            return Ok(Some(login));
+        match of_config(text, host, repository) {
+            Ok(found) => {
+                for login in found {
+                    if !logins.contains(&login) {
+                        logins.push(login);
+                    }
+                }
+            }
+            Err(why) => {
+                let number = number + 1;
+                let message = format!("Docker configuration {number} for {host} cannot be read: {why}");
+                trouble.get_or_insert(Error::new(ErrorKind::Denied, message));
+            }
         }
     }
-    Ok(None)
+    match trouble {
+        Some(trouble) if logins.is_empty() => Err(trouble),
+        _ => Ok(logins),
+    }
+}
+
+fn of_config(text: &str, host: &str, repository: &str) -> Result<Vec<Login>, &'static str> {
+    // A message of the parser could quote a part of the secret.
+    let config: DockerConfig = serde_json::from_str(text).map_err(|_| "it is no JSON with auths")?;
+    let matching = config.auths.iter().filter_map(|(key, auth)| Some((matches(key, host, repository)?, auth)));
+    let mut matching: Vec<(usize, &Auth)> = matching.collect();
+    matching.sort_by_key(|(length, _)| Reverse(*length));
+    let logins: Result<Vec<Option<Login>>, _> = matching.into_iter().map(|(_, auth)| auth.login()).collect();
+    Ok(logins?.into_iter().flatten().collect())
 }
 
 impl Auth {
     fn login(&self) -> Result<Option<Login>, &'static str> {
-        if let (Some(user), Some(password)) = (&self.username, &self.password) {
-            return Ok(Some(Login { user: user.clone(), password: password.clone() }));
-        }
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let identity_token = given(&self.identity_token);
+        let (user, password) = match (&self.username, &self.password) {
+            (Some(user), Some(password)) => (user.clone(), password.clone()),
+            _ => self.decoded()?.unwrap_or_default(),
+        };
+        let (user, password) = match (user.is_empty() && password.is_empty(), &identity_token) {
+            (true, None) => return Ok(None),
+            (_, Some(token)) if password.is_empty() => {
+                (if user.is_empty() { TOKEN_USER.to_owned() } else { user }, token.clone())
+            }
+            _ => (user, password),
+        };
+        Ok(Some(Login { user, password, identity_token }))
+    }
+
+    /// `auth`, a user and a password in one.
+    fn decoded(&self) -> Result<Option<(String, String)>, &'static str> {
         let Some(auth) = self.encoded.as_deref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
         let engine = base64::engine::general_purpose::GeneralPurpose::new(
             &base64::alphabet::STANDARD,
@@ -67,7 +126,7 @@ impl Auth {
         let bytes = engine.decode(auth.trim()).map_err(|_| "auth is no base64")?;
         let text = String::from_utf8(bytes).map_err(|_| "auth is no text")?;
         let (user, password) = text.split_once(':').ok_or("auth is no user:password")?;
-        Ok(Some(Login { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() }))
+        Ok(Some((user.to_owned(), password.trim_end_matches('\0').to_owned())))
     }
 }
 
@@ -109,7 +168,7 @@ mod tests {
     use super::*;
 
     fn user(config: &str, host: &str, repository: &str) -> Option<String> {
-        login_for(&[config.to_owned()], host, repository).unwrap().map(|login| login.user)
+        matching(&[&config.to_owned()], host, repository).unwrap().into_iter().next().map(|login| login.user)
     }
 
     #[test]
@@ -142,20 +201,58 @@ mod tests {
     }
 
     #[test]
-    fn the_first_text_with_an_entry_counts_and_a_broken_one_is_said_without_its_secret() {
+    fn all_texts_count_and_a_broken_one_is_said_without_its_secret() {
         let texts = [
             r#"{"auths": {"other": {"username": "x", "password": "y"}}}"#.to_owned(),
-            r#"{"auths": {"h": {"auth": "dTpwOnc"}}}"#.to_owned(),
+            r#"{"auths": {"h": {"auth": "dTpwOnc"}, "h/x": {"username": "long", "password": "p"}}}"#.to_owned(),
+            "broken".to_owned(),
+            r#"{"auths": {"h": {"username": "third", "password": "p"}}}"#.to_owned(),
         ];
-        let login = login_for(&texts, "h", "x").unwrap().unwrap();
-        assert_eq!((&*login.user, &*login.password), ("u", "p:w"));
-        assert!(!format!("{login:?}").contains("p:w"));
+        let texts: Vec<&String> = texts.iter().collect();
+        let logins = matching(&texts, "h", "x").unwrap();
+        assert_eq!(logins.iter().map(|login| &*login.user).collect::<Vec<_>>(), ["long", "u", "third"]);
+        assert_eq!(logins[1].password, "p:w");
+        assert!(!format!("{logins:?}").contains("p:w"));
         for broken in
             ["secret", r#"{"auths": {"h": {"auth": "!secret"}}}"#, r#"{"auths": {"h": {"auth": "c2VjcmV0"}}}"#]
         {
-            let error = login_for(&[broken.to_owned()], "h", "x").unwrap_err();
+            let error = matching(&[&broken.to_owned()], "h", "x").unwrap_err();
             assert_eq!(error.kind, ErrorKind::Denied);
             assert!(!error.message.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_identity_token_stands_for_a_password() {
+        let of = |auth: &str| {
+            let config = format!(r#"{{"auths": {{"h": {auth}}}}}"#);
+            let login = matching(&[&config], "h", "x").unwrap().remove(0);
+            (login.user, login.password, login.identity_token)
+        };
+        let token = || Some("t".to_owned());
+        assert_eq!(of(r#"{"identitytoken": "t"}"#), (TOKEN_USER.to_owned(), "t".to_owned(), token()));
+        // `u:`, as `docker login` writes it.
+        assert_eq!(of(r#"{"auth": "dTo=", "identitytoken": "t"}"#), ("u".to_owned(), "t".to_owned(), token()));
+        assert_eq!(of(r#"{"auth": "dTpw", "identitytoken": ""}"#), ("u".to_owned(), "p".to_owned(), None));
+    }
+
+    #[test]
+    fn the_stores_login_is_for_outputs_of_the_own_namespace() {
+        let config = |user: &str| format!(r#"{{"auths": {{"h:5000": {{"username": "{user}", "password": "p"}}}}}}"#);
+        let mut access = Access { docker_configs: vec![config("own")], ..Access::default() };
+        access.store.repositories = vec!["h:5000/bundles/a".to_owned()];
+        access.store.docker_configs = vec![config("store")];
+        for (reference, users) in [
+            ("h:5000/bundles/a:t", vec!["store", "own"]),
+            ("h:5000/bundles/a/b:t", vec!["store", "own"]),
+            ("h:5000/bundles/ab:t", vec!["own"]),
+            ("h:5000/bundles/b:t", vec!["own"]),
+            ("h:5000/bundles:t", vec!["own"]),
+            ("h:5000/other/bundles/a:t", vec!["own"]),
+            ("h:5001/bundles/a:t", vec![]),
+        ] {
+            let logins = logins_for(&access, &Reference::parse(reference).unwrap()).unwrap();
+            assert_eq!(logins.iter().map(|login| &*login.user).collect::<Vec<_>>(), users, "{reference}");
         }
     }
 }

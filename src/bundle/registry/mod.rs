@@ -7,8 +7,12 @@
 mod answer;
 mod auth;
 mod download;
+mod location;
 mod login;
 mod retry;
+mod said;
+#[cfg(test)]
+mod shapes;
 
 pub(super) use download::Download;
 pub(super) use retry::{Failure, Tries};
@@ -16,10 +20,11 @@ pub(super) use retry::{Failure, Tries};
 use super::digest::{Digest, Digester};
 use super::reference::{Reference, is_digest};
 use super::{Access, Error, ErrorKind};
-use answer::{no_answer, refusal};
+use answer::{Step, no_answer, refusal};
+use auth::AHEAD_OF_A_BODY;
 use bytes::Bytes;
-use login::login_for;
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use login::logins_for;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,17 +74,21 @@ impl Repository {
         let insecure = access.registries.insecure.contains(&reference.host);
         let origin = format!("{}://{host}", if insecure { "http" } else { "https" });
         let origin = Url::parse(&origin).map_err(|error| Error::invalid(format!("{host:?} is no host: {error}")))?;
+        let mut logins = logins_for(access, reference)?;
         let actions = match purpose {
             Purpose::Pull => "pull",
-            Purpose::Push => "pull,push",
+            Purpose::Push => {
+                // Half an upload by one and half by another would help nobody.
+                logins.truncate(1);
+                "pull,push"
+            }
         };
-        let login = login_for(&access.docker_configs, &reference.host, &reference.repository)?;
         Ok(Self {
             host: reference.host.clone(),
             name: reference.repository.clone(),
             origin,
             http: http_client(access, insecure)?,
-            auth: auth::Auth::new(login, &reference.repository, actions),
+            auth: auth::Auth::new(logins, &reference.repository, actions),
         })
     }
 
@@ -161,8 +170,11 @@ impl Repository {
         let what = format!("push a blob of {size} bytes to {}", self.name);
         let url = self.url("blobs/uploads/")?;
         let started = self.send(&what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
-        let mut target = self.location(&started)?;
+        let location = location::of(&started);
+        let mut target = location::target(started.url(), location).map_err(|failure| failure.of(&what, &self.host))?;
         target.query_pairs_mut().append_pair("digest", &digest.to_string());
+        // A registry that finds a token too old says so only when it has all of the body.
+        self.auth.renew(&self.http, &self.host, AHEAD_OF_A_BODY).await?;
         let request = self.http.put(target.clone()).header(CONTENT_TYPE, "application/octet-stream");
         let request = self.authorized(&target, request).header(CONTENT_LENGTH, size).body(body);
         let response = tokio::select! {
@@ -174,19 +186,13 @@ impl Repository {
         };
         match response.status() {
             status if status.is_success() => Ok(()),
-            // A token's life ended on the way; or the registry forgot the upload when it was started again.
-            StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => {
-                Err(Failure { passing: true, ..refusal(&what, &self.host, response).await })
+            // A token's life ended on the way.
+            StatusCode::UNAUTHORIZED => {
+                self.auth.forget();
+                Err(Failure { passing: true, ..refusal(Step::UploadEnd, &what, &self.host, response).await })
             }
-            _ => Err(refusal(&what, &self.host, response).await),
+            _ => Err(refusal(Step::UploadEnd, &what, &self.host, response).await),
         }
-    }
-
-    /// The place that an upload got. It may be on another host, which gets none of our credentials.
-    fn location(&self, response: &Response) -> Result<Url, Error> {
-        let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-        let joined = location.and_then(|location| self.origin.join(location).ok());
-        joined.ok_or_else(|| Error::invalid(format!("{} names no place for an upload", self.host)))
     }
 
     fn authorized(&self, target: &Url, request: RequestBuilder) -> RequestBuilder {
@@ -224,7 +230,23 @@ impl Repository {
         }
     }
 
+    /// One try, as each login that there is.
     async fn send_once(
+        &self,
+        limit: Duration,
+        what: &str,
+        make: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        loop {
+            let login = self.auth.login_number();
+            match self.send_as_one(limit, what, &make).await {
+                Err(failure) if failure.error.kind == ErrorKind::Denied && self.auth.try_next(login) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn send_as_one(
         &self,
         limit: Duration,
         what: &str,
@@ -237,17 +259,36 @@ impl Repository {
                 .map_err(|_| Failure { error: late(), passing: true, after: None })?
                 .map_err(|error| no_answer(what, &self.host, &error))
         };
+        self.auth.renew(&self.http, &self.host, Duration::ZERO).await?;
         let mut response = send().await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.auth.answer(&self.http, &self.host, response.headers()).await?;
-            response = send().await?;
+        // A host that the registry redirects to is told no password, wherever it would like to have it.
+        let is_the_registry = |response: &Response| response.url().origin() == self.origin.origin();
+        if response.status() == StatusCode::UNAUTHORIZED && is_the_registry(&response) {
+            let (asked_by, headers) = (response.url().clone(), response.headers().clone());
+            let is_answered = self.auth.answer(&self.http, &self.host, &asked_by, &headers).await?;
+            // It may be that only the token is not taken any more.
+            let passing = !is_answered && self.auth.forget();
+            if is_answered {
+                response = send().await?;
+            }
             if response.status() == StatusCode::UNAUTHORIZED {
-                let said = refusal(what, &self.host, response).await.error.message;
+                let said = refusal(Step::Other, what, &self.host, response).await;
+                if said.error.kind != ErrorKind::Denied {
+                    return Err(said);
+                }
                 let error = self.auth.denied(&self.host);
-                return Err(Error { message: format!("{}: {said}", error.message), ..error }.into());
+                let message = format!("{}: {}", error.message, said.error.message);
+                return Err(Failure { error: Error { message, ..error }, passing, after: said.after });
             }
         }
-        if response.status().is_success() { Ok(response) } else { Err(refusal(what, &self.host, response).await) }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let failure = refusal(Step::Other, what, &self.host, response).await;
+        if failure.error.kind == ErrorKind::Denied && failure.passing {
+            self.auth.forget();
+        }
+        Err(failure)
     }
 }
 

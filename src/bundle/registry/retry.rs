@@ -29,8 +29,10 @@ pub(in crate::bundle) struct Tries {
 const MOST: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A registry that asks for more is not waited for: who calls us has a deadline.
-const LONGEST_ASKED: Duration = Duration::from_mins(1);
+/// A registry that asks for more is asked again after this: who calls us has a deadline, and ends us at it.
+const LONGEST_ASKED: Duration = Duration::from_mins(5);
+/// Who waits for longer says so.
+const WORTH_SAYING: Duration = Duration::from_mins(1);
 
 impl Tries {
     /// Waits for the time of the next try. An error: it is no use, or there were enough.
@@ -39,12 +41,21 @@ impl Tries {
         if !failure.passing {
             return Err(failure.error);
         }
-        if self.failed >= MOST || failure.after.is_some_and(|after| after > LONGEST_ASKED) {
-            let tries = if self.failed == 1 { "once".to_owned() } else { format!("{} times", self.failed) };
-            return Err(Error { message: format!("{} (tried {tries})", failure.error.message), ..failure.error });
+        if self.failed >= MOST {
+            let message = format!("{} (tried {} times)", failure.error.message, self.failed);
+            return Err(Error { message, ..failure.error });
         }
-        tokio::time::sleep(failure.after.unwrap_or_default().max(self.wait())).await;
+        let wait = self.wait_at_least(failure.after.unwrap_or_default());
+        if wait > WORTH_SAYING {
+            eprintln!("bundle-operator: {}; asked again in {} s", failure.error, wait.as_secs());
+        }
+        tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    /// `asked` is what the registry wants, as far as that is not too long.
+    fn wait_at_least(&self, asked: Duration) -> Duration {
+        asked.min(LONGEST_ASKED).max(self.wait())
     }
 
     /// Twice the last one, give or take a half: clients that failed together shall not come back together.
@@ -72,7 +83,16 @@ mod tests {
     async fn what_cannot_pass_is_not_tried_again() {
         let error = || Error::new(ErrorKind::Denied, "no");
         assert_eq!(Tries::default().again(error().into()).await.unwrap_err().message, "no");
-        let asked = Failure { error: error(), passing: true, after: Some(Duration::from_hours(1)) };
-        assert_eq!(Tries::default().again(asked).await.unwrap_err().message, "no (tried once)");
+        let mut tries = Tries { failed: MOST - 1 };
+        let last = Failure { error: error(), passing: true, after: None };
+        assert_eq!(tries.again(last).await.unwrap_err().message, "no (tried 7 times)");
+    }
+
+    #[test]
+    fn a_registry_that_asks_for_time_gets_it_within_bounds() {
+        let tries = Tries { failed: 1 };
+        let wait = |seconds| tries.wait_at_least(Duration::from_secs(seconds));
+        assert_eq!([90, 300, 86_400].map(wait), [90, 300, 300].map(Duration::from_secs));
+        assert!(wait(0) >= FIRST_WAIT / 2);
     }
 }

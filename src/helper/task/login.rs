@@ -20,7 +20,7 @@ pub(in crate::helper) fn access(paths: &Paths, registries: &Registries) -> Acces
             Some(text)
         })
         .collect();
-    Access { registries: registries.clone(), docker_configs }
+    Access { registries: registries.clone(), docker_configs, ..Access::default() }
 }
 
 #[cfg(test)]
