@@ -39,6 +39,10 @@ pub struct Request {
     /// How registries are spoken to.
     #[serde(default, skip_serializing_if = "Registries::is_default")]
     pub registries: Registries,
+    /// Where outputs of this namespace are beside `save.repository`, `host[:port]/repository`: the store's login is for
+    /// these alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_repositories: Vec<String>,
 }
 
 impl Request {
@@ -56,6 +60,7 @@ impl Request {
             volumes: Vec::new(),
             save: None,
             registries: Registries::default(),
+            own_repositories: Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Validated request -> pod. Infallible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction,
@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use serde_json::Value;
 
+use super::image::repository;
 use super::inputs::Inputs;
 use super::request::RunRequest;
 use super::settings::Settings;
@@ -117,8 +118,19 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
             interrupted_seconds: store.when_interrupted.as_secs(),
             made_by: made_by.into_iter().map(|(name, value): (_, Value)| (name.to_owned(), value)).collect(),
         }),
+        own_repositories: own_repositories(request, attempt, settings),
         ..request.request.clone()
     }
+}
+
+/// Where outputs of this namespace are that were saved before the store's URL was changed.
+fn own_repositories(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Vec<String> {
+    let Some(store) = &settings.store else { return Vec::new() };
+    let today = store.repository(&request.namespace);
+    let of_runs = attempt.pins.values().filter(|pin| pin.run_uid.is_some()).map(|pin| repository(&pin.reference));
+    let is_own = |repository: &&str| repository.rsplit('/').next() == Some(&request.namespace);
+    let before: BTreeSet<&str> = of_runs.filter(is_own).filter(|repository| *repository != today).collect();
+    before.into_iter().map(str::to_owned).collect()
 }
 
 fn metadata(request: &RunRequest, attempt: &Attempt, complete: &Request) -> ObjectMeta {

@@ -94,9 +94,8 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
         problems.check(&format!("spec.inputs[{i}]"), one_source(input));
     }
     problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
-    for problem in store_secret_used(spec, settings) {
-        problems.0.push(problem);
-    }
+    problems.0.extend(store_secret_used(spec, settings));
+    problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
 
     let request = match (command, time_limit_seconds, disk_bytes) {
         (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => {
@@ -287,6 +286,26 @@ fn store_secret_used(spec: &BundleRunSpec, settings: &Settings) -> Vec<String> {
     });
     env.chain(inputs)
         .map(|field| format!("{field}: the Secret with the credentials of the store is not for commands"))
+        .collect()
+}
+
+/// References that nodes and helpers could read with the store's login, and this namespace has no business with.
+fn outputs_of_others(spec: &BundleRunSpec, namespace: &str, settings: &Settings) -> Vec<String> {
+    let Some(store) = &settings.store else { return Vec::new() };
+    let image = spec.image.iter().map(|image| ("spec.image".to_owned(), image));
+    let inputs =
+        spec.inputs.iter().enumerate().filter_map(|(i, input)| {
+            Some((format!("spec.inputs[{i}].image.reference"), &input.image.as_ref()?.reference))
+        });
+    image
+        .chain(inputs)
+        .filter(|(_, reference)| store.is_of_another_namespace(reference, namespace))
+        .map(|(field, reference)| {
+            let prefix = &store.prefix;
+            format!(
+                "{field}: {reference:?} is in the store of outputs, of which {prefix}/{namespace} is this namespace's"
+            )
+        })
         .collect()
 }
 

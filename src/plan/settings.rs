@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
+use super::image;
 use crate::contract::{HostDriver, Preflight, Registries};
 
 /// All that a plan needs to know of the admin's settings.
@@ -58,6 +59,21 @@ impl Store {
     pub fn repository(&self, namespace: &str) -> String {
         format!("{}/{namespace}", self.prefix)
     }
+
+    /// Whether a reference names what may be an output of another namespace. Nodes and helpers have the store's login,
+    /// which can be one for all. A store that is a whole registry has other images too: only what a namespace's
+    /// repository could be is one.
+    pub(super) fn is_of_another_namespace(&self, reference: &str, namespace: &str) -> bool {
+        let (host, prefix) = image::place(&self.prefix);
+        let (of, repository) = image::place(reference);
+        let below = match prefix.is_empty() {
+            true => Some(repository.as_str()),
+            false => repository.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/')),
+        };
+        let Some(below) = below.filter(|_| of == host) else { return false };
+        let first = below.split('/').next().unwrap_or_default();
+        first != namespace && (!prefix.is_empty() || first == below)
+    }
 }
 
 /// What a GPU is on this cluster.
@@ -92,4 +108,45 @@ pub enum Driver {
         /// What the runner is told of it.
         inside: HostDriver,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(prefix: &str, reference: &str) -> bool {
+        let store = Store {
+            prefix: prefix.into(),
+            secret_name: String::new(),
+            deadline: Duration::ZERO,
+            when_interrupted: Duration::ZERO,
+        };
+        store.is_of_another_namespace(reference, "n")
+    }
+
+    #[test]
+    fn outputs_of_others_are_known_by_their_place() {
+        for (reference, expected) in [
+            ("r.example:5000/b/n", false),
+            ("r.example:5000/b/n@sha256:0", false),
+            ("r.example:5000/b/n/deeper:t", false),
+            ("r.example:5000/b/other:t", true),
+            ("r.example:5000/b/other/deeper@sha256:0", true),
+            ("R.Example:5000/b/other:t", true),
+            ("r.example:5000/b/nn:t", true),
+            ("r.example:5000/bb/other:t", false),
+            ("r.example:5000/tools:t", false),
+            ("r.example/b/other:t", false),
+            ("python:3", false),
+        ] {
+            assert_eq!(refused("r.example:5000/b", reference), expected, "{reference}");
+        }
+        assert!(refused("r.example/b", "r.example:443/b/other") && refused("r.example/b", "r.example./b/other"));
+        for reference in ["team/other", "index.docker.io/team/other:t", "registry-1.docker.io/team/other"] {
+            assert!(refused("docker.io/team", reference), "{reference}");
+        }
+        // A whole registry.
+        assert!(refused("r.example", "r.example/other:t"));
+        assert!(!refused("r.example", "r.example/tools/python:3") && !refused("r.example", "r.example/n:t"));
+    }
 }

@@ -1,31 +1,39 @@
 //! Who we are to registries: Docker configuration files in Secrets, which the kubelet mounts for the helper alone.
 
-use crate::bundle::Access;
-use crate::contract::Registries;
+use crate::bundle::{Access, StoreAccess};
+use crate::contract::Request;
 use crate::names::files;
 use crate::runner::Paths;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 /// A Secret holds no more.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Reads what is mounted, in order. A Secret that does not exist is an empty directory: what needs it is denied.
-pub(in crate::helper) fn access(paths: &Paths, registries: &Registries) -> Access {
+/// Reads what is mounted, in order. A Secret that does not exist is an empty directory: what needs it is denied. The
+/// first is the store's, if there is a store.
+pub(in crate::helper) fn access(paths: &Paths, request: &Request) -> Access {
     let directories = (0..).map(|n: u32| paths.credentials.join(n.to_string())).take_while(|dir| dir.is_dir());
-    let docker_configs = directories
-        .filter_map(|dir| {
-            let mut text = String::new();
-            File::open(dir.join(files::DOCKER_CONFIG)).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
-            Some(text)
-        })
-        .collect();
-    Access { registries: registries.clone(), docker_configs, ..Access::default() }
+    let (of_store, own): (Vec<_>, Vec<_>) =
+        directories.enumerate().partition(|(number, _)| *number == 0 && request.save.is_some());
+    let read = |dirs: Vec<(usize, _)>| dirs.iter().filter_map(|(_, dir)| docker_config(dir)).collect();
+    let repositories = request.save.iter().map(|save| &save.repository).chain(&request.own_repositories);
+    let store = StoreAccess { repositories: repositories.cloned().collect(), docker_configs: read(of_store) };
+    Access { registries: request.registries.clone(), docker_configs: read(own), store }
+}
+
+fn docker_config(dir: impl AsRef<Path>) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(dir.as_ref().join(files::DOCKER_CONFIG)).ok()?;
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{Command, Registries, SaveRequest};
     use std::fs;
 
     #[test]
@@ -33,7 +41,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let registries = Registries { insecure: vec!["localhost:5000".to_owned()], ca: None };
-        assert!(access(&paths, &registries).docker_configs.is_empty());
+        let request = Request { registries, ..Request::new(Command::Shell(String::new()), 30) };
+        assert!(access(&paths, &request).docker_configs.is_empty());
         for (n, text) in [(0, None), (1, Some("{\"auths\":{}}")), (3, Some("never read"))] {
             let dir = paths.credentials.join(n.to_string());
             fs::create_dir_all(&dir).unwrap();
@@ -41,8 +50,36 @@ mod tests {
                 fs::write(dir.join(".dockerconfigjson"), text).unwrap();
             }
         }
-        let access = access(&paths, &registries);
+        let access = access(&paths, &request);
         assert_eq!(access.docker_configs, ["{\"auths\":{}}"]);
-        assert_eq!(access.registries, registries);
+        assert_eq!(access.registries, request.registries);
+        assert!(access.store.docker_configs.is_empty());
+    }
+
+    #[test]
+    fn the_first_is_the_stores_and_for_outputs_of_the_namespace_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        for text in ["0", "1", "2"] {
+            let dir = paths.credentials.join(text);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(".dockerconfigjson"), text).unwrap();
+        }
+        let save: SaveRequest = serde_json::from_value(serde_json::json!({
+            "repository": "r/b/n", "tag": "t", "deadlineSeconds": 1, "interruptedSeconds": 1,
+        }))
+        .unwrap();
+        let own_repositories = vec!["old/b/n".to_owned()];
+        let mut request =
+            Request { save: Some(save), own_repositories, ..Request::new(Command::Shell(String::new()), 30) };
+        let Access { docker_configs, store, .. } = access(&paths, &request);
+        assert_eq!(
+            (store.docker_configs, docker_configs),
+            (vec!["0".to_owned()], vec!["1".to_owned(), "2".to_owned()])
+        );
+        assert_eq!(store.repositories, ["r/b/n", "old/b/n"]);
+        request.save = None;
+        let Access { docker_configs, store, .. } = access(&paths, &request);
+        assert_eq!((store.docker_configs.len(), docker_configs.len()), (0, 3));
     }
 }

@@ -63,7 +63,7 @@ fn registry(reference: &str) -> &str {
 /// The child: asks registries and leaves the marks. An error may pass by itself.
 pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(), String> {
     let runtime = runtime()?;
-    let access = access(paths, &request.registries);
+    let access = access(paths, request);
     let looked_up = match runtime.block_on(ask(paths, request, &access)) {
         Ok(files) => LookedUp { files, order: None },
         Err(Failure::Final(cause, detail)) => {

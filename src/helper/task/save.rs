@@ -34,7 +34,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
     let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
     let made_by = made_by(request, save, &look_up::pins(paths), read_record(&paths.record).ok().as_ref());
-    let access = access(paths, &request.registries);
+    let access = access(paths, request);
     let progress = Arc::new(Progress::default());
     let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));

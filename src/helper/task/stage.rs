@@ -42,7 +42,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     let bytes = request.disk_bytes.unwrap_or(u64::MAX);
     let stage = Stage {
         paths,
-        access: access(paths, &request.registries),
+        access: access(paths, request),
         limits: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes },
         pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,

@@ -195,6 +195,40 @@ fn the_secret_of_the_store_is_not_for_commands() {
 }
 
 #[test]
+fn outputs_of_other_namespaces_are_refused() {
+    let of = |image: &str, input: &str| {
+        let run = run_of(json!({"image": image, "command": "true",
+            "inputs": [{"path": "a", "image": {"reference": input}}]}));
+        let status = written(&look_with(&run, &Parents::default(), 1));
+        (status.reason.unwrap_or_default(), status.message.unwrap_or_default())
+    };
+    let (reason, message) = of("store:5000/bundles/other:t", &format!("store:5000/bundles/o@{OTHER}"));
+    assert_eq!(reason, "InvalidSpec");
+    for word in ["spec.image: ", "spec.inputs[0].image.reference: ", "store:5000/bundles/n"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    let run = run_of(json!({"image": bundle(DIGEST), "command": "true",
+        "inputs": [{"path": "a", "image": {"reference": "store:5000/tools:t"}}]}));
+    created(&look_with(&run, &Parents::default(), 1));
+}
+
+#[test]
+fn the_stores_login_is_for_earlier_outputs_of_the_namespace_too() {
+    let settings = with_store();
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
+        {"path": "a", "run": {"name": "prepare", "path": "p"}}, {"path": "b", "image": {"reference": "other:5000/n:t"}}]}));
+    let own = |bundle: String| {
+        let parents = parents(Parent { bundle: Some(bundle), ..prepare(Phase::Succeeded) });
+        let created = created(&look_with(&run, &parents, 1)).clone();
+        let request = &created.metadata.annotations.as_ref().unwrap()[crate::names::REQUEST_ANNOTATION];
+        serde_json::from_str::<Request>(request).unwrap().own_repositories
+    };
+    assert!(own(bundle(DIGEST)).is_empty(), "{settings:?}");
+    assert_eq!(own(format!("old:5000/bundles/n@{DIGEST}")), ["old:5000/bundles/n"]);
+    assert!(own(format!("old:5000/bundles/other@{DIGEST}")).is_empty());
+}
+
+#[test]
 fn stop_ends_a_run_at_every_stage() {
     let stopped = || {
         let mut run = run();
