@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 fn input(path: &str, source: InputSource) -> RequestedInput {
-    RequestedInput { path: path.to_owned(), source }
+    RequestedInput { path: path.to_owned(), source, digest: None }
 }
 
 fn with_inputs(inputs: Vec<RequestedInput>) -> Sandbox {
@@ -95,6 +95,40 @@ fn a_key_that_is_not_there_ends_the_run() {
     helper.finish();
     assert_eq!(run.record.cause, Some(Cause::InputNotFound));
     assert_eq!(run.record.detail, "input x: the ConfigMap, or its key c.txt, does not exist");
+}
+
+#[test]
+fn what_was_copied_is_told_by_its_digest_and_a_later_attempt_takes_nothing_else() {
+    let key = sha256("beta");
+    // printf alpha >a.txt; printf beta >b.txt; sha256sum * | sha256sum
+    let all = sha256(&format!("{}  a.txt\n{key}  b.txt\n", sha256("alpha")));
+    let [key, all] = [key, all].map(|hex| format!("sha256:{hex}"));
+    for (before, cause) in [(None, None), (Some(&key), None), (Some(&all), Some(Cause::InputChanged))] {
+        let sandbox = with_inputs(vec![
+            RequestedInput { digest: Some(all.clone()), ..input("map", InputSource::Copied { file: None }) },
+            input("text", InputSource::Text(String::new())),
+            RequestedInput {
+                digest: before.cloned(),
+                ..input("key", InputSource::Copied { file: Some("b.txt".to_owned()) })
+            },
+        ]);
+        config_map(&sandbox, 0);
+        config_map(&sandbox, 2);
+        let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/2"));
+        let run = runner.finish();
+        helper.finish();
+        let told = told(&sandbox);
+        assert_eq!(run.record.cause, cause, "{run:?}");
+        if cause.is_none() {
+            assert_eq!(run.stdout(), "beta");
+            assert_eq!(told.input_digests, [(0, all.clone()), (2, key.clone())].into());
+        } else {
+            assert_eq!((run.code, run.stdout().as_str()), (125, ""));
+            let says = format!("input key: the ConfigMap has changed since the first attempt: {}", &all[..19]);
+            assert!(run.record.detail.starts_with(&says), "{}", run.record.detail);
+            assert!(run.record.detail.ends_with(&key[..19]), "{}", run.record.detail);
+        }
+    }
 }
 
 /// Files of a web server; what was asked for is counted.

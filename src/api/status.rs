@@ -199,7 +199,9 @@ pub struct RecordedInput {
     /// As in the spec.
     pub path: String,
 
-    /// Digest of what the command found there, for bundles and images.
+    /// Digest of what the command found there, `sha256:<hex>`: of the manifest of a bundle or an image; of the content of
+    /// a text, of a download, or of the one key of a ConfigMap; of a whole ConfigMap, that of the lines that `sha256sum`
+    /// prints of its keys in their order. Claims and Secrets have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 

@@ -40,6 +40,11 @@ impl Digest {
     }
 }
 
+/// `sha256:<hex>` of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
+
 fn from_hex(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if hex.len() != 64 || !hex.is_ascii() {

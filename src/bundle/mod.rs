@@ -22,6 +22,7 @@ mod registry;
 pub(crate) mod untrusted;
 mod write;
 
+pub(crate) use digest::sha256;
 pub use error::{Error, ErrorKind};
 pub use model::{Access, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, StoreAccess, Tree};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};

@@ -21,7 +21,7 @@ pub const INPUTS_MAX_BYTES: usize = 2048;
 pub struct Message {
     /// The first line.
     pub report: Report,
-    /// Digests of inputs that the helper looked up at registries (`sha256:<hex>`), by the index of the input.
+    /// Digests of inputs that the helper looked up at registries or copied (`sha256:<hex>`), by the index of the input.
     pub input_digests: BTreeMap<usize, String>,
     /// Last part of stdout; valid UTF-8 without control characters but tab and newline.
     pub stdout_tail: String,

@@ -40,6 +40,8 @@ pub enum Cause {
     InputInvalid,
     /// An input is larger than the disk or the limits allow.
     InputTooLarge,
+    /// An input is not what the first attempt had.
+    InputChanged,
     /// The GPUs, or the driver that they need, are not in the container.
     GpuUnavailable,
 }
@@ -140,6 +142,7 @@ impl Cause {
             | Cause::InputDenied
             | Cause::InputInvalid
             | Cause::InputTooLarge
+            | Cause::InputChanged
             | Cause::GpuUnavailable => 125,
         }
     }

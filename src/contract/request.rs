@@ -101,6 +101,10 @@ pub struct RequestedInput {
     pub path: String,
     /// Where it comes from.
     pub source: InputSource,
+    /// What an earlier attempt had, `sha256:<hex>`: another content ends this one as [`Cause::InputChanged`]. None: it is
+    /// not known, or the source itself says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Where an input comes from.

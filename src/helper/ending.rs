@@ -5,7 +5,7 @@ use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTE
 use crate::helper::markers::mark;
 use crate::helper::mount_points;
 use crate::helper::supervise::saving::{self, SavedOutput};
-use crate::helper::task::look_up;
+use crate::helper::task::stage;
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
 use crate::names::files;
@@ -28,7 +28,7 @@ pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
 /// gets that one.
 pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Result<(), String> {
     let record = read_record(&paths.record);
-    let digests = look_up::pins(paths);
+    let digests = stage::digests(paths, request.map_or(&[], |request| &request.inputs));
     let tail =
         |name| CString::new(name).map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));

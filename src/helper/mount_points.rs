@@ -160,7 +160,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn input(path: &str, source: InputSource) -> RequestedInput {
-        RequestedInput { path: path.to_owned(), source }
+        RequestedInput { path: path.to_owned(), source, digest: None }
     }
 
     fn request(inputs: Vec<RequestedInput>) -> Request {

@@ -230,6 +230,9 @@ table! {
         InputTooLarge: Row::user(Inputs, "an input is too large")
             .hint("raise `resources.disk` in a new run, or take a part of the input with `path`")
             .more("It may also have too many files, or fill the node's disk"),
+        InputChanged: Row::user(Inputs, "an input is not what the first attempt had")
+            .hint("a ConfigMap was changed while the run was not finished: start a new run for the new content")
+            .more("An immutable ConfigMap cannot change"),
 
         OutputTooLarge: Row::user(Output, "the command exited with 0, and its output is larger than the store takes \
             (`OutputTooLarge`)")
@@ -355,6 +358,7 @@ impl Cause {
             Seen::InputDenied => Self::InputDenied,
             Seen::InputInvalid => Self::InputInvalid,
             Seen::InputTooLarge => Self::InputTooLarge,
+            Seen::InputChanged => Self::InputChanged,
             Seen::GpuUnavailable => Self::GpuUnavailable,
         }
     }

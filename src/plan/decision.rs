@@ -143,8 +143,14 @@ impl<'a> Decision<'a> {
         match pinned {
             Ok((request, pins)) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
-                let attempt =
-                    pod::Attempt { number: self.attempt, requested: self.requested, image: &image, pins: &pins };
+                let digests = parents::digests(self.run);
+                let attempt = pod::Attempt {
+                    number: self.attempt,
+                    requested: self.requested,
+                    image: &image,
+                    pins: &pins,
+                    digests: &digests,
+                };
                 let pod = nodes::rather_elsewhere(pod::build(&request, &attempt, self.settings), self.status());
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))

@@ -56,6 +56,7 @@ impl<'a> Inputs<'a> {
                 Some(_) => InputSource::Mounted { file: false, shown: false },
                 None => source(input, pin),
             },
+            digest: None,
         };
         self.each().map(requested).collect()
     }

@@ -107,6 +107,17 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
     Err(Unready::Waits(reason, words.join("; ")))
 }
 
+/// What the first attempt found in `ConfigMaps`, by the index of the input: later ones must find the same. All other
+/// inputs are pinned by what they are asked for with.
+pub(super) fn digests(run: &BundleRun) -> BTreeMap<usize, String> {
+    let recorded = |input: &Input| {
+        let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
+        entry.digest.clone().filter(|_| input.config_map.is_some())
+    };
+    let inputs = run.spec.inputs.iter().enumerate();
+    inputs.filter_map(|(index, input)| Some((index, recorded(input)?))).collect()
+}
+
 /// The pin of a parent that has ended.
 fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome> {
     let ending = parent.cause.as_deref().unwrap_or("unknown");

@@ -46,6 +46,8 @@ pub(super) struct Attempt<'a> {
     pub(super) image: &'a str,
     /// Of inputs, by their index.
     pub(super) pins: &'a BTreeMap<usize, Pin>,
+    /// Of inputs that an earlier attempt had and that could have changed since, by their index.
+    pub(super) digests: &'a BTreeMap<usize, String>,
 }
 
 /// The pod of one attempt.
@@ -107,8 +109,12 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
     ];
     let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
     let inputs = inputs(request, attempt, settings);
+    let mut requested = inputs.requested();
+    for (index, input) in requested.iter_mut().enumerate() {
+        input.digest = attempt.digests.get(&index).cloned();
+    }
     Request {
-        inputs: inputs.requested(),
+        inputs: requested,
         staging_seconds: inputs.take_time().then_some(settings.staging_deadline.as_secs()),
         save: settings.store.as_ref().map(|store| SaveRequest {
             repository: store.repository(&request.namespace),

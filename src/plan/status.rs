@@ -16,6 +16,7 @@ use crate::api::spec::Input;
 use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
+use crate::bundle::sha256;
 use crate::contract::{Message, SaveFailure};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
@@ -221,12 +222,23 @@ impl<'a> Draft<'a> {
                 entry.run_uid = pin.run_uid;
             }
         }
+        for (entry, input) in self.status.inputs.iter_mut().zip(inputs) {
+            if entry.digest.is_none() {
+                entry.digest = told_by_the_spec(input);
+            }
+        }
         self.set(ConditionType::InputsReady, "True", conditions::PINNED, "");
     }
 
-    /// What the helper found under the tags of images that are inputs: later attempts get the same.
-    fn pin_images(&mut self, message: &Message) {
+    /// What the helper found under the tags of images, and in `ConfigMaps`: later attempts get the same.
+    fn pin_found(&mut self, message: &Message) {
         for (index, digest) in &message.input_digests {
+            let config_map = self.run.spec.inputs.get(*index).and_then(|input| input.config_map.as_ref());
+            if let (Some(_), Some(entry)) = (config_map, self.status.inputs.get_mut(*index))
+                && entry.digest.is_none()
+            {
+                entry.digest = Some(digest.clone());
+            }
             let image = self.run.spec.inputs.get(*index).and_then(|input| input.image.as_ref());
             if let (Some(image), Some(entry)) = (image, self.status.inputs.get_mut(*index))
                 && entry.reference.is_none()
@@ -252,7 +264,7 @@ impl<'a> Draft<'a> {
             self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest: None });
         }
         if let Some(message) = message {
-            self.pin_images(message);
+            self.pin_found(message);
         }
         let record = message.and_then(|m| m.report.record.as_ref());
         let bundle = pod.zip(message).and_then(|(pod, message)| bundle(Some(pod), message));
@@ -298,6 +310,17 @@ impl<'a> Draft<'a> {
             None => self.status.conditions.push(condition),
         }
     }
+}
+
+/// The digest of an input whose content the spec fixes.
+fn told_by_the_spec(input: &Input) -> Option<String> {
+    if let Some(text) = &input.text {
+        return Some(sha256(text.as_bytes()));
+    }
+    if let Some(url) = &input.url {
+        return Some(format!("sha256:{}", url.sha256));
+    }
+    digest_of(&input.image.as_ref()?.reference).map(str::to_owned)
 }
 
 /// The saved output, `repository@digest`.

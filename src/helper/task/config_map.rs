@@ -1,18 +1,36 @@
 //! Copies what the kubelet has mounted for the helper: a `ConfigMap`, which would otherwise change under the command.
 
+use crate::bundle::sha256;
 use crate::contract::Cause;
 use crate::helper::task::failure::Failure;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Copies the one `file` of the mount, or all files, into `place`. Returns how many bytes.
-pub(in crate::helper) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<u64, Failure> {
+/// The API server takes no `ConfigMap` of more than 1 MiB.
+const MAX_BYTES: u64 = 2 << 20;
+
+/// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::helper) struct Copied {
+    pub(in crate::helper) bytes: u64,
+    /// `sha256:<hex>`. Of one file, as `sha256sum` tells it; of all, as `sha256sum * | sha256sum` does where names are
+    /// sorted by their bytes.
+    pub(in crate::helper) digest: String,
+}
+
+/// Copies the one `file` of the mount, or all files, into `place`.
+pub(in crate::helper) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<Copied, Failure> {
     let from = current(mount);
     let Some(file) = file else { return copy_all(&from, place) };
     match File::open(from.join(file)) {
-        Ok(source) => copy_file(source, place),
+        Ok(source) => {
+            let content = copy_file(source, place)?;
+            Ok(Copied { bytes: content.len() as u64, digest: sha256(&content) })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::Final(Cause::InputNotFound, format!("the ConfigMap, or its key {file}, does not exist")))
         }
@@ -26,30 +44,37 @@ fn current(mount: &Path) -> PathBuf {
     mount.join("..data").canonicalize().unwrap_or_else(|_| mount.to_owned())
 }
 
-fn copy_all(from: &Path, place: &Path) -> Result<u64, Failure> {
-    let (mut bytes, mut files) = (0, 0);
+fn copy_all(from: &Path, place: &Path) -> Result<Copied, Failure> {
+    let (mut bytes, mut digests) = (0, BTreeMap::new());
     for entry in fs::read_dir(from).map_err(|error| reading(&error))? {
         let entry = entry.map_err(|error| reading(&error))?;
         let name = entry.file_name();
         let is_file = fs::metadata(entry.path()).is_ok_and(|there| there.is_file());
-        if is_file && !name.as_encoded_bytes().starts_with(b"..") {
+        if is_file && !name.as_bytes().starts_with(b"..") {
             let source = File::open(entry.path()).map_err(|error| reading(&error))?;
-            bytes += copy_file(source, &place.join(name))?;
-            files += 1;
+            let content = copy_file(source, &place.join(&name))?;
+            bytes += content.len() as u64;
+            digests.insert(name, sha256(&content));
         }
     }
-    if files == 0 {
+    if digests.is_empty() {
         return Err(Failure::Final(Cause::InputNotFound, "the ConfigMap does not exist, or is empty".to_owned()));
     }
-    Ok(bytes)
+    // Names are of letters, digits, `-`, `_` and `.`.
+    let line = |(name, digest): (&std::ffi::OsString, &String)| {
+        [digest.trim_start_matches("sha256:").as_bytes(), b"  ", name.as_bytes(), b"\n"].concat()
+    };
+    Ok(Copied { bytes, digest: sha256(&digests.iter().flat_map(line).collect::<Vec<u8>>()) })
 }
 
-fn copy_file(mut source: File, place: &Path) -> Result<u64, Failure> {
+fn copy_file(source: File, place: &Path) -> Result<Vec<u8>, Failure> {
+    let mut content = vec![];
+    source.take(MAX_BYTES).read_to_end(&mut content).map_err(|error| reading(&error))?;
     let copied = OpenOptions::new().write(true).create(true).truncate(true).open(place).and_then(|mut file| {
         file.set_permissions(Permissions::from_mode(0o644))?;
-        io::copy(&mut source, &mut file)
+        file.write_all(&content)
     });
-    copied.map_err(|error| Failure::writing(&error))
+    copied.map(|()| content).map_err(|error| Failure::writing(&error))
 }
 
 fn reading(error: &io::Error) -> Failure {
@@ -77,15 +102,18 @@ mod tests {
     #[test]
     fn all_files_are_copied_or_the_one() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
-        assert_eq!(copy(mount.path(), None, to.path()), Ok(9));
+        // printf alpha >a; printf beta >b.txt; sha256sum a b.txt | sha256sum
+        let digest = "sha256:a84ee2a9c1304fc61f5270c950bc5b8524cd4c638e2a64fa881a1f1676a75eb1".to_owned();
+        let all = Ok(Copied { bytes: 9, digest });
+        assert_eq!(copy(mount.path(), None, to.path()), all);
         let mut names: Vec<_> = fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["a", "b.txt"]);
         assert!(fs::symlink_metadata(to.path().join("a")).unwrap().is_file());
-        assert_eq!(copy(mount.path(), None, to.path()), Ok(9), "again");
+        assert_eq!(copy(mount.path(), None, to.path()), all, "again");
         let one = to.path().join("one");
         fs::write(&one, "what is there is longer").unwrap();
-        assert_eq!(copy(mount.path(), Some("b.txt"), &one), Ok(4));
+        assert_eq!(copy(mount.path(), Some("b.txt"), &one), Ok(Copied { bytes: 4, digest: sha256(b"beta") }));
         assert_eq!(fs::read_to_string(&one).unwrap(), "beta");
     }
 

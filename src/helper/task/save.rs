@@ -124,6 +124,7 @@ mod tests {
         let input = |path: &str, file| RequestedInput {
             path: path.to_owned(),
             source: InputSource::Mounted { file, shown: false },
+            digest: None,
         };
         let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
         let request =
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn how_it_was_made_names_digests_and_the_end() {
-        let input = |path: &str, source| RequestedInput { path: path.to_owned(), source };
+        let input = |path: &str, source| RequestedInput { path: path.to_owned(), source, digest: None };
         let image = |reference: &str| InputSource::Image { reference: reference.to_owned(), path: None };
         let inputs = vec![
             input("tag", image("r/a:1")),

@@ -2,7 +2,7 @@
 //! nobody reads them.
 
 use crate::bundle::{self, Access, Limits, Progress};
-use crate::contract::{InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::progress::Telling;
 use crate::helper::supervise::runtime;
@@ -87,6 +87,7 @@ impl Stage<'_> {
             return Ok(());
         }
         let place = self.paths.inputs.join(index.to_string());
+        let mut digest = String::new();
         match &input.source {
             InputSource::Text(_) | InputSource::Mounted { .. } => {}
             InputSource::Image { reference, path } => {
@@ -105,8 +106,10 @@ impl Stage<'_> {
             InputSource::Copied { file } => {
                 let from = self.source(index);
                 let (file, place) = (file.clone(), place.clone());
-                let bytes = blocking(move || config_map::copy(&from, file.as_deref(), &place)).await?;
-                progress.done_bytes.store(bytes, Ordering::Relaxed);
+                let copied = blocking(move || config_map::copy(&from, file.as_deref(), &place)).await?;
+                progress.done_bytes.store(copied.bytes, Ordering::Relaxed);
+                digest = copied.digest;
+                unchanged(input, &digest)?;
             }
         }
         if input.path == "." {
@@ -114,12 +117,33 @@ impl Stage<'_> {
             let (bundle, target) = (self.paths.bundle.clone(), self.source(index));
             blocking(move || links::make(&listed, &target, &bundle)).await?;
         }
-        mark(&self.paths.bin, &name, b"").map_err(Failure::Passing)
+        mark(&self.paths.bin, &name, digest.as_bytes()).map_err(Failure::Passing)
     }
 
     fn source(&self, index: usize) -> PathBuf {
         self.paths.sources.join(index.to_string())
     }
+}
+
+/// Two attempts of one run have the same inputs.
+fn unchanged(input: &RequestedInput, digest: &str) -> Result<(), Failure> {
+    let Some(before) = input.digest.as_deref().filter(|before| *before != digest) else { return Ok(()) };
+    // Whole digests would not leave room for the words.
+    let short = |digest: &str| digest.chars().take("sha256:".len() + 12).collect::<String>();
+    let detail =
+        format!("the ConfigMap has changed since the first attempt: {}, then {}", short(before), short(digest));
+    Err(Failure::Final(Cause::InputChanged, detail))
+}
+
+/// What inputs are, as far as it was looked up or staged so far, by their index.
+pub(in crate::helper) fn digests(paths: &Paths, inputs: &[RequestedInput]) -> look_up::Pins {
+    let mut digests = look_up::pins(paths);
+    for (index, input) in inputs.iter().enumerate() {
+        let copied = matches!(input.source, InputSource::Copied { .. });
+        let digest = markers::read(&paths.bin, &format!("{}{index}", files::STAGED_INPUT)).filter(|_| copied);
+        digests.extend(digest.filter(|digest| !digest.is_empty()).map(|digest| (index, digest)));
+    }
+    digests
 }
 
 /// In the log, because the input is what images of this kind are everywhere but for what only root can have.

@@ -159,6 +159,46 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
 }
 
 #[test]
+fn every_input_but_claims_and_secrets_has_a_digest_and_a_config_map_keeps_it() {
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
+        {"path": "text", "text": "abc"},
+        {"path": "url", "url": {"href": "https://h/f", "sha256": &OTHER["sha256:".len()..]}},
+        {"path": "image", "image": {"reference": format!("r/a@{DIGEST}")}},
+        {"path": "map", "configMap": {"name": "m"}},
+        {"path": "claim", "claim": {"name": "c"}},
+        {"path": "secret", "secret": {"name": "s"}}]}));
+    let requested = |run: &BundleRun| -> Vec<Option<String>> {
+        let request: Request = annotation(&look_with(run, &Parents::default(), 60), crate::names::REQUEST_ANNOTATION);
+        request.inputs.into_iter().map(|input| input.digest).collect()
+    };
+    assert_eq!(requested(&run), vec![None; 6], "nothing is known before the first attempt");
+    // printf abc | sha256sum
+    let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let digests = |status: &BundleRunStatus| status.inputs.iter().map(|i| i.digest.clone()).collect::<Vec<_>>();
+    let running = written(&look_at(&run, &pod().running(5), 60));
+    let known = [Some(text), Some(OTHER), Some(DIGEST), None, None, None];
+    assert_eq!(digests(&running), known.map(|digest| digest.map(str::to_owned)));
+
+    let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, "");
+    let mut run = run;
+    // Whatever a later one says: the first attempt's stays.
+    for (attempt, found) in [(1, DIGEST), (2, OTHER)] {
+        let report = Report { record: Some(Record { asked_to_stop: true, ..record(0) }), ..Report::default() };
+        let mut message = Message { report, ..Message::default() };
+        message.input_digests.extend([3, 4, 5].map(|index| (index, found.to_owned())));
+        let ended = pod().running(5).facts();
+        let draft = status::Draft::of(&run, at(9)).interrupted("i:1", attempt, Some(&ended), Some(&message), &outcome);
+        let status = draft.changed().unwrap();
+        let known = [Some(text), Some(OTHER), Some(DIGEST), Some(DIGEST), None, None];
+        assert_eq!(digests(&status), known.map(|digest| digest.map(str::to_owned)));
+        assert!(status.inputs.iter().all(|input| input.reference.is_none()));
+        run = with_status(&run, &status);
+        let map = Some(DIGEST.to_owned());
+        assert_eq!(requested(&run), [None, None, None, map, None, None]);
+    }
+}
+
+#[test]
 fn a_run_succeeds_only_when_its_output_is_safe() {
     let status = written(&look_at(&run(), &ended_with(&record(0), Some(saved()), None), 12));
     assert_eq!(status.phase, Some(Phase::Succeeded));
