@@ -1,6 +1,7 @@
 //! Registries that fail, lie, or do not know us.
 
 use crate::common::*;
+use crate::logins::HTPASSWD;
 use crate::proxy::{Seen, forward};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
@@ -188,9 +189,6 @@ async fn a_certificate_counts_only_with_its_authority() {
     access.registries.ca = Some(fs::read_to_string(at("ca.pem")).unwrap());
     save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
 }
-
-/// `user:secret`, by bcrypt.
-const HTPASSWD: &str = "user:$2b$05$SuOooNoX3DiO0WkvVkjjY.4kKzm0f2aG3GFXq9j2nDSkxAy4qKkkC\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_has_the_password_is_let_in() {

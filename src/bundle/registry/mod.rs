@@ -122,14 +122,30 @@ impl Repository {
         Ok(Fetched { body, digest })
     }
 
-    /// Whether the registry understood the subject of the manifest, if it has one.
-    pub(super) async fn put_manifest(&self, reference: &str, media_type: &str, body: &Bytes) -> Result<bool, Error> {
+    /// Returns the subject that the registry says it has understood, if it has. A tag that cannot be written twice and
+    /// already is of this manifest is success: the answer to an earlier try may have been lost.
+    pub(super) async fn put_manifest(
+        &self,
+        reference: &str,
+        media_type: &str,
+        body: &Bytes,
+    ) -> Result<Option<String>, Error> {
         let what = format!("write the manifest {}:{reference}", self.name);
         let url = self.url(&format!("manifests/{reference}"))?;
         let request =
             |http: &reqwest::Client| http.put(url.clone()).header(CONTENT_TYPE, media_type).body(body.clone());
-        let response = self.send_within(CONFIRM, &what, request).await?;
-        Ok(response.headers().contains_key("oci-subject"))
+        let error = match self.send_within(CONFIRM, &what, request).await {
+            Ok(response) => {
+                let subject = response.headers().get("oci-subject").and_then(|subject| subject.to_str().ok());
+                return Ok(subject.map(str::to_owned));
+            }
+            Err(error) => error,
+        };
+        let can_be_there = matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Unreachable);
+        match if can_be_there { self.manifest(reference).await } else { return Err(error) } {
+            Ok(there) if there.digest == Digest::of(body) => Ok(None),
+            _ => Err(error),
+        }
     }
 
     pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
