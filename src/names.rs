@@ -69,6 +69,8 @@ pub mod bundle {
 pub mod volumes {
     /// The working directory (emptyDir).
     pub const BUNDLE: &str = "bundle";
+    /// What the command says (emptyDir, writable in the run container).
+    pub const OUTPUT: &str = "output";
     /// The runner and the helper's marks (emptyDir, read-only in the run container).
     pub const BIN: &str = "bin";
     /// What the runner leaves for the helper (emptyDir, writable in the run container).
@@ -91,6 +93,8 @@ pub mod paths {
     pub const BUNDLE: &str = "/bundle";
     /// Parent of all that is ours in a container; users can mount nothing at or below it.
     pub const OURS: &str = "/.bundlerun";
+    /// Mount of [`super::volumes::OUTPUT`].
+    pub const OUTPUT: &str = "/.bundlerun/output";
     /// Mount of [`super::volumes::BIN`].
     pub const BIN: &str = "/.bundlerun/bin";
     /// Entry of the run container.
@@ -155,8 +159,9 @@ pub mod files {
     pub const PROGRESS: &str = "progress.json";
     /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.
     pub const DOCKER_CONFIG: &str = ".dockerconfigjson";
-    /// In [`super::paths::BUNDLE`]: the command's standard output.
+    /// In [`super::paths::OUTPUT`]: the command's standard output. Its name in the bundle, too, unless the command has
+    /// made something of this name.
     pub const STDOUT: &str = "stdout";
-    /// In [`super::paths::BUNDLE`]: the command's standard error.
+    /// In [`super::paths::OUTPUT`]: the command's standard error. See [`STDOUT`].
     pub const STDERR: &str = "stderr";
 }

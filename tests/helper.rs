@@ -47,7 +47,7 @@ fn a_runner_that_dies_is_noticed_at_once() {
     let sandbox = fresh();
     let (helper, runner) = start(&sandbox, &sh("echo begun; touch ready; sleep 1000"));
     sandbox.await_file("ready");
-    await_that("its output", || fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len() > 0);
+    await_that("its output", || fs::metadata(sandbox.paths.output.join("stdout")).unwrap().len() > 0);
     runner.signal(Signal::KILL);
     helper.finish();
     let message = told(&sandbox);
@@ -85,6 +85,15 @@ fn a_working_directory_over_its_limit_ends_the_run() {
     assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
     helper.finish();
     assert_eq!(told(&sandbox).report.record.unwrap().cause, Some(Cause::DiskLimitExceeded));
+}
+
+#[test]
+fn what_the_command_says_counts_for_the_limit_of_its_disk() {
+    let sandbox = fresh().disk(1_000_000);
+    let (helper, runner) = start(&sandbox, &sh("head -c 600000 /dev/zero > big; head -c 600000 /dev/zero; sleep 1000"));
+    let run = runner.finish();
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
+    helper.finish();
 }
 
 #[test]
@@ -132,8 +141,8 @@ fn what_the_command_puts_in_our_way_is_never_followed() {
     for (trap, what) in traps {
         let sandbox = fresh();
         fs::write(sandbox.root().join("secret-out"), "secret").unwrap();
-        symlink("../secret-out", sandbox.paths.bundle.join("stdout")).unwrap();
-        let fifo = sandbox.paths.bundle.join("stderr");
+        symlink("../secret-out", sandbox.paths.output.join("stdout")).unwrap();
+        let fifo = sandbox.paths.output.join("stderr");
         assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
         fs::write(sandbox.paths.record.join("started"), "").unwrap();
         trap(&sandbox);

@@ -255,7 +255,7 @@ fn what_bashrc_leaves_behind_does_not_hurt_the_command() {
             let run = sandbox.run(&sh(command));
             let label = format!("{shell}: {bashrc}: {run:?}");
             assert_eq!((run.code, run.record.cause), (0, None), "{label}");
-            assert!(run.stdout().ends_with("unset:\na stderr stdout\nend\n"), "{label}");
+            assert!(run.stdout().ends_with("unset:\na\nend\n"), "{label}");
             assert!(run.stderr().ends_with("err\n"), "{label}");
             assert!(run.record.detail.starts_with(note), "{label}");
             assert!(!run.stderr().contains("_bundlerun"), "{label}");
@@ -551,7 +551,7 @@ fn a_second_start_runs_nothing_and_keeps_the_first_record() {
     fs::write(sandbox.paths.record.join("started"), "").unwrap();
     let run = sandbox.run(&sh("echo never"));
     assert_eq!((run.code, run.record.cause), (125, Some(Cause::StartedTwice)));
-    assert!(!sandbox.paths.bundle.join("stdout").exists());
+    assert!(!sandbox.paths.output.join("stdout").exists());
 }
 
 #[test]
@@ -577,14 +577,14 @@ fn a_record_directory_that_is_missing_is_told() {
 fn a_name_taken_by_something_else_becomes_the_output_file() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.root().join("precious"), "keep").unwrap();
-    std::os::unix::fs::symlink("../precious", sandbox.paths.bundle.join("stdout")).unwrap();
-    fs::write(sandbox.paths.bundle.join("stderr"), "old and longer").unwrap();
+    std::os::unix::fs::symlink("../precious", sandbox.paths.output.join("stdout")).unwrap();
+    fs::write(sandbox.paths.output.join("stderr"), "old and longer").unwrap();
     let run = sandbox.run(&sh("echo out; echo err >&2"));
     assert_eq!((run.stdout().as_str(), run.stderr().as_str()), ("out\n", "err\n"));
     assert_eq!(fs::read_to_string(sandbox.root().join("precious")).unwrap(), "keep");
 
     let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.paths.bundle.join("stdout")).unwrap();
+    fs::create_dir(sandbox.paths.output.join("stdout")).unwrap();
     let run = sandbox.start(&sh("true")).finish();
     assert_eq!((run.code, run.record.cause), (125, Some(Cause::RunnerFailed)));
 }
@@ -1106,7 +1106,7 @@ fn a_log_that_nobody_reads_any_more_loses_nothing_else() {
     drop(runner.child.stdout.take());
     let run = runner.finish();
     assert_eq!((run.code, run.stderr().as_str()), (3, "end\n"));
-    assert_eq!(fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(), 1_000_000);
+    assert_eq!(fs::metadata(sandbox.paths.output.join("stdout")).unwrap().len(), 1_000_000);
 }
 
 #[test]
@@ -1129,7 +1129,7 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
     let unread = runner.child.stdout.take();
     let run = runner.finish();
     assert_eq!(run.code, 3);
-    assert_eq!(fs::metadata(sandbox.paths.bundle.join("stdout")).unwrap().len(), 120_000);
+    assert_eq!(fs::metadata(sandbox.paths.output.join("stdout")).unwrap().len(), 120_000);
     let mut log = vec![];
     unread.unwrap().read_to_end(&mut log).unwrap();
     assert!(log.len() >= 65_536, "what the pipe held is there");
@@ -1137,7 +1137,10 @@ fn a_log_that_blocks_neither_hides_the_end_nor_the_time_limit() {
 
 #[test]
 fn output_files_that_vanish_change_nothing() {
-    let run = Sandbox::new().start(&sh("echo one; rm stdout stderr; mkdir stdout; echo two; exit 3")).finish();
+    let sandbox = Sandbox::new();
+    let output = sandbox.paths.output.display();
+    let command = format!("cd {output}; echo one; rm stdout stderr; mkdir stdout; echo two; exit 3");
+    let run = sandbox.start(&sh(&command)).finish();
     assert_eq!((run.code, run.stdout().as_str()), (3, "one\ntwo\n"));
 }
 
@@ -1151,10 +1154,24 @@ fn what_the_command_writes_to_its_output_files_itself_stays() {
     ] {
         let sandbox = Sandbox::new();
         let waiting = "await() { until grep -q \"$1\" stdout; do sleep 0.01; done; }";
-        let run = sandbox.start(&sh(&format!("{waiting}; {command}"))).finish();
-        let text = fs::read_to_string(sandbox.paths.bundle.join("stdout")).unwrap();
+        let run = sandbox.start(&sh(&format!("cd {}; {waiting}; {command}", sandbox.paths.output.display()))).finish();
+        let text = fs::read_to_string(sandbox.paths.output.join("stdout")).unwrap();
         assert_eq!((text.as_str(), run.code, run.stdout().as_str()), (want, 0, "before\ndone\n"), "{command}");
     }
+}
+
+#[test]
+fn the_working_directory_is_the_commands_alone() {
+    for shell in SHELLS {
+        let sandbox = Sandbox::with_shell(shell);
+        let run = sandbox
+            .run(&sh("ls -A; echo made >f; echo more >stdout; rm -rf ./* .[!.]*; ls -A; echo told; echo why >&2"));
+        assert_eq!((run.stdout().as_str(), run.stderr().as_str(), run.code), ("told\n", "why\n", 0), "{shell}");
+        assert_eq!(fs::read_dir(&sandbox.paths.bundle).unwrap().count(), 0, "{shell}");
+    }
+    let sandbox = Sandbox::with_shell("none");
+    let run = sandbox.run(&argv(&["ls", "-A"]));
+    assert_eq!((run.stdout().as_str(), run.code), ("", 0));
 }
 
 #[test]
@@ -1163,8 +1180,8 @@ fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
     let fill = format!("cat /dev/zero 2>/dev/null > {}/fill", sandbox.paths.record.display());
     sandbox.write_request(&sh(&format!("yes | head -c 3000000; {fill}; exit 3")));
     let script = "mount -t tmpfs -o size=64k tmpfs \"$1/.bundlerun/record\" && \
-        mount -t tmpfs -o size=1m tmpfs \"$1/bundle\" || exit 99; \
-        chmod 777 \"$1/bundle\"; \"$1/bundle-runner\" run --root \"$1\"; code=$?; cat \"$1/.bundlerun/record/record.json\" >&2; exit $code";
+        mount -t tmpfs -o size=1m tmpfs \"$1/.bundlerun/output\" || exit 99; \
+        chmod 777 \"$1/.bundlerun/output\"; \"$1/bundle-runner\" run --root \"$1\"; code=$?; cat \"$1/.bundlerun/record/record.json\" >&2; exit $code";
     let mut command = std::process::Command::new("/usr/bin/unshare");
     command.args(["--mount", "bash", "-c", script, "-"]).arg(sandbox.root());
     sandbox.dress(&mut command);

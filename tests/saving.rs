@@ -73,6 +73,23 @@ fn a_saved_output_is_told_with_its_size() {
 }
 
 #[test]
+fn a_name_of_the_output_that_the_command_has_taken_is_told() {
+    let sandbox = saving_by(SAVES);
+    let (helper, runner) = start(&sandbox, &sh("echo mine >stderr; mkdir stdout; echo ours; exit 3"));
+    runner.finish();
+    helper.finish();
+    let Message { report, stdout_tail, .. } = told(&sandbox);
+    assert_eq!(stdout_tail, "ours\n");
+    let record = report.record.unwrap();
+    assert_eq!(
+        record.detail,
+        "the working directory has a stdout of the command's own: ours is stdout.run; \
+         the working directory has a stderr of the command's own: ours is stderr.run"
+    );
+    assert_eq!(fs::read_to_string(sandbox.paths.bundle.join("stderr")).unwrap(), "mine\n");
+}
+
+#[test]
 fn a_child_that_crashes_three_times_is_started_again() {
     let sandbox = saving_by(&format!("[ $n -gt 3 ] || exit 9\n{SAVES}"));
     let (helper, runner) = start(&sandbox, &sh("true"));

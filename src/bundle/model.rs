@@ -1,7 +1,7 @@
 //! What callers give and get.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
@@ -38,11 +38,16 @@ pub struct Progress {
     pub left_out: AtomicU64,
 }
 
+/// Added to the name of a file of [`Tree::outside`] that is taken.
+pub const RUN_SUFFIX: &str = ".run";
+
 /// A working directory to be saved.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// Where it is.
     pub root: PathBuf,
+    /// Where the command has it: links to what is below are saved as relative ones. Empty: at the root.
+    pub seen_at: PathBuf,
     /// Globs relative to it: what they match is left out, a directory with all that is in it.
     pub exclude: Vec<String>,
     /// Device and inode of what is never part of it, such as mount points.
@@ -51,8 +56,18 @@ pub struct Tree {
     pub left_out_if_empty: Vec<(u64, u64)>,
     /// Symbolic links that are no part of it: path from the root, and target.
     pub left_out_links: Vec<(PathBuf, PathBuf)>,
+    /// Files that are elsewhere and part of it all the same: name in the bundle, and where they are. Where the tree has an
+    /// entry of that name, [`RUN_SUFFIX`] is added to it.
+    pub outside: Vec<(String, PathBuf)>,
     /// What the machine cannot read, and the output may lack.
     pub given_up: GivenUp,
+}
+
+impl Tree {
+    /// Where the command has it.
+    pub(in crate::bundle) fn seen_at(&self) -> &Path {
+        if self.seen_at.as_os_str().is_empty() { &self.root } else { &self.seen_at }
+    }
 }
 
 /// Entries that the output is saved without, if the machine fails to read them; any other that it fails to read fails the

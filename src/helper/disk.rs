@@ -53,8 +53,8 @@ fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
     let go_on = || !over.load(Ordering::Relaxed);
     while go_on() {
         let begin = Instant::now();
-        let size = tree::measure(&paths.bundle, &[], go_on);
-        if size.disk_bytes > limit && go_on() {
+        let disk_bytes = |dir| tree::measure(dir, &[], go_on).disk_bytes;
+        if disk_bytes(&paths.bundle).saturating_add(disk_bytes(&paths.output)) > limit && go_on() {
             match order_end(&paths.bin, Cause::DiskLimitExceeded, "") {
                 Ok(()) => return,
                 Err(error) => eprintln!("bundle-operator helper: {error}"),

@@ -1,5 +1,6 @@
 //! The record and the output become the helper's last words.
 
+use crate::bundle::RUN_SUFFIX;
 use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
 use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::helper::markers::mark;
@@ -30,10 +31,11 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let record = read_record(&paths.record);
     let digests = stage::digests(paths, request.map_or(&[], |request| &request.inputs));
     let tail =
-        |name| CString::new(name).map(|name| read_tail(&paths.bundle, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
+        |name| CString::new(name).map(|name| read_tail(&paths.output, &name, MESSAGE_MAX_BYTES)).unwrap_or_default();
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));
+    let save = request.and_then(|request| request.save.as_ref()).filter(|_| has_begun(paths, record.as_ref().ok()));
     let (known, missing) = match &record {
-        Ok(record) => (Some(record.clone()), None),
+        Ok(record) => (Some(with_notes(record, save.and_then(|_| renamed(paths)))), None),
         Err(NotRead::Missing) => (None, Some(end.without_record())),
         Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
     };
@@ -41,7 +43,6 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
     tell(paths, &message(&first))?;
 
-    let save = request.and_then(|request| request.save.as_ref()).filter(|_| has_begun(paths, record.as_ref().ok()));
     let saved = save.map(|save| saving::save(paths, save, is_interrupted(end, record.as_ref().ok())));
     let report = match saved {
         Some(Ok(SavedOutput { saved, files, bytes })) => Report { saved: Some(saved), files, bytes, ..first },
@@ -51,6 +52,22 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let message = message(&report);
     tell(paths, &message)?;
     mark(&paths.bin, files::REPORTED, message.as_bytes())
+}
+
+fn with_notes(record: &Record, note: Option<String>) -> Record {
+    let notes: Vec<String> = [record.detail.clone()].into_iter().filter(|text| !text.is_empty()).chain(note).collect();
+    Record { detail: notes.join("; "), ..record.clone() }
+}
+
+/// What the command said has another name in the bundle where the command has taken the usual one.
+fn renamed(paths: &Paths) -> Option<String> {
+    let is_taken = |name: &&str| rustix::fs::lstat(paths.bundle.join(name)).is_ok();
+    let taken: Vec<String> = [files::STDOUT, files::STDERR]
+        .into_iter()
+        .filter(is_taken)
+        .map(|name| format!("the working directory has a {name} of the command's own: ours is {name}{RUN_SUFFIX}"))
+        .collect();
+    (!taken.is_empty()).then(|| taken.join("; "))
 }
 
 /// What never began has left no output.
@@ -70,7 +87,8 @@ fn counted(paths: &Paths, report: Report) -> Report {
     let until = Instant::now() + COUNT;
     let stubs = mount_points::stubs(paths).mounted_over;
     let Size { files, bytes, .. } = tree::measure(&paths.bundle, &stubs, || Instant::now() < until);
-    Report { files, bytes, ..report }
+    let said = tree::measure_files(&paths.output, &[files::STDOUT, files::STDERR]);
+    Report { files: files + said.files, bytes: bytes.saturating_add(said.bytes), ..report }
 }
 
 /// Writes the termination message in place: it is a bind mount, nothing can be renamed onto it. It is written over the

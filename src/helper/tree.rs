@@ -65,6 +65,19 @@ pub(super) fn measure(root: &Path, left_out: &[(u64, u64)], go_on: impl FnMut() 
     .map_or_else(|()| Size::default(), |()| sums.size())
 }
 
+/// Measures the regular files of these names in `root`.
+pub(super) fn measure_files(root: &Path, names: &[&str]) -> Size {
+    let mut sums = Sums::default();
+    for name in names {
+        if let Ok(stat) = rustix::fs::lstat(root.join(name))
+            && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        {
+            sums.add(&stat);
+        }
+    }
+    sums.size()
+}
+
 /// Lets all users read the tree below `root`, and enter what its owner may enter or execute.
 pub(super) fn let_all_read(root: &Path) -> Result<(), Failure> {
     let failed = |error: Errno| Failure::writing(&error.into());

@@ -216,6 +216,7 @@ fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings
         volume_mounts: Some(
             [
                 mount(volumes::BUNDLE, paths::BUNDLE),
+                read_only(mount(volumes::OUTPUT, paths::OUTPUT)),
                 mount(volumes::BIN, paths::BIN),
                 mount(volumes::RECORD, paths::RECORD),
                 read_only(mount(volumes::REQUEST, paths::REQUEST)),
@@ -270,6 +271,7 @@ fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Reque
         volume_mounts: Some(
             [
                 mount(volumes::BUNDLE, paths::BUNDLE),
+                mount(volumes::OUTPUT, paths::OUTPUT),
                 read_only(mount(volumes::BIN, paths::BIN)),
                 mount(volumes::RECORD, paths::RECORD),
                 read_only(mount(volumes::REQUEST, paths::REQUEST)),
@@ -295,6 +297,8 @@ fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
     let mut env = vec![
         literal("HOME", paths::BUNDLE.into()),
         literal("CODALAB", "true".into()),
+        literal("BUNDLE_STDOUT", format!("{}/{}", paths::OUTPUT, files::STDOUT)),
+        literal("BUNDLE_STDERR", format!("{}/{}", paths::OUTPUT, files::STDERR)),
         literal("BUNDLE_NAME", request.name.clone()),
         literal("BUNDLE_UID", request.uid.clone()),
         literal("BUNDLE_ATTEMPT", attempt.to_string()),
@@ -322,14 +326,13 @@ fn credentials_volume(index: usize) -> String {
 
 fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -> Vec<Volume> {
     let empty_dir = |name: &str, source| Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() };
+    let backstop = || EmptyDirVolumeSource {
+        size_limit: Some(bytes(request.disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES))),
+        medium: None,
+    };
     let mut all = vec![
-        empty_dir(
-            volumes::BUNDLE,
-            EmptyDirVolumeSource {
-                size_limit: Some(bytes(request.disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES))),
-                medium: None,
-            },
-        ),
+        empty_dir(volumes::BUNDLE, backstop()),
+        empty_dir(volumes::OUTPUT, backstop()),
         empty_dir(volumes::BIN, EmptyDirVolumeSource::default()),
         empty_dir(volumes::RECORD, EmptyDirVolumeSource::default()),
         Volume {

@@ -38,7 +38,7 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
 fn run_requested(paths: &Paths, signals: Signals, request: &Request) -> Result<Record, NeverRan> {
     let gpus = gpu::ready(paths, request.gpus.as_ref())?;
     let output = |name| {
-        let path = paths.bundle.join(name);
+        let path = paths.output.join(name);
         create_output(&path).map_err(|error| failed(&format!("create {}", path.display()), &error))
     };
     let mut stage = Stage {

@@ -10,6 +10,8 @@ pub struct Paths {
     pub root: PathBuf,
     /// Working directory and HOME of the command.
     pub bundle: PathBuf,
+    /// What the command says.
+    pub output: PathBuf,
     /// The runner and the helper's marks.
     pub bin: PathBuf,
     /// What the runner leaves for the helper.
@@ -51,6 +53,7 @@ impl Paths {
         Self {
             root: root.to_owned(),
             bundle: at(paths::BUNDLE),
+            output: at(paths::OUTPUT),
             bin: at(paths::BIN),
             record: at(paths::RECORD),
             request: at(paths::REQUEST),

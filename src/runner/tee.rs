@@ -1,4 +1,4 @@
-//! The command's output, byte for byte, to its file in the bundle and to the container's log.
+//! What the command says, byte for byte, to its file and to the container's log.
 
 use super::signals::wait_ready;
 use rustix::event::{EventfdFlags, PollFlags, eventfd};

@@ -1,7 +1,7 @@
 //! What is saved comes back, and others see the same.
 
 use crate::common::*;
-use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress};
+use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress, Tree};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -390,6 +390,29 @@ async fn a_part_of_a_bundle_is_fetched_as_what_it_is() {
     assert_eq!((metadata.ino(), metadata.mode() & 0o7777), (inode, 0o755));
     assert_eq!(fetch(&reference, Some("d"), &file, &access).await.unwrap_err().kind, ErrorKind::Invalid);
     assert_eq!(fetch(&reference, Some("d/two"), &place.dir, &access).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_elsewhere_are_part_of_it() {
+    let registry = Registry::start();
+    let (dir, elsewhere, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("sh", dir.path(), "echo mine >stdout; echo a >a; echo z >z");
+    script("sh", elsewhere.path(), "echo said >stdout; echo why >stderr");
+    let outside = ["stdout", "stderr"].map(|name| (name.to_owned(), elsewhere.path().join(name))).to_vec();
+    let saved = save(&Tree { outside, ..tree(dir.path()) }, &registry.repository("a"), "t", &access).await;
+    assert_eq!((saved.files, saved.bytes, saved.skipped), (5, 18, 0));
+    let place = Place::new();
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    fetch(&reference, None, &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["a", "stderr", "stdout", "stdout.run", "z"]);
+    let text = |name: &str| fs::read_to_string(place.dir.join(name)).unwrap();
+    assert_eq!(["stdout", "stdout.run", "stderr"].map(text), ["mine\n", "said\n", "why\n"]);
+
+    // It is the same bundle as that of a tree that has them.
+    let same = tempfile::tempdir().unwrap();
+    script("sh", same.path(), "echo mine >stdout; echo a >a; echo z >z; echo said >stdout.run; echo why >stderr");
+    let same = save(&tree(same.path()), &registry.repository("a"), "t2", &access).await;
+    assert_eq!(same.digest, saved.digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -199,6 +199,23 @@ async fn a_user_writes_beside_an_input_and_moves_its_directory() {
     space.end().await;
 }
 
+#[tokio::test]
+async fn the_working_directory_is_the_commands_alone() {
+    let space = Space::new().await;
+    let command = "ls -A; git init -q /tmp/origin; cd /tmp/origin; echo tracked >f; git add f; \
+        git -c user.name=n -c user.email=e commit -qm m; cd; git clone -q /tmp/origin . && rm -rf ./* && echo told; echo why >&2";
+    let emptied = space.run("emptied", json!({"image": "localhost:5000/debian:bookworm", "command": command}));
+    let taken = space.run("taken", json!({"command": "echo mine >stdout; echo ours; cat $BUNDLE_STDOUT >copy"}));
+    let (emptied, taken) = tokio::join!(emptied, taken);
+    assert_eq!((cause(&emptied), stdout(&emptied)), ("Completed", "told\n"), "{emptied:#?}");
+    assert_eq!((saved_file(&emptied, "stdout"), saved_file(&emptied, "stderr")), ("told\n".into(), "why\n".into()));
+    assert_eq!((cause(&taken), stdout(&taken)), ("Completed", "ours\n"), "{taken:#?}");
+    let files = ["stdout", "stdout.run", "copy"].map(|file| saved_file(&taken, file));
+    assert_eq!(files, ["mine\n", "ours\n", "ours\n"]);
+    assert!(taken.message.as_deref().unwrap().contains("stdout.run"), "{taken:#?}");
+    space.end().await;
+}
+
 /// What every run below leaves before it is ended.
 const LEAVES: &str = "echo told; echo kept >kept; echo more >&2";
 

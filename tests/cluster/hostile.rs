@@ -132,15 +132,15 @@ fn python(text: &str) -> String {
 
 /// What a command does to the tree that the helper walks and to the output it reads. Each is followed by `exit 0`.
 pub const TREES: [(&str, &str); 16] = [
-    ("stdout-to-request", "ln -sf /.bundlerun/request/request.json stdout"),
-    ("stdout-to-environ", "ln -sf /proc/1/environ stdout"),
-    ("stdout-to-self", "ln -sf /proc/self/environ stdout; ln -sf /proc/self/maps stderr"),
-    ("stdout-to-host", "ln -sf /etc/passwd stdout; ln -sf /bundle-operator stderr"),
-    ("stdout-fifo", "rm stdout stderr; mkfifo stdout stderr"),
-    ("stdout-directory", "rm stdout; mkdir -p stdout/x"),
-    ("stdout-device", "rm stdout; mknod stdout c 1 5 || mkfifo stdout"),
-    ("stdout-chain", "mkdir d; ln -s /proc/1 d/p; ln -sf d/p/environ stdout"),
-    ("stdout-sparse", "rm stdout; truncate -s 10T stdout"),
+    ("stdout-to-request", "ln -sf /.bundlerun/request/request.json $BUNDLE_STDOUT"),
+    ("stdout-to-environ", "ln -sf /proc/1/environ $BUNDLE_STDOUT"),
+    ("stdout-to-self", "ln -sf /proc/self/environ $BUNDLE_STDOUT; ln -sf /proc/self/maps $BUNDLE_STDERR"),
+    ("stdout-to-host", "ln -sf /etc/passwd $BUNDLE_STDOUT; ln -sf /bundle-operator $BUNDLE_STDERR"),
+    ("stdout-fifo", "cd /.bundlerun/output; rm stdout stderr; mkfifo stdout stderr"),
+    ("stdout-directory", "cd /.bundlerun/output; rm stdout; mkdir -p stdout/x"),
+    ("stdout-device", "cd /.bundlerun/output; rm stdout; mknod stdout c 1 5 || mkfifo stdout"),
+    ("stdout-chain", "cd /.bundlerun/output; mkdir d; ln -s /proc/1 d/p; ln -sf d/p/environ stdout"),
+    ("stdout-sparse", "cd /.bundlerun/output; rm stdout; truncate -s 10T stdout"),
     ("links-out", "ln -s / root; ln -s /proc/self/environ e; ln -s . loop; ln -s ../../.. up; ln -s /proc/1/fd fds"),
     ("fifos", "for i in $(seq 200); do mkfifo f$i; done; mknod zero c 1 5; mknod disk b 8 0; true"),
     (
@@ -156,7 +156,7 @@ for n in (b"a\nb", b"\xff\xfe", b"-rf", b"\x1b[31m", b" ", b"*", b"\\", b"x" * 2
     ("hard-links", "echo x > a; for i in $(seq 500); do ln a l$i; done; ln /etc/passwd p 2>/dev/null; true"),
     (
         "replaced",
-        "mkdir real; echo x > real/x; end=$((SECONDS+4)); while [ $SECONDS -lt $end ]; do ln -sfn / swap; rm swap; mkdir swap; rmdir swap; ln -sfn /proc/1/environ stderr; rm stderr; echo x > stderr; done",
+        "mkdir real; echo x > real/x; end=$((SECONDS+4)); while [ $SECONDS -lt $end ]; do ln -sfn / swap; rm swap; mkdir swap; rmdir swap; ln -sfn /proc/1/environ $BUNDLE_STDERR; rm $BUNDLE_STDERR; echo x > $BUNDLE_STDERR; done",
     ),
     (
         "many",

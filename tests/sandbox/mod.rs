@@ -49,7 +49,7 @@ pub(crate) struct Sandbox {
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) record: Record,
-    /// The container's log; the files in the bundle were compared with it.
+    /// The container's log; the files of the output were compared with it.
     pub(crate) out: Vec<u8>,
     pub(crate) err: Vec<u8>,
 }
@@ -88,7 +88,7 @@ impl Sandbox {
         // Any that is free.
         paths.progress_port = 0;
         let (workdir, tools) = (dir.path().join("workdir"), dir.path().join("usr/bin"));
-        for path in [&paths.bundle, &paths.bin, &paths.record, &paths.request, &workdir, &tools] {
+        for path in [&paths.bundle, &paths.output, &paths.bin, &paths.record, &paths.request, &workdir, &tools] {
             fs::create_dir_all(path).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
         }
@@ -217,12 +217,12 @@ impl Sandbox {
     pub(crate) fn compare(&self, run: &Run) {
         if run.record.started_at_ms.is_some() {
             assert_eq!(
-                fs::read(self.paths.bundle.join("stdout")).unwrap(),
+                fs::read(self.paths.output.join("stdout")).unwrap(),
                 run.out,
                 "log and bundle have the same stdout"
             );
             assert_eq!(
-                fs::read(self.paths.bundle.join("stderr")).unwrap(),
+                fs::read(self.paths.output.join("stderr")).unwrap(),
                 run.err,
                 "log and bundle have the same stderr"
             );

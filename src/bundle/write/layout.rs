@@ -10,11 +10,15 @@
 //! exception: a manifest has a largest size. Trees of more than [`MOST_LAYERS`] layers (1.3 to 2.6 TB of files below
 //! 64 MiB, or 10,000 larger files) have groups that are sixteen times as large, and so all other layers than before.
 
+use super::outside::{self, Outside};
 use super::walk::{Entry, What};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::{self, Type};
+use crate::bundle::untrusted::open_beneath;
 use crate::names::bundle::{CONTENTS, ESCAPED};
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::collections::HashMap;
 
 /// Groups may be as large. The leaves of a trie are mostly between a half of it and all of it.
@@ -38,6 +42,7 @@ pub(in crate::bundle) struct Plan {
     first: HashMap<(u64, u64), usize>,
     /// Entries that cannot have their own name, sorted.
     escaped: Vec<usize>,
+    outside: Outside,
 }
 
 impl Plan {
@@ -57,9 +62,23 @@ impl Plan {
                 escaped.push(index);
             }
         }
-        let mut plan = Self { root, entries, layers: vec![], first, escaped };
+        let mut plan = Self { root, entries, layers: vec![], first, escaped, outside: Outside::default() };
         plan.layers = plan.cut(layer_bytes);
         plan
+    }
+
+    /// The entries that are not below the root.
+    pub(in crate::bundle) fn with_outside(self, outside: Outside) -> Self {
+        Self { outside, ..self }
+    }
+
+    /// Opens what an entry is, for reading.
+    pub(in crate::bundle) fn open(&self, index: usize) -> Result<OwnedFd, Errno> {
+        let path = self.entries.get(index).map_or(&[][..], |entry| &entry.path);
+        match self.outside.get(path) {
+            Some(file) => outside::open(file),
+            None => open_beneath(&self.root, path, OFlags::empty()),
+        }
     }
 
     /// Nothing has another name than its own, every user may read all of it, with no more rights than a copy gives, and

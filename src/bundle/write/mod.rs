@@ -3,12 +3,14 @@
 //! | file | subject |
 //! |---|---|
 //! | `walk` | what is in the tree |
+//! | `outside` | files that are elsewhere |
 //! | `layout` | which entry goes into which layer |
 //! | `skip` | what is left out, and what that means |
 //! | `pack` | the bytes of a layer, read from the tree |
 //! | `provenance` | how a bundle was made |
 
 mod layout;
+mod outside;
 mod pack;
 mod provenance;
 mod skip;
@@ -98,8 +100,9 @@ impl Saving {
         let given_up = tree.given_up.clone();
         let plan = blocking(move || {
             let root = walk::open_root(&tree)?;
-            let entries = walk::walk(&tree, &root, &cancelled)?;
-            Ok(Arc::new(Plan::new(root, entries)))
+            let mut entries = walk::walk(&tree, &root, &cancelled)?;
+            let outside = outside::add(&tree, &mut entries)?;
+            Ok(Arc::new(Plan::new(root, entries).with_outside(outside)))
         })
         .await?;
         progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);

@@ -5,9 +5,8 @@ use super::skip::Skip;
 use super::walk::{Cancelled, What};
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::tar_header;
-use crate::bundle::untrusted::open_beneath;
 use crate::bundle::{Error, ErrorKind};
-use rustix::fs::{FileType, OFlags, SeekFrom};
+use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -208,8 +207,7 @@ fn is_file(plan: &Plan, index: usize) -> bool {
 
 /// A regular file, or why there is none.
 fn open(plan: &Plan, index: usize) -> Result<(File, Stamp), Skip> {
-    let path = plan.entries.get(index).map_or(&[][..], |entry| &entry.path);
-    let file: File = open_beneath(&plan.root, path, OFlags::empty()).map_err(Skip::unreadable)?.into();
+    let file: File = plan.open(index).map_err(Skip::unreadable)?.into();
     let stamp = stamp(&file).map_err(Skip::unreadable)?.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
     Ok((file, stamp))
 }

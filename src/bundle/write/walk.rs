@@ -95,7 +95,7 @@ pub(in crate::bundle) fn open_root(tree: &Tree) -> Result<OwnedFd, Error> {
 
 /// `*` and `?` match no slash, so `*.tmp` is about the top directory and `**/*.tmp` about all. A slash at the begin is
 /// the working directory, as in gitignore; one at the end says nothing.
-fn exclude(globs: &[String]) -> Result<GlobSet, Error> {
+pub(super) fn exclude(globs: &[String]) -> Result<GlobSet, Error> {
     let wrong = |glob: &str, error: &globset::Error| Error::invalid(format!("{glob:?} is no glob: {}", error.kind()));
     let mut set = GlobSetBuilder::new();
     for glob in globs {
@@ -181,16 +181,15 @@ impl Walk<'_> {
             }
             FileType::RegularFile => {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                if holes(&stat) > MOST_HOLE_BYTES {
-                    let why = format!("has more than {} GiB of holes", MOST_HOLE_BYTES >> 30);
-                    return self.add(&path, 0, What::Skipped(Skip::of_the_run(&why)));
+                if let Some(skip) = too_sparse(&stat) {
+                    return self.add(&path, 0, What::Skipped(skip));
                 }
                 self.add(&path, mode, What::File { size, shared: (stat.st_nlink > 1).then_some(inode) })
             }
             FileType::Symlink => match rustix::fs::readlinkat(dir, name, vec![]) {
                 Ok(target) if self.is_left_out_link(&path, target.to_bytes()) => Ok(()),
                 Ok(target) => {
-                    let target = relative_link(&path, target.to_bytes(), &self.tree.root);
+                    let target = relative_link(&path, target.to_bytes(), self.tree.seen_at());
                     self.add(&path, 0o777, What::Link { target: target.into() })
                 }
                 Err(Errno::NOENT | Errno::INVAL) => Ok(()),
@@ -256,6 +255,12 @@ impl Walk<'_> {
 fn holes(stat: &Stat) -> u64 {
     let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(on_disk)
+}
+
+/// A file that is hardly anything but holes is no output but a mistake.
+pub(super) fn too_sparse(stat: &Stat) -> Option<Skip> {
+    let why = || format!("has more than {} GiB of holes", MOST_HOLE_BYTES >> 30);
+    (holes(stat) > MOST_HOLE_BYTES).then(|| Skip::of_the_run(&why()))
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Box<[u8]> {

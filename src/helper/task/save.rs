@@ -13,7 +13,7 @@ use crate::helper::supervise::saving::SavedOutput;
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up::{self, Pins};
-use crate::names::files;
+use crate::names::{self, files};
 use crate::runner::Paths;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -56,10 +56,12 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
     let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
     Tree {
         root: paths.bundle.clone(),
+        seen_at: paths.below_root(names::paths::BUNDLE),
         exclude: save.exclude.clone(),
         left_out: stubs.mounted_over,
         left_out_if_empty: stubs.parents,
         left_out_links: links::made(&paths.bundle, &targets),
+        outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
         given_up: bundle::GivenUp::default(),
     }
 }
