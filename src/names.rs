@@ -89,10 +89,17 @@ pub mod volumes {
 
 /// Absolute paths inside the containers; both containers see a volume at the same place.
 pub mod paths {
-    /// Working directory and HOME of the command; kept as the output.
+    /// Working directory and HOME of the command; kept as the output. In the run container the mount of [`WORK_SUB_PATH`]
+    /// of [`super::volumes::BUNDLE`]; the helper, which makes that directory, has it at [`WORK`].
     pub const BUNDLE: &str = "/bundle";
     /// Parent of all that is ours in a container; users can mount nothing at or below it.
     pub const OURS: &str = "/.bundlerun";
+    /// In the helper: mount of all of [`super::volumes::BUNDLE`].
+    pub const BUNDLE_VOLUME: &str = "/.bundlerun/bundle";
+    /// In the helper: the working directory.
+    pub const WORK: &str = "/.bundlerun/bundle/work";
+    /// The working directory in its volume: a directory that the kubelet makes is root's.
+    pub const WORK_SUB_PATH: &str = "work";
     /// Mount of [`super::volumes::OUTPUT`].
     pub const OUTPUT: &str = "/.bundlerun/output";
     /// Mount of [`super::volumes::BIN`].
@@ -135,6 +142,8 @@ pub mod files {
     pub const PREPARED: &str = "prepared";
     /// In [`super::paths::BIN`]: every input is in place, the command may start.
     pub const STAGED: &str = "staged";
+    /// In [`super::paths::BIN`]: the working directory is the runner's user's, as far as we can make it.
+    pub const OWNED: &str = "owned";
     /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::contract::EndOrder`].
     pub const END: &str = "end";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.

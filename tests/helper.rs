@@ -97,6 +97,17 @@ fn what_the_command_says_counts_for_the_limit_of_its_disk() {
 }
 
 #[test]
+fn the_working_directory_is_the_users_before_the_command_begins() {
+    let sandbox = fresh().run_by_nobody();
+    std::os::unix::fs::chown(&sandbox.paths.bundle, Some(0), Some(0)).unwrap();
+    let (helper, runner) = start(&sandbox, &sh("[ -O . ] && mkdir d && echo mine"));
+    let run = runner.finish();
+    assert_eq!((run.stdout().as_str(), run.code), ("mine\n", 0), "{run:?}");
+    println!("waited {} ms", run.record.staging_ms);
+    helper.finish();
+}
+
+#[test]
 fn a_restarted_helper_goes_on() {
     let sandbox = fresh();
     // The first dies between its marks; nobody tells the second of it.

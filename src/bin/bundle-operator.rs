@@ -160,7 +160,7 @@ fn main() -> ExitCode {
         }
         Command::Crd => print_text(bundlerun::api::crd::crd_yaml()),
         Command::Page { page } => print_text(page.text()),
-        Command::Helper { root, task } => run_helper(&Paths::below(&root), &task),
+        Command::Helper { root, task } => run_helper(&Paths::of_helper(&root), &task),
     }
 }
 

@@ -4,6 +4,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `prepare`, `mount_points` | what the run container needs before it starts |
+//! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
 //! | `disk` | ends a run that fills its working directory |
 //! | `ending` | the record and the output become the termination message |
@@ -20,6 +21,7 @@ mod disk;
 mod ending;
 mod markers;
 mod mount_points;
+mod owner;
 mod prepare;
 mod progress;
 mod supervise;
@@ -98,7 +100,7 @@ fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, sto
                 eprintln!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
             }
         }
-        let end = watch::watch(paths, request.and_then(|request| request.disk_bytes), lock, stop);
+        let end = watch::watch(paths, request, lock, stop);
         over.store(true, Ordering::Relaxed);
         end
     })

@@ -1,7 +1,7 @@
 //! Where inputs will be: their places in the volume of inputs, and in the working directory what they are mounted over.
 
 use crate::bundle::Kind;
-use crate::bundle::untrusted::{open_in, open_mount};
+use crate::bundle::untrusted::{open_beneath, open_in, open_mount};
 use crate::contract::{InputSource, Request};
 use crate::helper::markers::{mark_json, read_json};
 use crate::names::{files, paths};
@@ -10,9 +10,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
@@ -52,6 +54,23 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
         make_stub(&paths.bundle, path, Kind::Directory, &mut stubs)?;
     }
     mark_json(&paths.bin, files::STUBS, &stubs)
+}
+
+/// The working directory and the directories in it that were made on the way to mounts, opened.
+pub(super) fn ours(paths: &Paths, request: Option<&Request>) -> Vec<OwnedFd> {
+    let Ok(root) = open_mount(&paths.bundle) else { return vec![] };
+    let inputs = request.into_iter().flat_map(|request| &request.inputs).map(|input| input.path.as_str());
+    let volumes = request.into_iter().flat_map(|request| &request.volumes).map(String::as_str);
+    let parents: BTreeSet<&Path> = inputs
+        .filter_map(in_bundle)
+        .chain(volumes)
+        .flat_map(|path| Path::new(path).ancestors().skip(1))
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .collect();
+    let open = |parent: &Path| open_beneath(&root, parent.as_os_str().as_bytes(), OFlags::DIRECTORY).ok();
+    let mut dirs: Vec<OwnedFd> = parents.into_iter().filter_map(open).collect();
+    dirs.push(root);
+    dirs
 }
 
 /// The path of an input below the working directory, if that is where it is; none also for the directory itself.

@@ -25,11 +25,11 @@ const LOOK_UP: Duration = Duration::from_secs(9);
 /// will lock. Without a request that can be read there is nothing more to do: the runner will tell.
 pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd<'_>) -> Result<OwnedFd, String> {
     let begin = Instant::now();
-    open_to_all(&paths.bundle, 0o777)?;
     // Sticky: a user other than ours cannot replace what we made in it.
     open_to_all(&paths.record, 0o1777)?;
     let lock = make_lock(&paths.record.join(files::LOCK))?;
     if !is_marked(&paths.bin, files::PREPARED) {
+        open_to_all(&paths.bundle, 0o777)?;
         copy_runner(paths)?;
         reserve_space(paths)?;
         if let Some(request) = request {
@@ -162,6 +162,33 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["bundle-runner", "prepared", "reserved", "staged"]);
+    }
+
+    /// With `fsGroup` the kubelet gives volumes to a group, with that bit for all that is made in them: the bundle would
+    /// have other modes, and another digest.
+    #[test]
+    fn the_working_directory_hands_no_group_down() {
+        let root = tempfile::tempdir().unwrap();
+        let mut paths = below(root.path());
+        paths.bundle = root.path().join("volume/work");
+        fs::write(&paths.runner_in_image, "").unwrap();
+        fs::create_dir(root.path().join("volume")).unwrap();
+        fs::set_permissions(root.path().join("volume"), Permissions::from_mode(0o2777)).unwrap();
+        prepare_without_request(&paths).unwrap();
+        fs::create_dir(paths.bundle.join("dir")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7000;
+        assert_eq!((mode(&paths.bundle), mode(&paths.bundle.join("dir"))), (0, 0));
+    }
+
+    #[test]
+    fn what_the_command_made_of_the_working_directory_stays_so() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = below(root.path());
+        fs::write(&paths.runner_in_image, "").unwrap();
+        prepare_without_request(&paths).unwrap();
+        fs::set_permissions(&paths.bundle, Permissions::from_mode(0o700)).unwrap();
+        prepare_without_request(&paths).unwrap();
+        assert_eq!(fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! From the start of the runner to its death.
 
-use crate::contract::MissingRecord;
+use crate::contract::{MissingRecord, Request};
 use crate::helper::disk::DiskWatch;
+use crate::helper::owner;
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -39,18 +41,23 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits for the runner's start, then for the kernel to drop its lock. An order to stop says that there will be no
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
-pub(super) fn watch(paths: &Paths, disk_bytes: Option<u64>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
+pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let started = paths.record.join(files::STARTED);
     // Before the command can begin: one that removes `started` at once has no other disk than the rest, and once its
     // processes have used up the pod's, there is no thread to be had.
-    let _disk = DiskWatch::start(paths, disk_bytes);
+    let _disk = DiskWatch::start(paths, request.and_then(|request| request.disk_bytes));
+    let news = news_of(&paths.record);
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     while rustix::fs::lstat(&started).is_err() {
-        let [stopped] = wait_readable([stop], Some(LOOK));
+        let [stopped, _] = wait_readable([stop, news.as_ref().map_or(stop, OwnedFd::as_fd)], Some(LOOK));
         if stopped && rustix::fs::lstat(&started).is_err() {
             return End::NeverStarted;
         }
+        if let Some(news) = &news {
+            take(news);
+        }
     }
+    owner::give(paths, request);
     // Once it has left a record the runner has ended: the kubelet ends us for that.
     let at_work = || rustix::fs::lstat(paths.record.join(files::RECORD)).is_err();
     let mut interrupted = false;
@@ -79,6 +86,19 @@ pub(super) fn watch(paths: &Paths, disk_bytes: Option<u64>, lock: &OwnedFd, stop
         }
     }
     End::RunnerGone { interrupted }
+}
+
+/// Can be read when something is made in the directory: the runner waits for us when it has started.
+fn news_of(dir: &Path) -> Option<OwnedFd> {
+    let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+    inotify::add_watch(&news, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).ok()?;
+    Some(news)
+}
+
+/// Reads all news there are.
+fn take(news: &OwnedFd) {
+    let mut buffer = [0; 4096];
+    while rustix::io::read(news, &mut buffer).is_ok_and(|read| read > 0) {}
 }
 
 /// A pipe that ends when nobody else holds the lock.

@@ -204,18 +204,19 @@ fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            // Root with one capability reads what any user wrote, 0600 included. With `runAsUser` both containers
-            // share that uid, nothing is needed, and the pod fits the restricted Pod Security level.
+            // Root with one capability reads what any user wrote, 0600 included, and with another gives the working
+            // directory to the image's user. With `runAsUser` both containers share that uid, nothing is needed, and the
+            // pod fits the restricted Pod Security level.
             run_as_user: request.run_as_user.is_none().then_some(0),
             capabilities: Some(Capabilities {
                 drop: Some(vec!["ALL".into()]),
-                add: request.run_as_user.is_none().then(|| vec!["DAC_OVERRIDE".into()]),
+                add: request.run_as_user.is_none().then(|| vec!["CHOWN".into(), "DAC_OVERRIDE".into()]),
             }),
             ..SecurityContext::default()
         }),
         volume_mounts: Some(
             [
-                mount(volumes::BUNDLE, paths::BUNDLE),
+                mount(volumes::BUNDLE, paths::BUNDLE_VOLUME),
                 read_only(mount(volumes::OUTPUT, paths::OUTPUT)),
                 mount(volumes::BIN, paths::BIN),
                 mount(volumes::RECORD, paths::RECORD),
@@ -270,7 +271,7 @@ fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Reque
         }),
         volume_mounts: Some(
             [
-                mount(volumes::BUNDLE, paths::BUNDLE),
+                VolumeMount { sub_path: Some(paths::WORK_SUB_PATH.into()), ..mount(volumes::BUNDLE, paths::BUNDLE) },
                 mount(volumes::OUTPUT, paths::OUTPUT),
                 read_only(mount(volumes::BIN, paths::BIN)),
                 mount(volumes::RECORD, paths::RECORD),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Paths {
     /// `/`: the image's and the host's own files are below it.
     pub root: PathBuf,
-    /// Working directory and HOME of the command.
+    /// Working directory and HOME of the command; the containers have it at different places.
     pub bundle: PathBuf,
     /// What the command says.
     pub output: PathBuf,
@@ -39,13 +39,20 @@ pub struct Paths {
 }
 
 impl Default for Paths {
-    /// The paths in our containers.
+    /// The paths in the run container.
     fn default() -> Self {
         Self::below(Path::new("/"))
     }
 }
 
 impl Paths {
+    /// The paths in the helper container, or the same tree below another root, for tests.
+    #[must_use]
+    pub fn of_helper(root: &Path) -> Self {
+        let paths = Self::below(root);
+        if root == Path::new("/") { Self { bundle: paths::WORK.into(), ..paths } } else { paths }
+    }
+
     /// The same tree below `root`, for tests.
     #[must_use]
     pub fn below(root: &Path) -> Self {

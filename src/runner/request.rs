@@ -43,7 +43,8 @@ fn parse(text: &str) -> Result<Request, String> {
     Ok(request)
 }
 
-/// Waits until the helper says that every input is in place, or that there is nothing to wait for. Tells for how many
+/// Waits until the helper says that every input is in place, or that there is nothing to wait for, and that the working
+/// directory is ours. Tells for how many
 /// milliseconds.
 pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<u64, NeverRan> {
     let begin = Instant::now();
@@ -61,12 +62,18 @@ fn look_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
         if let Some(EndOrder { cause, detail }) = ordered_end(paths) {
             return Err(NeverRan::because(cause, detail));
         }
-        if staged.exists() {
+        if staged.exists() && is_owner(paths) {
             break;
         }
         wait_readable([signals.as_fd()], Some(if looks < 50 { LOOK_SOON } else { LOOK_LATER }));
     }
     Ok(())
+}
+
+/// The working directory is this user's, or the helper has done what it could about that.
+fn is_owner(paths: &Paths) -> bool {
+    let owner = rustix::fs::stat(&paths.bundle).map(|stat| stat.st_uid);
+    owner.map_or(true, |owner| owner == rustix::process::geteuid().as_raw()) || paths.bin.join(files::OWNED).exists()
 }
 
 /// The helper's order to end, if there is one.

@@ -216,6 +216,31 @@ async fn the_working_directory_is_the_commands_alone() {
     space.end().await;
 }
 
+/// git is one of those who refuse what is somebody else's.
+#[tokio::test]
+async fn the_working_directory_is_its_users() {
+    let space = Space::new().await;
+    let command = "set -e; [ -O . ] && [ -O parent ]; mkdir parent/mine; git init -q; git status --short --branch";
+    let users = [
+        ("as-root", json!({"image": "localhost:5000/debian:bookworm"})),
+        ("as-asked", json!({"image": "localhost:5000/debian:bookworm", "runAsUser": 1000})),
+        ("as-image", json!({"image": "localhost:5000/nonroot:local"})),
+    ];
+    together(users.map(async |(name, mut spec)| {
+        spec["command"] = json!(if name == "as-image" {
+            "[ -O . ] && [ -O parent ] && mkdir parent/mine && echo '## No commits yet'"
+        } else {
+            command
+        });
+        spec["inputs"] = json!([{"path": "parent/text", "text": "text"}]);
+        let ended = space.run(name, spec).await;
+        assert_eq!(cause(&ended), "Completed", "{name}: {ended:#?}");
+        assert!(stdout(&ended).starts_with("## No commits yet"), "{name}: {ended:#?}");
+    }))
+    .await;
+    space.end().await;
+}
+
 /// What every run below leaves before it is ended.
 const LEAVES: &str = "echo told; echo kept >kept; echo more >&2";
 

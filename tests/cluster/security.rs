@@ -127,15 +127,17 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
         space.start(&name, spec).await;
         left(&trace, &name).await;
         let uid = space.pods().get(&format!("{name}-1")).await.unwrap().uid().unwrap();
-        let bundle =
-            format!("{}/pods/{uid}/volumes/kubernetes.io~empty-dir/bundle", std::env::var("KUBELET_ROOT").unwrap());
+        let bundle = format!(
+            "{}/pods/{uid}/volumes/kubernetes.io~empty-dir/bundle/work",
+            std::env::var("KUBELET_ROOT").unwrap()
+        );
         let mut swaps = Command::new("python3")
             .args(["-c", SWAPS, secret, "stdout", "stderr"])
             .current_dir(&bundle)
             .spawn()
             .unwrap();
-        let is_file = || std::fs::symlink_metadata(format!("{bundle}/stdout")).is_ok_and(|stdout| stdout.is_file());
-        eventually("the host to swap", async || if is_file() { Err("not yet") } else { Ok(()) }).await;
+        let is_there = || std::fs::symlink_metadata(format!("{bundle}/stdout")).is_ok();
+        eventually("the host to swap", async || if is_there() { Ok(()) } else { Err("not yet") }).await;
         std::fs::write(trace.join(format!("go-{name}")), "").unwrap();
         let ended = space.end_of(&name).await;
         // It ends by itself only where the kubelet has already taken the directory away.

@@ -135,6 +135,9 @@ impl Sandbox {
     /// Where the tests may become another user.
     pub(crate) fn run_by(mut self, user: u32) -> Self {
         self.user = rustix::process::getuid().is_root().then_some(user);
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(&self.paths.bundle, Some(user), Some(user)).unwrap();
+        }
         // That user may have no way to the build directory. Copied by another process: a file that this one has open for
         // writing, or a child that another test has just forked, cannot be executed.
         fs::remove_file(&self.paths.runner_in_image).unwrap();

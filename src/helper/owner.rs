@@ -1,0 +1,78 @@
+//! The working directory belongs to the user who runs the command: git and others refuse one that is somebody else's.
+//!
+//! With `runAsUser` it does from the start, because that user made it. Else the image says who it is, and the helper learns
+//! that from the file that the runner makes first. A runner that is not the owner waits for the mark.
+
+use crate::contract::Request;
+use crate::helper::markers::mark;
+use crate::helper::mount_points;
+use crate::names::files;
+use crate::runner::Paths;
+use rustix::fs::{Gid, Uid, fchown, lstat};
+use rustix::process::geteuid;
+
+/// Gives the working directory, and what was made in it on the way to mounts, to the owner of the runner's first file. The
+/// command has not begun. Where that cannot be done, as under a policy that takes capabilities away, the directory stays
+/// open to all users, as it is.
+pub(super) fn give(paths: &Paths, request: Option<&Request>) {
+    let Ok(started) = lstat(paths.record.join(files::STARTED)) else { return };
+    let (user, group) = (Uid::from_raw(started.st_uid), Gid::from_raw(started.st_gid));
+    if user == geteuid() {
+        return;
+    }
+    for dir in mount_points::ours(paths, request) {
+        if let Err(error) = fchown(&dir, Some(user), Some(group)) {
+            eprintln!("bundle-operator helper: cannot give the working directory to user {user}: {error}");
+            break;
+        }
+    }
+    if let Err(error) = mark(&paths.bin, files::OWNED, b"") {
+        eprintln!("bundle-operator helper: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Command, InputSource, RequestedInput};
+    use crate::helper::markers::is_marked;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, chown, symlink};
+
+    #[test]
+    fn what_we_made_is_the_users_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        for dir in [&paths.bundle, &paths.record, &paths.bin] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let source = InputSource::Mounted { file: false, shown: false };
+        let inputs = ["a/b/claim", "/data/x", "."].map(|path| RequestedInput {
+            path: path.to_owned(),
+            source: source.clone(),
+            digest: None,
+        });
+        let request = Request { inputs: inputs.to_vec(), ..Request::new(Command::Shell(String::new()), 30) };
+        mount_points::make(&paths, &request, |_| false).unwrap();
+        let outside = root.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, paths.bundle.join("link")).unwrap();
+        let started = paths.record.join(files::STARTED);
+        fs::write(&started, "").unwrap();
+        let owner =
+            |path: &str| fs::symlink_metadata(paths.bundle.join(path)).map(|there| (there.uid(), there.gid())).unwrap();
+        let own = owner("");
+
+        give(&paths, Some(&request));
+        assert!(!is_marked(&paths.bin, files::OWNED) && owner("") == own, "it is the same user");
+        if chown(&started, Some(4321), Some(54)).is_err() {
+            return; // not allowed here
+        }
+        give(&paths, Some(&request));
+        assert!(is_marked(&paths.bin, files::OWNED));
+        assert_eq!(["", "a", "a/b"].map(owner), [(4321, 54); 3]);
+        // What is mounted over is an input, not a place of the command's.
+        assert_eq!([owner("a/b/claim"), owner("link")], [own; 2]);
+        assert_eq!(fs::metadata(&outside).unwrap().uid(), own.0);
+    }
+}
