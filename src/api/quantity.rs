@@ -43,6 +43,13 @@ pub enum QuantityError {
 }
 
 impl Quantity {
+    /// As people write a number of bytes: `64Mi`, in the largest unit that it is a whole number of.
+    pub(crate) fn of_bytes(bytes: u64) -> Self {
+        let units = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
+        let whole = units.into_iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits);
+        Quantity::Text(whole.map_or_else(|| bytes.to_string(), |(bits, unit)| format!("{}{unit}", bytes >> bits)))
+    }
+
     /// The value in whole units (bytes), rounded up as Kubernetes does.
     ///
     /// # Errors
@@ -293,6 +300,23 @@ mod tests {
         #[test]
         fn never_panics(text in "\\PC{0,40}|[0-9.eEKMi+-]{0,40}") {
             let _ = (Quantity::Text(text.clone()).bytes(), Quantity::Text(text).millis());
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_in_the_largest_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1023, "1023"),
+            (1 << 10, "1Ki"),
+            (3 << 19, "1536Ki"),
+            (64 << 20, "64Mi"),
+            (5 << 30, "5Gi"),
+            (1 << 50, "1024Ti"),
+        ] {
+            assert_eq!(Quantity::of_bytes(bytes).to_string(), text);
+            assert_eq!(Quantity::of_bytes(bytes).bytes(), Ok(bytes));
         }
     }
 }

@@ -106,6 +106,11 @@ use Subject::{Command, Image, Inputs, Operator, Output, Record, Request, Wanted}
 const IMAGE_PULL_FAILED: &[&str] = &["ImagePullFailed"];
 const CONTAINER_CANNOT_START: &[&str] = &["ContainerCannotStart"];
 const CREATE_CONTAINER_ERROR: &[&str] = &["CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
+const COMMAND_FAILED: &[&str] = &["CommandFailed"];
+const COMMAND_KILLED: &[&str] = &["CommandKilled"];
+/// `/dev/shm` counts as memory: one is no use without the other.
+const MORE_SHARED_MEMORY: &str = "raise `resources.sharedMemory`, and `resources.memory` with it, in a new run: \
+    `/dev/shm` was full, or a mapped file was cut";
 const FORBIDDEN: &[&str] = &["Forbidden"];
 const POD_SECURITY: &[&str] = &["PodSecurity"];
 const OUTPUT_NOT_SAVED: &[&str] = &["OutputNotSaved"];
@@ -159,8 +164,18 @@ table! {
                 be executed"),
         CommandKilled: Row::user(Command, "a signal ended the command")
             .hint("a signal nobody in the platform sent: a crash of the program, or the command's own doing")
-            .more("Its number is in `status.signal`. 11, 6, 4 and 7 are crashes; 4: built for a newer CPU than the \
+            .more("Its number is in `status.signal`. 11, 6 and 4 are crashes; 4: built for a newer CPU than the \
                 node's"),
+        BusError: Row::user(Command, "the same, by signal 7 (SIGBUS): memory that could not be had behind a file, \
+            mostly one in a full `/dev/shm`")
+            .told_as(COMMAND_KILLED)
+            .hint(MORE_SHARED_MEMORY)
+            .more("PyTorch's data loaders exchange their batches there. The other way to such an end: a mapped file \
+                that was cut or whose disk failed"),
+        BusErrorOfChild: Row::user(Command, "the command exited with 135, which is what a shell says of a program \
+            that signal 7 (SIGBUS) ended")
+            .told_as(COMMAND_FAILED)
+            .hint(MORE_SHARED_MEMORY),
         OutOfMemory: Row::user(Command, "the kernel killed a process of the run because `resources.memory` was used up")
             .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
         TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")

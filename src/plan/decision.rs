@@ -192,7 +192,9 @@ impl<'a> Decision<'a> {
             Stage::Ended => {
                 let message = pod.message();
                 let waiting = self.status().and_then(|s| s.waiting.as_ref());
-                let outcome = outcome::decide(&Ending { pod, message: message.as_ref(), waiting });
+                let shared_memory_bytes = request::shared_memory_bytes(&self.run.spec.resources, self.settings);
+                let ending = Ending { pod, message: message.as_ref(), waiting, shared_memory_bytes };
+                let outcome = outcome::decide(&ending);
                 self.end(Some(pod), &outcome)
             }
         }

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::causes::{Cause, Verdict};
 use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use super::reasons::Reason;
+use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
 use crate::contract::{self, Message, MissingRecord, Record, SaveFailure};
 
@@ -26,6 +27,8 @@ pub(super) struct Ending<'a> {
     pub(super) message: Option<&'a Message>,
     /// What the object says the pod was waiting for.
     pub(super) waiting: Option<&'a Waiting>,
+    /// How large `/dev/shm` was, if that is known.
+    pub(super) shared_memory_bytes: Option<u64>,
 }
 
 impl Outcome {
@@ -270,10 +273,25 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
     let message = format!("the command {}", ending_words(record));
     match (record.exit_code, record.signal) {
         (Some(0), None) => Some(Outcome::new(Cause::Completed, message)),
+        (Some(BUS_ERROR_OF_CHILD), None) => {
+            let message = format!("{message}: signal 7 (SIGBUS) ended a program of it{}", shared_memory(ending));
+            Some(Outcome::new(Cause::BusErrorOfChild, message))
+        }
         (Some(_), None) => Some(Outcome::new(Cause::CommandFailed, message)),
+        (_, Some(BUS_ERROR)) => Some(Outcome::new(Cause::BusError, format!("{message}{}", shared_memory(ending)))),
         (_, Some(_)) => Some(Outcome::new(Cause::CommandKilled, message)),
         (None, None) => None,
     }
+}
+
+/// SIGBUS. A store into a file of a full tmpfs ends with it: there is no other way to tell of it.
+const BUS_ERROR: i32 = 7;
+/// How a shell exits whose last program was ended by it.
+const BUS_ERROR_OF_CHILD: i32 = 128 + BUS_ERROR;
+
+fn shared_memory(ending: &Ending) -> String {
+    let size = |bytes| format!("; /dev/shm had {} (resources.sharedMemory)", Quantity::of_bytes(bytes));
+    ending.shared_memory_bytes.map_or_else(String::new, size)
 }
 
 fn ending_words(record: &Record) -> String {

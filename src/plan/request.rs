@@ -72,8 +72,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
     let resources = &spec.resources;
     let cpu_millis =
         problems.check("spec.resources.cpus", parse(resources.cpus.as_ref(), DEFAULT_CPU_MILLIS, Quantity::millis));
-    let memory_bytes = problems
-        .check("spec.resources.memory", parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes));
+    let memory_bytes = problems.check("spec.resources.memory", memory(resources));
     let disk_bytes =
         problems.check("spec.resources.disk", parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes));
     let shared_memory_bytes =
@@ -210,6 +209,15 @@ fn parse<E: ToString>(
     parse: impl FnOnce(&Quantity) -> Result<u64, E>,
 ) -> Result<u64, String> {
     quantity.map_or(Ok(default), |q| parse(q).map_err(|e| e.to_string()))
+}
+
+fn memory(resources: &Resources) -> Result<u64, String> {
+    parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes)
+}
+
+/// How large `/dev/shm` is, by the settings of today.
+pub(super) fn shared_memory_bytes(resources: &Resources, settings: &Settings) -> Option<u64> {
+    shared_memory(resources, memory(resources).ok(), settings).ok()
 }
 
 fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Settings) -> Result<u64, String> {

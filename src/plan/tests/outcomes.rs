@@ -8,7 +8,8 @@ use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 
 fn outcome(pod: &PodCase) -> Outcome {
     let pod = pod.facts();
-    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None })
+    let shared_memory_bytes = Some(64 << 20);
+    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None, shared_memory_bytes })
 }
 
 /// Name, pod, and what comes of it: verdict, cause, and whose matter it is.
@@ -342,6 +343,24 @@ fn a_deleted_pod_is_never_success_unless_its_command_had_ended() {
 }
 
 #[test]
+fn a_bus_error_names_what_there_was_of_shared_memory_and_how_to_get_more() {
+    for (record, cause, message) in [
+        (killed(7), "CommandKilled", "the command was ended by signal 7 (SIGBUS)"),
+        (record(135), "CommandFailed", "the command exited with 135: signal 7 (SIGBUS) ended a program of it"),
+    ] {
+        let got = outcome(&pod().reported(&record));
+        assert_eq!((got.verdict(), got.cause(), got.blame()), (Failed, cause, Some(User)));
+        assert_eq!(got.message, format!("{message}; /dev/shm had 64Mi (resources.sharedMemory)"));
+        let hint = got.hint().unwrap();
+        assert!(hint.contains("resources.sharedMemory") && !hint.contains('`'), "{hint}");
+    }
+    for other in [killed(11), record(139), record(134)] {
+        let hint = outcome(&pod().reported(&other)).hint().unwrap();
+        assert!(!hint.contains("sharedMemory"), "{hint}");
+    }
+}
+
+#[test]
 fn the_message_names_the_signal_and_the_detail() {
     assert_eq!(outcome(&pod().reported(&killed(11))).message, "the command was ended by signal 11 (SIGSEGV)");
     let record = Record { detail: "exit status 1".into(), ..never_ran(Cause::NoShell) };
@@ -418,7 +437,8 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
     for (pod, cause) in cases {
         let pod = pod.facts();
         let message = pod.message();
-        let ending = Ending { pod: &pod, message: message.as_ref(), waiting: Some(&deadline) };
+        let ending =
+            Ending { pod: &pod, message: message.as_ref(), waiting: Some(&deadline), shared_memory_bytes: None };
         assert_eq!(decide(&ending).cause(), cause);
     }
 }
@@ -427,5 +447,8 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
 fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let waiting = waiting("Admission", "Forbidden", "", 3);
     let pod = pod().bound().deleted(5).failed("", "").facts();
-    assert_eq!(decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting) }).cause(), "PodDeleted");
+    assert_eq!(
+        decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting), shared_memory_bytes: None }).cause(),
+        "PodDeleted"
+    );
 }
