@@ -244,7 +244,7 @@ fn a_helper_that_is_killed_while_it_saves_goes_on() {
 fn the_digests_of_inputs_are_told() {
     let sandbox = saving_by(SAVES).requesting(|request| {
         let source = InputSource::Text("text".to_owned());
-        request.inputs = vec![RequestedInput { path: "t".to_owned(), source, digest: None }];
+        request.inputs = vec![RequestedInput::new("t", source)];
     });
     let digest = format!("sha256:{}", "a".repeat(64));
     fs::write(sandbox.paths.bin.join("pinned.json"), format!(r#"{{"0":"{digest}"}}"#)).unwrap();

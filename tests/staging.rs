@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 fn input(path: &str, source: InputSource) -> RequestedInput {
-    RequestedInput { path: path.to_owned(), source, digest: None }
+    RequestedInput::new(path, source)
 }
 
 fn with_inputs(inputs: Vec<RequestedInput>) -> Sandbox {
@@ -68,6 +68,32 @@ fn texts_and_config_maps_are_there_when_the_command_begins() {
     assert_eq!(told(&sandbox).report.files, 2);
     assert!(sandbox.paths.bundle.join("conf/text").is_file() && sandbox.paths.bundle.join("conf/map").is_dir());
     assert_eq!(fs::metadata(sandbox.paths.inputs.join("1/a.txt")).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn scripts_can_be_executed_and_modes_are_as_asked_for() {
+    let (_web, address) = serve();
+    let asked = |mode, input: RequestedInput| RequestedInput { mode: Some(mode), ..input };
+    let script = || InputSource::Text("#!/bin/sh\necho \"I am $0\"\n".to_owned());
+    let sandbox = with_inputs(vec![
+        input("run.sh", script()),
+        input("data", InputSource::Text("echo no".to_owned())),
+        asked(0o444, input("closed.sh", script())),
+        input("map", InputSource::Copied { file: None }),
+        asked(0o755, input("one", InputSource::Copied { file: Some("b.txt".to_owned()) })),
+        asked(0o555, download(address, "file", &sha256(BODY))),
+        download(address, "file", &sha256(BODY)),
+    ]);
+    config_map(&sandbox, 3);
+    config_map(&sandbox, 4);
+    fs::write(sandbox.paths.sources.join("3/..2026/b.txt"), "#!/bin/sh\necho script of a map\n").unwrap();
+    let (helper, runner) = start(&sandbox, &sh("cd ../.bundlerun/inputs; ./0; 3/b.txt"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.code, run.stdout().as_str()), (0, "I am ./0\nscript of a map\n"), "{run:?}");
+    let mode = |place: &str| fs::metadata(sandbox.paths.inputs.join(place)).unwrap().mode() & 0o7777;
+    assert_eq!(["0", "1", "2"].map(mode), [0o755, 0o644, 0o444]);
+    assert_eq!(["3/a.txt", "3/b.txt", "4", "5", "6"].map(mode), [0o644, 0o755, 0o755, 0o555, 0o644]);
 }
 
 #[test]

@@ -250,6 +250,12 @@ fn sources() -> Vec<Rule> {
             "inputs: set exactly one source: run, image, claim, configMap, secret, text or url",
         ),
         Rule::new(
+            "spec.inputs[]",
+            "!has(self.mode) || has(self.text) || has(self.configMap) || has(self.secret) || has(self.url)",
+            "inputs: mode is for text, configMap, secret and url; files of a run, an image or a claim have modes of their own: leave it out",
+        )
+        .on("mode"),
+        Rule::new(
             "spec.inputs",
             "self.all(a, !self.exists(b, a.path.startsWith(b.path + '/')))",
             "inputs: no path may be inside another; choose paths beside each other",

@@ -266,6 +266,13 @@ pub struct Input {
     /// A file to download. Example: `{href: "https://example.com/a.tar", sha256: ...}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<UrlSource>,
+
+    /// Permission bits of the file, or of each file, of a text, ConfigMap, Secret or url, from 0 to 0777; in JSON, which
+    /// has no octal numbers, 511. The files are not the command's own: what it may do is in the last digit. Default:
+    /// 0444 for Secrets; else 0644, and 0755 for a text, or file of a ConfigMap, that begins with `#!`. Example: `0755`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 511))]
+    pub mode: Option<u32>,
 }
 
 /// The output of another run.

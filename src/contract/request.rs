@@ -105,6 +105,18 @@ pub struct RequestedInput {
     /// not known, or the source itself says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The permission bits of a file that the helper writes: of a text, a download and a `ConfigMap`'s files. None: 0644,
+    /// or 0755 where a text or a `ConfigMap`'s file begins with `#!`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+}
+
+impl RequestedInput {
+    /// An input whose files have the permission bits that are usual.
+    #[must_use]
+    pub fn new(path: impl Into<String>, source: InputSource) -> Self {
+        Self { path: path.into(), source, digest: None, mode: None }
+    }
 }
 
 /// Where an input comes from.

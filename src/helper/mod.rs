@@ -10,6 +10,7 @@
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |
+//! | `mode` | the permission bits of inputs that the helper writes |
 //! | `markers`, `progress` | what one process leaves for another |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
@@ -20,6 +21,7 @@
 mod disk;
 mod ending;
 mod markers;
+mod mode;
 mod mount_points;
 mod owner;
 mod prepare;

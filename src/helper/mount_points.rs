@@ -3,7 +3,8 @@
 use crate::bundle::Kind;
 use crate::bundle::untrusted::{open_beneath, open_in, open_mount};
 use crate::contract::{InputSource, Request};
-use crate::helper::markers::{mark_json, read_json};
+use crate::helper::markers::{is_marked, mark_json, read_json};
+use crate::helper::mode;
 use crate::names::{files, paths};
 use crate::runner::Paths;
 use rustix::fd::OwnedFd;
@@ -39,11 +40,14 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
     let mut stubs = Stubs::default();
     for (index, input) in request.inputs.iter().enumerate() {
         let kind = if is_file(index) { Kind::File } else { Kind::Directory };
-        if input.source.is_staged() {
+        // What is in place has its mode.
+        if input.source.is_staged() && !is_marked(&paths.bin, &format!("{}{index}", files::STAGED_INPUT)) {
             let place = paths.inputs.join(index.to_string());
+            let text = if let InputSource::Text(text) = &input.source { Some(text.as_bytes()) } else { None };
             make_place(&place, kind).map_err(|error| format!("cannot make {}: {error}", place.display()))?;
-            if let InputSource::Text(text) = &input.source {
-                fs::write(&place, text).map_err(|error| format!("cannot write {}: {error}", place.display()))?;
+            if kind == Kind::File {
+                let mode = mode::of(input.mode, text.unwrap_or_default());
+                write(&place, text, mode).map_err(|error| format!("cannot write {}: {error}", place.display()))?;
             }
         }
         if let Some(path) = in_bundle(&input.path) {
@@ -82,6 +86,14 @@ fn in_bundle(path: &str) -> Option<&str> {
     (path != ".").then_some(path)
 }
 
+/// The text goes into the file that is there, which may be mounted already; later writers keep the mode.
+fn write(place: &Path, text: Option<&[u8]>, mode: u32) -> io::Result<()> {
+    if let Some(text) = text {
+        fs::write(place, text)?;
+    }
+    fs::set_permissions(place, fs::Permissions::from_mode(mode))
+}
+
 fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
     if let Some(parent) = place.parent() {
         fs::create_dir_all(parent)?;
@@ -98,7 +110,7 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
             if there.is_err() {
                 fs::File::create_new(place)?;
             }
-            0o644
+            mode::ORDINARY
         }
         (Kind::Directory, there) => {
             if there.is_err() {
@@ -176,10 +188,11 @@ fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
 mod tests {
     use super::*;
     use crate::contract::{Command, RequestedInput};
+    use crate::helper::markers;
     use std::os::unix::fs::MetadataExt;
 
     fn input(path: &str, source: InputSource) -> RequestedInput {
-        RequestedInput { path: path.to_owned(), source, digest: None }
+        RequestedInput::new(path, source)
     }
 
     fn request(inputs: Vec<RequestedInput>) -> Request {
@@ -203,8 +216,10 @@ mod tests {
             input("/data/x", InputSource::Text("absolute".to_owned())),
             input(".", InputSource::Image { reference: "i".to_owned(), path: None }),
             input("secret", InputSource::Mounted { file: true, shown: false }),
+            input("run.sh", InputSource::Text("#!/bin/sh\n".to_owned())),
+            RequestedInput { mode: Some(0o440), ..input("group", InputSource::Text("#!".to_owned())) },
         ]);
-        let is_file = |index| [0, 2, 4].contains(&index);
+        let is_file = |index| [0, 2, 4, 5, 6].contains(&index);
         make(&paths, &request, is_file).unwrap();
         let before = stubs(&paths);
         make(&paths, &request, is_file).unwrap();
@@ -214,6 +229,7 @@ mod tests {
         assert_eq!(fs::read_to_string(paths.inputs.join("0")).unwrap(), "hi");
         assert_eq!(fs::read_to_string(paths.inputs.join("2")).unwrap(), "absolute");
         assert_eq!((mode(&paths.inputs.join("0")), mode(&paths.inputs.join("3"))), (0o644, 0o755));
+        assert_eq!((mode(&paths.inputs.join("5")), mode(&paths.inputs.join("6"))), (0o755, 0o440));
         assert!(!paths.inputs.join("1").exists() && paths.inputs.join("3").is_dir());
         assert_eq!((mode(&paths.bundle.join("a/b")), mode(&paths.bundle.join("cache"))), (0o777, 0o777));
         assert!(paths.bundle.join("a/b/text").is_file() && paths.bundle.join("a/b/claim").is_dir());
@@ -222,9 +238,21 @@ mod tests {
             let there = fs::metadata(paths.bundle.join(path)).unwrap();
             (there.dev(), there.ino())
         };
-        let at = ["a/b/text", "a/b/claim", "secret", "cache/deep"].map(identity);
+        let at = ["a/b/text", "a/b/claim", "secret", "run.sh", "group", "cache/deep"].map(identity);
         assert_eq!(before.mounted_over, at);
         assert!(before.parents.contains(&identity("a")) && before.parents.contains(&identity("cache")));
+    }
+
+    #[test]
+    fn a_helper_that_starts_again_leaves_what_is_in_place_as_it_is() {
+        let (_root, paths) = sandbox();
+        let request = request(vec![input("a", InputSource::Copied { file: Some("a".to_owned()) })]);
+        make(&paths, &request, |_| true).unwrap();
+        let place = paths.inputs.join("0");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        markers::mark(&paths.bin, &format!("{}0", files::STAGED_INPUT), b"").unwrap();
+        make(&paths, &request, |_| true).unwrap();
+        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o7777, 0o755);
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod tests {
             path: path.to_owned(),
             source: source.clone(),
             digest: None,
+            mode: None,
         });
         let request = Request { inputs: inputs.to_vec(), ..Request::new(Command::Shell(String::new()), 30) };
         mount_points::make(&paths, &request, |_| false).unwrap();

@@ -196,8 +196,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = below(root.path());
         fs::write(&paths.runner_in_image, "").unwrap();
-        let inputs =
-            vec![RequestedInput { path: "t".to_owned(), source: InputSource::Text("text".to_owned()), digest: None }];
+        let inputs = vec![RequestedInput::new("t", InputSource::Text("text".to_owned()))];
         let request = Request { inputs, ..Request::new(Command::Shell(String::new()), 30) };
         let (stop, _keep) = pipe().unwrap();
         prepare(&paths, Some(&request), stop.as_fd()).unwrap();

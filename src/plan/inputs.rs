@@ -57,6 +57,7 @@ impl<'a> Inputs<'a> {
                 None => source(input, pin),
             },
             digest: None,
+            mode: input.mode,
         };
         self.each().map(requested).collect()
     }
@@ -151,7 +152,7 @@ fn volume(index: usize, input: &Input, image: Option<&Pin>) -> Option<Volume> {
             secret: Some(SecretVolumeSource {
                 secret_name: Some(source.name.clone()),
                 items: item(source),
-                default_mode: Some(READABLE),
+                default_mode: Some(input.mode.and_then(|mode| i32::try_from(mode).ok()).unwrap_or(READABLE)),
                 optional: ABSENCE_IS_TOLD,
             }),
             ..volume

@@ -2,6 +2,7 @@
 
 use crate::bundle::sha256;
 use crate::contract::Cause;
+use crate::helper::mode;
 use crate::helper::task::failure::Failure;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -22,13 +23,18 @@ pub(in crate::helper) struct Copied {
     pub(in crate::helper) digest: String,
 }
 
-/// Copies the one `file` of the mount, or all files, into `place`.
-pub(in crate::helper) fn copy(mount: &Path, file: Option<&str>, place: &Path) -> Result<Copied, Failure> {
+/// Copies the one `file` of the mount, or all files, into `place`, with the `mode` that was asked for.
+pub(in crate::helper) fn copy(
+    mount: &Path,
+    file: Option<&str>,
+    place: &Path,
+    mode: Option<u32>,
+) -> Result<Copied, Failure> {
     let from = current(mount);
-    let Some(file) = file else { return copy_all(&from, place) };
+    let Some(file) = file else { return copy_all(&from, place, mode) };
     match File::open(from.join(file)) {
         Ok(source) => {
-            let content = copy_file(source, place)?;
+            let content = copy_file(source, place, mode)?;
             Ok(Copied { bytes: content.len() as u64, digest: sha256(&content) })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -44,7 +50,7 @@ fn current(mount: &Path) -> PathBuf {
     mount.join("..data").canonicalize().unwrap_or_else(|_| mount.to_owned())
 }
 
-fn copy_all(from: &Path, place: &Path) -> Result<Copied, Failure> {
+fn copy_all(from: &Path, place: &Path, mode: Option<u32>) -> Result<Copied, Failure> {
     let (mut bytes, mut digests) = (0, BTreeMap::new());
     for entry in fs::read_dir(from).map_err(|error| reading(&error))? {
         let entry = entry.map_err(|error| reading(&error))?;
@@ -52,7 +58,7 @@ fn copy_all(from: &Path, place: &Path) -> Result<Copied, Failure> {
         let is_file = fs::metadata(entry.path()).is_ok_and(|there| there.is_file());
         if is_file && !name.as_bytes().starts_with(b"..") {
             let source = File::open(entry.path()).map_err(|error| reading(&error))?;
-            let content = copy_file(source, &place.join(&name))?;
+            let content = copy_file(source, &place.join(&name), mode)?;
             bytes += content.len() as u64;
             digests.insert(name, sha256(&content));
         }
@@ -67,11 +73,11 @@ fn copy_all(from: &Path, place: &Path) -> Result<Copied, Failure> {
     Ok(Copied { bytes, digest: sha256(&digests.iter().flat_map(line).collect::<Vec<u8>>()) })
 }
 
-fn copy_file(source: File, place: &Path) -> Result<Vec<u8>, Failure> {
+fn copy_file(source: File, place: &Path, mode: Option<u32>) -> Result<Vec<u8>, Failure> {
     let mut content = vec![];
     source.take(MAX_BYTES).read_to_end(&mut content).map_err(|error| reading(&error))?;
     let copied = OpenOptions::new().write(true).create(true).truncate(true).open(place).and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.set_permissions(Permissions::from_mode(mode::of(mode, &content)))?;
         file.write_all(&content)
     });
     copied.map(|()| content).map_err(|error| Failure::writing(&error))
@@ -84,7 +90,7 @@ fn reading(error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     /// As the kubelet does it.
     fn mount() -> tempfile::TempDir {
@@ -105,25 +111,36 @@ mod tests {
         // printf alpha >a; printf beta >b.txt; sha256sum a b.txt | sha256sum
         let digest = "sha256:a84ee2a9c1304fc61f5270c950bc5b8524cd4c638e2a64fa881a1f1676a75eb1".to_owned();
         let all = Ok(Copied { bytes: 9, digest });
-        assert_eq!(copy(mount.path(), None, to.path()), all);
+        assert_eq!(copy(mount.path(), None, to.path(), None), all);
         let mut names: Vec<_> = fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["a", "b.txt"]);
         assert!(fs::symlink_metadata(to.path().join("a")).unwrap().is_file());
-        assert_eq!(copy(mount.path(), None, to.path()), all, "again");
+        assert_eq!(copy(mount.path(), None, to.path(), None), all, "again");
         let one = to.path().join("one");
         fs::write(&one, "what is there is longer").unwrap();
-        assert_eq!(copy(mount.path(), Some("b.txt"), &one), Ok(Copied { bytes: 4, digest: sha256(b"beta") }));
+        assert_eq!(copy(mount.path(), Some("b.txt"), &one, None), Ok(Copied { bytes: 4, digest: sha256(b"beta") }));
         assert_eq!(fs::read_to_string(&one).unwrap(), "beta");
     }
 
     #[test]
     fn a_key_that_is_missing_is_the_users_to_mend() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
-        let missing = copy(mount.path(), Some("none"), &to.path().join("x"));
+        let missing = copy(mount.path(), Some("none"), &to.path().join("x"), None);
         assert_eq!(
             missing,
             Err(Failure::Final(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned()))
         );
+    }
+
+    #[test]
+    fn scripts_can_be_executed_and_a_mode_is_for_all_files() {
+        let (mount, to) = (mount(), tempfile::tempdir().unwrap());
+        fs::write(mount.path().join("..2026_01/b.txt"), "#!/bin/sh\n").unwrap();
+        let modes = || ["a", "b.txt"].map(|name| fs::metadata(to.path().join(name)).unwrap().mode() & 0o7777);
+        copy(mount.path(), None, to.path(), None).unwrap();
+        assert_eq!(modes(), [0o644, 0o755]);
+        copy(mount.path(), None, to.path(), Some(0o750)).unwrap();
+        assert_eq!(modes(), [0o750, 0o750]);
     }
 }

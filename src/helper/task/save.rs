@@ -123,11 +123,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(&paths.bundle).unwrap();
-        let input = |path: &str, file| RequestedInput {
-            path: path.to_owned(),
-            source: InputSource::Mounted { file, shown: false },
-            digest: None,
-        };
+        let input = |path: &str, file| RequestedInput::new(path, InputSource::Mounted { file, shown: false });
         let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
         let request =
             Request { inputs, volumes: vec!["ckpt".to_owned()], ..Request::new(Command::Shell(String::new()), 30) };
@@ -155,7 +151,7 @@ mod tests {
 
     #[test]
     fn how_it_was_made_names_digests_and_the_end() {
-        let input = |path: &str, source| RequestedInput { path: path.to_owned(), source, digest: None };
+        let input = |path: &str, source| RequestedInput::new(path, source);
         let image = |reference: &str| InputSource::Image { reference: reference.to_owned(), path: None };
         let inputs = vec![
             input("tag", image("r/a:1")),

@@ -105,8 +105,8 @@ impl Stage<'_> {
             }
             InputSource::Copied { file } => {
                 let from = self.source(index);
-                let (file, place) = (file.clone(), place.clone());
-                let copied = blocking(move || config_map::copy(&from, file.as_deref(), &place)).await?;
+                let (file, place, mode) = (file.clone(), place.clone(), input.mode);
+                let copied = blocking(move || config_map::copy(&from, file.as_deref(), &place, mode)).await?;
                 progress.done_bytes.store(copied.bytes, Ordering::Relaxed);
                 digest = copied.digest;
                 unchanged(input, &digest)?;

@@ -400,3 +400,40 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
     assert_eq!(mounted(false, true), staged);
     assert_eq!(mounted(true, false), staged);
 }
+
+#[test]
+fn modes_of_files_reach_the_helper_and_the_kubelet() {
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
+        {"path": "run.sh", "text": "#!/bin/sh", "mode": 0o550},
+        {"path": "text", "text": "x"},
+        {"path": "map", "configMap": {"name": "m"}, "mode": 0o755},
+        {"path": "key", "secret": {"name": "s"}, "mode": 0o440},
+        {"path": "other", "secret": {"name": "t"}}]}));
+    let plan = look_with(&run, &Parents::default(), 1);
+    let request: Request = annotation(&plan, crate::names::REQUEST_ANNOTATION);
+    let modes: Vec<_> = request.inputs.iter().map(|input| input.mode).collect();
+    assert_eq!(modes, [Some(0o550), None, Some(0o755), Some(0o440), None]);
+    let pod = created(&plan);
+    let secrets: Vec<_> =
+        pod.spec.as_ref().unwrap().volumes.iter().flatten().filter_map(|v| v.secret.as_ref()?.default_mode).collect();
+    assert!(secrets.ends_with(&[0o440, 0o444]), "{secrets:?}");
+    // The helper reads every key of a ConfigMap, whatever its mode is for the command.
+    let maps: Vec<_> = pod
+        .spec
+        .as_ref()
+        .unwrap()
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|v| v.config_map.as_ref()?.default_mode)
+        .collect();
+    assert_eq!(maps, [0o444]);
+}
+
+#[test]
+fn a_request_of_an_operator_that_knew_no_modes_is_read() {
+    let old = r#"{"path":"a","source":{"text":"x"}}"#;
+    let input: crate::contract::RequestedInput = serde_json::from_str(old).unwrap();
+    assert_eq!(input, crate::contract::RequestedInput::new("a", InputSource::Text("x".to_owned())));
+    assert_eq!(serde_json::to_string(&input).unwrap(), old);
+}

@@ -204,6 +204,7 @@ fn inputs() -> impl Iterator<Item = Case> {
         }
     };
     let input = |part: &'static str| move |value: Value| json!({"inputs": [{"path": "a", part: value}]});
+    let mode = |value: Value| json!({"inputs": [{"path": "a", "text": "", "mode": value}]});
     let name = json!({"name": "a"});
     let url = json!({"href": "http://a", "sha256": "0a".repeat(32)});
     let href = |length: usize| json!(format!("http://{}", "a".repeat(length - 7)));
@@ -213,6 +214,8 @@ fn inputs() -> impl Iterator<Item = Case> {
     let mut cases = vec![
         bound("spec.inputs[0].path", TOO_LONG, &[], path, text(512)),
         bound("spec.inputs[0].text", TOO_LONG, &[], input("text"), texts(60_000)),
+        bound("spec.inputs[0].mode", "should be less", &[], mode, [json!(511), json!(512)]),
+        bound("spec.inputs[0].mode", "should be greater", &[], mode, [json!(0), json!(-1)]),
         bound("spec.inputs[0].run.name", TOO_LONG, &[], source("run", json!({}), "name"), text(52)),
         bound("spec.inputs[0].image.reference", TOO_LONG, &[], source("image", json!({}), "reference"), text(512)),
         bound("spec.inputs[0].url.href", TOO_LONG, &[], source("url", url.clone(), "href"), [href(2048), href(2049)]),

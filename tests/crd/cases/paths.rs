@@ -202,6 +202,14 @@ pub(super) fn inputs() -> Vec<Case> {
         input["path"] = json!("a");
         cases.push(refused(&name, list(&[input]), &errors));
     }
+    for (source, has_mode) in sources.iter().zip([false, false, false, false, true, true, true, true]) {
+        let mut input = source.clone();
+        input["path"] = json!("a");
+        input["mode"] = json!(0o755);
+        let name = format!("mode of {source}");
+        let errors = [("spec.inputs[0].mode", "mode is for text")];
+        cases.push(if has_mode { accepted(&name, list(&[input])) } else { refused(&name, list(&[input]), &errors) });
+    }
     let numbered = |count: usize| list(&(0..count).map(|n| text(&format!("i{n}"))).collect::<Vec<_>>());
     let long = |path: &str, length: usize| json!({"path": path, "text": "é".repeat(length)});
     let overlap = ("spec.volumes", "no path may be that of an input");
