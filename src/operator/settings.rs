@@ -2,6 +2,7 @@
 
 mod fields;
 mod gpu;
+mod proxy;
 mod store;
 
 use std::path::Path;
@@ -70,6 +71,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         store,
         image_volumes,
         registries,
+        proxy: proxy::read(file.section("proxy"), problems),
         gpu_profiles: gpu::profiles(file.raw("gpuProfiles"), problems),
     }
 }
@@ -122,6 +124,7 @@ mod tests {
         let settings = parse(&examples.join("\n"), "us").unwrap();
         assert_eq!(settings.gpu_profiles.keys().collect::<Vec<_>>(), ["amd", "default", "gke", "mig-1g"]);
         assert!(settings.store.is_some() && settings.registries.ca.is_some());
+        assert_eq!(settings.proxy.env().len(), 3);
     }
 
     #[test]

@@ -185,6 +185,7 @@ fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings
         image: Some(settings.helper_image.clone()),
         image_pull_policy: Some("IfNotPresent".into()),
         command: Some(subcommand("run")),
+        env: proxy_env(settings),
         restart_policy: Some("Always".into()),
         lifecycle: Some(Lifecycle {
             post_start: Some(LifecycleHandler {
@@ -312,6 +313,17 @@ fn environment(request: &RunRequest, attempt: u32) -> Vec<EnvVar> {
     env.extend(request.env.iter().cloned());
     env.extend(request.gpus.no_devices());
     env
+}
+
+fn proxy_env(settings: &Settings) -> Option<Vec<EnvVar>> {
+    let variable = |(name, value): (&str, String)| EnvVar {
+        name: name.into(),
+        // Kubernetes expands $(NAME) and $$ in values.
+        value: Some(value.replace('$', "$$")),
+        ..EnvVar::default()
+    };
+    let env: Vec<EnvVar> = settings.proxy.env().into_iter().map(variable).collect();
+    (!env.is_empty()).then_some(env)
 }
 
 /// Names of the Secrets with credentials that the helper needs: the store's, then those for the registries of inputs.

@@ -35,8 +35,31 @@ pub struct Settings {
     pub image_volumes: bool,
     /// How registries are spoken to, the store's among them.
     pub registries: Registries,
+    /// What is between the helper and everything outside of the cluster.
+    pub proxy: Proxy,
     /// By name; `default` is what runs use that name none.
     pub gpu_profiles: BTreeMap<String, GpuProfile>,
+}
+
+/// A proxy for HTTP. What is not set here is not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// URL of the one for plain HTTP.
+    pub http: Option<String>,
+    /// URL of the one for TLS.
+    pub https: Option<String>,
+    /// Hosts, domains and networks that are reached without it.
+    pub no: Vec<String>,
+}
+
+impl Proxy {
+    /// The variables that programs know it by.
+    #[must_use]
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        let no = (!self.no.is_empty()).then(|| self.no.join(","));
+        let all = [("HTTP_PROXY", self.http.clone()), ("HTTPS_PROXY", self.https.clone()), ("NO_PROXY", no)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 /// The registry that keeps the outputs.
@@ -148,5 +171,14 @@ mod tests {
         // A whole registry.
         assert!(refused("r.example", "r.example/other:t"));
         assert!(!refused("r.example", "r.example/tools/python:3") && !refused("r.example", "r.example/n:t"));
+    }
+
+    #[test]
+    fn a_proxy_is_variables() {
+        let proxy =
+            Proxy { https: Some("http://p:3128".into()), no: vec!["a".into(), "10.0.0.0/8".into()], http: None };
+        let env = [("HTTPS_PROXY", "http://p:3128".to_owned()), ("NO_PROXY", "a,10.0.0.0/8".to_owned())];
+        assert_eq!(proxy.env(), env);
+        assert!(Proxy::default().env().is_empty());
     }
 }

@@ -104,7 +104,10 @@ capabilities:
 {{- range list "insecure" "ca" -}}
 {{- if not (get $settings.registries .) }}{{ $_ := unset $settings.registries . }}{{ end -}}
 {{- end -}}
-{{- range list "registries" "gpuProfiles" -}}
+{{- range list "http" "https" "noProxy" -}}
+{{- if not (get $settings.proxy .) }}{{ $_ := unset $settings.proxy . }}{{ end -}}
+{{- end -}}
+{{- range list "registries" "proxy" "gpuProfiles" -}}
 {{- if not (get $settings .) }}{{ $_ := unset $settings . }}{{ end -}}
 {{- end -}}
 {{- toYaml $settings -}}

@@ -269,6 +269,29 @@ fn the_stores_login_is_for_earlier_outputs_of_the_namespace_too() {
 }
 
 #[test]
+fn a_proxy_is_for_the_helper_alone() {
+    let mut settings = settings();
+    settings.proxy.https = Some("http://proxy:3128".into());
+    settings.proxy.no = vec![".cluster.local".into(), "$(HOME)".into()];
+    let observed = Observed {
+        run: &run(),
+        pod: PodSeen::Absent,
+        parents: &Parents::default(),
+        refusal: None,
+        progress: ProgressSeen::NotAsked,
+        written_at: None,
+    };
+    let spec = created(&plan(&observed, &settings, at(1))).spec.clone().unwrap();
+    let env = |container: &k8s_openapi::api::core::v1::Container| {
+        let env = container.env.iter().flatten().filter(|var| var.name.ends_with("_PROXY"));
+        env.map(|var| format!("{}={}", var.name, var.value.as_deref().unwrap())).collect::<Vec<_>>()
+    };
+    let helper = env(&spec.init_containers.unwrap()[0]);
+    assert_eq!(helper, ["HTTPS_PROXY=http://proxy:3128", "NO_PROXY=.cluster.local,$$(HOME)"]);
+    assert!(env(&spec.containers[0]).is_empty());
+}
+
+#[test]
 fn stop_ends_a_run_at_every_stage() {
     let stopped = || {
         let mut run = run();
