@@ -19,8 +19,9 @@ pub(crate) async fn put_blob(host: &str, repository: &str, blob: &[u8]) -> Value
     let http = reqwest::Client::new();
     let digest = sha256(blob);
     let started = http.post(format!("http://{host}/v2/{repository}/blobs/uploads/")).send().await.unwrap();
-    let location = started.headers().get("location").unwrap().to_str().unwrap().to_owned();
-    let url = format!("{location}&digest={digest}");
+    let location = started.headers().get("location").unwrap().to_str().unwrap();
+    let mut url = started.url().join(location).unwrap();
+    url.query_pairs_mut().append_pair("digest", &digest);
     let put = http.put(url).body(blob.to_vec()).send().await.unwrap();
     assert!(put.status().is_success(), "{}", put.status());
     json!({"digest": digest, "size": blob.len()})

@@ -1,4 +1,5 @@
-//! A registry (CNCF distribution) of a test's own.
+//! A registry of a test's own: by `BUNDLE_TEST_REGISTRY` CNCF distribution (`distribution`, the default), Debian's
+//! `docker-registry`, which is distribution 2.8, or `crane registry serve` (`crane`).
 
 use std::env;
 use std::fs;
@@ -8,9 +9,32 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// A program that is a registry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Program {
+    Distribution,
+    DockerRegistry,
+    /// It can be set up in no way: no TLS, no logins.
+    Crane,
+}
+
+impl Program {
+    /// What the tests are to run with; `more` is what a test adds to its configuration.
+    fn asked_for(more: &str) -> Self {
+        match env::var("BUNDLE_TEST_REGISTRY").as_deref() {
+            Err(_) | Ok("distribution") => Self::Distribution,
+            Ok("docker-registry") => Self::DockerRegistry,
+            Ok("crane") if more.is_empty() => Self::Crane,
+            Ok("crane") => Self::Distribution,
+            Ok(other) => panic!("BUNDLE_TEST_REGISTRY={other}: none of distribution, docker-registry, crane"),
+        }
+    }
+}
+
 /// A registry that ends with the test.
 pub(crate) struct Registry {
     pub(crate) host: String,
+    program: Program,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -32,7 +56,8 @@ impl Registry {
             dir.path().join("store").display()
         );
         fs::write(dir.path().join("config.yaml"), config).unwrap();
-        let mut registry = Self { host, dir, child: None };
+        fs::create_dir(dir.path().join("store")).unwrap();
+        let mut registry = Self { host, program: Program::asked_for(more), dir, child: None };
         registry.go_on();
         registry
     }
@@ -48,10 +73,21 @@ impl Registry {
     /// Starts it, again.
     pub(crate) fn go_on(&mut self) {
         let log = fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut command = Command::new(tool("REGISTRY_BIN", "registry"));
-        command.arg("serve").arg(self.dir.path().join("config.yaml")).stdout(Stdio::null()).stderr(log);
-        command.env("OTEL_TRACES_EXPORTER", "none");
-        self.child = Some(command.spawn().expect("no `registry`: set REGISTRY_BIN, or PATH"));
+        let (variable, name) = match self.program {
+            Program::Distribution => ("REGISTRY_BIN", "registry"),
+            Program::DockerRegistry => ("DOCKER_REGISTRY_BIN", "docker-registry"),
+            Program::Crane => ("CRANE_BIN", "crane"),
+        };
+        let mut command = Command::new(tool(variable, name));
+        match self.program {
+            Program::Crane => {
+                let store = self.dir.path().join("store");
+                command.args(["registry", "serve", "--address", &self.host, "--disk"]).arg(store);
+            }
+            _ => _ = command.arg("serve").arg(self.dir.path().join("config.yaml")),
+        }
+        command.env("OTEL_TRACES_EXPORTER", "none").stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap_or_else(|_| panic!("no `{name}`: set {variable}, or PATH")));
         let until = Instant::now() + Duration::from_mins(1);
         while TcpStream::connect(&self.host).is_err() {
             assert!(Instant::now() < until, "the registry did not start");
