@@ -11,7 +11,7 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A registry behind a proxy that follows a rule.
@@ -326,4 +326,32 @@ async fn who_gives_up_leaves_no_thread_behind() {
     let error = bundlerun::bundle::fetch(&missing, None, &place.dir, limits, &access, &progress).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
     // The runtime waits for its threads when the test ends: this is the assertion.
+}
+
+/// Saves to a registry that does not say what it has not, and that knows blobs again only after so many questions.
+async fn save_with_late_blobs(questions: u64) -> Result<bundlerun::bundle::SavedBundle, bundlerun::bundle::Error> {
+    let registry = Registry::start();
+    let (dir, written, late) = (tempfile::tempdir().unwrap(), AtomicBool::default(), AtomicU64::default());
+    fs::write(dir.path().join("file"), "content").unwrap();
+    let proxy = before(&registry, move |method, path, _| {
+        if *method == Method::PUT && path.contains("/manifests/t") {
+            written.store(true, Ordering::SeqCst);
+        }
+        match (*method == Method::HEAD && path.contains("/blobs/"), written.load(Ordering::SeqCst)) {
+            (true, false) => Fault::Status(403),
+            (true, true) if late.fetch_add(1, Ordering::SeqCst) < questions => Fault::Status(404),
+            _ => Fault::None,
+        }
+    });
+    try_save(&tree(dir.path()), &format!("{}/a", proxy.host), "t", &access(&proxy.host)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_blob_is_asked_for_after_the_manifest() {
+    assert!(save_with_late_blobs(4).await.is_ok(), "a replica may be late");
+    let error = save_with_late_blobs(u64::MAX).await.unwrap_err();
+    assert!(
+        error.kind == ErrorKind::Invalid && error.message.contains("took the manifest, and has no blob"),
+        "{error}"
+    );
 }

@@ -148,11 +148,17 @@ impl Repository {
         }
     }
 
-    pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+    /// Whether the registry has a blob of this digest and size. One that does not let us ask says so of what it has not:
+    /// the answer is no, and an attempt to push tells more.
+    pub(super) async fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         let url = self.url(&format!("blobs/{digest}"))?;
         match self.send(&format!("look for a blob of {}", self.name), |http| http.head(url.clone())).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Ok(answer) => {
+                // Not the length of the answer's body, which a HEAD has none of.
+                let length = answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+                Ok(length.is_none_or(|length: u64| length == size))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -160,10 +166,10 @@ impl Repository {
     /// Pushes a blob that fits into memory, unless it is there. Returns how many bytes went out.
     pub(super) async fn push_small(&self, blob: &Bytes) -> Result<u64, Error> {
         let digest = Digest::of(blob);
-        if self.has_blob(&digest).await? {
+        let size = blob.len() as u64;
+        if self.has_blob(&digest, size).await? {
             return Ok(0);
         }
-        let size = blob.len() as u64;
         let mut tries = Tries::default();
         loop {
             let sent = Arc::new(AtomicU64::new(0));

@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use walk::{Cancelled, What};
 
@@ -44,6 +44,11 @@ const AT_ONCE: usize = 4;
 const PIECES: usize = 4;
 /// So often a layer is hashed anew because it changed before it was pushed; then what changed is left out.
 const MOST_CHANGES: u32 = 3;
+/// Blobs that are asked for at once.
+const LOOKS_AT_ONCE: usize = 8;
+/// So long a blob that was pushed may be unknown: what answers may be a replica.
+const REPLICAS: Duration = Duration::from_secs(30);
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it.
 ///
@@ -124,7 +129,7 @@ impl Saving {
         let mut changes = 0;
         loop {
             let layer = Arc::new(self.hash(plan, number, given_up.clone()).await?);
-            if self.repository.has_blob(&layer.digest).await? {
+            if self.repository.has_blob(&layer.digest, layer.size).await? {
                 self.done.fetch_add(layer.size, Ordering::Relaxed);
                 return Ok(layer);
             }
@@ -195,12 +200,16 @@ impl Saving {
         let manifest = image::manifest(&config, &blobs, &list)?;
         let repository = &self.repository;
         let mut pushed_bytes = self.pushed.load(Ordering::Relaxed);
-        pushed_bytes += repository.push_small(&list.blob.into()).await?;
+        let list = Bytes::from(list.blob);
+        let mut all_blobs = blobs;
+        all_blobs.extend([&list, &config].map(|blob| (Digest::of(blob), blob.len() as u64)));
+        pushed_bytes += repository.push_small(&list).await?;
         pushed_bytes += repository.push_small(&config).await?;
         repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await?;
         let digest = Digest::of(&manifest);
         // A manifest that has another digest is refused.
         repository.manifest(&digest.to_string()).await?;
+        self.are_there(&all_blobs).await?;
         let subject = Descriptor::new(MANIFEST_TYPE, digest, manifest.len() as u64);
         match provenance::push(repository, &subject, made_by).await {
             Ok(pushed) => pushed_bytes += pushed,
@@ -230,6 +239,27 @@ impl Saving {
             skipped_names: names,
             mountable,
         })
+    }
+}
+
+impl Saving {
+    /// Asks for every blob of the bundle: some registries take a manifest without looking, and what was there at the
+    /// begin may have been collected as garbage since. A replica may be late, so that it is asked for a while.
+    async fn are_there(&self, blobs: &[(Digest, u64)]) -> Result<(), Error> {
+        let until = Instant::now() + REPLICAS;
+        let is_there = async |(digest, size): (Digest, u64)| {
+            while !self.repository.has_blob(&digest, size).await? {
+                if Instant::now() >= until {
+                    let host = self.repository.host();
+                    return Err(Error::invalid(format!(
+                        "{host} took the manifest, and has no blob {digest} of {size} bytes"
+                    )));
+                }
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            Ok(())
+        };
+        stream::iter(blobs.iter().copied().map(is_there)).buffer_unordered(LOOKS_AT_ONCE).try_collect().await
     }
 }
 
