@@ -164,6 +164,8 @@ pub mod files {
     pub const SAVED: &str = "saved.json";
     /// In [`super::paths::BIN`]: the [`crate::contract::NotSaved`] of the last try.
     pub const NOT_SAVED: &str = "not-saved.json";
+    /// In [`super::paths::BIN`]: entries of the output that the last tries failed to read.
+    pub const DAMAGED: &str = "damaged.json";
     /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::contract::Progress`].
     pub const PROGRESS: &str = "progress.json";
     /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.

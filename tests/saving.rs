@@ -15,6 +15,7 @@ use helping::{Helper, Process, fresh, start, told};
 use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// With a store, and a child for saving that is this script: `$bin` has the marks, `$n` counts the tries.
@@ -26,6 +27,7 @@ fn saving_by(script: &str) -> Sandbox {
             exclude: vec![],
             deadline_seconds: 60,
             interrupted_seconds: 60,
+            give_up_seconds: 300,
             made_by: serde_json::Map::new(),
         });
     });
@@ -53,7 +55,7 @@ const SAVES: &str = r#"echo '{"digest":"sha256:abc","pushedBytes":7,"skipped":1,
 mv "$bin/.draft" "$bin/saved.json""#;
 
 fn saved() -> Saved {
-    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1, mountable: false }
+    Saved { digest: "sha256:abc".to_owned(), pushed_bytes: 7, skipped: 1, ..Saved::default() }
 }
 
 fn tries(sandbox: &Sandbox) -> Vec<String> {
@@ -99,19 +101,55 @@ fn a_child_that_crashes_three_times_is_started_again() {
     assert_eq!(tries(&sandbox).len(), 4);
 }
 
+/// A script of a child that the store refuses.
+fn refused(failure: SaveFailure) -> String {
+    format!(r#"{{ echo '{{"failure":"{failure:?}","detail":"as it says"}}' >"$bin/not-saved.json"; exit 1; }}"#)
+}
+
+const ANSWERS: [SaveFailure; 7] = [
+    SaveFailure::StoreDenied,
+    SaveFailure::StoreNotFound,
+    SaveFailure::StoreQuotaExceeded,
+    SaveFailure::StoreTls,
+    SaveFailure::OutputTooLarge,
+    SaveFailure::StoreUnreachable,
+    SaveFailure::StoreCorrupt,
+];
+
 #[test]
-fn what_would_be_denied_again_is_told_at_once() {
-    let sandbox =
-        saving_by(r#"echo '{"failure":"StoreDenied","detail":"401 Unauthorized"}' >"$bin/not-saved.json"; exit 1"#);
-    let (helper, runner) = start(&sandbox, &sh("printf 12345 >f"));
-    runner.finish();
-    let begin = Instant::now();
-    helper.finish();
-    assert!(begin.elapsed() < Duration::from_secs(5));
-    let Report { saved, not_saved, files, bytes, .. } = told(&sandbox).report;
-    let want = NotSaved { failure: SaveFailure::StoreDenied, detail: "401 Unauthorized".to_owned() };
-    assert_eq!((saved, not_saved, tries(&sandbox).len()), (None, Some(want), 1));
-    assert_eq!((files, bytes), (3, 5), "what is there is counted all the same");
+fn nothing_that_a_store_answers_is_final_before_the_deadline() {
+    thread::scope(|scope| {
+        for failure in ANSWERS {
+            scope.spawn(move || {
+                let sandbox = saving_by(&format!("[ $n -gt 2 ] || {}\n{SAVES}", refused(failure)));
+                let (helper, runner) = start(&sandbox, &sh("true"));
+                runner.finish();
+                helper.finish();
+                let report = told(&sandbox).report;
+                assert_eq!((report.saved, report.not_saved), (Some(saved()), None), "{failure:?}");
+                assert_eq!(tries(&sandbox).len(), 3, "{failure:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn at_the_deadline_the_last_answer_is_told() {
+    thread::scope(|scope| {
+        for failure in ANSWERS {
+            scope.spawn(move || {
+                let sandbox = deadlines(saving_by(&refused(failure)), 3, 60);
+                let (helper, runner) = start(&sandbox, &sh("printf 12345 >f"));
+                runner.finish();
+                helper.finish();
+                let Report { saved, not_saved, files, bytes, .. } = told(&sandbox).report;
+                let want = NotSaved { failure, detail: "for 3 s: as it says".to_owned() };
+                assert_eq!((saved, not_saved), (None, Some(want)));
+                assert!(tries(&sandbox).len() > 1, "{failure:?}");
+                assert_eq!((files, bytes), (3, 5), "what is there is counted all the same");
+            });
+        }
+    });
 }
 
 #[test]

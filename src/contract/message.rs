@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::gpu::GpuFacts;
 use super::record::Record;
-use super::report::Report;
+use super::report::{Report, SKIPPED_NAME_MAX_BYTES};
 use super::text::{first_bytes, one_line};
 
 /// What the kubelet keeps of one termination message, in bytes (`MaxContainerTerminationMessageLength`).
@@ -60,6 +60,10 @@ impl Message {
         }
         if let Some(not_saved) = &mut report.not_saved {
             not_saved.detail = one_line(&not_saved.detail);
+        }
+        if let Some(saved) = &mut report.saved {
+            let short = |name: &String| first_bytes(&one_line(name), SKIPPED_NAME_MAX_BYTES);
+            saved.skipped_names = saved.skipped_names.iter().map(short).take(SKIPPED_NAMES).collect();
         }
         let room = MESSAGE_MAX_BYTES.saturating_sub(first_line(&mut report).len() + inputs.len());
 
@@ -117,12 +121,23 @@ fn digests_in(line: &str) -> BTreeMap<usize, String> {
         .unwrap_or_default()
 }
 
-/// The first line with its newline; leaves GPUs out and shortens the details until it fits.
+/// As many entries that an output lacks are named.
+const SKIPPED_NAMES: usize = 3;
+
+/// The first line with its newline; leaves GPUs and names of what is not saved out, and shortens the details, until it
+/// fits.
 fn first_line(report: &mut Report) -> String {
     loop {
         let mut line = serde_json::to_string(report).unwrap_or_default();
         line.push('\n');
         let excess = (line.len() + 1).saturating_sub(FIRST_LINE_MAX_BYTES);
+        // The bundle lists them, too.
+        if excess > 0
+            && report.record.as_ref().is_none_or(|record| record.gpus.is_none())
+            && report.saved.as_mut().is_some_and(|saved| saved.skipped_names.pop().is_some())
+        {
+            continue;
+        }
         match &mut report.record {
             Some(Record { gpus: gpus @ Some(_), .. }) if excess > 0 => {
                 if !gpus.as_mut().is_some_and(GpuFacts::shorten) {
@@ -219,7 +234,16 @@ mod tests {
     /// What is longest of what the helper says of saving.
     fn with_saving(report: Report, saved: bool, detail: &str) -> Report {
         let (saved, not_saved) = if saved {
-            (Some(Saved { digest: digest(1), pushed_bytes: u64::MAX, skipped: u64::MAX, mountable: true }), None)
+            let saved = Saved {
+                digest: digest(1),
+                pushed_bytes: u64::MAX,
+                skipped: u64::MAX,
+                withheld: u64::MAX,
+                damaged: u64::MAX,
+                skipped_names: vec![detail.to_owned(); 4],
+                mountable: true,
+            };
+            (Some(saved), None)
         } else {
             (None, Some(NotSaved { failure: SaveFailure::SaveDeadlineExceeded, detail: detail.to_owned() }))
         };
@@ -289,7 +313,12 @@ mod tests {
             prop_assert!(message.report.inputs_len <= INPUTS_MAX_BYTES);
             prop_assert_eq!(&message.input_digests, &digests(inputs.min(message.input_digests.len())));
             prop_assert!(message.input_digests.len() == inputs || message.input_digests.len() > 24);
-            prop_assert_eq!(&message.report.saved, &report.saved);
+            let names = |report: &Report| report.saved.clone().map(|saved| saved.skipped_names).unwrap_or_default();
+            let (kept, given) = (names(&message.report), names(&report));
+            prop_assert!(kept.len() <= 3 && kept.iter().all(|name| name.len() <= SKIPPED_NAME_MAX_BYTES));
+            prop_assert!(kept.iter().zip(&given).all(|(kept, given)| one_line(given).starts_with(kept)));
+            let but_for_names = |report: &Report| report.saved.clone().map(|saved| Saved { skipped_names: vec![], ..saved });
+            prop_assert_eq!(but_for_names(&message.report), but_for_names(&report));
             let told = message.report.not_saved.clone();
             prop_assert_eq!(told.as_ref().map(|told| told.failure), report.not_saved.map(|not| not.failure));
             prop_assert!(told.is_none_or(|told| one_line(&not_saved).starts_with(&told.detail)));

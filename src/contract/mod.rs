@@ -17,6 +17,6 @@ pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Mes
 pub use pins::{Pin, Pins};
 pub use progress::{Progress, ProgressStage};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
-pub use report::{MissingRecord, NotSaved, Report, SaveFailure, Saved};
-pub use request::{Command, EndOrder, InputSource, Registries, Request, RequestedInput, SaveRequest};
+pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
+pub use request::{Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest};
 pub use text::{DETAIL_MAX_BYTES, one_line};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How far staging or saving has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// What the helper is doing.
@@ -14,6 +14,9 @@ pub struct Progress {
     /// Bytes in all, as far as known; 0: not known.
     #[serde(default)]
     pub total_bytes: u64,
+    /// One line: why the last try failed, while it is tried again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
 }
 
 /// What the helper is doing.

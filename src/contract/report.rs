@@ -49,6 +49,9 @@ pub enum MissingRecord {
     Unreadable,
 }
 
+/// Longest name with its reason of what an output lacks, in bytes.
+pub const SKIPPED_NAME_MAX_BYTES: usize = 80;
+
 /// The output as it is in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -60,6 +63,17 @@ pub struct Saved {
     /// Sockets, devices and FIFOs, files that could not be read or kept changing: left out, and listed in the bundle.
     #[serde(skip_serializing_if = "super::record::is_zero")]
     pub skipped: u64,
+    /// Among them, what would be output had the run's processes let us read it: files without permission, or that kept
+    /// changing.
+    #[serde(skip_serializing_if = "super::record::is_zero")]
+    pub withheld: u64,
+    /// Among them, what the machine failed to read until it was given up.
+    #[serde(skip_serializing_if = "super::record::is_zero")]
+    pub damaged: u64,
+    /// The first of them, the worst reasons first, at most three, each with its reason and at most
+    /// [`SKIPPED_NAME_MAX_BYTES`] long: `a.sock (a socket)`. They give way where the message has no room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_names: Vec<String>,
     /// A container runtime that mounts the image shows what an input of it is: no name that would be a deletion, all of it
     /// readable for every user.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -167,6 +167,13 @@ impl InputSource {
     }
 }
 
+/// See [`SaveRequest::give_up_seconds`].
+pub const GIVE_UP_SECONDS: u64 = 300;
+
+fn give_up_seconds() -> u64 {
+    GIVE_UP_SECONDS
+}
+
 /// Where the output goes and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,6 +189,9 @@ pub struct SaveRequest {
     pub deadline_seconds: u64,
     /// Longest time for saving after the run was asked to stop, in seconds.
     pub interrupted_seconds: u64,
+    /// What cannot be read in three tries over this time, in seconds, is given up, and the rest is saved.
+    #[serde(default = "give_up_seconds")]
+    pub give_up_seconds: u64,
     /// Said of how the output was made, in an artifact beside it: the image that was asked for, names and uids.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub made_by: serde_json::Map<String, serde_json::Value>,

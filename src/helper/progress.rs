@@ -1,8 +1,8 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
 use crate::bundle;
-use crate::contract::{Progress, ProgressStage};
-use crate::helper::markers::{self, mark_json};
+use crate::contract::{NotSaved, Progress, ProgressStage, one_line};
+use crate::helper::markers::{self, mark_json, read_json};
 use crate::names::files;
 use crate::runner::Paths;
 use std::io::{self, Read, Write};
@@ -40,7 +40,11 @@ impl Telling {
                 };
                 let done_bytes = sum(|transfer| transfer.done_bytes.load(Ordering::Relaxed));
                 let total_bytes = sum(|transfer| transfer.total_bytes.load(Ordering::Relaxed));
-                let _ = mark_json(&to, files::PROGRESS, &Progress { stage, done_bytes, total_bytes });
+                let _ = mark_json(
+                    &to,
+                    files::PROGRESS,
+                    &Progress { stage, done_bytes, total_bytes, trouble: String::new() },
+                );
             }
         };
         let thread = thread::Builder::new().name("progress".to_owned()).spawn(tell).ok();
@@ -94,6 +98,21 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
+/// How far it is, and why the last try to save failed, if one did; none: there is nothing to tell.
+fn document(bin: &Path) -> Option<String> {
+    let progress: Option<Progress> = read_json(bin, files::PROGRESS);
+    let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
+    let progress = match (progress, failed) {
+        (None, None) => return None,
+        (Some(progress), None) => progress,
+        (progress, Some(NotSaved { detail, .. })) => {
+            let (done_bytes, total_bytes) = progress.map_or((0, 0), |known| (known.done_bytes, known.total_bytes));
+            Progress { stage: ProgressStage::Saving, done_bytes, total_bytes, trouble: one_line(&detail) }
+        }
+    };
+    serde_json::to_string(&progress).ok()
+}
+
 fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
     let until = Instant::now() + REQUEST;
     let (mut buffer, mut length) = ([0; REQUEST_MAX_BYTES], 0);
@@ -111,7 +130,7 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
         }
     }
     let asked = buffer.starts_with(b"GET /progress ");
-    let (status, body) = match markers::read(bin, files::PROGRESS).filter(|_| asked) {
+    let (status, body) = match document(bin).filter(|_| asked) {
         Some(progress) => ("200 OK", progress),
         None => ("404 Not Found", String::new()),
     };
@@ -126,6 +145,7 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn server(bin: &Path) -> std::net::SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -160,7 +180,15 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&format!("Content-Length: {}", body.len())));
         assert_eq!(body, r#"{"stage":"Saving","doneBytes":6,"totalBytes":20}"#);
         assert!(ask(address, "GET /other HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        fs::write(bin.path().join("not-saved.json"), r#"{"failure":"StoreDenied","detail":"401"}"#).unwrap();
+        let answer = ask(address, request);
+        assert!(
+            answer.ends_with(r#"{"stage":"Saving","doneBytes":6,"totalBytes":20,"trouble":"401"}"#),
+            "what failed the last try is told with how far the present one is: {answer}"
+        );
         drop(telling);
+        assert!(ask(address, request).ends_with(r#"{"stage":"Saving","doneBytes":0,"totalBytes":0,"trouble":"401"}"#));
+        fs::remove_file(bin.path().join("not-saved.json")).unwrap();
         assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
     }
 

@@ -110,7 +110,7 @@ async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
     let mut progress = ProgressSeen::NotAsked;
     for _ in 0..PLANS_MAX {
         let seen = context.cluster.observe(run).await?;
-        let plan = plan(&seen.observed(refusal.as_ref(), progress), &context.settings, Timestamp::now());
+        let plan = plan(&seen.observed(refusal.as_ref(), progress.clone()), &context.settings, Timestamp::now());
         match carry_out(plan, &seen, context).await? {
             Outcome::Finished(action) => return Ok(action),
             Outcome::Refused(answer) => refusal = Some(answer),

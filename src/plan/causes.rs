@@ -120,6 +120,11 @@ table! {
     enum Cause: Row {
         Completed: Row::new(Wanted, Verdict::Succeeded, None, "the command exited with 0")
             .more("nothing. A warning about `.bashrc` may stand in the message"),
+        SavedInPart: Row::new(Wanted, Verdict::Succeeded, None, "the command exited with 0, and its output lacks files \
+            that could not be read, or kept changing")
+            .hint("the condition `OutputSaved` names what is missing: make it readable, and end what writes to it, \
+                before the command ends")
+            .more("Runs that have this one as an input take what is there"),
         Stopped: Row::new(Wanted, Verdict::Stopped, None, "`stop` was set").more("nothing. What was there is saved"),
 
         ImagePullFailed: Row::user(Image, "the image could not be pulled before the deadline")
@@ -249,6 +254,11 @@ table! {
             .hint("a ConfigMap was changed while the run was not finished: start a new run for the new content")
             .more("An immutable ConfigMap cannot change"),
 
+        OutputDamaged: Row::failed(Output, Blame::Platform, "the command exited with 0, and the node could not read a \
+            part of its output, in several tries")
+            .hint("the rest is saved, and the condition `OutputSaved` names what is missing: tell the administrator of \
+                the node's disk, then run it again under another name")
+            .more("`status.output.bundle` has the rest"),
         OutputTooLarge: Row::user(Output, "the command exited with 0, and its output is larger than the store takes \
             (`OutputTooLarge`)")
             .told_as(OUTPUT_NOT_SAVED)

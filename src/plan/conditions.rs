@@ -9,6 +9,10 @@ pub(super) const SCHEDULED: &str = "Scheduled";
 /// Of `OutputSaved`.
 pub(super) const SAVED: &str = "Saved";
 /// Of `OutputSaved`.
+pub(super) const SAVED_IN_PART: &str = "SavedInPart";
+/// Of `OutputSaved`.
+pub(super) const OUTPUT_DAMAGED: &str = "OutputDamaged";
+/// Of `OutputSaved`.
 pub(super) const NO_STORE: &str = "NoStore";
 
 /// `True`, `False` or both, by what reason.
@@ -46,8 +50,9 @@ table! {
             &[("True", SCHEDULED), ("False", WHAT_IT_WAITS_FOR)],
         ),
         OutputSaved: Row::new(
-            "the output is in the store; the message counts what was left out",
-            &[("True", SAVED), ("False", NO_STORE), ("False", "the word in brackets at the cause `OutputNotSaved`")],
+            "the output is in the store; the message counts and names what was left out. With `SavedInPart` and \
+                `OutputDamaged` the rest is in the store",
+            &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", "the word in brackets at the cause `OutputNotSaved`")],
         ),
         Ready: Row::new(
             "for kstatus (Flux): the run succeeded",

@@ -48,7 +48,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         parents: observed.parents,
         now,
         attempt,
-        progress: observed.progress,
+        progress: observed.progress.clone(),
         written_at: observed.written_at,
     };
     match (observed.pod, observed.refusal) {

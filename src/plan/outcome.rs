@@ -10,7 +10,7 @@ use super::facts::{PodFacts, TerminatedFacts, WaitKind};
 use super::reasons::Reason;
 use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
-use crate::contract::{self, Message, MissingRecord, Record, SaveFailure};
+use crate::contract::{self, Message, MissingRecord, Record, SaveFailure, Saved};
 
 /// How an attempt ended, and what the user is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +102,7 @@ pub(super) fn decide(ending: &Ending) -> Outcome {
     let outcome = CHECKS.iter().find_map(|check| check(ending)).unwrap_or_else(|| Outcome::of(Cause::Unknown));
     // A command that succeeded is never started again: with its output lost, the run has failed.
     match outcome.verdict() {
-        Verdict::Succeeded => output_lost(ending).unwrap_or(outcome),
+        Verdict::Succeeded => output_lost(ending).or_else(|| output_in_part(ending)).unwrap_or(outcome),
         _ => outcome,
     }
 }
@@ -129,6 +129,31 @@ fn output_lost(ending: &Ending) -> Option<Outcome> {
     let message =
         format!("the command exited with 0, and its output could not be saved: {:?}: {}", lost.failure, lost.detail);
     Some(Outcome::new(cause, message))
+}
+
+/// The output is there, and lacks what belongs to it.
+fn output_in_part(ending: &Ending) -> Option<Outcome> {
+    let saved = ending.message?.report.saved.as_ref()?;
+    let cause = match saved {
+        Saved { damaged: 1.., .. } => Cause::OutputDamaged,
+        Saved { withheld: 1.., .. } => Cause::SavedInPart,
+        Saved { .. } => return None,
+    };
+    Some(Outcome::new(cause, format!("{}: {}", cause.words(), lacking(saved)?)))
+}
+
+/// `5 entries were not saved: a.sock (a socket), b (a FIFO), c (a device) and 2 more, which the bundle lists`; none: all
+/// was saved.
+pub(super) fn lacking(saved: &Saved) -> Option<String> {
+    let (count, names) = (saved.skipped, &saved.skipped_names);
+    let were = if count == 1 { "1 entry was".to_owned() } else { format!("{count} entries were") };
+    let more = count.saturating_sub(names.len() as u64);
+    Some(match (count, names.len(), more) {
+        (0, _, _) => return None,
+        (_, 0, _) => format!("{were} not saved: the bundle lists what"),
+        (_, _, 0) => format!("{were} not saved: {}", names.join(", ")),
+        _ => format!("{were} not saved: {} and {more} more, which the bundle lists", names.join(", ")),
+    })
 }
 
 impl Ending<'_> {

@@ -17,7 +17,7 @@ use super::image::repository;
 use super::inputs::Inputs;
 use super::request::RunRequest;
 use super::settings::Settings;
-use crate::contract::{Pin, Pins, Request, SaveRequest};
+use crate::contract::{GIVE_UP_SECONDS, Pin, Pins, Request, SaveRequest};
 use crate::names::{self, files, paths, volumes};
 
 /// What the helper has after the runner's grace and the time for saving, to count the files and report.
@@ -122,6 +122,7 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
             exclude: request.exclude.clone(),
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
+            give_up_seconds: GIVE_UP_SECONDS,
             made_by: made_by.into_iter().map(|(name, value): (_, Value)| (name.to_owned(), value)).collect(),
         }),
         own_repositories: own_repositories(request, attempt, settings),

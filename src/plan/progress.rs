@@ -35,7 +35,7 @@ impl Decision<'_> {
     pub(super) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
         let told = self.phase() == Some(Phase::Finalizing);
         self.lasting(pod, since, told, self.until_node_lost(pod), |this| {
-            let message = this.words(ProgressStage::Saving).map(|words| format!("the output is being saved: {words}"));
+            let message = this.saving_words();
             Plan::nothing().write(this.draft().finalizing(this.requested, this.attempt, pod, reason, message))
         })
     }
@@ -73,9 +73,25 @@ impl Decision<'_> {
     }
 
     fn words(&self, stage: ProgressStage) -> Option<String> {
-        match self.progress {
-            ProgressSeen::Answered(Some(progress)) if progress.stage == stage => words(&progress),
+        words(self.progress_of(stage)?)
+    }
+
+    fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
+        match &self.progress {
+            ProgressSeen::Answered(Some(progress)) if progress.stage == stage => Some(progress),
             _ => None,
+        }
+    }
+
+    /// None: nothing is known but that it is being saved.
+    fn saving_words(&self) -> Option<String> {
+        let progress = self.progress_of(ProgressStage::Saving)?;
+        let trouble = &progress.trouble;
+        match (words(progress), trouble.is_empty()) {
+            (None, true) => None,
+            (Some(words), true) => Some(format!("the output is being saved: {words}")),
+            (None, false) => Some(format!("the output is being saved; the last try failed: {trouble}")),
+            (Some(words), false) => Some(format!("the output is being saved: {words}; the last try failed: {trouble}")),
         }
     }
 }
@@ -119,7 +135,12 @@ mod tests {
         ] {
             assert_eq!(size(bytes), shown);
         }
-        let progress = |done_bytes, total_bytes| Progress { stage: ProgressStage::Saving, done_bytes, total_bytes };
+        let progress = |done_bytes, total_bytes| Progress {
+            stage: ProgressStage::Saving,
+            done_bytes,
+            total_bytes,
+            trouble: String::new(),
+        };
         assert_eq!(words(&progress(0, 0)), None);
         assert_eq!(words(&progress(1 << 20, 0)).as_deref(), Some("1.0 MiB"));
         assert_eq!(words(&progress(3 << 20, 2 << 20)).as_deref(), Some("2.0 MiB of 2.0 MiB"));

@@ -8,7 +8,7 @@ use super::conditions::{self, ConditionType};
 use super::facts::{PodFacts, Wait, WaitKind};
 use super::image::{digest_of, repository};
 use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, lacking};
 use super::pod;
 use super::reasons::Reason;
 use crate::api::BundleRun;
@@ -17,7 +17,7 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, SaveFailure};
+use crate::contract::{Message, SaveFailure, Saved};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -333,11 +333,12 @@ fn bundle(pod: Option<&PodFacts>, message: &Message) -> Option<String> {
 fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, String)> {
     let report = &message.report;
     if let Some(saved) = &report.saved {
-        let skipped = match saved.skipped {
-            0 => String::new(),
-            n => format!("{n} entries could not be saved: they are listed in the bundle"),
+        let (status, reason) = match saved {
+            Saved { damaged: 1.., .. } => ("False", conditions::OUTPUT_DAMAGED),
+            Saved { withheld: 1.., .. } => ("True", conditions::SAVED_IN_PART),
+            Saved { .. } => ("True", conditions::SAVED),
         };
-        return Some(("True", conditions::SAVED.into(), skipped));
+        return Some((status, reason.into(), lacking(saved).unwrap_or_default()));
     }
     if let Some(lost) = &report.not_saved {
         return Some(("False", format!("{:?}", lost.failure), lost.detail.clone()));

@@ -12,7 +12,7 @@ use crate::api::{BundleRun, BundleRunStatus};
 use crate::contract::Progress;
 
 /// All that a decision may depend on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The run as last seen or written, whichever is newer.
     pub run: &'a BundleRun,
@@ -29,7 +29,7 @@ pub struct Observed<'a> {
 }
 
 /// What is known of how far a helper is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProgressSeen {
     /// It was not asked.
     #[default]

@@ -57,6 +57,7 @@ fn saving_to(registry: &Registry) -> Sandbox {
             exclude: vec![],
             deadline_seconds: 600,
             interrupted_seconds: 600,
+            give_up_seconds: 300,
             made_by: serde_json::Map::new(),
         });
     })

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a child does.
@@ -45,6 +46,11 @@ const SOON: Duration = Duration::from_millis(500);
 
 /// Before another child is started: 1, 2, 4, 8, 15, 15, ... seconds.
 const BACK_OFF_MAX: Duration = Duration::from_secs(15);
+/// Between the last tries to save: each may read all of the output.
+const BACK_OFF_MAX_OF_SAVING: Duration = Duration::from_secs(30);
+
+/// A child that hangs in the kernel, on a disk that does not answer, cannot be killed: it is left behind after this.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// How keeping at it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +93,8 @@ pub(in crate::helper) fn keep_at_it(
             Err(error) => format!("cannot be started: {error}"),
         };
         eprintln!("bundle-operator helper {}: {end}", task.word());
-        let back_off = Duration::from_secs(1 << tries.failed.min(4)).min(BACK_OFF_MAX);
+        let most = if task == Task::Save { BACK_OFF_MAX_OF_SAVING } else { BACK_OFF_MAX };
+        let back_off = Duration::from_secs(1 << tries.failed.min(5)).min(most);
         tries.failed += 1;
         tries.last_end = Some(end);
         let next = Instant::now() + back_off;
@@ -136,7 +143,10 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
             continue;
         };
         let _ = child.kill();
-        let _ = child.wait();
+        let killed = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) && killed.elapsed() < KILLED {
+            thread::sleep(LOOK_SOON);
+        }
         return waited;
     }
 }

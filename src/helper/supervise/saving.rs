@@ -23,15 +23,31 @@ pub(in crate::helper) struct SavedOutput {
     pub(in crate::helper) bytes: u64,
 }
 
+/// A try that failed: what the child leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::helper) struct FailedTry {
+    /// Why.
+    #[serde(flatten)]
+    pub(in crate::helper) not_saved: NotSaved,
+    /// How far it was, as in [`Progress::done_bytes`].
+    #[serde(default)]
+    pub(in crate::helper) done_bytes: u64,
+}
+
 /// Until when the output may be saved; a restarted helper has no more time.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SaveUntil {
     /// Since the epoch.
     ms: u64,
+    /// From then on, since the epoch, what cannot be read is given up, so that the rest is saved in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    give_up_ms: Option<u64>,
 }
 
-/// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us.
+/// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us. Nothing that a store
+/// answers is final: Secrets are renewed, quotas raised and repositories made while there is time.
 pub(in crate::helper) fn save(
     paths: &Paths,
     request: &SaveRequest,
@@ -40,9 +56,7 @@ pub(in crate::helper) fn save(
     let seconds = if interrupted { request.interrupted_seconds } else { request.deadline_seconds };
     let until = Instant::now() + time_left(paths, Duration::from_secs(seconds));
     let saved = || read_json::<SavedOutput>(&paths.bin, files::SAVED);
-    let failed = || read_json::<NotSaved>(&paths.bin, files::NOT_SAVED);
-    let is_done =
-        || is_marked(&paths.bin, files::SAVED) || failed().is_some_and(|not_saved| is_final(not_saved.failure));
+    let is_done = || is_marked(&paths.bin, files::SAVED);
     let mut pause = |time| {
         thread::sleep(time);
         false
@@ -52,11 +66,13 @@ pub(in crate::helper) fn save(
     let outcome = keep_at_it(paths, Task::Save, Some(until), &mut pause, &is_done);
     let result = match (saved(), outcome) {
         (Some(saved), _) => Ok(saved),
-        (None, Outcome::TimeIsUp(tries)) => Err(out_of_time(paths, seconds, &tries, failed())),
-        (None, _) => Err(failed().unwrap_or_else(|| NotSaved {
+        (None, Outcome::TimeIsUp(tries)) => {
+            Err(out_of_time(paths, seconds, &tries, read_json(&paths.bin, files::NOT_SAVED)))
+        }
+        (None, _) => Err(NotSaved {
             failure: SaveFailure::HelperFailed,
             detail: "what became of saving cannot be read".to_owned(),
-        })),
+        }),
     };
     markers::unmark(&paths.bin, files::PROGRESS);
     if let Err(not_saved) = &result
@@ -67,37 +83,33 @@ pub(in crate::helper) fn save(
     result
 }
 
-/// Another try would end the same way.
-fn is_final(failure: SaveFailure) -> bool {
-    match failure {
-        SaveFailure::StoreDenied
-        | SaveFailure::StoreNotFound
-        | SaveFailure::StoreQuotaExceeded
-        | SaveFailure::StoreTls
-        | SaveFailure::OutputTooLarge
-        | SaveFailure::SaveDeadlineExceeded => true,
-        SaveFailure::StoreUnreachable | SaveFailure::StoreCorrupt | SaveFailure::HelperFailed => false,
-    }
-}
-
 /// Of `most`, what an earlier life of the helper has left.
 fn time_left(paths: &Paths, most: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if let Some(SaveUntil { ms }) = read_json(&paths.bin, files::SAVE_UNTIL) {
+    if let Some(SaveUntil { ms, .. }) = read_json(&paths.bin, files::SAVE_UNTIL) {
         return Duration::from_millis(ms).saturating_sub(now).min(most);
     }
-    let ms = u64::try_from(now.saturating_add(most).as_millis()).unwrap_or(u64::MAX);
-    if let Err(error) = mark_json(&paths.bin, files::SAVE_UNTIL, &SaveUntil { ms }) {
+    let milliseconds = |time: Duration| u64::try_from(now.saturating_add(time).as_millis()).unwrap_or(u64::MAX);
+    let until = SaveUntil { ms: milliseconds(most), give_up_ms: Some(milliseconds(most / 4 * 3)) };
+    if let Err(error) = mark_json(&paths.bin, files::SAVE_UNTIL, &until) {
         eprintln!("bundle-operator helper: {error}");
     }
     most
 }
 
-/// Time is up. A registry that could not be reached is told as such, unless there was some progress in the end.
-fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<NotSaved>) -> NotSaved {
+/// When what cannot be read is given up: the last quarter of the time is for the rest.
+pub(in crate::helper) fn give_up_at(paths: &Paths) -> Option<SystemTime> {
+    let until: SaveUntil = read_json(&paths.bin, files::SAVE_UNTIL)?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(until.give_up_ms?))
+}
+
+/// Time is up. What failed the last try is told, unless the present one got further.
+fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<FailedTry>) -> NotSaved {
     let progress: Option<Progress> = read_json(&paths.bin, files::PROGRESS);
-    let far = progress.filter(|progress| progress.done_bytes > 0);
-    let (failure, detail) = match (far, last, &tries.last_end) {
+    let known = last.as_ref().map_or(0, |last| last.done_bytes);
+    let further = progress.filter(|progress| progress.done_bytes > known);
+    let last = last.map(|last| last.not_saved);
+    let (failure, detail) = match (further, last, &tries.last_end) {
         (Some(Progress { done_bytes, total_bytes, .. }), last, _) => {
             let last = last.map(|last| format!("; before that: {}", last.detail)).unwrap_or_default();
             let of = if total_bytes > 0 { format!(" of {total_bytes}") } else { String::new() };
@@ -125,7 +137,8 @@ mod tests {
         let unreachable = NotSaved { failure: SaveFailure::StoreUnreachable, detail: "refused".to_owned() };
         let crashed = Tries { last_end: Some("signal: 9 (SIGKILL)".to_owned()), failed: 3 };
         let told = |tries: &Tries, last: Option<&NotSaved>| {
-            let not_saved = out_of_time(&paths, 60, tries, last.cloned());
+            let last = last.map(|not_saved| FailedTry { not_saved: not_saved.clone(), done_bytes: 4 });
+            let not_saved = out_of_time(&paths, 60, tries, last);
             (not_saved.failure, not_saved.detail)
         };
         let none = Tries::default();
@@ -135,8 +148,15 @@ mod tests {
             told(&crashed, None),
             (SaveFailure::HelperFailed, "the helper's process ended 3 times, last with signal: 9 (SIGKILL)".to_owned())
         );
-        let progress = Progress { stage: ProgressStage::Saving, done_bytes: 5, total_bytes: 9 };
-        mark_json(&paths.bin, files::PROGRESS, &progress).unwrap();
+        let progress = |done_bytes| {
+            let progress =
+                Progress { stage: ProgressStage::Saving, done_bytes, total_bytes: 9, trouble: String::new() };
+            mark_json(&paths.bin, files::PROGRESS, &progress).unwrap();
+        };
+        // What the store refuses, it refuses at the same place again.
+        progress(4);
+        assert_eq!(told(&none, Some(&unreachable)), (SaveFailure::StoreUnreachable, "for 60 s: refused".to_owned()));
+        progress(5);
         assert_eq!(
             told(&crashed, Some(&unreachable)),
             (SaveFailure::SaveDeadlineExceeded, "5 of 9 bytes in 60 s; before that: refused".to_owned())

@@ -1,35 +1,43 @@
 //! The child that saves the output.
 
-use crate::bundle::{self, ErrorKind, Progress, SavedBundle, Tree};
+use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
 use crate::helper::ending::read_record;
-use crate::helper::markers::{self, mark_json};
+use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
 use crate::helper::supervise::runtime;
-use crate::helper::supervise::saving::SavedOutput;
+use crate::helper::supervise::saving::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up::{self, Pins};
 use crate::names::{self, files};
 use crate::runner::Paths;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Saves the working directory and leaves the mark of it, or of why not.
 pub(in crate::helper) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
     let saved = try_to_save(paths, request);
-    if let Err(not_saved) = &saved {
-        mark_json(&paths.bin, files::NOT_SAVED, not_saved)?;
+    if let Err(failed) = &saved {
+        mark_json(&paths.bin, files::NOT_SAVED, failed)?;
     }
-    saved.map_err(|not_saved| not_saved.detail)
+    saved.map_err(|failed| failed.not_saved.detail)
 }
 
-fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
-    let helper_failed = |why: String| NotSaved { failure: SaveFailure::HelperFailed, detail: one_line(&why) };
+fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
+    let failed = |failure, why: &str, done_bytes| {
+        let not_saved = NotSaved { failure, detail: one_line(why) };
+        FailedTry { not_saved, done_bytes }
+    };
+    let helper_failed = |why: String| failed(SaveFailure::HelperFailed, &why, 0);
     let Some(save) = &request.save else { return Err(helper_failed("there is no store to save to".to_owned())) };
     let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
@@ -40,13 +48,61 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), NotSaved> {
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
     drop(telling);
     match saved {
-        Ok(SavedBundle { digest, files, bytes, pushed_bytes, skipped, mountable, .. }) => {
-            let saved = Saved { digest, pushed_bytes, skipped, mountable };
+        Ok(bundle) => {
+            let SavedBundle { digest, files, bytes, pushed_bytes, mountable, .. } = bundle;
+            let SavedBundle { skipped, withheld, damaged, skipped_names, .. } = bundle;
+            let saved = Saved { digest, pushed_bytes, skipped, withheld, damaged, skipped_names, mountable };
             markers::unmark(&paths.bin, files::NOT_SAVED);
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes }).map_err(helper_failed)
         }
-        Err(error) => Err(NotSaved { failure: failure(error.kind), detail: one_line(&error.message) }),
+        Err(error) => {
+            if !error.damaged.is_empty() {
+                note_damage(paths, &error.damaged).map_err(helper_failed)?;
+            }
+            let done_bytes = progress.done_bytes.load(Ordering::Relaxed);
+            Err(failed(failure(error.kind), &error.message, done_bytes))
+        }
     }
+}
+
+/// Tries that failed to read one entry, one after another.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Damage {
+    /// Of the first of them, since the epoch.
+    since_ms: u64,
+    tries: u32,
+}
+
+/// As many tries a disk has.
+const TRIES_TO_READ: u32 = 3;
+
+/// What an entry is named by is the bundle's matter.
+type Damages = BTreeMap<String, Damage>;
+
+/// Counts another try for these entries. What is not among them can be read again.
+fn note_damage(paths: &Paths, entries: &[String]) -> Result<(), String> {
+    let known: Damages = read_json(&paths.bin, files::DAMAGED).unwrap_or_default();
+    let first = Damage { since_ms: now_ms(), tries: 0 };
+    let again = |entry: &String| {
+        let damage = known.get(entry).copied().unwrap_or(first);
+        (entry.clone(), Damage { tries: damage.tries.saturating_add(1), ..damage })
+    };
+    mark_json(&paths.bin, files::DAMAGED, &entries.iter().map(again).collect::<Damages>())
+}
+
+/// What the output may lack by now: what no try could read for a while, and near the deadline all that cannot be read.
+fn given_up(paths: &Paths, save: &SaveRequest) -> GivenUp {
+    let known: Damages = read_json(&paths.bin, files::DAMAGED).unwrap_or_default();
+    let before = now_ms().saturating_sub(save.give_up_seconds.saturating_mul(1000));
+    let is_over = |damage: &Damage| damage.tries >= TRIES_TO_READ && damage.since_ms <= before;
+    let entries = known.into_iter().filter(|(_, damage)| is_over(damage)).map(|(entry, _)| entry).collect();
+    GivenUp { entries, all_after: saving::give_up_at(paths) }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is output of the working directory, and what is not.
@@ -62,7 +118,7 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
         left_out_if_empty: stubs.parents,
         left_out_links: links::made(&paths.bundle, &targets),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
-        given_up: bundle::GivenUp::default(),
+        given_up: given_up(paths, save),
     }
 }
 
@@ -147,6 +203,28 @@ mod tests {
         assert_eq!(tree.left_out_if_empty, [identity("b")]);
         assert_eq!(tree.left_out_links, [(PathBuf::from("entry"), listed.join("entry"))]);
         assert_eq!((tree.root, tree.exclude), (paths.bundle.clone(), vec!["*.tmp".to_owned()]));
+    }
+
+    #[test]
+    fn an_entry_is_given_up_after_three_tries_and_some_time() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let save = |seconds: u64| -> SaveRequest {
+            serde_json::from_value(json!({
+                "repository": "r/b", "tag": "t", "deadlineSeconds": 1, "interruptedSeconds": 1, "giveUpSeconds": seconds,
+            }))
+            .unwrap()
+        };
+        let note = |entries: &[&str]| {
+            note_damage(&paths, &entries.iter().map(|&entry| entry.to_owned()).collect::<Vec<_>>()).unwrap();
+        };
+        let given_up = |seconds| given_up(&paths, &save(seconds)).entries.into_iter().collect::<Vec<_>>();
+        note(&["a", "b", "c"]);
+        note(&["a", "b"]);
+        assert!(given_up(0).is_empty());
+        note(&["a", "c"]);
+        assert_eq!(given_up(0), ["a"], "b can be read again, and c could meanwhile");
+        assert!(given_up(60).is_empty(), "three tries in no time say little");
     }
 
     #[test]

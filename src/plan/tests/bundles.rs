@@ -339,7 +339,12 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 18)), ["Ask 10.0.0.7"]);
     let progress = |done_bytes| {
         let stage = crate::contract::ProgressStage::Saving;
-        ProgressSeen::Answered(Some(crate::contract::Progress { stage, done_bytes, total_bytes: 3 << 20 }))
+        ProgressSeen::Answered(Some(crate::contract::Progress {
+            stage,
+            done_bytes,
+            total_bytes: 3 << 20,
+            trouble: String::new(),
+        }))
     };
     let status = written(&look(&run(), progress(1 << 20), None, 18));
     assert_eq!(status.message.as_deref(), Some("the output is being saved: 1.0 MiB of 3.0 MiB"));
@@ -349,6 +354,71 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(words(&look(&told, progress(2 << 20), Some(18), 48)), ["Write Finalizing"]);
     assert_eq!(words(&look(&told, progress(1 << 20), Some(18), 48)), [""; 0], "nothing new");
     assert_eq!(words(&look(&told, ProgressSeen::Answered(None), Some(18), 48)), ["Write Finalizing"]);
+    let refused = |done_bytes, total_bytes| {
+        let stage = crate::contract::ProgressStage::Saving;
+        let trouble = "401 Unauthorized".to_owned();
+        let progress = crate::contract::Progress { stage, done_bytes, total_bytes, trouble };
+        written(&look(&run(), ProgressSeen::Answered(Some(progress)), None, 18)).message.unwrap()
+    };
+    assert_eq!(refused(0, 0), "the output is being saved; the last try failed: 401 Unauthorized");
+    assert_eq!(
+        refused(1 << 20, 2 << 20),
+        "the output is being saved: 1.0 MiB of 2.0 MiB; the last try failed: 401 Unauthorized"
+    );
+}
+
+#[test]
+fn what_an_output_lacks_is_named_and_decides() {
+    let lacks = |skipped, withheld, damaged, names: &[&str]| {
+        let skipped_names = names.iter().map(|&name| name.to_owned()).collect();
+        Saved { skipped, withheld, damaged, skipped_names, ..saved() }
+    };
+    let socket = "a.sock (a socket)";
+    let secret = "secret (cannot be read: Permission denied)";
+    let bad = "bad (cannot be read: Input/output error)";
+    for (saved, phase, reason, condition, message) in [
+        (lacks(0, 0, 0, &[]), Phase::Succeeded, "Completed", ("True", "Saved"), String::new()),
+        (
+            lacks(1, 0, 0, &[socket]),
+            Phase::Succeeded,
+            "Completed",
+            ("True", "Saved"),
+            format!("1 entry was not saved: {socket}"),
+        ),
+        (
+            lacks(2, 1, 0, &[secret, socket]),
+            Phase::Succeeded,
+            "SavedInPart",
+            ("True", "SavedInPart"),
+            format!("2 entries were not saved: {secret}, {socket}"),
+        ),
+        (
+            lacks(9, 1, 1, &[bad, secret]),
+            Phase::Failed,
+            "OutputDamaged",
+            ("False", "OutputDamaged"),
+            format!("9 entries were not saved: {bad}, {secret} and 7 more, which the bundle lists"),
+        ),
+        (
+            lacks(9, 9, 0, &[]),
+            Phase::Succeeded,
+            "SavedInPart",
+            ("True", "SavedInPart"),
+            "9 entries were not saved: the bundle lists what".to_owned(),
+        ),
+    ] {
+        let status = written(&look_at(&run(), &ended_with(&record(0), Some(saved.clone()), None), 12));
+        assert_eq!((status.phase, status.reason.as_deref()), (Some(phase), Some(reason)), "{saved:?}");
+        assert_eq!(status.output.as_ref().unwrap().bundle, Some(bundle(OTHER)), "what there is can be used");
+        let told = status.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), condition);
+        assert_eq!(told.message, message);
+        if reason != "Completed" {
+            assert!(status.message.unwrap().ends_with(&message));
+        }
+        let failed = written(&look_at(&run(), &ended_with(&record(3), Some(saved), None), 12));
+        assert_eq!(failed.reason.as_deref(), Some("CommandFailed"), "the command's own end comes first");
+    }
 }
 
 #[test]
