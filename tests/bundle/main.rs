@@ -4,6 +4,7 @@
 
 mod archives;
 mod common;
+mod disk_faults;
 mod faults;
 mod hostile;
 mod images;
