@@ -71,6 +71,8 @@ pub mod volumes {
     pub const BUNDLE: &str = "bundle";
     /// What the command says (emptyDir, writable in the run container).
     pub const OUTPUT: &str = "output";
+    /// Caches of the command (emptyDir, writable in the run container).
+    pub const CACHE: &str = "cache";
     /// The runner and the helper's marks (emptyDir, read-only in the run container).
     pub const BIN: &str = "bin";
     /// What the runner leaves for the helper (emptyDir, writable in the run container).
@@ -102,6 +104,8 @@ pub mod paths {
     pub const WORK_SUB_PATH: &str = "work";
     /// Mount of [`super::volumes::OUTPUT`].
     pub const OUTPUT: &str = "/.bundlerun/output";
+    /// Mount of [`super::volumes::CACHE`].
+    pub const CACHE: &str = "/.bundlerun/cache";
     /// Mount of [`super::volumes::BIN`].
     pub const BIN: &str = "/.bundlerun/bin";
     /// Entry of the run container.

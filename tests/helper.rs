@@ -97,6 +97,21 @@ fn what_the_command_says_counts_for_the_limit_of_its_disk() {
 }
 
 #[test]
+fn caches_have_a_limit_of_their_own() {
+    let sandbox = fresh().disk(1_000_000);
+    let cache = sandbox.paths.cache.display();
+    // All together would be over the limit from the start.
+    let command = format!(
+        "head -c 600000 /dev/zero >kept; cd {cache}; head -c 600000 /dev/zero >fits; head -c 600000 /dev/zero >more; sleep 1000"
+    );
+    let (helper, runner) = start(&sandbox, &sh(&command));
+    let run = runner.finish();
+    assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
+    assert!(run.record.detail.starts_with("the caches in /.bundlerun/cache have 12"), "{}", run.record.detail);
+    helper.finish();
+}
+
+#[test]
 fn the_working_directory_is_the_users_before_the_command_begins() {
     let sandbox = fresh().run_by_nobody();
     std::os::unix::fs::chown(&sandbox.paths.bundle, Some(0), Some(0)).unwrap();

@@ -1,4 +1,4 @@
-//! Ends a run whose working directory grows over its limit: the kubelet would notice after half a minute, evict the
+//! Ends a run whose working directory, or whose caches, grow over the limit: the kubelet would notice after half a minute, evict the
 //! pod and lose the output.
 
 use crate::contract::Cause;
@@ -54,8 +54,20 @@ fn watch(paths: &Paths, limit: u64, over: &AtomicBool) {
     while go_on() {
         let begin = Instant::now();
         let disk_bytes = |dir| tree::measure(dir, &[], go_on).disk_bytes;
-        if disk_bytes(&paths.bundle).saturating_add(disk_bytes(&paths.output)) > limit && go_on() {
-            match order_end(&paths.bin, Cause::DiskLimitExceeded, "") {
+        let output = disk_bytes(&paths.bundle).saturating_add(disk_bytes(&paths.output));
+        let over_limit = if output > limit {
+            Some(String::new())
+        } else {
+            let cache = disk_bytes(&paths.cache);
+            (cache > limit).then(|| {
+                let dir = paths.shown(&paths.cache);
+                format!(
+                    "the caches in {dir} have {cache} bytes, and as many as the working directory may have: {limit}"
+                )
+            })
+        };
+        if let Some(detail) = over_limit.filter(|_| go_on()) {
+            match order_end(&paths.bin, Cause::DiskLimitExceeded, &detail) {
                 Ok(()) => return,
                 Err(error) => eprintln!("bundle-operator helper: {error}"),
             }

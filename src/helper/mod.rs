@@ -6,7 +6,7 @@
 //! | `prepare`, `mount_points` | what the run container needs before it starts |
 //! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
-//! | `disk` | ends a run that fills its working directory |
+//! | `disk` | ends a run that fills its working directory or its caches |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |

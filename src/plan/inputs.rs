@@ -8,14 +8,17 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
-    SecretVolumeSource, Volume, VolumeMount,
+    ConfigMapVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
+    VolumeMount,
 };
 
-use super::pod::{mount, read_only};
+use super::pod::{backstop, mount, read_only};
 use crate::api::spec::{Input, KeySource};
 use crate::contract::{InputSource, Pin, RequestedInput};
 use crate::names::{self, paths, volumes};
+
+/// The API server takes no larger one.
+const CONFIG_MAP_MAX_BYTES: u64 = 1 << 20;
 
 /// Readable for every user of an image.
 const READABLE: i32 = 0o444;
@@ -81,11 +84,23 @@ impl<'a> Inputs<'a> {
         self.each().any(|(_, input, pin)| self.is_staged(input, pin))
     }
 
+    /// What the helper may put into the volume of inputs: all of them together have as much room as the working directory.
+    pub(super) fn staged_bytes(self, disk_bytes: u64) -> u64 {
+        let staged = self.each().filter(|(_, input, pin)| self.is_staged(input, *pin));
+        let sizes = staged.map(|(_, input, _)| match (&input.text, &input.config_map) {
+            (Some(text), _) => text.len() as u64,
+            (_, Some(_)) => CONFIG_MAP_MAX_BYTES,
+            // Nobody knows before it is fetched.
+            _ => u64::MAX,
+        });
+        sizes.fold(0, u64::saturating_add).min(disk_bytes)
+    }
+
     /// The pod's volumes.
-    pub(super) fn pod_volumes(self) -> Vec<Volume> {
+    pub(super) fn pod_volumes(self, disk_bytes: u64) -> Vec<Volume> {
         let staged = self.any_is_staged().then(|| Volume {
             name: volumes::INPUTS.into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
+            empty_dir: Some(backstop(disk_bytes)),
             ..Volume::default()
         });
         let of = |(index, input, pin)| volume(index, input, self.as_image(input, pin));

@@ -74,6 +74,9 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
             security_context: Some(PodSecurityContext {
                 run_as_user: request.run_as_user,
                 run_as_non_root: request.run_as_user.map(|uid| uid != 0),
+                // The file system of a claim's disk is root's: without a group only root could write to it.
+                fs_group: fs_group(request),
+                fs_group_change_policy: fs_group(request).map(|_| "OnRootMismatch".into()),
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
                 ..PodSecurityContext::default()
             }),
@@ -92,6 +95,10 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
         }),
         status: None,
     }
+}
+
+fn fs_group(request: &RunRequest) -> Option<i64> {
+    request.run_as_user.filter(|_| !request.volumes.is_empty())
 }
 
 fn inputs<'a>(request: &'a RunRequest, attempt: &Attempt<'a>, settings: &Settings) -> Inputs<'a> {
@@ -220,6 +227,7 @@ fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings
             [
                 mount(volumes::BUNDLE, paths::BUNDLE_VOLUME),
                 read_only(mount(volumes::OUTPUT, paths::OUTPUT)),
+                read_only(mount(volumes::CACHE, paths::CACHE)),
                 mount(volumes::BIN, paths::BIN),
                 mount(volumes::RECORD, paths::RECORD),
                 read_only(mount(volumes::REQUEST, paths::REQUEST)),
@@ -245,7 +253,7 @@ fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Reque
     limits.extend(request.gpus.limits());
     let mut requests = limits.clone();
     // A request only: the kubelet answers an overrun of a limit with an eviction that loses the record.
-    requests.insert("ephemeral-storage".into(), Quantity(request.disk_bytes.to_string()));
+    requests.insert("ephemeral-storage".into(), bytes(ephemeral_storage(request, inputs)));
     Container {
         name: names::RUN_CONTAINER.into(),
         image: Some(image.to_owned()),
@@ -275,6 +283,7 @@ fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Reque
             [
                 VolumeMount { sub_path: Some(paths::WORK_SUB_PATH.into()), ..mount(volumes::BUNDLE, paths::BUNDLE) },
                 mount(volumes::OUTPUT, paths::OUTPUT),
+                mount(volumes::CACHE, paths::CACHE),
                 read_only(mount(volumes::BIN, paths::BIN)),
                 mount(volumes::RECORD, paths::RECORD),
                 read_only(mount(volumes::REQUEST, paths::REQUEST)),
@@ -291,6 +300,12 @@ fn run(request: &RunRequest, attempt: &Attempt, inputs: Inputs, complete: &Reque
         ),
         ..Container::default()
     }
+}
+
+/// The working directory with what the command says, the caches, and the inputs may each take `resources.disk`.
+fn ephemeral_storage(request: &RunRequest, inputs: Inputs) -> u64 {
+    let staged = inputs.staged_bytes(request.disk_bytes);
+    request.disk_bytes.saturating_mul(2).saturating_add(staged)
 }
 
 /// The user's variables come after ours, so that HOME can be set; names that must stay ours are refused by the CRD.
@@ -340,13 +355,10 @@ fn credentials_volume(index: usize) -> String {
 
 fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -> Vec<Volume> {
     let empty_dir = |name: &str, source| Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() };
-    let backstop = || EmptyDirVolumeSource {
-        size_limit: Some(bytes(request.disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES))),
-        medium: None,
-    };
     let mut all = vec![
-        empty_dir(volumes::BUNDLE, backstop()),
-        empty_dir(volumes::OUTPUT, backstop()),
+        empty_dir(volumes::BUNDLE, backstop(request.disk_bytes)),
+        empty_dir(volumes::OUTPUT, backstop(request.disk_bytes)),
+        empty_dir(volumes::CACHE, backstop(request.disk_bytes)),
         empty_dir(volumes::BIN, EmptyDirVolumeSource::default()),
         empty_dir(volumes::RECORD, EmptyDirVolumeSource::default()),
         Volume {
@@ -381,7 +393,7 @@ fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -
         }),
         ..Volume::default()
     }));
-    all.extend(inputs.pod_volumes());
+    all.extend(inputs.pod_volumes(request.disk_bytes));
     all.extend(credentials.into_iter().enumerate().map(|(i, name)| Volume {
         name: credentials_volume(i),
         // Its absence is an answer of the registry's, not a pod that cannot start.
@@ -398,6 +410,12 @@ fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -
         ..Volume::default()
     }));
     all
+}
+
+/// A volume of which the helper keeps the limit: what the kubelet does is only a backstop.
+pub(super) fn backstop(disk_bytes: u64) -> EmptyDirVolumeSource {
+    let most = disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES);
+    EmptyDirVolumeSource { size_limit: Some(bytes(most)), medium: None }
 }
 
 fn claim_volume(index: usize) -> String {

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Where programs are looked for when the image says nothing; what Docker sets.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Caches are not output: they stay out of the working directory, which is HOME.
-const CACHE: &str = "/tmp/.cache";
+const CACHE: &str = crate::names::paths::CACHE;
 
 /// More users than any image has.
 const PASSWD_MAX_BYTES: u64 = 1024 * 1024;
@@ -151,10 +151,10 @@ mod tests {
             ("HOME", "/bundle"),
             ("PATH", DEFAULT_PATH),
             ("PWD", "/bundle"),
-            ("XDG_CACHE_HOME", "/tmp/.cache"),
-            ("PIP_CACHE_DIR", "/tmp/.cache/pip"),
-            ("HF_HOME", "/tmp/.cache/huggingface"),
-            ("CUDA_CACHE_PATH", "/tmp/.cache/nv"),
+            ("XDG_CACHE_HOME", "/.bundlerun/cache"),
+            ("PIP_CACHE_DIR", "/.bundlerun/cache/pip"),
+            ("HF_HOME", "/.bundlerun/cache/huggingface"),
+            ("CUDA_CACHE_PATH", "/.bundlerun/cache/nv"),
             ("PYTHONUNBUFFERED", "1"),
         ]);
         assert_eq!(got, want);

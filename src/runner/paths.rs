@@ -12,6 +12,8 @@ pub struct Paths {
     pub bundle: PathBuf,
     /// What the command says.
     pub output: PathBuf,
+    /// Caches of the command.
+    pub cache: PathBuf,
     /// The runner and the helper's marks.
     pub bin: PathBuf,
     /// What the runner leaves for the helper.
@@ -61,6 +63,7 @@ impl Paths {
             root: root.to_owned(),
             bundle: at(paths::BUNDLE),
             output: at(paths::OUTPUT),
+            cache: at(paths::CACHE),
             bin: at(paths::BIN),
             record: at(paths::RECORD),
             request: at(paths::REQUEST),

@@ -88,7 +88,9 @@ impl Sandbox {
         // Any that is free.
         paths.progress_port = 0;
         let (workdir, tools) = (dir.path().join("workdir"), dir.path().join("usr/bin"));
-        for path in [&paths.bundle, &paths.output, &paths.bin, &paths.record, &paths.request, &workdir, &tools] {
+        for path in
+            [&paths.bundle, &paths.output, &paths.cache, &paths.bin, &paths.record, &paths.request, &workdir, &tools]
+        {
             fs::create_dir_all(path).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
         }
