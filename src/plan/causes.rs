@@ -185,7 +185,7 @@ table! {
             .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
         TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")
             .hint("raise `timeLimit` in a new run, or make the command save its progress on a claim"),
-        DiskLimitExceeded: Row::user(Command, "the working directory grew over `resources.disk`")
+        DiskLimitExceeded: Row::user(Command, "the working directory, or the caches, grew over `resources.disk`")
             .hint("raise `resources.disk` in a new run, or write less"),
         EmptyDirLimitExceeded: Row::user(Command, "the working directory grew so fast that the kubelet ended the pod: \
             nothing is saved")
@@ -249,7 +249,7 @@ table! {
                 message says which"),
         InputTooLarge: Row::user(Inputs, "an input is too large")
             .hint("raise `resources.disk` in a new run, or take a part of the input with `path`")
-            .more("It may also have too many files, or fill the node's disk"),
+            .more("All inputs together may have as many bytes as `resources.disk`; it may also have too many files"),
         InputChanged: Row::user(Inputs, "an input is not what the first attempt had")
             .hint("a ConfigMap was changed while the run was not finished: start a new run for the new content")
             .more("An immutable ConfigMap cannot change"),
@@ -339,7 +339,8 @@ table! {
         RunnerFailed: Row::interrupted("the runner could not do its work").more("tell the administrator if it stays"),
         StagingFailed: Row::interrupted("the inputs could not be put in place")
             .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has \
-                passed"),
+                passed")
+            .of_the_node(),
         Unknown: Row::interrupted("the pod ended without any report of the command")
             .more("tell the administrator if it stays"),
     }

@@ -22,29 +22,59 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BLOCK: usize = 4096;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// What may still be made.
-#[derive(Debug)]
-pub(in crate::bundle) struct Budget {
+/// What may still be made; all clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
     limits: Limits,
+    spent: Arc<Spent>,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
     entries: AtomicU64,
     bytes: AtomicU64,
 }
 
+impl From<Limits> for Budget {
+    fn from(limits: Limits) -> Self {
+        Self { limits, spent: Arc::default() }
+    }
+}
+
 impl Budget {
-    pub(in crate::bundle) fn new(limits: Limits) -> Self {
-        Self { limits, entries: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    /// Bytes that may be made in all.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.limits.bytes
+    }
+
+    /// What was there before counts too.
+    pub(crate) fn spend(&self, entries: u64, bytes: u64) {
+        self.spent.entries.fetch_add(entries, Ordering::Relaxed);
+        self.spent.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were not made after all.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.spent.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether so many bytes would fit now.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let spent = self.spent.bytes.load(Ordering::Relaxed);
+        spent.checked_add(bytes).is_some_and(|bytes| bytes <= self.limits.bytes)
     }
 
     pub(in crate::bundle) fn entry(&self) -> Result<(), Error> {
         let most = self.limits.entries;
-        if self.entries.fetch_add(1, Ordering::Relaxed) < most {
+        if self.spent.entries.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(());
         }
         Err(Error::too_large(format!("more than {most} files, directories and links")))
     }
 
-    pub(in crate::bundle) fn bytes(&self, more: u64) -> Result<(), Error> {
-        let (most, before) = (self.limits.bytes, self.bytes.fetch_add(more, Ordering::Relaxed));
+    /// Counts bytes before they are made.
+    pub(crate) fn bytes(&self, more: u64) -> Result<(), Error> {
+        let (most, before) = (self.limits.bytes, self.spent.bytes.fetch_add(more, Ordering::Relaxed));
         if before.checked_add(more).is_some_and(|bytes| bytes <= most) {
             return Ok(());
         }

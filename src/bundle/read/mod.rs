@@ -22,10 +22,11 @@ use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
 use crate::bundle::format::listing::{Listed, ListedAs};
 use crate::bundle::reference::Reference;
 use crate::bundle::registry::{Download, Purpose, Repository};
-use crate::bundle::{Access, Error, ErrorKind, Kind, Limits, Progress, Resolved};
+use crate::bundle::{Access, Error, ErrorKind, Kind, Progress, Resolved};
 use artifact::Content;
 use contents::{Bundle, kind_of};
-use destination::{Budget, NewFile, Place, checked, other_kind};
+pub use destination::Budget;
+use destination::{NewFile, Place, checked, other_kind};
 use feed::{Need, feed};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use stat::{Seen, look};
@@ -124,14 +125,14 @@ pub async fn fetch(
     reference: &str,
     path: Option<&str>,
     place: &Path,
-    limits: Limits,
+    budget: impl Into<Budget>,
     access: &Access,
     progress: &Progress,
 ) -> Result<(), Error> {
+    let budget = budget.into();
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let place = Place::open(place)?;
-    let budget = Budget::new(limits);
     match Bundle::open(&image.repository, &image.manifest).await? {
         Some(bundle) => fetch_bundle(&bundle, &path, place, &budget, progress).await,
         None => {

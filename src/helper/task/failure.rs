@@ -34,12 +34,13 @@ impl Failure {
 
     /// What went wrong when we wrote an input.
     pub(in crate::helper) fn writing(error: &io::Error) -> Self {
-        if is_full(error) {
-            Failure::Final(Cause::InputTooLarge, "the disk is full".to_owned())
-        } else {
-            Failure::Passing(format!("cannot be written: {error}"))
-        }
+        if is_full(error) { full("") } else { Failure::Passing(format!("cannot be written: {error}")) }
     }
+}
+
+/// What the run may put on a disk is counted, so it was others who filled it: another node has room.
+fn full(what: &str) -> Failure {
+    Failure::Final(Cause::StagingFailed, format!("the disk of the node is full{what}"))
 }
 
 /// The disk, or our part of it, is used up.
@@ -54,7 +55,7 @@ impl From<Error> for Failure {
             ErrorKind::Denied => Failure::Final(Cause::InputDenied, message),
             ErrorKind::Invalid => Failure::Final(Cause::InputInvalid, message),
             ErrorKind::TooLarge => Failure::Final(Cause::InputTooLarge, message),
-            ErrorKind::DiskFull => Failure::Final(Cause::InputTooLarge, format!("the disk is full: {message}")),
+            ErrorKind::DiskFull => full(&format!(": {message}")),
             ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Local => Failure::Passing(message),
         }
     }

@@ -1,7 +1,7 @@
 //! The child that puts inputs in place. Can be done again over a first try that was cut off: until all are in place,
 //! nobody reads them.
 
-use crate::bundle::{self, Access, Limits, Progress};
+use crate::bundle::{self, Access, Budget, Limits, Progress};
 use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::progress::Telling;
@@ -31,7 +31,8 @@ const ENTRY_BYTES: u64 = 512;
 struct Stage<'a> {
     paths: &'a Paths,
     access: Access,
-    limits: Limits,
+    /// All inputs have one: what a run may put on a disk is known before it starts.
+    budget: Budget,
     pins: look_up::Pins,
     http: reqwest::Client,
 }
@@ -43,10 +44,11 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     let stage = Stage {
         paths,
         access: access(paths, request),
-        limits: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes },
+        budget: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes }.into(),
         pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
     };
+    stage.count_staged(request.inputs.len());
     let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
     let telling = Telling::start(&paths.bin, ProgressStage::Staging, progress.clone());
     let staged = runtime.block_on(stage.all(&request.inputs, &progress));
@@ -81,6 +83,17 @@ impl Stage<'_> {
         trouble.map_or(Ok(()), Err)
     }
 
+    /// What a child before this one has put in place.
+    fn count_staged(&self, inputs: usize) {
+        for index in (0..inputs).filter(|index| is_marked(&self.paths.bin, &format!("{}{index}", files::STAGED_INPUT)))
+        {
+            let name = index.to_string();
+            let file = tree::measure_files(&self.paths.inputs, &[&name]);
+            let below = tree::measure(&self.paths.inputs.join(&name), &[], || true);
+            self.budget.spend(file.files + below.files, file.bytes.saturating_add(below.bytes));
+        }
+    }
+
     async fn one(&self, index: usize, input: &RequestedInput, progress: &Arc<Progress>) -> Result<(), Failure> {
         let name = format!("{}{index}", files::STAGED_INPUT);
         if is_marked(&self.paths.bin, &name) {
@@ -93,15 +106,15 @@ impl Stage<'_> {
             InputSource::Image { reference, path } => {
                 let reference =
                     self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
-                let (access, limits) = (&self.access, self.limits);
-                bundle::fetch(&reference, path.as_deref(), &place, limits, access, progress).await?;
+                let (access, budget) = (&self.access, self.budget.clone());
+                bundle::fetch(&reference, path.as_deref(), &place, budget, access, progress).await?;
                 tell_of_left_out(input, progress);
                 let place = place.clone();
                 blocking(move || tree::let_all_read(&place)).await?;
             }
             InputSource::Url { href, sha256 } => {
                 let trouble = |failure: Failure| markers::trouble(&self.paths.bin, failure.of(input).why());
-                url::download(&self.http, href, sha256, &place, self.limits.bytes, progress, trouble).await?;
+                url::download(&self.http, href, sha256, &place, &self.budget, progress, trouble).await?;
             }
             InputSource::Copied { file } => {
                 let from = self.source(index);

@@ -1,6 +1,6 @@
 //! Downloads a file by its address, and believes only its checksum.
 
-use crate::bundle::Progress;
+use crate::bundle::{Budget, Progress};
 use crate::contract::Cause;
 use crate::helper::task::failure::Failure;
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
@@ -40,7 +40,7 @@ pub(in crate::helper) async fn download(
     href: &str,
     sha256: &str,
     place: &Path,
-    limit: u64,
+    budget: &Budget,
     progress: &Progress,
     trouble: impl Fn(Failure),
 ) -> Result<(), Failure> {
@@ -49,7 +49,7 @@ pub(in crate::helper) async fn download(
     let shown = shown(&url);
     let mut waits = BACK_OFF.into_iter();
     loop {
-        match attempt(client, &url, sha256, place, limit, progress).await {
+        match attempt(client, &url, sha256, place, budget, progress).await {
             Err(Failure::Passing(why)) => match waits.next() {
                 Some(wait) => {
                     trouble(Failure::Passing(format!("{why} ({shown})")));
@@ -63,30 +63,45 @@ pub(in crate::helper) async fn download(
     }
 }
 
+/// Bytes of a file that may yet come to nothing: they are given back.
+struct Counted<'a>(u64, &'a Budget);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.1.give_back(self.0);
+    }
+}
+
 async fn attempt(
     client: &Client,
     url: &Url,
     sha256: &str,
     place: &Path,
-    limit: u64,
+    budget: &Budget,
     progress: &Progress,
 ) -> Result<(), Failure> {
     progress.done_bytes.store(0, Ordering::Relaxed);
     let mut response = client.get(url.clone()).send().await.map_err(transfer)?;
     refused(&response)?;
-    let too_large = || Failure::Final(Cause::InputTooLarge, format!("larger than {limit} bytes"));
+    let too_large = || {
+        Failure::Final(
+            Cause::InputTooLarge,
+            format!("larger than {} bytes, with the other inputs", budget.most_bytes()),
+        )
+    };
     let length = response.content_length().unwrap_or(0);
-    if length > limit {
+    if !budget.has_room(length) {
         return Err(too_large());
     }
     progress.total_bytes.store(length, Ordering::Relaxed);
     let mut file = open(place).await?;
+    let mut counted = Counted(0, budget);
     let (mut bytes, mut hash) = (0, Sha256::new());
     while let Some(chunk) = response.chunk().await.map_err(transfer)? {
-        bytes += chunk.len() as u64;
-        if bytes > limit {
-            return Err(too_large());
-        }
+        let more = chunk.len() as u64;
+        counted.0 += more;
+        budget.bytes(more).map_err(|_| too_large())?;
+        bytes += more;
         hash.update(&chunk);
         file.write_all(&chunk).await.map_err(|error| Failure::writing(&error))?;
         progress.done_bytes.store(bytes, Ordering::Relaxed);
@@ -95,6 +110,7 @@ async fn attempt(
     file.flush().await.map_err(|error| Failure::writing(&error))?;
     let found = hex(&hash.finalize());
     if found == sha256 {
+        counted.0 = 0;
         Ok(())
     } else {
         Err(Failure::Final(Cause::InputInvalid, format!("its sha256 is {found}, not the one of the spec")))
