@@ -192,7 +192,8 @@ pub struct SaveRequest {
     /// What cannot be read in three tries over this time, in seconds, is given up, and the rest is saved.
     #[serde(default = "give_up_seconds")]
     pub give_up_seconds: u64,
-    /// Said of how the output was made, in an artifact beside it: the image that was asked for, names and uids.
+    /// Said of how the output was made, in an artifact beside it: names and uids, the image, resources, the environment,
+    /// where inputs come from.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub made_by: serde_json::Map<String, serde_json::Value>,
 }

@@ -16,6 +16,7 @@ mod outcome;
 pub mod parents;
 mod pod;
 mod progress;
+mod provenance;
 mod reasons;
 mod request;
 pub mod settings;

@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::image::repository;
 use super::inputs::Inputs;
-use super::request::RunRequest;
+use super::provenance;
+use super::request::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, RunRequest};
 use super::settings::Settings;
 use crate::contract::{GIVE_UP_SECONDS, Pin, Pins, Request, SaveRequest};
 use crate::names::{self, files, paths, volumes};
@@ -107,20 +108,13 @@ fn inputs<'a>(request: &'a RunRequest, attempt: &Attempt<'a>, settings: &Setting
 
 /// The request with what this attempt adds to it.
 fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Request {
-    let made_by = [
-        ("namespace", request.namespace.clone().into()),
-        ("name", request.name.clone().into()),
-        ("uid", request.uid.clone().into()),
-        ("attempt", attempt.number.into()),
-        ("image", attempt.requested.into()),
-    ];
     let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
     let inputs = inputs(request, attempt, settings);
     let mut requested = inputs.requested();
     for (index, input) in requested.iter_mut().enumerate() {
         input.digest = attempt.digests.get(&index).cloned();
     }
-    Request {
+    let mut complete = Request {
         inputs: requested,
         staging_seconds: inputs.take_time().then_some(settings.staging_deadline.as_secs()),
         save: settings.store.as_ref().map(|store| SaveRequest {
@@ -130,10 +124,26 @@ fn complete(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Req
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
             give_up_seconds: GIVE_UP_SECONDS,
-            made_by: made_by.into_iter().map(|(name, value): (_, Value)| (name.to_owned(), value)).collect(),
+            made_by: provenance::identity(request, attempt),
         }),
         own_repositories: own_repositories(request, attempt, settings),
         ..request.request.clone()
+    };
+    tell_details(&mut complete, provenance::details(request, attempt));
+    complete
+}
+
+/// Adds to what is said of how the output is made, if the annotation has room for it.
+fn tell_details(complete: &mut Request, details: Map<String, Value>) {
+    let pins = complete.inputs.len() * PINS_MAX_BYTES;
+    let json_len = |text: serde_json::Result<String>| text.map_or(usize::MAX, |text| text.len());
+    let taken = json_len(serde_json::to_string(complete)).saturating_add(json_len(serde_json::to_string(&details)));
+    let Some(save) = &mut complete.save else { return };
+    if taken.saturating_add(pins) <= REQUEST_MAX_BYTES {
+        save.made_by.extend(details);
+    } else {
+        let names: Vec<_> = details.keys().cloned().collect();
+        save.made_by.insert("leftOut".to_owned(), names.into());
     }
 }
 

@@ -21,9 +21,9 @@ const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
 const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
 /// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
-const REQUEST_MAX_BYTES: usize = 250_000;
+pub(super) const REQUEST_MAX_BYTES: usize = 250_000;
 /// What the pin of one input may add to the annotations: a reference, twice, and a uid.
-const PINS_MAX_BYTES: usize = 1000;
+pub(super) const PINS_MAX_BYTES: usize = 1000;
 
 /// A run whose every field is known to be usable.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,7 @@ pub(super) struct RunRequest {
     pub(super) env: Vec<EnvVar>,
     pub(super) volumes: Vec<ClaimMount>,
     pub(super) gpus: Gpus,
+    pub(super) gpu_profile: Option<String>,
     pub(super) cpu_millis: u64,
     pub(super) memory_bytes: u64,
     pub(super) disk_bytes: u64,
@@ -131,6 +132,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
             env: spec.env.iter().map(env_var).collect(),
             volumes,
             gpus,
+            gpu_profile: spec.gpu_profile.clone(),
             cpu_millis,
             memory_bytes,
             disk_bytes,

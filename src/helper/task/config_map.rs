@@ -44,6 +44,24 @@ pub(in crate::helper) fn copy(
     }
 }
 
+/// What is in a place, if it is at most so many bytes: files by their names, with `file` for the one that is there.
+pub(in crate::helper) fn contents(place: &Path, file: Option<&str>, most: u64) -> Option<BTreeMap<String, Vec<u8>>> {
+    let mut left = most;
+    let mut read = |path: &Path| {
+        let mut content = vec![];
+        File::open(path).ok()?.take(left + 1).read_to_end(&mut content).ok()?;
+        left = left.checked_sub(content.len() as u64)?;
+        Some(content)
+    };
+    if let Some(file) = file {
+        return Some([(file.to_owned(), read(place)?)].into());
+    }
+    let entries = fs::read_dir(place).ok()?;
+    entries
+        .map(|entry| Some((entry.as_ref().ok()?.file_name().into_string().ok()?, read(&entry.ok()?.path())?)))
+        .collect()
+}
+
 /// The kubelet puts all files of a new version into a directory of its own and turns the link `..data` to it: what is
 /// read from behind the link is all of one version.
 fn current(mount: &Path) -> PathBuf {

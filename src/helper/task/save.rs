@@ -1,6 +1,6 @@
 //! The child that saves the output.
 
-use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
+use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree, sha256};
 use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
@@ -12,9 +12,11 @@ use crate::helper::supervise::runtime;
 use crate::helper::supervise::saving::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
-use crate::helper::task::look_up::{self, Pins};
+use crate::helper::task::{config_map, stage, url};
 use crate::names::{self, files};
 use crate::runner::Paths;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -22,6 +24,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bytes of a `ConfigMap` that is told whole.
+const MOST_TOLD: u64 = 64 << 10;
 
 /// Saves the working directory and leaves the mark of it, or of why not.
 pub(in crate::helper) fn save(paths: &Paths, request: &Request) -> Result<(), String> {
@@ -41,7 +46,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     let Some(save) = &request.save else { return Err(helper_failed("there is no store to save to".to_owned())) };
     let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
-    let made_by = made_by(request, save, &look_up::pins(paths), read_record(&paths.record).ok().as_ref());
+    let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
     let access = access(paths, request);
     let progress = Arc::new(Progress::default());
     let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
@@ -135,19 +140,22 @@ fn failure(kind: ErrorKind) -> SaveFailure {
     }
 }
 
-/// How the output was made, without any value of the environment: those can be secret.
-fn made_by(request: &Request, save: &SaveRequest, pins: &Pins, record: Option<&Record>) -> Value {
+/// How the output was made: what the operator told, and the command, inputs by digest, small ones whole, the record.
+fn made_by(paths: &Paths, request: &Request, save: &SaveRequest, record: Option<&Record>) -> Value {
     let mut made_by: Map<String, Value> = save.made_by.clone();
     made_by.insert("command".to_owned(), json!(request.command));
-    let inputs: Vec<Value> = request
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(index, input)| match digest(input, pins.get(&index)) {
-            Some(digest) => json!({"path": input.path, "digest": digest}),
-            None => json!({"path": input.path}),
-        })
-        .collect();
+    let told = made_by.remove("inputs").and_then(|told| Some(told.as_array()?.clone())).unwrap_or_default();
+    let digests = stage::digests(paths, &request.inputs);
+    let inputs = request.inputs.iter().enumerate().map(|(index, input)| {
+        let mut entry = told.get(index).and_then(Value::as_object).cloned().unwrap_or_default();
+        entry.insert("path".to_owned(), json!(input.path));
+        if let Some(digest) = digest(input, digests.get(&index)) {
+            entry.insert("digest".to_owned(), json!(digest));
+        }
+        entry.extend(contents(paths, index, &input.source));
+        Value::Object(entry)
+    });
+    let inputs: Vec<Value> = inputs.collect();
     if !inputs.is_empty() {
         made_by.insert("inputs".to_owned(), Value::Array(inputs));
     }
@@ -159,14 +167,43 @@ fn made_by(request: &Request, save: &SaveRequest, pins: &Pins, record: Option<&R
     Value::Object(made_by)
 }
 
-fn digest(input: &RequestedInput, pin: Option<&String>) -> Option<String> {
+fn digest(input: &RequestedInput, found: Option<&String>) -> Option<String> {
     match &input.source {
         InputSource::Image { reference, .. } => {
-            pin.cloned().or_else(|| reference.split_once('@').map(|(_, digest)| digest.to_owned()))
+            found.cloned().or_else(|| reference.split_once('@').map(|(_, digest)| digest.to_owned()))
         }
         InputSource::Url { sha256, .. } => Some(format!("sha256:{sha256}")),
-        InputSource::Text(_) | InputSource::Copied { .. } | InputSource::Mounted { .. } => None,
+        InputSource::Text(text) => Some(sha256(text.as_bytes())),
+        InputSource::Copied { .. } => found.cloned(),
+        InputSource::Mounted { .. } => None,
     }
+}
+
+/// What is told of an input beside its digest, so that nothing but the registry is needed to have it again.
+fn contents(paths: &Paths, index: usize, source: &InputSource) -> Map<String, Value> {
+    let mut told = Map::new();
+    match source {
+        InputSource::Text(text) => _ = told.insert("text".to_owned(), json!(text)),
+        InputSource::Image { reference, .. } => _ = told.insert("reference".to_owned(), json!(reference)),
+        InputSource::Url { href, sha256 } => {
+            told.insert("url".to_owned(), json!({"href": url::shown_href(href), "sha256": sha256}));
+        }
+        InputSource::Copied { file } => {
+            let place = paths.inputs.join(index.to_string());
+            // As a ConfigMap has them.
+            let (mut data, mut binary) = (Map::new(), Map::new());
+            for (name, content) in config_map::contents(&place, file.as_deref(), MOST_TOLD).unwrap_or_default() {
+                match String::from_utf8(content) {
+                    Ok(text) => _ = data.insert(name, json!(text)),
+                    Err(error) => _ = binary.insert(name, json!(STANDARD.encode(error.as_bytes()))),
+                }
+            }
+            let filled = [("data", data), ("binaryData", binary)].into_iter().filter(|(_, files)| !files.is_empty());
+            told.extend(filled.map(|(name, files)| (name.to_owned(), Value::Object(files))));
+        }
+        InputSource::Mounted { .. } => {}
+    }
+    told
 }
 
 #[cfg(test)]
@@ -228,30 +265,61 @@ mod tests {
     }
 
     #[test]
-    fn how_it_was_made_names_digests_and_the_end() {
+    fn how_it_was_made_has_small_inputs_whole_all_by_digest_and_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.inputs.join("4")).unwrap();
+        std::fs::create_dir_all(&paths.bin).unwrap();
+        std::fs::write(paths.inputs.join("4/a"), "alpha").unwrap();
+        std::fs::write(paths.inputs.join("4/b"), b"\xff").unwrap();
+        std::fs::write(paths.inputs.join("5"), "x".repeat(64 << 10)).unwrap();
+        std::fs::write(paths.inputs.join("6"), "x".repeat((64 << 10) + 1)).unwrap();
+        mark_json(&paths.bin, files::PINNED, &json!({"0": "sha256:cc"})).unwrap();
+        for index in [4, 5, 6] {
+            markers::mark(&paths.bin, &format!("staged.{index}"), format!("sha256:{index}").as_bytes()).unwrap();
+        }
         let input = |path: &str, source| RequestedInput::new(path, source);
         let image = |reference: &str| InputSource::Image { reference: reference.to_owned(), path: None };
+        let key = |key: &str| InputSource::Copied { file: Some(key.to_owned()) };
         let inputs = vec![
             input("tag", image("r/a:1")),
             input("digest", image("r/a@sha256:aa")),
-            input("url", InputSource::Url { href: "https://u:p@h/?sig=s".to_owned(), sha256: "bb".to_owned() }),
-            input("text", InputSource::Text("secret?".to_owned())),
+            input("url", InputSource::Url { href: "https://u:secret@h/f?sig=s".to_owned(), sha256: "bb".to_owned() }),
+            input("text", InputSource::Text("abc".to_owned())),
+            input("map", InputSource::Copied { file: None }),
+            input("key", key("k")),
+            input("large", key("k")),
+            input("claim", InputSource::Mounted { file: false, shown: false }),
         ];
         let request = Request { inputs, ..Request::new(Command::Argv(vec!["train".to_owned()]), 30) };
-        let save: SaveRequest = serde_json::from_value(json!({
+        let mut save: SaveRequest = serde_json::from_value(json!({
             "repository": "r/b", "tag": "t", "deadlineSeconds": 1, "interruptedSeconds": 1, "madeBy": {"image": "r/i:1"},
         }))
         .unwrap();
         let record = Record { exit_code: Some(3), detail: "a warning".to_owned(), ..Record::default() };
-        let made_by = made_by(&request, &save, &Pins::from([(0, "sha256:cc".to_owned())]), Some(&record));
-        assert_eq!(made_by["image"], "r/i:1");
-        assert_eq!(made_by["command"], json!({"argv": ["train"]}));
+        let told = made_by(&paths, &request, &save, Some(&record));
+        assert_eq!(told["image"], "r/i:1");
+        assert_eq!(told["command"], json!({"argv": ["train"]}));
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let want = json!([
-            {"path": "tag", "digest": "sha256:cc"}, {"path": "digest", "digest": "sha256:aa"},
-            {"path": "url", "digest": "sha256:bb"}, {"path": "text"},
+            {"path": "tag", "digest": "sha256:cc", "reference": "r/a:1"},
+            {"path": "digest", "digest": "sha256:aa", "reference": "r/a@sha256:aa"},
+            {"path": "url", "digest": "sha256:bb", "url": {"href": "https://h/f", "sha256": "bb"}},
+            {"path": "text", "digest": text, "text": "abc"},
+            {"path": "map", "digest": "sha256:4", "data": {"a": "alpha"}, "binaryData": {"b": "/w=="}},
+            {"path": "key", "digest": "sha256:5", "data": {"k": "x".repeat(64 << 10)}},
+            {"path": "large", "digest": "sha256:6"},
+            {"path": "claim"},
         ]);
-        assert_eq!(made_by["inputs"], want);
-        assert_eq!((&made_by["record"]["exitCode"], &made_by["record"]["detail"]), (&json!(3), &Value::Null));
-        assert!(!made_by.to_string().contains("secret") && !made_by.to_string().contains("sig="));
+        assert_eq!(told["inputs"], want);
+        assert_eq!((&told["record"]["exitCode"], &told["record"]["detail"]), (&json!(3), &Value::Null));
+        assert!(!told.to_string().contains("secret") && !told.to_string().contains("sig="));
+
+        // What the operator knows of them stays.
+        let sources: Vec<_> = (0..8).map(|index| json!({"path": "p", "configMap": {"name": index}})).collect();
+        save.made_by.insert("inputs".to_owned(), sources.into());
+        let told = made_by(&paths, &request, &save, None);
+        assert_eq!(told["inputs"][7], json!({"path": "claim", "configMap": {"name": 7}}));
+        assert_eq!(told["inputs"][3], json!({"path": "text", "configMap": {"name": 3}, "digest": text, "text": "abc"}));
     }
 }

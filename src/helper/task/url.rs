@@ -144,6 +144,11 @@ fn transfer(error: reqwest::Error) -> Failure {
     Failure::Passing(why)
 }
 
+/// An address as it may be told: see [`shown`]. None: it is no address.
+pub(in crate::helper) fn shown_href(href: &str) -> Option<String> {
+    Url::parse(href).ok().as_ref().map(shown)
+}
+
 /// An address without what may be secret in it: user, password, and the signature of a presigned one.
 fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();

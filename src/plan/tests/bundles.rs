@@ -530,3 +530,48 @@ fn a_request_of_an_operator_that_knew_no_modes_is_read() {
     assert_eq!(input, crate::contract::RequestedInput::new("a", InputSource::Text("x".to_owned())));
     assert_eq!(serde_json::to_string(&input).unwrap(), old);
 }
+
+#[test]
+fn how_an_output_is_made_is_told_with_all_but_secrets() {
+    let spec = |value: &str| {
+        json!({"image": "i:1", "command": "true", "gpuProfile": "default", "runAsUser": 7, "timeLimit": "1m",
+            "resources": {"cpus": "500m", "memory": "1Gi"},
+            "env": [{"name": "A", "value": value},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "volumes": [{"path": "v", "claim": {"name": "c", "path": "p"}}],
+            "outputs": {"exclude": ["*.tmp"]},
+            "inputs": [{"path": "data", "run": {"name": "prepare"}}, {"path": "t", "text": "hello"},
+                {"path": "u", "url": {"href": "https://u:pass@h/f", "sha256": &OTHER["sha256:".len()..]}},
+                {"path": "m", "configMap": {"name": "m", "key": "k"}}]})
+    };
+    let told = |run: &BundleRun| {
+        let request: Request =
+            annotation(&look_with(run, &parents(prepare(Phase::Succeeded)), 1), crate::names::REQUEST_ANNOTATION);
+        Value::Object(request.save.unwrap().made_by)
+    };
+    let run = run_of(spec("$HOME $$x"));
+    let settings = settings();
+    let disk = settings.disk_bytes.to_string();
+    let shared = settings.shared_memory_bytes.min(1 << 30).to_string();
+    let want = json!({
+        "namespace": "n", "name": "r", "uid": "u", "attempt": 1, "image": "i:1", "gpuProfile": "default",
+        "runAsUser": 7, "timeLimitSeconds": 60, "exclude": ["*.tmp"],
+        "resources": {"cpus": "500m", "memory": (1u64 << 30).to_string(), "disk": disk, "sharedMemory": shared, "gpus": 0},
+        "env": [{"name": "A", "value": "$HOME $$x"},
+            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "volumes": [{"path": "/bundle/v", "claim": "c", "claimPath": "p"}],
+        "inputs": [{"path": "data", "run": {"name": "prepare"}, "reference": bundle(DIGEST), "runUid": "up", "digest": DIGEST},
+            {"path": "t"}, {"path": "u"}, {"path": "m", "configMap": {"name": "m", "key": "k"}}],
+    });
+    assert_eq!(told(&run), want);
+
+    // An attempt after one that pulled the image knows its digest.
+    let status: BundleRunStatus =
+        serde_json::from_value(json!({"attempt": 2, "image": {"requested": "i:1", "digest": OTHER}})).unwrap();
+    assert_eq!(told(&with_status(&run, &status))["imageDigest"], OTHER);
+
+    // What no annotation has room for is named instead: the run is made all the same.
+    let large = told(&run_of(spec(&"x".repeat(250_000))));
+    assert_eq!(large["leftOut"], json!(["env", "exclude", "inputs", "volumes"]));
+    assert_eq!((&large["resources"], &large["env"]), (&want["resources"], &Value::Null));
+}

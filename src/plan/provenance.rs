@@ -1,0 +1,87 @@
+//! What the operator tells of how an output is made, for the artifact beside it: enough to run it again from the
+//! registry alone. The helper adds the command, the contents of small inputs, digests and the record.
+
+use serde_json::{Map, Value, json};
+
+use super::image::digest_of;
+use super::pod::Attempt;
+use super::request::RunRequest;
+
+/// What always fits: who it is, the image, the resources.
+pub(super) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+    let quantity = |bytes: u64| Value::from(bytes.to_string());
+    let resources = json!({
+        "cpus": format!("{}m", request.cpu_millis),
+        "memory": quantity(request.memory_bytes),
+        "disk": quantity(request.disk_bytes),
+        "sharedMemory": quantity(request.shared_memory_bytes),
+        "gpus": request.gpus.count,
+    });
+    let known = [
+        ("namespace", request.namespace.clone().into()),
+        ("name", request.name.clone().into()),
+        ("uid", request.uid.clone().into()),
+        ("attempt", attempt.number.into()),
+        ("image", attempt.requested.into()),
+        ("resources", resources),
+    ];
+    let some = [
+        ("imageDigest", digest_of(attempt.image).map(Value::from)),
+        ("gpuProfile", request.gpu_profile.clone().map(Value::from)),
+        ("runAsUser", request.run_as_user.map(Value::from)),
+        ("timeLimitSeconds", request.request.time_limit_seconds.map(Value::from)),
+    ];
+    let some = some.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.into_iter().chain(some).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What can be large: the environment, where inputs come from, volumes.
+pub(super) fn details(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+    let inputs: Vec<Value> = (0..request.inputs.len()).map(|index| source(request, attempt, index)).collect();
+    let volumes = request.volumes.iter().map(|volume| {
+        let mut told = json!({"path": volume.mount_path, "claim": volume.claim});
+        if let Some(path) = &volume.sub_path {
+            told["claimPath"] = json!(path);
+        }
+        told
+    });
+    let lists = [
+        ("env", env(request)),
+        ("inputs", inputs),
+        ("volumes", volumes.collect()),
+        ("exclude", request.exclude.iter().map(|glob| json!(glob)).collect()),
+    ];
+    let filled = lists.into_iter().filter(|(_, list)| !list.is_empty());
+    filled.map(|(name, list)| (name.to_owned(), Value::Array(list))).collect()
+}
+
+/// The variables of the spec: those from Secrets and `ConfigMaps` by the names of these.
+fn env(request: &RunRequest) -> Vec<Value> {
+    let told = request.env.iter().map(|var| match (&var.value, &var.value_from) {
+        // In the pod every $ is there twice.
+        (Some(value), _) => json!({"name": var.name, "value": value.replace("$$", "$")}),
+        (None, Some(from)) => json!({"name": var.name, "valueFrom": from}),
+        (None, None) => json!({"name": var.name}),
+    });
+    told.collect()
+}
+
+/// An input as in the spec, and by digest where that is known. The helper has texts and addresses: addresses can hold
+/// passwords and signatures.
+fn source(request: &RunRequest, attempt: &Attempt, index: usize) -> Value {
+    let mut told = json!(request.inputs.get(index));
+    if let Some(told) = told.as_object_mut() {
+        told.remove("text");
+        told.remove("url");
+    }
+    if let Some(pin) = attempt.pins.get(&index) {
+        told["reference"] = json!(pin.reference);
+        if let Some(uid) = &pin.run_uid {
+            told["runUid"] = json!(uid);
+        }
+        if let Some(digest) = digest_of(&pin.reference) {
+            told["digest"] = json!(digest);
+        }
+    }
+    told
+}
