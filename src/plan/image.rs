@@ -44,7 +44,7 @@ pub(super) fn place(reference: &str) -> (String, String) {
     let has_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
     let (host, repository) = match reference.split_once('/') {
         Some((host, rest)) if has_host(host) => (host, repository(rest)),
-        None if has_host(reference) && !reference.contains('@') && repository(reference) != "" => {
+        None if has_host(reference) && !reference.contains('@') && !repository(reference).is_empty() => {
             // `python:3` is an image, `host:5000` a registry: a tag is no number with a dot or `localhost` before it.
             match reference.split_once(':') {
                 Some((name, _)) if !has_host(name) => ("docker.io", name),

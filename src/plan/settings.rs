@@ -89,9 +89,10 @@ impl Store {
     pub(super) fn is_of_another_namespace(&self, reference: &str, namespace: &str) -> bool {
         let (host, prefix) = image::place(&self.prefix);
         let (of, repository) = image::place(reference);
-        let below = match prefix.is_empty() {
-            true => Some(repository.as_str()),
-            false => repository.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/')),
+        let below = if prefix.is_empty() {
+            Some(repository.as_str())
+        } else {
+            repository.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'))
         };
         let Some(below) = below.filter(|_| of == host) else { return false };
         let first = below.split('/').next().unwrap_or_default();

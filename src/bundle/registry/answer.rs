@@ -136,6 +136,8 @@ fn judge(step: Step, what: &str, host: &str, status: StatusCode, after: Option<D
     Failure { error: Error::new(kind, format!("cannot {what} at {host}: {status}{text}")), passing, after }
 }
 
+/// The arms are in the order in which they count.
+#[allow(clippy::match_same_arms)]
 fn meaning(step: Step, status: u16, is_empty: bool, said: &Said) -> (ErrorKind, bool) {
     const BROKEN: (ErrorKind, bool) = (ErrorKind::Unreachable, true);
     let code = |codes: &[&str]| codes.iter().any(|code| said.has_code(code));

@@ -250,12 +250,11 @@ fn parameter(challenge: &str, name: &str) -> Option<String> {
     let mut rest = challenge.split_once(' ')?.1;
     loop {
         let (key, after) = rest.split_once('=')?;
-        let (value, after) = match after.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted)?,
-            None => {
-                let (value, after) = after.split_once(',').unwrap_or((after, ""));
-                (value.to_owned(), after)
-            }
+        let (value, after) = if let Some(quoted) = after.strip_prefix('"') {
+            unquoted(quoted)?
+        } else {
+            let (value, after) = after.split_once(',').unwrap_or((after, ""));
+            (value.to_owned(), after)
         };
         if key.trim_matches([' ', ',']).eq_ignore_ascii_case(name) {
             return Some(value);
