@@ -5,6 +5,7 @@
 //! | module | what it is | may touch |
 //! |---|---|---|
 //! | [`names`] | every string we own | nothing |
+//! | [`oci`] | names of images: digests and references | serde |
 //! | [`contract`] | the contracts operator -> runner -> helper -> operator | serde |
 //! | `api` | the `BundleRun` resource: types, schema, CEL | serde, schemars, kube's derive |
 //! | `bundle` | a bundle as an OCI image: pack, push, pull, read one file | files, registries |
@@ -17,6 +18,7 @@
 
 pub mod contract;
 pub mod names;
+pub mod oci;
 
 #[cfg(feature = "operator")]
 pub mod api;

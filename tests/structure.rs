@@ -11,18 +11,19 @@ use std::{env, fs};
 use regex::Regex;
 
 /// A module and the modules of this crate that it may use, in the order of the map in `src/lib.rs`.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("names", &[]),
-    ("contract", &["names"]),
-    ("api", &["names", "contract"]),
-    ("bundle", &["names", "contract", "api"]),
-    ("plan", &["names", "contract", "api", "bundle"]),
-    ("cluster", &["names", "contract", "api", "bundle", "plan"]),
-    ("operator", &["names", "contract", "api", "bundle", "plan", "cluster"]),
+    ("oci", &["names"]),
+    ("contract", &["names", "oci"]),
+    ("api", &["names", "oci", "contract"]),
+    ("bundle", &["names", "oci", "contract", "api"]),
+    ("plan", &["names", "oci", "contract", "api", "bundle"]),
+    ("cluster", &["names", "oci", "contract", "api", "bundle", "plan"]),
+    ("operator", &["names", "oci", "contract", "api", "bundle", "plan", "cluster"]),
     ("docs", &["names", "api", "plan"]),
     // Inside the pod: nothing of Kubernetes.
-    ("runner", &["names", "contract"]),
-    ("helper", &["names", "contract", "bundle", "runner"]),
+    ("runner", &["names", "oci", "contract"]),
+    ("helper", &["names", "oci", "contract", "bundle", "runner"]),
 ];
 /// May use everything, and nobody uses it.
 const LAST: &str = "cli";

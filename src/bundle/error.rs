@@ -68,6 +68,12 @@ impl Error {
     }
 }
 
+impl From<crate::oci::Error> for Error {
+    fn from(error: crate::oci::Error) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
 /// Bytes as text for people: what is not UTF-8 is replaced, and a very long path is cut in its middle.
 pub(super) fn shown(path: &[u8]) -> String {
     const MOST: usize = 200;

@@ -7,7 +7,7 @@
 //! | `read` | what a reference means, and getting what is in it |
 //! | `format` | the bytes of a bundle: headers of tar files, the list of entries, manifests and configurations |
 //! | `registry` | the registry's protocol, with logins and retries |
-//! | `reference`, `digest` | names, sha256 |
+//! | `digest` | hashing |
 //! | `untrusted` | reading files that a stranger wrote |
 //! | `blocking` | work for threads |
 
@@ -17,7 +17,6 @@ mod error;
 mod format;
 mod model;
 mod read;
-mod reference;
 mod registry;
 pub(crate) mod untrusted;
 mod write;

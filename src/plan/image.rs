@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 use crate::api::{BundleRun, BundleRunStatus};
+use crate::oci::{Digest, without_tag_and_digest};
 
 /// What was asked for: the spec's image, or else the default of the day the run began. The admin may have set another
 /// default since, and the recorded digest is none of that one's.
@@ -14,9 +15,9 @@ pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
 /// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
 /// Without one it is the id of an image's configuration, which the runtime shows for images that no registry gave it:
 /// nothing can be pulled by that.
-pub(super) fn digest_of(image_id: &str) -> Option<&str> {
+pub(super) fn digest_of(image_id: &str) -> Option<Digest> {
     let (_, digest) = image_id.rsplit_once('@')?;
-    digest.starts_with("sha256:").then_some(digest)
+    Digest::parse(digest).ok()
 }
 
 /// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
@@ -24,17 +25,8 @@ pub(super) fn digest_of(image_id: &str) -> Option<&str> {
 pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
     let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
     match digest {
-        Some(digest) => format!("{}@{digest}", repository(requested)),
+        Some(digest) => format!("{}@{digest}", without_tag_and_digest(requested)),
         None => requested.to_owned(),
-    }
-}
-
-/// A reference without its tag and digest. A colon before the last slash is a port.
-pub(super) fn repository(reference: &str) -> &str {
-    let name = reference.split('@').next().unwrap_or(reference);
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
     }
 }
 
@@ -43,15 +35,15 @@ pub(super) fn repository(reference: &str) -> &str {
 pub(super) fn place(reference: &str) -> (String, String) {
     let has_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
     let (host, repository) = match reference.split_once('/') {
-        Some((host, rest)) if has_host(host) => (host, repository(rest)),
-        None if has_host(reference) && !reference.contains('@') && !repository(reference).is_empty() => {
+        Some((host, rest)) if has_host(host) => (host, without_tag_and_digest(rest)),
+        None if has_host(reference) && !reference.contains('@') && !without_tag_and_digest(reference).is_empty() => {
             // `python:3` is an image, `host:5000` a registry: a tag is no number with a dot or `localhost` before it.
             match reference.split_once(':') {
                 Some((name, _)) if !has_host(name) => ("docker.io", name),
                 _ => (reference, ""),
             }
         }
-        _ => ("docker.io", repository(reference)),
+        _ => ("docker.io", without_tag_and_digest(reference)),
     };
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(&host).trim_end_matches('.');

@@ -13,13 +13,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use serde_json::{Map, Value};
 
-use super::image::repository;
 use super::inputs::Inputs;
 use super::provenance;
 use super::request::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, RunRequest};
 use super::settings::Settings;
 use crate::contract::{GIVE_UP_SECONDS, Pin, Pins, Request, SaveRequest};
 use crate::names::{self, files, paths, volumes};
+use crate::oci::without_tag_and_digest;
 
 /// What the helper has after the runner's grace and the time for saving, to count the files and report.
 const REPORT_GRACE_SECONDS: u64 = 30;
@@ -151,7 +151,8 @@ fn tell_details(complete: &mut Request, details: Map<String, Value>) {
 fn own_repositories(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Vec<String> {
     let Some(store) = &settings.store else { return Vec::new() };
     let today = store.repository(&request.namespace);
-    let of_runs = attempt.pins.values().filter(|pin| pin.run_uid.is_some()).map(|pin| repository(&pin.reference));
+    let of_runs =
+        attempt.pins.values().filter(|pin| pin.run_uid.is_some()).map(|pin| without_tag_and_digest(&pin.reference));
     let is_own = |repository: &&str| repository.rsplit('/').next() == Some(&request.namespace);
     let before: BTreeSet<&str> = of_runs.filter(is_own).filter(|repository| *repository != today).collect();
     before.into_iter().map(str::to_owned).collect()

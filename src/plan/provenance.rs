@@ -26,7 +26,7 @@ pub(super) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, V
         ("resources", resources),
     ];
     let some = [
-        ("imageDigest", digest_of(attempt.image).map(Value::from)),
+        ("imageDigest", digest_of(attempt.image).map(|digest| digest.to_string().into())),
         ("gpuProfile", request.gpu_profile.clone().map(Value::from)),
         ("runAsUser", request.run_as_user.map(Value::from)),
         ("timeLimitSeconds", request.request.time_limit_seconds.map(Value::from)),

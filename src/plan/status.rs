@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::causes::Verdict;
 use super::conditions::{self, ConditionType};
 use super::facts::{PodFacts, Wait, WaitKind};
-use super::image::{digest_of, repository};
+use super::image::digest_of;
 use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
 use super::outcome::{Outcome, lacking};
 use super::pod;
@@ -18,6 +18,7 @@ use crate::api::status::{
 };
 use crate::bundle::sha256;
 use crate::contract::{Message, SaveFailure, Saved};
+use crate::oci::without_tag_and_digest;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -176,7 +177,7 @@ impl<'a> Draft<'a> {
         self.status.attempt = Some(attempt);
         self.status.node.clone_from(&pod.spec.node_name);
         let known = self.status.image.take().and_then(|i| i.digest);
-        let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(str::to_owned).or(known);
+        let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(|digest| digest.to_string()).or(known);
         self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest });
         if let Some(scheduled) = pod.condition("PodScheduled") {
             let reason = if scheduled.status == "True" { conditions::SCHEDULED } else { Reason::Unschedulable.name() };
@@ -217,7 +218,7 @@ impl<'a> Draft<'a> {
         }
         for (index, pin) in pod.pins().inputs {
             if let Some(entry) = self.status.inputs.get_mut(index) {
-                entry.digest = digest_of(&pin.reference).map(str::to_owned);
+                entry.digest = digest_of(&pin.reference).map(|digest| digest.to_string());
                 entry.reference = Some(pin.reference);
                 entry.run_uid = pin.run_uid;
             }
@@ -244,7 +245,7 @@ impl<'a> Draft<'a> {
                 && entry.reference.is_none()
             {
                 entry.digest = Some(digest.clone());
-                entry.reference = Some(format!("{}@{digest}", repository(&image.reference)));
+                entry.reference = Some(format!("{}@{digest}", without_tag_and_digest(&image.reference)));
             }
         }
     }
@@ -320,7 +321,7 @@ fn told_by_the_spec(input: &Input) -> Option<String> {
     if let Some(url) = &input.url {
         return Some(format!("sha256:{}", url.sha256));
     }
-    digest_of(&input.image.as_ref()?.reference).map(str::to_owned)
+    digest_of(&input.image.as_ref()?.reference).map(|digest| digest.to_string())
 }
 
 /// The saved output, `repository@digest`.

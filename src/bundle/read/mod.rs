@@ -20,9 +20,9 @@ mod unpack;
 
 use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
 use crate::bundle::format::listing::{Listed, ListedAs};
-use crate::bundle::reference::Reference;
 use crate::bundle::registry::{Download, Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Kind, Progress, Resolved};
+use crate::oci::Reference;
 use artifact::Content;
 use contents::{Bundle, kind_of};
 pub use destination::Budget;

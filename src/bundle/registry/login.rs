@@ -1,7 +1,7 @@
 //! User names and passwords for registries, from Docker configuration files.
 
-use crate::bundle::reference::Reference;
 use crate::bundle::{Access, Error, ErrorKind};
+use crate::oci::Reference;
 use base64::Engine;
 use serde::Deserialize;
 use std::cmp::Reverse;

@@ -18,8 +18,8 @@ pub(super) use download::Download;
 pub(super) use retry::{Failure, Tries};
 
 use super::digest::{Digest, Digester};
-use super::reference::{Reference, is_digest};
 use super::{Access, Error, ErrorKind};
+use crate::oci::Reference;
 use answer::{Step, no_answer, refusal};
 use auth::AHEAD_OF_A_BODY;
 use bytes::Bytes;
@@ -116,7 +116,7 @@ impl Repository {
             }
         };
         let digest = Digest::of(&body);
-        if is_digest(reference) && digest.to_string() != reference {
+        if Digest::parse(reference).is_ok_and(|asked| asked != digest) {
             return Err(Error::invalid(format!("cannot {what} at {}: it gave {digest}", self.host)));
         }
         Ok(Fetched { body, digest })

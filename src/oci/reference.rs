@@ -1,31 +1,27 @@
 //! `host[:port]/repository:tag` and `host[:port]/repository@digest`, as Docker reads them.
 
-use super::{Error, ErrorKind};
+use super::{Digest, Error};
 
 /// Where a manifest is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reference {
-    /// As it is written, `docker.io` when it is not.
-    pub(super) host: String,
+pub struct Reference {
+    /// With its port, as it is written; `docker.io` when it is not.
+    pub host: String,
     /// Without the host.
-    pub(super) repository: String,
+    pub repository: String,
     /// The digest if there is one, else the tag, else `latest`.
-    pub(super) manifest: String,
+    pub manifest: String,
 }
 
 impl Reference {
-    pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::invalid(format!("{text:?} is no image reference: {why}"));
-        let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest)),
-            None => (text, None),
-        };
-        // A colon behind the last slash begins a tag, one before it a port.
-        let (name, tag) = match name.rsplit_once(':') {
-            Some((before, tag)) if !tag.contains('/') => (before, Some(tag)),
-            _ => (name, None),
-        };
-        if digest.is_some_and(|digest| !is_digest(digest)) {
+    /// Reads a reference.
+    ///
+    /// # Errors
+    /// The text is not a reference; the message says what in it is wrong.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let wrong = |why: &str| Error(format!("{text:?} is not an image reference: {why}"));
+        let Parts { name, tag, digest } = parts(text);
+        if digest.is_some_and(|digest| Digest::parse(digest).is_err()) {
             return Err(wrong("its digest is not sha256: and 64 hex digits"));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
@@ -33,7 +29,7 @@ impl Reference {
         }
         let (host, repository) = split_host(name);
         if !is_host(&host) {
-            return Err(wrong("its host is none"));
+            return Err(wrong("invalid host"));
         }
         if !is_repository(&repository) {
             return Err(wrong("its repository has other characters than a-z, 0-9, . _ - /"));
@@ -42,14 +38,42 @@ impl Reference {
         Ok(Self { host, repository, manifest })
     }
 
-    /// Of a repository, without tag and digest.
-    pub(super) fn parse_repository(text: &str) -> Result<Self, Error> {
+    /// Reads the name of a repository, without tag and digest.
+    ///
+    /// # Errors
+    /// The text is not such a name.
+    pub fn parse_repository(text: &str) -> Result<Self, Error> {
         let reference = Self::parse(text)?;
-        let tag = text.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'));
-        if tag || text.contains('@') {
-            return Err(Error::new(ErrorKind::Invalid, format!("{text:?} is no repository but a reference")));
+        if without_tag_and_digest(text) == text {
+            Ok(reference)
+        } else {
+            Err(Error(format!("{text:?} is not a repository but a reference")))
         }
-        Ok(reference)
+    }
+}
+
+/// What is before the tag and the digest of a reference, as it is written. The rest is not checked.
+#[must_use]
+pub fn without_tag_and_digest(reference: &str) -> &str {
+    parts(reference).name
+}
+
+struct Parts<'a> {
+    /// Host and repository.
+    name: &'a str,
+    tag: Option<&'a str>,
+    digest: Option<&'a str>,
+}
+
+fn parts(reference: &str) -> Parts<'_> {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
+    // A colon behind the last slash begins a tag, one before it a port.
+    match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => Parts { name, tag: Some(tag), digest },
+        _ => Parts { name, tag: None, digest },
     }
 }
 
@@ -63,12 +87,6 @@ fn split_host(name: &str) -> (String, String) {
         Some(_) => ("docker.io".to_owned(), name.to_owned()),
         None => ("docker.io".to_owned(), format!("library/{name}")),
     }
-}
-
-/// `sha256:` and 64 lower-case hex digits.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -113,9 +131,13 @@ mod tests {
             assert_eq!((&*reference.host, &*reference.repository, &*reference.manifest), (host, repository, manifest));
         }
         for wrong in ["", "a b", "Upper", "x:", "h.example/", "x@sha256:12", "h.example/../x", "x:ta/g?", "x:a b"] {
-            assert_eq!(Reference::parse(wrong).unwrap_err().kind, ErrorKind::Invalid, "{wrong}");
+            assert!(Reference::parse(wrong).is_err(), "{wrong}");
         }
         assert!(Reference::parse_repository("localhost:5000/a/b").is_ok());
-        assert!(Reference::parse_repository("localhost:5000/a/b:t").is_err());
+        for wrong in ["localhost:5000/a/b:t", &format!("a/b@{digest}")] {
+            assert!(Reference::parse_repository(wrong).is_err(), "{wrong}");
+        }
+        assert!(Reference::parse("-/x:y z/").unwrap_err().to_string().contains("repository"));
+        assert!(Reference::parse("h ost:1/x").unwrap_err().to_string().ends_with("invalid host"));
     }
 }
