@@ -94,24 +94,46 @@ impl<'a> Bundle<'a> {
         let members = list_index::members_for(&self.members, path)?;
         // The first member has it, if any: it begins at the path or before.
         let Some(member) = members.first() else { return Ok(None) };
-        let entries = self.read_members(std::slice::from_ref(member)).await?;
-        Ok(entries.into_iter().find(|entry| entry.path == path))
+        let mut found = None;
+        self.read_members(std::slice::from_ref(member), |entry| {
+            if entry.path == path {
+                found = Some(entry);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
     /// What is at a path and below it, sorted.
     pub(in crate::bundle) async fn entries(&self, path: &[u8]) -> Result<Vec<Listed>, Error> {
-        let mut entries = self.read_members(list_index::members_for(&self.members, path)?).await?;
-        let below = [path, b"/"].concat();
-        entries.retain(|entry| path.is_empty() || entry.path == path || entry.path.starts_with(&below));
+        let mut entries = vec![];
+        self.each(path, |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .await?;
         Ok(entries)
     }
 
-    async fn read_members(&self, members: &[ListMember]) -> Result<Vec<Listed>, Error> {
+    /// Gives what is at a path and below it to `take`, sorted. All of it is never in memory at once.
+    async fn each(&self, path: &[u8], mut take: impl FnMut(Listed) -> Result<(), Error> + Send) -> Result<(), Error> {
+        let below = [path, b"/"].concat();
+        let is_wanted = |entry: &Listed| path.is_empty() || entry.path == path || entry.path.starts_with(&below);
+        let members = list_index::members_for(&self.members, path)?;
+        self.read_members(members, |entry| if is_wanted(&entry) { take(entry) } else { Ok(()) }).await
+    }
+
+    async fn read_members(
+        &self,
+        members: &[ListMember],
+        mut take: impl FnMut(Listed) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
         let outside = || Error::invalid("the bundle's index points outside of its list");
-        let (Some(first), Some(last)) = (members.first(), members.last()) else { return Ok(vec![]) };
+        let (Some(first), Some(last)) = (members.first(), members.last()) else { return Ok(()) };
         let end = last.offset.checked_add(last.size).filter(|end| *end <= self.list.size).ok_or_else(outside)?;
         let mut download = Download::new(self.repository, self.list.digest, first.offset, end);
-        let (mut entries, mut pending, mut position) = (vec![], vec![], first.offset);
+        let (mut pending, mut position) = (vec![], first.offset);
         for member in members {
             if member.offset != position || member.size > LARGEST_MEMBER {
                 return Err(outside());
@@ -121,11 +143,11 @@ impl<'a> Bundle<'a> {
                 pending.extend_from_slice(&download.chunk().await?.ok_or_else(outside)?);
             }
             let rest = pending.split_off(size);
-            entries.extend(listing::read_member(member, &pending)?);
+            listing::read_member(member, &pending)?.into_iter().try_for_each(&mut take)?;
             pending = rest;
             position += member.size;
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Bytes of a file, to whoever takes them, as they come. Their digest is known to be right only at the end.
@@ -135,31 +157,32 @@ impl<'a> Bundle<'a> {
         progress: Option<&Progress>,
         take: impl FnMut(&[u8]) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        let segment = Segment::new(file.clone(), vec![]);
-        let download = self.download(&segment)?;
-        let (file, mut take) = (file.clone(), take);
+        let mut take = take;
+        let download = self.download(file.layer, file.offset, file.offset.saturating_add(file.size))?;
+        let (size, digest) = (file.size, file.digest);
         feed(download, Need::Some, progress, move |mut feed| {
-            copy(&mut feed, &file, "the file", &mut vec![0; COPY], &mut take)
+            copy(&mut feed, size, &digest, "the file", &mut vec![0; COPY], &mut take)
         })
         .await
     }
 
-    fn download(&self, segment: &Segment) -> Result<Download<'_>, Error> {
-        let layer = self.layers.get(segment.layer).filter(|layer| segment.end <= layer.size);
+    fn download(&self, layer: usize, start: u64, end: u64) -> Result<Download<'_>, Error> {
+        let layer = self.layers.get(layer).filter(|layer| end <= layer.size);
         let layer = layer.ok_or_else(|| Error::invalid("the bundle's list has a file that is in no layer"))?;
-        Ok(Download::new(self.repository, layer.digest, segment.start, segment.end))
+        Ok(Download::new(self.repository, layer.digest, start, end))
     }
 
-    /// Puts entries, all of one directory, into a place.
+    /// Puts what is in a directory of the bundle into a place. An entry takes about 75 bytes of memory and its path.
     pub(in crate::bundle) async fn fetch(
         &self,
         dir: &[u8],
-        entries: Vec<Listed>,
         root: Arc<OwnedFd>,
         budget: &Budget,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let tree = Tree::new(dir, entries, budget)?;
+        let mut planner = Planner::new(dir, budget);
+        self.each(dir, |entry| planner.add(entry)).await?;
+        let tree = planner.finish();
         let bytes = tree.segments.iter().map(|segment| segment.end - segment.start);
         progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
         let Tree { directories, segments, empty, links, hard_links } = tree;
@@ -179,7 +202,7 @@ impl<'a> Bundle<'a> {
         let segments = segments.into_iter().map(|segment| {
             let root = root.clone();
             async move {
-                let download = self.download(&segment)?;
+                let download = self.download(segment.layer, segment.start, segment.end)?;
                 feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, Maker::new(root))).await
             }
         });
@@ -306,49 +329,90 @@ struct Tree {
     hard_links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Tree {
-    fn new(dir: &[u8], entries: Vec<Listed>, budget: &Budget) -> Result<Self, Error> {
-        let mut tree = Self::default();
-        let mut first_names: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-        let mut layers: BTreeMap<usize, Vec<(ListedFile, Vec<u8>)>> = BTreeMap::new();
-        for entry in entries {
-            let path = match entry.path.strip_prefix(dir) {
-                Some(below) if !below.is_empty() => below.strip_prefix(b"/").unwrap_or(below).to_vec(),
-                _ => continue,
-            };
-            checked(&path)?;
-            budget.entry()?;
-            match entry.what {
-                ListedAs::Directory { mode } => tree.directories.push((path, mode)),
-                ListedAs::Link { target } => tree.links.push((path, target)),
-                ListedAs::Skipped { .. } => {}
-                ListedAs::File(file) => {
-                    let name = file.same_as.clone().unwrap_or(entry.path);
-                    if let Some(first) = first_names.get(&name) {
-                        tree.hard_links.push((path, first.clone()));
-                        continue;
-                    }
-                    first_names.insert(name, path.clone());
-                    budget.bytes(file.size)?;
-                    if file.size == 0 {
-                        tree.empty.push((path, file.mode));
-                    } else {
-                        layers.entry(file.layer).or_default().push((file, path));
-                    }
-                }
-            }
-        }
-        for mut files in layers.into_values() {
-            files.sort_by_key(|(file, _)| file.offset);
-            for (file, path) in files {
-                match tree.segments.last_mut() {
-                    Some(segment) if segment.goes_on_with(&file) => segment.add(file, path),
-                    _ => tree.segments.push(Segment::new(file, path)),
-                }
-            }
-        }
-        Ok(tree)
+/// Makes a [`Tree`] of entries, one after the other.
+struct Planner<'a> {
+    dir: &'a [u8],
+    budget: &'a Budget,
+    tree: Tree,
+    /// For names of files whose first name is not in the directory: which of them came first.
+    first_here: HashMap<Vec<u8>, Vec<u8>>,
+    layers: BTreeMap<usize, Vec<StagedFile>>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(dir: &'a [u8], budget: &'a Budget) -> Self {
+        Self { dir, budget, tree: Tree::default(), first_here: HashMap::new(), layers: BTreeMap::new() }
     }
+
+    /// From the directory; `None` for that itself and for what is elsewhere.
+    fn path_here(&self, path: &[u8]) -> Option<Box<[u8]>> {
+        if self.dir.is_empty() {
+            return (!path.is_empty()).then(|| path.into());
+        }
+        path.strip_prefix(self.dir)?.strip_prefix(b"/").map(Into::into)
+    }
+
+    fn add(&mut self, entry: Listed) -> Result<(), Error> {
+        let Some(path) = self.path_here(&entry.path) else { return Ok(()) };
+        checked(&path)?;
+        self.budget.entry()?;
+        match entry.what {
+            ListedAs::Directory { mode } => self.tree.directories.push((path.into(), mode)),
+            ListedAs::Link { target } => self.tree.links.push((path.into(), target)),
+            ListedAs::Skipped { .. } => {}
+            ListedAs::File(file) => self.file(path, file)?,
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: Box<[u8]>, file: ListedFile) -> Result<(), Error> {
+        if let Some(first) = file.same_as {
+            if let Some(here) = self.path_here(&first) {
+                checked(&here)?;
+                self.tree.hard_links.push((path.into(), here.into()));
+                return Ok(());
+            }
+            if let Some(here) = self.first_here.get(&first) {
+                self.tree.hard_links.push((path.into(), here.clone()));
+                return Ok(());
+            }
+            self.first_here.insert(first, path.to_vec());
+        }
+        self.budget.bytes(file.size)?;
+        if file.size == 0 {
+            self.tree.empty.push((path.into(), file.mode));
+            return Ok(());
+        }
+        let ListedFile { mode, size, digest, offset, .. } = file;
+        self.layers.entry(file.layer).or_default().push(StagedFile { path, offset, size, digest, mode });
+        Ok(())
+    }
+
+    fn finish(self) -> Tree {
+        let mut tree = self.tree;
+        for (layer, mut files) in self.layers {
+            files.sort_unstable_by_key(|file| file.offset);
+            let mut segments: Vec<Segment> = vec![];
+            for file in files {
+                match segments.last_mut() {
+                    Some(segment) if segment.goes_on_with(&file) => segment.add(file),
+                    _ => segments.push(Segment::new(layer, file)),
+                }
+            }
+            tree.segments.extend(segments);
+        }
+        tree
+    }
+}
+
+/// A file that is to be made: there may be a million of them.
+struct StagedFile {
+    path: Box<[u8]>,
+    /// Of the content in the layer.
+    offset: u64,
+    size: u64,
+    digest: Digest,
+    mode: u32,
 }
 
 /// Files that are read from a layer in one go.
@@ -356,33 +420,34 @@ struct Segment {
     layer: usize,
     start: u64,
     end: u64,
-    files: Vec<(ListedFile, Vec<u8>)>,
+    files: Vec<StagedFile>,
 }
 
 impl Segment {
-    fn new(file: ListedFile, path: Vec<u8>) -> Self {
+    fn new(layer: usize, file: StagedFile) -> Self {
         let end = file.offset.saturating_add(file.size);
-        Self { layer: file.layer, start: file.offset, end, files: vec![(file, path)] }
+        Self { layer, start: file.offset, end, files: vec![file] }
     }
 
-    fn goes_on_with(&self, file: &ListedFile) -> bool {
-        self.layer == file.layer && file.offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
+    fn goes_on_with(&self, file: &StagedFile) -> bool {
+        file.offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
     }
 
-    fn add(&mut self, file: ListedFile, path: Vec<u8>) {
+    fn add(&mut self, file: StagedFile) {
         self.end = file.offset.saturating_add(file.size);
-        self.files.push((file, path));
+        self.files.push(file);
     }
 
     fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
         let mut buffer = vec![0; COPY];
         let mut position = self.start;
-        for (file, path) in self.files {
-            skip(&mut feed, file.offset - position, &mut buffer)?;
+        for file in self.files {
+            let StagedFile { path, offset, size, digest, mode } = file;
+            skip(&mut feed, offset - position, &mut buffer)?;
             let mut new = maker.file(&path)?;
-            copy(&mut feed, &file, &shown(&path), &mut buffer, &mut |bytes| new.write(bytes))?;
-            new.finish(file.mode)?;
-            position = file.offset.saturating_add(file.size);
+            copy(&mut feed, size, &digest, &shown(&path), &mut buffer, &mut |bytes| new.write(bytes))?;
+            new.finish(mode)?;
+            position = offset.saturating_add(size);
         }
         Ok(())
     }
@@ -398,19 +463,20 @@ fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error>
 /// Gives a file's bytes to `take`; an error, if they are not those that the list says.
 fn copy(
     feed: &mut Feed,
-    file: &ListedFile,
+    size: u64,
+    digest: &Digest,
     name: &str,
     buffer: &mut [u8],
     take: &mut impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut left, mut digester) = (file.size, Digester::default());
+    let (mut left, mut digester) = (size, Digester::default());
     while left > 0 {
         let bytes = part(feed, left, buffer)?;
         digester.update(bytes);
         left -= bytes.len() as u64;
         take(bytes)?;
     }
-    if digester.finish() == file.digest {
+    if digester.finish() == *digest {
         return Ok(());
     }
     Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))

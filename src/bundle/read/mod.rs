@@ -162,10 +162,7 @@ async fn fetch_bundle(
             bundle.read(&file, Some(progress), write).await?;
             NewFile::finish_over(&place, file.size, file.mode)
         }
-        (ListedAs::Directory { .. }, Place::Directory(root)) => {
-            let entries = bundle.entries(&path).await?;
-            bundle.fetch(&path, entries, root, budget, progress).await
-        }
+        (ListedAs::Directory { .. }, Place::Directory(root)) => bundle.fetch(&path, root, budget, progress).await,
         (ListedAs::File(_), Place::Directory(_)) => Err(other_kind(&name, "directory")),
         _ => Err(other_kind(&name, "file")),
     }
