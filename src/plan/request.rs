@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
 
 use super::gpu::Gpus;
+use super::image;
 use super::inputs::Inputs;
 use super::settings::Settings;
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
@@ -95,6 +96,7 @@ pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunReques
     }
     problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
     problems.0.extend(store_secret_used(spec, settings));
+    problems.0.extend(images_of_the_pod_itself(spec));
     problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
 
     let request = match (command, time_limit_seconds, disk_bytes) {
@@ -317,6 +319,31 @@ fn outputs_of_others(spec: &BundleRunSpec, namespace: &str, settings: &Settings)
             )
         })
         .collect()
+}
+
+/// Images of inputs are fetched in the pod, where `localhost` is the pod itself: no node's registry answers there. The
+/// image of the run is pulled by the node, where it can be the right name.
+fn images_of_the_pod_itself(spec: &BundleRunSpec) -> Vec<String> {
+    let inputs = spec.inputs.iter().enumerate();
+    let references = inputs.filter_map(|(i, input)| Some((i, &input.image.as_ref()?.reference)));
+    references
+        .filter(|(_, reference)| is_loopback(&image::place(reference).0))
+        .map(|(i, reference)| {
+            format!(
+                "spec.inputs[{i}].image.reference: {reference:?} is on the pod itself, because inputs are fetched in the \
+                 pod: name the registry by an address that pods can reach"
+            )
+        })
+        .collect()
+}
+
+/// `localhost`, `127.0.0.1` and the like, with or without a port.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Where a path of the spec is in the run container.

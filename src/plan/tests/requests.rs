@@ -143,3 +143,18 @@ fn relative_volumes_are_in_the_working_directory() {
         volumes.iter().map(|v| (v.mount_path.as_str(), v.claim.as_str(), v.sub_path.as_deref())).collect();
     assert_eq!(seen, [("/bundle/ckpt", "a", None), ("/data", "b", Some("x"))]);
 }
+
+#[test]
+fn an_input_is_not_fetched_from_the_pod_itself() {
+    let reference = |reference: &str| {
+        request(json!({"command": "true", "inputs": [{"path": "a", "image": {"reference": reference}}]}))
+    };
+    for local in ["localhost:5000/a", "localhost/a:1", "127.0.0.1:5000/a", "127.1.2.3/a", "[::1]:5000/a"] {
+        let problems = reference(local).unwrap_err();
+        assert!(problems[0].starts_with("spec.inputs[0].image.reference: ") && problems[0].contains("pods can reach"));
+    }
+    for other in ["busybox", "localhost.example/a", "10.0.0.1:5000/a", "[fd00::1]:5000/a", "registry:5000/localhost"] {
+        assert!(reference(other).is_ok(), "{other}");
+    }
+    assert!(request(json!({"command": "true", "image": "localhost:5000/a"})).is_ok(), "the node pulls that");
+}
