@@ -1,6 +1,6 @@
 //! The helper puts inputs in place, with the real runner waiting for them and real children at work.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // in functions that tests share
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)] // in functions that tests share
 
 #[path = "sandbox/helper.rs"]
 mod helping;

@@ -39,11 +39,9 @@ pub(super) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, V
 pub(super) fn details(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
     let inputs: Vec<Value> = (0..request.inputs.len()).map(|index| source(request, attempt, index)).collect();
     let volumes = request.volumes.iter().map(|volume| {
-        let mut told = json!({"path": volume.mount_path, "claim": volume.claim});
-        if let Some(path) = &volume.sub_path {
-            told["claimPath"] = json!(path);
-        }
-        told
+        let path = volume.sub_path.as_ref().map(|path| ("claimPath".to_owned(), json!(path)));
+        let known = [("path", json!(volume.mount_path)), ("claim", json!(volume.claim))];
+        Value::Object(known.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(path).collect())
     });
     let lists = [
         ("env", env(request)),
@@ -70,18 +68,13 @@ fn env(request: &RunRequest) -> Vec<Value> {
 /// passwords and signatures.
 fn source(request: &RunRequest, attempt: &Attempt, index: usize) -> Value {
     let mut told = json!(request.inputs.get(index));
-    if let Some(told) = told.as_object_mut() {
-        told.remove("text");
-        told.remove("url");
-    }
+    let Some(known) = told.as_object_mut() else { return told };
+    known.remove("text");
+    known.remove("url");
     if let Some(pin) = attempt.pins.get(&index) {
-        told["reference"] = json!(pin.reference);
-        if let Some(uid) = &pin.run_uid {
-            told["runUid"] = json!(uid);
-        }
-        if let Some(digest) = digest_of(&pin.reference) {
-            told["digest"] = json!(digest);
-        }
+        known.insert("reference".to_owned(), json!(pin.reference));
+        known.extend(pin.run_uid.as_ref().map(|uid| ("runUid".to_owned(), json!(uid))));
+        known.extend(digest_of(&pin.reference).map(|digest| ("digest".to_owned(), json!(digest))));
     }
     told
 }

@@ -22,10 +22,9 @@ impl Program {
     /// What the tests are to run with; `more` is what a test adds to its configuration.
     fn asked_for(more: &str) -> Self {
         match env::var("BUNDLE_TEST_REGISTRY").as_deref() {
-            Err(_) | Ok("distribution") => Self::Distribution,
             Ok("docker-registry") => Self::DockerRegistry,
             Ok("crane") if more.is_empty() => Self::Crane,
-            Ok("crane") => Self::Distribution,
+            Err(_) | Ok("distribution" | "crane") => Self::Distribution,
             Ok(other) => panic!("BUNDLE_TEST_REGISTRY={other}: none of distribution, docker-registry, crane"),
         }
     }

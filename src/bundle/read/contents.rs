@@ -25,7 +25,7 @@ const GAP: u64 = 256 << 10;
 const AT_ONCE: usize = 4;
 const COPY: usize = 128 << 10;
 
-/// So many symbolic links are followed on the way to one path: as many as the kernel does (path_resolution(7)).
+/// So many symbolic links are followed on the way to one path: as many as the kernel does (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 /// A bundle whose index is read.
@@ -64,13 +64,13 @@ impl<'a> Bundle<'a> {
             if straight_on && let Some(end) = way.straight() {
                 match self.entry(&end).await? {
                     Some(Listed { what: ListedAs::Link { .. }, .. }) | None => {}
-                    Some(found) => return way.arrive(found),
+                    Some(found) => return Way::arrive(found),
                 }
             }
             straight_on = false;
             let Some(name) = way.rest.pop() else {
                 let found = self.entry(&way.at).await?.ok_or_else(|| way.not_there())?;
-                return way.arrive(found);
+                return Way::arrive(found);
             };
             if name == b".." {
                 way.up()?;
@@ -84,7 +84,7 @@ impl<'a> Bundle<'a> {
                     straight_on = true;
                 }
                 ListedAs::Directory { .. } if !way.rest.is_empty() => way.at = next,
-                _ if way.rest.is_empty() => return way.arrive(found),
+                _ if way.rest.is_empty() => return Way::arrive(found),
                 _ => return Err(way.not_there()),
             }
         }
@@ -287,7 +287,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn arrive(&self, found: Listed) -> Result<Listed, Error> {
+    fn arrive(found: Listed) -> Result<Listed, Error> {
         match &found.what {
             ListedAs::Skipped { reason } => {
                 let message = format!("{:?} was not saved: {reason}", shown(&found.path));

@@ -133,13 +133,11 @@ pub async fn fetch(
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let place = Place::open(place)?;
-    match Bundle::open(&image.repository, &image.manifest).await? {
-        Some(bundle) => fetch_bundle(&bundle, &path, place, &budget, progress).await,
-        None => {
-            let contents = Content::of(&image.manifest, reference)?;
-            unpack(&image, &contents, path, place, budget, progress).await
-        }
+    if let Some(bundle) = Bundle::open(&image.repository, &image.manifest).await? {
+        return fetch_bundle(&bundle, &path, place, &budget, progress).await;
     }
+    let contents = Content::of(&image.manifest, reference)?;
+    unpack(&image, &contents, path, place, budget, progress).await
 }
 
 async fn fetch_bundle(

@@ -168,9 +168,8 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
             Fate::Header => pending.extend(plan.header(*index, 0)),
             Fate::File(stored) => {
                 pending.extend(plan.header(*index, stored.size));
-                let (file, stamp) = open(plan, *index).map_err(|skip| match skip.is_of_the_machine() {
-                    true => Unread::Failed(*index, skip),
-                    false => Unread::Changed(*index),
+                let (file, stamp) = open(plan, *index).map_err(|skip| {
+                    if skip.is_of_the_machine() { Unread::Failed(*index, skip) } else { Unread::Changed(*index) }
                 })?;
                 if stamp != stored.stamp {
                     return Err(Unread::Changed(*index));

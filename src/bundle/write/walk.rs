@@ -289,9 +289,8 @@ fn leave_out_empty(entries: &mut Vec<Entry>, mut if_filled: Vec<Box<[u8]>>) {
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
 /// bundle is an input. `path` is the link's, from the tree's root.
 fn relative_link(path: &[u8], target: &[u8], root: &Path) -> Vec<u8> {
-    let inside = match target.strip_prefix(root.as_os_str().as_bytes()) {
-        Some(inside @ ([] | [b'/', ..])) => inside,
-        _ => return target.to_vec(),
+    let Some(inside @ ([] | [b'/', ..])) = target.strip_prefix(root.as_os_str().as_bytes()) else {
+        return target.to_vec();
     };
     let names: Vec<_> = inside.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
     // Where `..` leads after a name, which may be a link, nobody can tell by the text.

@@ -30,13 +30,14 @@ fn is_network(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::Proxy;
 
     #[test]
     fn a_proxy_has_urls_and_exceptions() {
         let text = |proxy: &str| parse(&format!("images: {{cpu: a, gpu: b}}\nproxy: {proxy}"), "us");
         let proxy = text("{https: 'http://p:3128', noProxy: [.svc, 10.0.0.0/8, registry.internal]}").unwrap().proxy;
         assert_eq!((proxy.http, proxy.https.as_deref(), proxy.no.len()), (None, Some("http://p:3128"), 3));
-        assert_eq!(text("{http: ''}").unwrap().proxy, Default::default());
+        assert_eq!(text("{http: ''}").unwrap().proxy, Proxy::default());
         for (proxy, field) in [
             ("{https: 'p:3128'}", "proxy.https"),
             ("{noProxy: ['a,b']}", "proxy.noProxy"),
