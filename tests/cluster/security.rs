@@ -147,11 +147,9 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
         (name, ended)
     });
     for (name, ended) in together(runs).await {
-        assert_eq!(
-            (cause(&ended), condition(&ended, "OutputSaved")),
-            ("Completed", Some("True")),
-            "{name}: {ended:#?}"
-        );
+        // What keeps changing is left out, and the record says so.
+        assert!(["Completed", "SavedInPart"].contains(&cause(&ended)), "{name}: {ended:#?}");
+        assert_eq!(condition(&ended, "OutputSaved"), Some("True"), "{name}: {ended:#?}");
         let exported = export(&ended);
         let contents = exported.path().join("contents");
         assert_eq!(std::fs::read_to_string(contents.join("quiet")).unwrap(), "stays\n");
