@@ -4,10 +4,11 @@ use bundlerun::api::status::Blame;
 use bundlerun::api::{BundleRunStatus, Phase};
 use bundlerun::names::volumes;
 use kube::ResourceExt;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::admission::PodMutation;
-use crate::common::{Space, cause, condition, eventually, export, stdout, together};
+use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
 use crate::node;
 
 const MI: u64 = 1 << 20;
@@ -56,6 +57,66 @@ async fn the_time_limit_ends_every_process_first_with_term_then_with_kill() {
         assert!(if then == "true" { (1..=3).contains(&told) } else { told == 3 }, "{then}: {}", text("told"));
         space.end().await;
     }
+}
+
+/// Handles SIGTERM for longer than a shell lives that gets it.
+const TRAINER: &str = "import signal, sys, time
+def save(*_):
+    time.sleep(2)
+    open('checkpoint', 'w').write('whole')
+    print('saved', flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print('up', flush=True)
+while True: time.sleep(0.1)
+";
+
+#[tokio::test]
+async fn who_handles_sigterm_saves_at_every_ordered_end() {
+    let space = Space::new().await;
+    let commands = [
+        ("child", "python3 /t.py; echo next"),
+        ("session", "setsid python3 /t.py; echo next"),
+        ("pipe", "python3 /t.py | tee log; echo next"),
+        (
+            "file",
+            "touch log; { until grep -q up log; do sleep 0.1; done; echo up; } & python3 /t.py >log 2>&1; echo next",
+        ),
+    ];
+    let runs = commands.iter().flat_map(|command| ["limit", "stop", "delete"].map(|end| (command, end)));
+    let ended = together(runs.map(async |((of, command), end)| {
+        let name = format!("{of}-{end}");
+        let spec = json!({"command": format!("touch began; {command}"), "inputs": [{"path": "/t.py", "text": TRAINER}],
+            "timeLimit": if end == "limit" { "8s" } else { "200s" }, "retry": {"interruptions": 0},
+            "resources": {"cpus": "100m", "memory": "128Mi"}});
+        space.start(&name, spec).await;
+        let pod = format!("{name}-1");
+        // Its handler is there; at the limit it has had time for that.
+        if end != "limit" {
+            space.pod_running(&pod).await;
+            said(&space, &pod, "up").await;
+        }
+        match end {
+            "stop" => space.stop(&name).await,
+            "delete" => drop(space.pods().delete(&pod, &DeleteParams::default()).await.unwrap()),
+            _ => {}
+        }
+        (space.end_of(&name).await, name, end)
+    }))
+    .await;
+    for (ended, name, end) in &ended {
+        let expected = match *end {
+            "limit" => "TimeLimitExceeded",
+            "stop" => "Stopped",
+            _ => "PodDeleted",
+        };
+        assert_eq!(cause(ended), expected, "{name}: {ended:#?}");
+        assert_eq!(saved_file(ended, "checkpoint"), "whole", "{name}: {ended:#?}");
+        let log = if name.starts_with("pipe") || name.starts_with("file") { "log" } else { "stdout" };
+        assert_eq!(saved_file(ended, log), "up\nsaved\n", "{name}");
+        assert!(!stdout(ended).contains("next"), "{name}: {ended:#?}");
+    }
+    space.end().await;
 }
 
 #[tokio::test]
