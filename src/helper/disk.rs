@@ -1,5 +1,5 @@
-//! Ends a run whose working directory, or whose caches, grow over the limit: the kubelet would notice after half a minute, evict the
-//! pod and lose the output.
+//! Ends a run whose working directory, or whose caches, grow over the limit: the kubelet would notice after half a
+//! minute, evict the pod and lose the output.
 
 use crate::contract::Cause;
 use crate::helper::markers::order_end;

@@ -118,9 +118,10 @@ impl Saving {
         layers.sort_by_key(|(number, _)| *number);
         let layers: Vec<Arc<Layer>> = layers.into_iter().map(|(_, layer)| layer).collect();
         // All that can be read is in the store by now, so that another try is short.
-        let skipped = Skipped::of(&plan, &fates(&plan, &layers));
+        let fates = fates(&plan, &layers);
+        let skipped = Skipped::of(&plan, &fates);
         skipped.check(&given_up)?;
-        self.image(&plan, &layers, tag, made_by, skipped).await
+        self.image(&plan, &layers, &fates, tag, made_by, skipped).await
     }
 
     /// Hashes a layer and pushes it, until both are of the same content.
@@ -186,12 +187,12 @@ impl Saving {
         &self,
         plan: &Plan,
         layers: &[Arc<Layer>],
+        fates: &[Option<(usize, &Fate)>],
         tag: &str,
         made_by: &Value,
         skipped: Skipped,
     ) -> Result<SavedBundle, Error> {
-        let fates = fates(plan, layers);
-        let all = || (0..plan.entries.len()).filter_map(|index| listed(plan, &fates, index));
+        let all = || (0..plan.entries.len()).filter_map(|index| listed(plan, fates, index));
         let list = listing::write(all)?;
         let mut diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         diff_ids.push(list.diff_id);

@@ -73,7 +73,7 @@ pub(in crate::helper) struct Tries {
 }
 
 /// Starts children for a task, one after another, until `is_done`, the time is up, or `pause` (which lets some time
-/// pass) says that it is cancelled. No child is left.
+/// pass) says that it is cancelled. No child is left but one that hangs in the kernel.
 pub(in crate::helper) fn keep_at_it(
     paths: &Paths,
     task: Task,
