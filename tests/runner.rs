@@ -986,9 +986,10 @@ fn what_cannot_be_killed_does_not_keep_the_run_from_its_end() {
         return not_allowed_here("a program that becomes another user");
     }
     let survivor = "setpriv --reuid 0 --clear-groups sleep 1000";
+    let until_it_is_another_user = r#"until read name < /proc/$!/comm && [ "$name" = sleep ]; do :; done"#;
     let ends = [
         (format!("{survivor} & echo $! > pid; touch ready; wait"), Some(143), None),
-        (format!("{survivor} > /dev/null 2>&1 & echo $! > pid; exit 3"), Some(3), None),
+        (format!("{survivor} > /dev/null 2>&1 & echo $! > pid; {until_it_is_another_user}; exit 3"), Some(3), None),
         (format!("echo $$ > pid; touch ready; exec {survivor}"), None, Some(Cause::TimeLimitExceeded)),
     ];
     let threads = ends.map(|(command, code, cause)| {
