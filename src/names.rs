@@ -153,7 +153,7 @@ pub mod files {
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
     pub const REPORTED: &str = "reported";
     /// In [`super::paths::BIN`]: what the helper made in the working directory, which is no output.
-    pub const STUBS: &str = "stubs.json";
+    pub const MOUNT_POINTS: &str = "mount-points.json";
     /// In [`super::paths::BIN`]: digests of the inputs that were looked up at registries, by their index.
     pub const PINNED: &str = "pinned.json";
     /// In [`super::paths::BIN`]: what was found out about inputs at registries.

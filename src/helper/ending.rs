@@ -85,8 +85,8 @@ fn is_interrupted(end: End, record: Option<&Record>) -> bool {
 
 fn counted(paths: &Paths, report: Report) -> Report {
     let until = Instant::now() + COUNT;
-    let stubs = mount_points::stubs(paths).mounted_over;
-    let Size { files, bytes, .. } = tree::measure(&paths.bundle, &stubs, || Instant::now() < until);
+    let left_out = mount_points::made(paths).mounted_over;
+    let Size { files, bytes, .. } = tree::measure(&paths.bundle, &left_out, || Instant::now() < until);
     let said = tree::measure_files(&paths.output, &[files::STDOUT, files::STDERR]);
     Report { files: files + said.files, bytes: bytes.saturating_add(said.bytes), ..report }
 }

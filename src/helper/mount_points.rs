@@ -22,22 +22,22 @@ use std::path::{Component, Path};
 /// What the helper made in the working directory, by device and inode: the command can rename what is not mounted over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Stubs {
+pub(super) struct MountPoints {
     /// What something is mounted over: never output.
     pub(super) mounted_over: Vec<(u64, u64)>,
     /// Directories on the way to that: output only with something in them.
     pub(super) parents: Vec<(u64, u64)>,
 }
 
-/// The stubs of this run.
-pub(super) fn stubs(paths: &Paths) -> Stubs {
-    read_json(&paths.bin, files::STUBS).unwrap_or_default()
+/// The mount points of this run.
+pub(super) fn made(paths: &Paths) -> MountPoints {
+    read_json(&paths.bin, files::MOUNT_POINTS).unwrap_or_default()
 }
 
-/// Makes all places and stubs, with text inputs in place, and leaves the mark of the stubs. Done again it changes nothing.
+/// Makes all places and mount points, with text inputs in place, and leaves their mark. Done again it changes nothing.
 /// `is_file` tells what an input will be.
 pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> bool) -> Result<(), String> {
-    let mut stubs = Stubs::default();
+    let mut made = MountPoints::default();
     for (index, input) in request.inputs.iter().enumerate() {
         let kind = if is_file(index) { Kind::File } else { Kind::Directory };
         // What is in place has its mode.
@@ -51,13 +51,13 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
             }
         }
         if let Some(path) = in_bundle(&input.path) {
-            make_stub(&paths.bundle, path, kind, &mut stubs)?;
+            make_mount_point(&paths.bundle, path, kind, &mut made)?;
         }
     }
     for path in &request.volumes {
-        make_stub(&paths.bundle, path, Kind::Directory, &mut stubs)?;
+        make_mount_point(&paths.bundle, path, Kind::Directory, &mut made)?;
     }
-    mark_json(&paths.bin, files::STUBS, &stubs)
+    mark_json(&paths.bin, files::MOUNT_POINTS, &made)
 }
 
 /// The working directory and the directories in it that were made on the way to mounts, opened.
@@ -123,7 +123,7 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
-fn make_stub(bundle: &Path, path: &str, kind: Kind, stubs: &mut Stubs) -> Result<(), String> {
+fn make_mount_point(bundle: &Path, path: &str, kind: Kind, made: &mut MountPoints) -> Result<(), String> {
     let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
     let names = Path::new(path)
         .components()
@@ -142,14 +142,14 @@ fn make_stub(bundle: &Path, path: &str, kind: Kind, stubs: &mut Stubs) -> Result
             Err(Errno::NAMETOOLONG) => return Ok(()),
             made => made.map_err(failed)?,
         };
-        stubs.parents.push(identity(&dir).map_err(failed)?);
+        made.parents.push(identity(&dir).map_err(failed)?);
     }
-    let stub = match kind {
+    let place = match kind {
         Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
         Kind::File => file(&dir, last),
     };
-    match stub.and_then(|stub| identity(&stub)) {
-        Ok(identity) => stubs.mounted_over.push(identity),
+    match place.and_then(|place| identity(&place)) {
+        Ok(identity) => made.mounted_over.push(identity),
         // No file can have this name: the container runtime will say so of the mount.
         Err(Errno::NAMETOOLONG) => {}
         Err(error) => return Err(failed(error)),
@@ -221,9 +221,9 @@ mod tests {
         ]);
         let is_file = |index| [0, 2, 4, 5, 6].contains(&index);
         make(&paths, &request, is_file).unwrap();
-        let before = stubs(&paths);
+        let before = made(&paths);
         make(&paths, &request, is_file).unwrap();
-        assert_eq!(stubs(&paths), before);
+        assert_eq!(made(&paths), before);
 
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!(fs::read_to_string(paths.inputs.join("0")).unwrap(), "hi");
@@ -261,8 +261,8 @@ mod tests {
         fs::create_dir(root.path().join("outside")).unwrap();
         std::os::unix::fs::symlink("../outside", paths.bundle.join("link")).unwrap();
         for path in ["link/x", "../x", "a/../../x", ""] {
-            let mut stubs = Stubs::default();
-            assert!(make_stub(&paths.bundle, path, Kind::Directory, &mut stubs).is_err(), "{path}");
+            let mut made = MountPoints::default();
+            assert!(make_mount_point(&paths.bundle, path, Kind::Directory, &mut made).is_err(), "{path}");
         }
         assert_eq!(fs::read_dir(root.path().join("outside")).unwrap().count(), 0);
         assert!(!root.path().join("x").exists());

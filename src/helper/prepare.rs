@@ -4,7 +4,7 @@ use crate::contract::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
 use crate::helper::mount_points;
 use crate::helper::supervise::staging;
-use crate::helper::supervise::{Outcome, Task, keep_at_it};
+use crate::helper::supervise::{Outcome, Task, retry_until};
 use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::{files, paths};
 use crate::runner::Paths;
@@ -88,7 +88,7 @@ fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_
     }
     let mut pause = |time| wait_readable([stop], Some(time)) == [true];
     let is_done = || is_marked(&paths.bin, files::LOOKED_UP) || is_marked(&paths.bin, files::END);
-    if let Outcome::TimeIsUp(tries) = keep_at_it(paths, Task::LookUp, Some(until), &mut pause, &is_done) {
+    if let Outcome::TimeIsUp(tries) = retry_until(paths, Task::LookUp, Some(until), &mut pause, &is_done) {
         let why = markers::read(&paths.bin, files::TROUBLE).or(tries.last_end).unwrap_or_default();
         order_end(&paths.bin, Cause::StagingFailed, &format!("inputs could not be looked up in time: {why}"))?;
     }

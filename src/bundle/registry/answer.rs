@@ -23,7 +23,7 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
         _ => ErrorKind::Unreachable,
     };
     let error = Error::new(kind, format!("cannot {what} at {host}: {why}"));
-    Failure { error, passing: kind == ErrorKind::Unreachable, after: None }
+    Failure { error, transient: kind == ErrorKind::Unreachable, after: None }
 }
 
 /// Whether it is about TLS, and the innermost reason.
@@ -118,14 +118,14 @@ pub(super) async fn whole(mut response: Response, most: usize, what: &str, host:
     let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: no answer in time"));
     match tokio::time::timeout(super::ANSWER, read).await {
         Ok(body) => body,
-        Err(_) => Err(Failure { error: late(), passing: true, after: None }),
+        Err(_) => Err(Failure { error: late(), transient: true, after: None }),
     }
 }
 
-/// What an answer means. `passing` is what a few tries within minutes can get over.
+/// What an answer means. `transient` is what a few tries within minutes can get over.
 fn judge(step: Step, what: &str, host: &str, status: StatusCode, after: Option<Duration>, body: &[u8]) -> Failure {
     let said = Said::read(body);
-    let (kind, passing) = meaning(step, status.as_u16(), body.is_empty(), &said);
+    let (kind, transient) = meaning(step, status.as_u16(), body.is_empty(), &said);
     let mut text = said.shown();
     if !text.is_empty() {
         text.insert_str(0, ": ");
@@ -133,7 +133,7 @@ fn judge(step: Step, what: &str, host: &str, status: StatusCode, after: Option<D
     if kind == ErrorKind::Denied && said.says(&["expired"]) {
         text.push_str(" (the login in the Secret has run out: renew it)");
     }
-    Failure { error: Error::new(kind, format!("cannot {what} at {host}: {status}{text}")), passing, after }
+    Failure { error: Error::new(kind, format!("cannot {what} at {host}: {status}{text}")), transient, after }
 }
 
 /// The arms are in the order in which they count.
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn answers_become_kinds() {
         let quota = r#"{"errors":[{"code":"DENIED","message":"adding 5 MiB of storage resource, which when updated to current usage of 9 MiB will exceed the configured upper limit of 10 MiB."}]}"#;
-        for (status, body, kind, passing) in [
+        for (status, body, kind, transient) in [
             (401, "", ErrorKind::Denied, false),
             (403, r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#, ErrorKind::Denied, false),
             (403, quota, ErrorKind::Quota, false),
@@ -207,7 +207,7 @@ mod tests {
             (507, "", ErrorKind::Quota, false),
         ] {
             let failure = judged(status, body.as_bytes());
-            assert_eq!((failure.error.kind, failure.passing), (kind, passing), "{status} {body}");
+            assert_eq!((failure.error.kind, failure.transient), (kind, transient), "{status} {body}");
         }
     }
 
@@ -272,10 +272,10 @@ mod tests {
             let body = exchange.body.filter(|_| expected.at != "blob-head").unwrap_or_default();
             let failure = judge(step, "push", "h", status, None, body.as_bytes());
             // A text, such as "until-deadline", is beyond one request: whoever has the deadline comes back for it.
-            let passing = expected.transient.as_bool().unwrap_or(failure.passing);
-            let got = format!("{:?}/{}", failure.error.kind, failure.passing);
+            let transient = expected.transient.as_bool().unwrap_or(failure.transient);
+            let got = format!("{:?}/{}", failure.error.kind, failure.transient);
             seen += 1;
-            if got != format!("{}/{passing}", expected.kind) {
+            if got != format!("{}/{transient}", expected.kind) {
                 wrong.push(format!("{name}: {got}, not {}/{}", expected.kind, expected.transient));
             }
         }

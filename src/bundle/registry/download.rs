@@ -65,7 +65,7 @@ impl<'a> Download<'a> {
         };
         let broken = |why: &str| Failure {
             error: Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: {why}")),
-            passing: true,
+            transient: true,
             after: None,
         };
         let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;

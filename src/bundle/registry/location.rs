@@ -24,7 +24,7 @@ impl NoPlace {
             ),
         };
         let error = Error::new(kind, format!("cannot {what} at {host}: {why}"));
-        Failure { error, passing: self == Self::NotNamed, after: None }
+        Failure { error, transient: self == Self::NotNamed, after: None }
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
             let got = target(&answered, location);
             let Some(location) = location else {
                 let failure = got.unwrap_err().of("push", "h");
-                assert_eq!((failure.error.kind, failure.passing), (ErrorKind::Unreachable, true), "{name}");
+                assert_eq!((failure.error.kind, failure.transient), (ErrorKind::Unreachable, true), "{name}");
                 continue;
             };
             if location.starts_with("http://") {

@@ -203,7 +203,7 @@ impl Repository {
             response = request.send() => response.map_err(|error| no_answer(&what, &self.host, &error))?,
             () = stalled(sent, size) => {
                 let error = format!("cannot {what} at {}: nothing moved for a while", self.host);
-                return Err(Failure { error: Error::new(ErrorKind::Unreachable, error), passing: true, after: None });
+                return Err(Failure { error: Error::new(ErrorKind::Unreachable, error), transient: true, after: None });
             }
         };
         match response.status() {
@@ -211,7 +211,7 @@ impl Repository {
             // A token's life ended on the way.
             StatusCode::UNAUTHORIZED => {
                 self.auth.forget();
-                Err(Failure { passing: true, ..refusal(Step::UploadEnd, &what, &self.host, response).await })
+                Err(Failure { transient: true, ..refusal(Step::UploadEnd, &what, &self.host, response).await })
             }
             _ => Err(refusal(Step::UploadEnd, &what, &self.host, response).await),
         }
@@ -278,7 +278,7 @@ impl Repository {
             let response = tokio::time::timeout(limit, self.auth.apply(make(&self.http)).send()).await;
             let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {}: no answer", self.host));
             response
-                .map_err(|_| Failure { error: late(), passing: true, after: None })?
+                .map_err(|_| Failure { error: late(), transient: true, after: None })?
                 .map_err(|error| no_answer(what, &self.host, &error))
         };
         self.auth.renew(&self.http, &self.host, Duration::ZERO).await?;
@@ -289,7 +289,7 @@ impl Repository {
             let (asked_by, headers) = (response.url().clone(), response.headers().clone());
             let is_answered = self.auth.answer(&self.http, &self.host, &asked_by, &headers).await?;
             // It may be that only the token is not taken any more.
-            let passing = !is_answered && self.auth.forget();
+            let transient = !is_answered && self.auth.forget();
             if is_answered {
                 response = send().await?;
             }
@@ -300,14 +300,14 @@ impl Repository {
                 }
                 let error = self.auth.denied(&self.host);
                 let message = format!("{}: {}", error.message, said.error.message);
-                return Err(Failure { error: Error { message, ..error }, passing, after: said.after });
+                return Err(Failure { error: Error { message, ..error }, transient, after: said.after });
             }
         }
         if response.status().is_success() {
             return Ok(response);
         }
         let failure = refusal(Step::Other, what, &self.host, response).await;
-        if failure.error.kind == ErrorKind::Denied && failure.passing {
+        if failure.error.kind == ErrorKind::Denied && failure.transient {
             self.auth.forget();
         }
         Err(failure)

@@ -9,14 +9,14 @@ use std::time::Duration;
 pub(in crate::bundle) struct Failure {
     pub(in crate::bundle) error: Error,
     /// It can pass by itself.
-    pub(super) passing: bool,
+    pub(super) transient: bool,
     /// The registry asked to wait as long.
     pub(super) after: Option<Duration>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, passing: false, after: None }
+        Self { error, transient: false, after: None }
     }
 }
 
@@ -38,7 +38,7 @@ impl Tries {
     /// Waits for the time of the next try. An error: it is no use, or there were enough.
     pub(in crate::bundle) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
         self.failed += 1;
-        if !failure.passing {
+        if !failure.transient {
             return Err(failure.error);
         }
         if self.failed >= MOST {
@@ -85,7 +85,7 @@ mod tests {
         let error = || Error::new(ErrorKind::Denied, "no");
         assert_eq!(Tries::default().again(error().into()).await.unwrap_err().message, "no");
         let mut tries = Tries { failed: MOST - 1 };
-        let last = Failure { error: error(), passing: true, after: None };
+        let last = Failure { error: error(), transient: true, after: None };
         assert_eq!(tries.again(last).await.unwrap_err().message, "no (tried 7 times)");
     }
 

@@ -74,7 +74,7 @@ pub(in crate::helper) struct Tries {
 
 /// Starts children for a task, one after another, until `is_done`, the time is up, or `pause` (which lets some time
 /// pass) says that it is cancelled. No child is left but one that hangs in the kernel.
-pub(in crate::helper) fn keep_at_it(
+pub(in crate::helper) fn retry_until(
     paths: &Paths,
     task: Task,
     until: Option<Instant>,
@@ -216,21 +216,21 @@ mod tests {
         let (root, paths) =
             with_program("#!/bin/sh\n[ -e \"$4/first\" ] && exec touch \"$4/done\"\ntouch \"$4/first\"\nexit 9\n");
         let done = || root.path().join("done").exists();
-        assert_eq!(keep_at_it(&paths, Task::Stage, None, &mut sleep, &done), Outcome::Done);
+        assert_eq!(retry_until(&paths, Task::Stage, None, &mut sleep, &done), Outcome::Done);
     }
 
     #[test]
     fn time_is_up_for_a_child_that_hangs_and_for_one_that_fails() {
         let (root, paths) = with_program("#!/bin/sh\necho $$ >\"$4/pid\"\nexec sleep 100\n");
         let until = Instant::now() + Duration::from_secs(1);
-        let outcome = keep_at_it(&paths, Task::Save, Some(until), &mut sleep, &|| false);
+        let outcome = retry_until(&paths, Task::Save, Some(until), &mut sleep, &|| false);
         assert_eq!(outcome, Outcome::TimeIsUp(Tries::default()));
         let pid = fs::read_to_string(root.path().join("pid")).unwrap();
         assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is killed");
 
         let (_root, paths) = with_program("#!/bin/sh\nexit 9\n");
         let until = Instant::now() + Duration::from_millis(1500);
-        let Outcome::TimeIsUp(tries) = keep_at_it(&paths, Task::Save, Some(until), &mut sleep, &|| false) else {
+        let Outcome::TimeIsUp(tries) = retry_until(&paths, Task::Save, Some(until), &mut sleep, &|| false) else {
             panic!("time is up");
         };
         assert!((1..=2).contains(&tries.failed), "{tries:?}");
@@ -261,6 +261,6 @@ mod tests {
             looks.set(looks.get() + 1);
             looks.get() > 3
         };
-        assert_eq!(keep_at_it(&paths, Task::Stage, None, &mut pause, &|| false), Outcome::Cancelled);
+        assert_eq!(retry_until(&paths, Task::Stage, None, &mut pause, &|| false), Outcome::Cancelled);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
-use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
+use crate::helper::supervise::{Outcome, Task, Tries, retry_until};
 use crate::names::files;
 use crate::runner::Paths;
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub(in crate::helper) fn save(
     };
     // Of an earlier life, which may have known a registry that was down.
     markers::unmark(&paths.bin, files::NOT_SAVED);
-    let outcome = keep_at_it(paths, Task::Save, Some(until), &mut pause, &is_done);
+    let outcome = retry_until(paths, Task::Save, Some(until), &mut pause, &is_done);
     let result = match (saved(), outcome) {
         (Some(saved), _) => Ok(saved),
         (None, Outcome::TimeIsUp(tries)) => {

@@ -2,7 +2,7 @@
 
 use crate::contract::{Cause, InputSource, Request};
 use crate::helper::markers::{self, is_marked, order_end};
-use crate::helper::supervise::{Outcome, Task, Tries, keep_at_it};
+use crate::helper::supervise::{Outcome, Task, Tries, retry_until};
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
@@ -24,7 +24,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
     let mut pause = |time| wait_readable([stop], Some(time)) == [true] || cancel.load(Ordering::Relaxed);
     let seconds = request.staging_seconds;
     let until = seconds.and_then(|seconds| (Instant::now() + Duration::from_secs(seconds)).checked_sub(spent(paths)));
-    let order = match keep_at_it(paths, Task::Stage, until, &mut pause, &is_done) {
+    let order = match retry_until(paths, Task::Stage, until, &mut pause, &is_done) {
         Outcome::Done => Ok(()),
         Outcome::TimeIsUp(tries) => {
             let seconds = seconds.unwrap_or_default();

@@ -38,7 +38,7 @@ pub(in crate::helper) fn copy(
             Ok(Copied { bytes: content.len() as u64, digest: sha256(&content) })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::Final(Cause::InputNotFound, format!("the ConfigMap, or its key {file}, does not exist")))
+            Err(Failure::Permanent(Cause::InputNotFound, format!("the ConfigMap, or its key {file}, does not exist")))
         }
         Err(error) => Err(reading(&error)),
     }
@@ -82,7 +82,7 @@ fn copy_all(from: &Path, place: &Path, mode: Option<u32>) -> Result<Copied, Fail
         }
     }
     if digests.is_empty() {
-        return Err(Failure::Final(Cause::InputNotFound, "the ConfigMap does not exist, or is empty".to_owned()));
+        return Err(Failure::Permanent(Cause::InputNotFound, "the ConfigMap does not exist, or is empty".to_owned()));
     }
     // Names are of letters, digits, `-`, `_` and `.`.
     let line = |(name, digest): (&std::ffi::OsString, &String)| {
@@ -102,7 +102,7 @@ fn copy_file(source: File, place: &Path, mode: Option<u32>) -> Result<Vec<u8>, F
 }
 
 fn reading(error: &io::Error) -> Failure {
-    Failure::Passing(format!("cannot be read: {error}"))
+    Failure::Transient(format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -147,7 +147,7 @@ mod tests {
         let missing = copy(mount.path(), Some("none"), &to.path().join("x"), None);
         assert_eq!(
             missing,
-            Err(Failure::Final(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned()))
+            Err(Failure::Permanent(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned()))
         );
     }
 

@@ -8,9 +8,9 @@ use std::io;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::helper) enum Failure {
     /// Another try would end the same way.
-    Final(Cause, String),
+    Permanent(Cause, String),
     /// May pass by itself.
-    Passing(String),
+    Transient(String),
 }
 
 impl Failure {
@@ -20,27 +20,27 @@ impl Failure {
         let path: String = one_line(&input.path).chars().take(60).collect();
         let named = |detail: String| format!("input {path}: {detail}");
         match self {
-            Failure::Final(cause, detail) => Failure::Final(cause, named(detail)),
-            Failure::Passing(detail) => Failure::Passing(named(detail)),
+            Failure::Permanent(cause, detail) => Failure::Permanent(cause, named(detail)),
+            Failure::Transient(detail) => Failure::Transient(named(detail)),
         }
     }
 
     /// For people.
     pub(in crate::helper) fn why(&self) -> &str {
         match self {
-            Failure::Final(_, why) | Failure::Passing(why) => why,
+            Failure::Permanent(_, why) | Failure::Transient(why) => why,
         }
     }
 
     /// What went wrong when we wrote an input.
     pub(in crate::helper) fn writing(error: &io::Error) -> Self {
-        if is_full(error) { full("") } else { Failure::Passing(format!("cannot be written: {error}")) }
+        if is_full(error) { full("") } else { Failure::Transient(format!("cannot be written: {error}")) }
     }
 }
 
 /// What the run may put on a disk is counted, so it was others who filled it: another node has room.
 fn full(what: &str) -> Failure {
-    Failure::Final(Cause::StagingFailed, format!("the disk of the node is full{what}"))
+    Failure::Permanent(Cause::StagingFailed, format!("the disk of the node is full{what}"))
 }
 
 /// The disk, or our part of it, is used up.
@@ -51,12 +51,14 @@ pub(in crate::helper) fn is_full(error: &io::Error) -> bool {
 impl From<Error> for Failure {
     fn from(Error { kind, message, .. }: Error) -> Self {
         match kind {
-            ErrorKind::NotFound => Failure::Final(Cause::InputNotFound, message),
-            ErrorKind::Denied => Failure::Final(Cause::InputDenied, message),
-            ErrorKind::Invalid => Failure::Final(Cause::InputInvalid, message),
-            ErrorKind::TooLarge => Failure::Final(Cause::InputTooLarge, message),
+            ErrorKind::NotFound => Failure::Permanent(Cause::InputNotFound, message),
+            ErrorKind::Denied => Failure::Permanent(Cause::InputDenied, message),
+            ErrorKind::Invalid => Failure::Permanent(Cause::InputInvalid, message),
+            ErrorKind::TooLarge => Failure::Permanent(Cause::InputTooLarge, message),
             ErrorKind::DiskFull => full(&format!(": {message}")),
-            ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Local => Failure::Passing(message),
+            ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Local => {
+                Failure::Transient(message)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ pub(in crate::helper) fn make(listed: &Path, target: &Path, bundle: &Path) -> Re
     let entries = match fs::read_dir(listed) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(Failure::Final(Cause::InputInvalid, "a file cannot be the working directory".to_owned()));
+            return Err(Failure::Permanent(Cause::InputInvalid, "a file cannot be the working directory".to_owned()));
         }
         Err(error) => return Err(reading(&error)),
     };
@@ -40,7 +40,7 @@ pub(in crate::helper) fn make(listed: &Path, target: &Path, bundle: &Path) -> Re
 fn link(dir: &OwnedFd, name: &OsStr, target: &Path) -> Result<(), Failure> {
     let taken = |what: &str| {
         let detail = format!("its entry {} {what}", Path::new(name).display());
-        Err(Failure::Final(Cause::InputInvalid, detail))
+        Err(Failure::Permanent(Cause::InputInvalid, detail))
     };
     match symlinkat(target, dir, name) {
         Ok(()) => Ok(()),
@@ -56,7 +56,7 @@ fn points_to(dir: &OwnedFd, name: &OsStr, target: &Path) -> bool {
 }
 
 fn reading(error: &io::Error) -> Failure {
-    Failure::Passing(format!("cannot be listed: {error}"))
+    Failure::Transient(format!("cannot be listed: {error}"))
 }
 
 /// The links in the working directory that lead to `targets`, as they were made: their paths from there, and where they
@@ -113,13 +113,13 @@ mod tests {
         for name in ["stdout", "stderr", "data"] {
             fs::write(listed.join(name), "").unwrap();
         }
-        let Err(Failure::Final(Cause::InputInvalid, detail)) = make(&listed, Path::new("/s/0"), &bundle) else {
+        let Err(Failure::Permanent(Cause::InputInvalid, detail)) = make(&listed, Path::new("/s/0"), &bundle) else {
             panic!("it is taken");
         };
         assert!(detail.contains("entry data "), "{detail}");
         assert!(!bundle.join("stdout").is_symlink() && !bundle.join("stderr").is_symlink());
         fs::write(at("file"), "").unwrap();
-        assert!(matches!(make(&at("file"), Path::new("/s/0"), &bundle), Err(Failure::Final(..))));
+        assert!(matches!(make(&at("file"), Path::new("/s/0"), &bundle), Err(Failure::Permanent(..))));
     }
 
     #[test]

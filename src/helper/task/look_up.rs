@@ -66,10 +66,10 @@ pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(),
     let access = access(paths, request);
     let looked_up = match runtime.block_on(ask(paths, request, &access)) {
         Ok(files) => LookedUp { files, order: None },
-        Err(Failure::Final(cause, detail)) => {
+        Err(Failure::Permanent(cause, detail)) => {
             LookedUp { files: BTreeSet::new(), order: Some(EndOrder::new(cause, &detail)) }
         }
-        Err(Failure::Passing(why)) => return Err(why),
+        Err(Failure::Transient(why)) => return Err(why),
     };
     markers::unmark(&paths.bin, files::TROUBLE);
     mark_json(&paths.bin, files::LOOKED_UP, &looked_up)
@@ -114,13 +114,13 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
                     found.insert(index);
                 }
                 pins.insert(index, resolved.digest);
-                mark_json(&paths.bin, files::PINNED, &pins).map_err(Failure::Passing)?;
+                mark_json(&paths.bin, files::PINNED, &pins).map_err(Failure::Transient)?;
             }
-            Err(Failure::Passing(why)) => trouble = Some(why),
+            Err(Failure::Transient(why)) => trouble = Some(why),
             Err(last) => return Err(last),
         }
     }
-    trouble.map_or(Ok(found), |why| Err(Failure::Passing(why)))
+    trouble.map_or(Ok(found), |why| Err(Failure::Transient(why)))
 }
 
 #[cfg(test)]

@@ -112,15 +112,15 @@ fn now_ms() -> u64 {
 
 /// What is output of the working directory, and what is not.
 fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
-    let stubs = mount_points::stubs(paths);
+    let made = mount_points::made(paths);
     let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
     let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
     Tree {
         root: paths.bundle.clone(),
         seen_at: paths.below_root(names::paths::BUNDLE),
         exclude: save.exclude.clone(),
-        left_out: stubs.mounted_over,
-        left_out_if_empty: stubs.parents,
+        left_out: made.mounted_over,
+        left_out_if_empty: made.parents,
         left_out_links: links::made(&paths.bundle, &targets),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
         given_up: given_up(paths, save),

@@ -58,8 +58,8 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
             markers::unmark(&paths.bin, files::TROUBLE);
             mark(&paths.bin, files::STAGED, b"")
         }
-        Err(Failure::Final(cause, detail)) => order_end(&paths.bin, cause, &detail),
-        Err(Failure::Passing(why)) => Err(why),
+        Err(Failure::Permanent(cause, detail)) => order_end(&paths.bin, cause, &detail),
+        Err(Failure::Transient(why)) => Err(why),
     }
 }
 
@@ -75,8 +75,8 @@ impl Stage<'_> {
         let mut trouble = None;
         while let Some(end) = ends.next().await {
             match end {
-                Err(last @ Failure::Final(..)) => return Err(last),
-                Err(passing) => trouble = Some(passing),
+                Err(last @ Failure::Permanent(..)) => return Err(last),
+                Err(transient) => trouble = Some(transient),
                 Ok(()) => {}
             }
         }
@@ -130,7 +130,7 @@ impl Stage<'_> {
             let (bundle, target) = (self.paths.bundle.clone(), self.source(index));
             blocking(move || links::make(&listed, &target, &bundle)).await?;
         }
-        mark(&self.paths.bin, &name, digest.as_bytes()).map_err(Failure::Passing)
+        mark(&self.paths.bin, &name, digest.as_bytes()).map_err(Failure::Transient)
     }
 
     fn source(&self, index: usize) -> PathBuf {
@@ -145,7 +145,7 @@ fn unchanged(input: &RequestedInput, digest: &str) -> Result<(), Failure> {
     let short = |digest: &str| digest.chars().take("sha256:".len() + 12).collect::<String>();
     let detail =
         format!("the ConfigMap has changed since the first attempt: {}, then {}", short(before), short(digest));
-    Err(Failure::Final(Cause::InputChanged, detail))
+    Err(Failure::Permanent(Cause::InputChanged, detail))
 }
 
 /// What inputs are, as far as it was looked up or staged so far, by their index.
@@ -171,5 +171,5 @@ fn tell_of_left_out(input: &RequestedInput, progress: &Progress) {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Failure::Passing(error.to_string())))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Failure::Transient(error.to_string())))
 }

@@ -45,19 +45,19 @@ pub(in crate::helper) async fn download(
     trouble: impl Fn(Failure),
 ) -> Result<(), Failure> {
     let url = Url::parse(href)
-        .map_err(|error| Failure::Final(Cause::InputInvalid, format!("the address cannot be used: {error}")))?;
+        .map_err(|error| Failure::Permanent(Cause::InputInvalid, format!("the address cannot be used: {error}")))?;
     let shown = shown(&url);
     let mut waits = BACK_OFF.into_iter();
     loop {
         match attempt(client, &url, sha256, place, budget, progress).await {
-            Err(Failure::Passing(why)) => match waits.next() {
+            Err(Failure::Transient(why)) => match waits.next() {
                 Some(wait) => {
-                    trouble(Failure::Passing(format!("{why} ({shown})")));
+                    trouble(Failure::Transient(format!("{why} ({shown})")));
                     tokio::time::sleep(wait).await;
                 }
-                None => return Err(Failure::Passing(format!("{why} ({shown})"))),
+                None => return Err(Failure::Transient(format!("{why} ({shown})"))),
             },
-            Err(Failure::Final(cause, why)) => return Err(Failure::Final(cause, format!("{why} ({shown})"))),
+            Err(Failure::Permanent(cause, why)) => return Err(Failure::Permanent(cause, format!("{why} ({shown})"))),
             Ok(()) => return Ok(()),
         }
     }
@@ -84,7 +84,7 @@ async fn attempt(
     let mut response = client.get(url.clone()).send().await.map_err(transfer)?;
     refused(&response)?;
     let too_large = || {
-        Failure::Final(
+        Failure::Permanent(
             Cause::InputTooLarge,
             format!("larger than {} bytes, with the other inputs", budget.most_bytes()),
         )
@@ -113,7 +113,7 @@ async fn attempt(
         counted.0 = 0;
         Ok(())
     } else {
-        Err(Failure::Final(Cause::InputInvalid, format!("its sha256 is {found}, not the one of the spec")))
+        Err(Failure::Permanent(Cause::InputInvalid, format!("its sha256 is {found}, not the one of the spec")))
     }
 }
 
@@ -129,19 +129,19 @@ fn refused(response: &Response) -> Result<(), Failure> {
     let answered = format!("the server answered {status}");
     match status {
         status if status.is_success() => Ok(()),
-        StatusCode::NOT_FOUND | StatusCode::GONE => Err(Failure::Final(Cause::InputNotFound, answered)),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Failure::Final(Cause::InputDenied, answered)),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Err(Failure::Permanent(Cause::InputNotFound, answered)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Failure::Permanent(Cause::InputDenied, answered)),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Err(Failure::Passing(answered))
+            Err(Failure::Transient(answered))
         }
-        status if status.is_client_error() => Err(Failure::Final(Cause::InputInvalid, answered)),
-        _ => Err(Failure::Passing(answered)),
+        status if status.is_client_error() => Err(Failure::Permanent(Cause::InputInvalid, answered)),
+        _ => Err(Failure::Transient(answered)),
     }
 }
 
 fn transfer(error: reqwest::Error) -> Failure {
     let why = chain(&error.without_url());
-    Failure::Passing(why)
+    Failure::Transient(why)
 }
 
 /// An address as it may be told: see [`shown`]. None: it is no address.
