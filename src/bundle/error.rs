@@ -49,6 +49,11 @@ impl Error {
         Self { kind, message: message.join(" "), damaged: vec![] }
     }
 
+    /// See [`ErrorKind::Unreachable`].
+    pub(crate) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unreachable, message)
+    }
+
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }

@@ -26,4 +26,5 @@ pub use error::{Error, ErrorKind};
 pub use model::{Access, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, fetch, resolve};
+pub use write::check::check_store;
 pub use write::save;

@@ -32,7 +32,8 @@ async fn faults_that_pass_are_survived_in_both_directions() {
     let every = |n: u64, fault: Fault| {
         move |_: &Method, _: &str, before: u64| if before.is_multiple_of(n) { fault } else { Fault::None }
     };
-    let faults = [Fault::Status(500), Fault::Status(503), Fault::Status(429), Fault::Reset, Fault::NoRange];
+    let faults =
+        [Fault::Status(500), Fault::Status(503), Fault::Status(429), Fault::Reset, Fault::Closed, Fault::NoRange];
     for (number, fault) in faults.into_iter().enumerate() {
         let proxy = before(&registry, every(3, fault));
         let repository = proxy.reference(&format!("r{number}"));
@@ -69,6 +70,39 @@ async fn altered_content_is_never_taken() {
             let error = try_save(&tree(dir.path()), &fresh, "t", &access(&proxy.host)).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid, "read back: {error}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_says_before_the_command_what_it_would_say_to_an_upload() {
+    let registry = Registry::start();
+    let answer = Arc::new(AtomicU64::new(0));
+    let status = answer.clone();
+    let rule = move |method: &Method, _: &str, _: u64| match status.load(Ordering::Relaxed) {
+        0 => Fault::None,
+        _ if *method != Method::POST => Fault::None,
+        status => Fault::Status(u16::try_from(status).unwrap()),
+    };
+    let proxy = before(&registry, rule);
+    let (repository, access) = (proxy.reference("checked"), access(&proxy.host));
+    bundlerun::bundle::check_store(&repository, &access).await.unwrap();
+    let log = proxy.seen.log.lock().unwrap().clone();
+    let methods: Vec<_> = log.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(methods, ["POST", "DELETE"], "{log:?}");
+    for (status, kind) in [
+        (401, ErrorKind::Denied),
+        (403, ErrorKind::Denied),
+        (404, ErrorKind::NotFound),
+        (413, ErrorKind::TooLarge),
+        (429, ErrorKind::Unreachable),
+        (500, ErrorKind::Unreachable),
+        (507, ErrorKind::Quota),
+    ] {
+        answer.store(status, Ordering::Relaxed);
+        let before = proxy.seen.log.lock().unwrap().len();
+        let error = bundlerun::bundle::check_store(&repository, &access).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{status}: {error}");
+        assert_eq!(proxy.seen.log.lock().unwrap().len() - before, 1, "{status}: one try");
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// The connection ends in the middle of the body.
     Reset,
+    /// The connection ends without an answer.
+    Closed,
     /// One byte is another.
     Altered,
     /// The whole body, though a part was asked for.
@@ -127,6 +129,10 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
     if let Fault::Status(status) = fault {
         return (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "fault").into_response();
+    }
+    if fault == Fault::Closed {
+        // The one way to end a connection from within an answer to it; nothing is printed.
+        std::panic::resume_unwind(Box::new("closed"));
     }
     if fault == Fault::HoldRequest {
         body.into_data_stream().next().await;

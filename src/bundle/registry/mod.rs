@@ -217,6 +217,19 @@ impl Repository {
         }
     }
 
+    /// Begins an upload and cancels it, in one try.
+    pub(super) async fn try_upload(&self) -> Result<(), Error> {
+        let what = format!("start an upload to {}", self.name);
+        let url = self.url("blobs/uploads/")?;
+        let start = |http: &reqwest::Client| http.post(url.clone()).header(CONTENT_LENGTH, 0);
+        let started = self.send_once(ANSWER, &what, start).await.map_err(|failure| failure.error)?;
+        let target = location::target(started.url(), location::of(&started))
+            .map_err(|failure| failure.of(&what, &self.host).error)?;
+        // Not every registry can cancel one; they all forget those that nobody goes on with.
+        let _ = tokio::time::timeout(CONNECT, self.authorized(&target, self.http.delete(target.clone())).send()).await;
+        Ok(())
+    }
+
     fn authorized(&self, target: &Url, request: RequestBuilder) -> RequestBuilder {
         // CVE-2020-15157: no credentials to hosts that a registry names.
         if target.origin() == self.origin.origin() { self.auth.apply(request) } else { request }

@@ -8,7 +8,9 @@
 //! | `skip` | what is left out, and what that means |
 //! | `pack` | the bytes of a layer, read from the tree |
 //! | `provenance` | how a bundle was made |
+//! | `check` | whether the store would accept one |
 
+pub(super) mod check;
 mod layout;
 mod outside;
 mod pack;
