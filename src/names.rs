@@ -162,6 +162,10 @@ pub mod files {
     pub const STAGED_INPUT: &str = "staged.";
     /// In [`super::paths::BIN`]: one line, why inputs could not be looked up or staged so far.
     pub const TROUBLE: &str = "trouble";
+    /// In [`super::paths::BIN`]: what the store said when it was asked for an upload, before the command.
+    pub const STORE: &str = "store.json";
+    /// In [`super::paths::BIN`]: the command may start, whatever the store says. Made for each run that has a store.
+    pub const STORE_CHECKED: &str = "store-checked";
     /// In [`super::paths::BIN`]: until when the output may be saved.
     pub const SAVE_UNTIL: &str = "save-until.json";
     /// In [`super::paths::BIN`]: the [`crate::contract::Saved`] output, with its size.

@@ -32,9 +32,10 @@ fn saving_by(script: &str) -> Sandbox {
         });
     });
     let script = format!(
-        "#!/bin/sh\n[ \"$1 $2\" = 'helper save' ] || exit 1\nbin=$4/.bundlerun/bin; echo $$ >>\"$bin/tries\"\n\
-         n=$(grep -c . \"$bin/tries\")\n{script}\n"
+        "#!/bin/sh\nbin=$4/.bundlerun/bin\n{CHECKS}\n[ \"$1 $2\" = 'helper save' ] || exit 1\n\
+         echo $$ >>\"$bin/tries\"\nn=$(grep -c . \"$bin/tries\")\n{script}\n"
     );
+    fs::write(sandbox.root().join("accepts"), r#""accepts""#).unwrap();
     fs::remove_file(&sandbox.paths.operator_binary).unwrap();
     // Written by another process: children that other tests fork just now would hold it open for writing.
     fs::write(sandbox.root().join("script"), script).unwrap();
@@ -43,6 +44,16 @@ fn saving_by(script: &str) -> Sandbox {
     assert!(install.status().unwrap().success());
     sandbox
 }
+
+/// A store that says what is in `answer.1`, then `answer.2` and so on, when it is asked whether it would accept the
+/// output; where there is none, that it does.
+const CHECKS: &str = r#"if [ "$2" = check-store ]; then
+    echo "$$" >>"$bin/questions"
+    answer=$4/answer.$(grep -c . "$bin/questions")
+    [ -e "$answer" ] || answer=$4/accepts
+    cp "$answer" "$bin/.store" && mv "$bin/.store" "$bin/store.json"
+    exec grep -q accepts "$answer"
+fi"#;
 
 fn deadlines(sandbox: Sandbox, deadline: u64, interrupted: u64) -> Sandbox {
     sandbox.requesting(|request| {
@@ -115,6 +126,57 @@ const ANSWERS: [SaveFailure; 7] = [
     SaveFailure::StoreUnreachable,
     SaveFailure::StoreCorrupt,
 ];
+
+fn answers(sandbox: &Sandbox, answers: &[&str]) {
+    for (number, answer) in answers.iter().enumerate() {
+        fs::write(sandbox.root().join(format!("answer.{}", number + 1)), answer).unwrap();
+    }
+}
+
+const REFUSES: &str = r#"{"refuses":{"failure":"StoreDenied","detail":"401"}}"#;
+const FAILS: &str = r#"{"fails":{"failure":"StoreUnreachable","detail":"503"}}"#;
+
+#[test]
+fn a_command_waits_for_a_store_that_refuses_until_it_accepts() {
+    let sandbox = saving_by(SAVES);
+    answers(&sandbox, &[REFUSES, REFUSES]);
+    let (helper, runner) = start(&sandbox, &sh("grep -c . ../.bundlerun/bin/questions"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.code, run.stdout().as_str()), (0, "3\n"), "{run:?}");
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
+}
+
+#[test]
+fn a_command_does_not_wait_for_a_store_that_fails_or_does_not_answer() {
+    let sandbox = saving_by(SAVES);
+    answers(&sandbox, &[FAILS, REFUSES, FAILS]);
+    let (helper, runner) =
+        start(&sandbox, &sh("until [ $(grep -c . ../.bundlerun/bin/questions) = 3 ]; do sleep 0.1; done"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.code, told(&sandbox).report.saved), (0, Some(saved())), "{run:?}");
+
+    // A child that crashes, or hangs, gives no answer.
+    let sandbox = saving_by(SAVES);
+    answers(&sandbox, &["", "", "", "", "", "", ""]);
+    let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/bin/store.json"));
+    let run = runner.finish();
+    helper.finish();
+    assert!(run.stdout().contains("StoreUnreachable"), "{run:?}");
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_a_store() {
+    let sandbox = saving_by(SAVES);
+    answers(&sandbox, &[REFUSES; 20]);
+    let (helper, runner) = start(&sandbox, &sh("true"));
+    await_that("the first answer", || sandbox.paths.bin.join("store.json").exists());
+    runner.signal(Signal::TERM);
+    let run = runner.finish();
+    helper.stop();
+    assert_eq!((run.record.asked_to_stop, run.record.started_at_ms), (true, None), "{run:?}");
+}
 
 #[test]
 fn nothing_that_a_store_answers_is_final_before_the_deadline() {

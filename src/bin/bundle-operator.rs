@@ -113,6 +113,9 @@ enum Helper {
     /// A child of the main process: put inputs in place.
     #[command(hide = true)]
     Stage,
+    /// A child of the main process: ask the store whether it would accept the output.
+    #[command(hide = true)]
+    CheckStore,
     /// A child of the main process: save the output.
     #[command(hide = true)]
     Save,
@@ -170,6 +173,7 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::Prepared => helper::wait_prepared(paths),
         Helper::LookUp => helper::run_task(paths, Task::LookUp),
         Helper::Stage => helper::run_task(paths, Task::Stage),
+        Helper::CheckStore => helper::run_task(paths, Task::CheckStore),
         Helper::Save => helper::run_task(paths, Task::Save),
     }
 }

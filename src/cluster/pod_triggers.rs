@@ -70,6 +70,7 @@ impl PodTriggers {
 fn fingerprint(pod: &PodFacts, stage: &Stage) -> u64 {
     let mut hasher = DefaultHasher::new();
     stage.hash(&mut hasher);
+    pod.has_news().hash(&mut hasher);
     // The release of the finalizer changes nothing for the run: it is our own last step.
     pod.is_deleting().hash(&mut hasher);
     hasher.finish()

@@ -15,7 +15,7 @@ mod text;
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Message};
 pub use pins::{Pin, Pins};
-pub use progress::{Progress, ProgressStage};
+pub use progress::{Progress, ProgressStage, StoreTrouble};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
 pub use request::{Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest};

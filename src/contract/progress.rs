@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::report::NotSaved;
+
 /// How far staging or saving has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,13 +19,38 @@ pub struct Progress {
     /// One line: why the last try failed, while it is tried again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+    /// Why the store did not accept an upload when it was last asked; none: it did, or nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreTrouble>,
+}
+
+impl Progress {
+    /// Nothing is known of how far a stage has come.
+    #[must_use]
+    pub fn of(stage: ProgressStage) -> Self {
+        Self { stage, done_bytes: 0, total_bytes: 0, trouble: String::new(), store: None }
+    }
+}
+
+/// Why the store does not accept an upload, before the command or while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreTrouble {
+    /// Its answer, and the words for it.
+    #[serde(flatten)]
+    pub not_saved: NotSaved,
+    /// The command does not start for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
 }
 
 /// What the helper is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProgressStage {
-    /// Putting inputs in place.
+    /// Putting inputs in place, or waiting for what else the command needs.
     Staging,
+    /// Nothing of its own: the command runs.
+    Running,
     /// Saving the output.
     Saving,
 }

@@ -32,6 +32,8 @@ pub enum Cause {
     RunnerFailed,
     /// Inputs could not be put in place, for a reason that another attempt may not meet.
     StagingFailed,
+    /// The store refuses outputs, so that there was no point in running the command.
+    StoreRefused,
     /// An input, or the path in it, does not exist.
     InputNotFound,
     /// The registry does not let us read an input.
@@ -138,6 +140,7 @@ impl Cause {
             | Cause::RequestUnreadable
             | Cause::RunnerFailed
             | Cause::StagingFailed
+            | Cause::StoreRefused
             | Cause::InputNotFound
             | Cause::InputDenied
             | Cause::InputInvalid

@@ -107,6 +107,7 @@ fn until(reason: Reason) -> String {
     let causes = code_list(causes.iter().map(String::as_str));
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
+        (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),
         (_, Some(setting)) => format!("`{setting}`, then the run ends: {causes}"),
         (_, None) => format!("the run ends at once: {causes}"),
     }

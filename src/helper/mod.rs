@@ -42,8 +42,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 pub use supervise::Task;
-use supervise::staging;
-use task::{look_up, save, stage};
+use supervise::{staging, store};
+use task::{check_store, look_up, save, stage};
 use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
@@ -89,7 +89,7 @@ fn live(paths: &Paths, stop: BorrowedFd<'_>) -> Result<(), String> {
     ending::report(paths, request, end)
 }
 
-/// Stages inputs while the run container starts and waits for them.
+/// Stages inputs and asks the store while the run container starts and waits for both.
 fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let over = AtomicBool::new(false);
     let over = &over;
@@ -100,6 +100,13 @@ fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, sto
                 let told =
                     markers::order_end(&paths.bin, Cause::StagingFailed, &format!("cannot start a thread: {error}"));
                 eprintln!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
+            }
+        }
+        if request.is_some_and(|request| request.save.is_some()) {
+            let check = move || store::check(paths, stop, over);
+            if let Err(error) = thread::Builder::new().name("store".to_owned()).spawn_scoped(scope, check) {
+                eprintln!("bundle-operator helper: the store is not asked: cannot start a thread: {error}");
+                store::allow(paths);
             }
         }
         let end = watch::watch(paths, request, lock, stop);
@@ -135,16 +142,17 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
 /// A child of the helper: does one thing and leaves its marks. Failure: it may pass by itself.
 #[must_use]
 pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
-    supervise::begin(paths);
+    supervise::begin(paths, task);
     let done = request::read(&paths.request).map_err(|never_ran| never_ran.detail).and_then(|request| match task {
         Task::LookUp => look_up::look_up(paths, &request),
         Task::Stage => stage::stage(paths, &request),
+        Task::CheckStore => check_store::check_store(paths, &request),
         Task::Save => save::save(paths, &request),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if task != Task::Save {
+            if matches!(task, Task::LookUp | Task::Stage) {
                 markers::trouble(&paths.bin, &error);
             }
             fail(&error)

@@ -37,7 +37,7 @@ pub(super) fn made(paths: &Paths) -> MountPoints {
 /// Makes all places and mount points, with text inputs in place, and leaves their mark. Done again it changes nothing.
 /// `is_file` tells what an input will be.
 pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> bool) -> Result<(), String> {
-    let mut made = MountPoints::default();
+    let mut points = MountPoints::default();
     for (index, input) in request.inputs.iter().enumerate() {
         let kind = if is_file(index) { Kind::File } else { Kind::Directory };
         // What is in place has its mode.
@@ -51,13 +51,13 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
             }
         }
         if let Some(path) = in_bundle(&input.path) {
-            make_mount_point(&paths.bundle, path, kind, &mut made)?;
+            make_mount_point(&paths.bundle, path, kind, &mut points)?;
         }
     }
     for path in &request.volumes {
-        make_mount_point(&paths.bundle, path, Kind::Directory, &mut made)?;
+        make_mount_point(&paths.bundle, path, Kind::Directory, &mut points)?;
     }
-    mark_json(&paths.bin, files::MOUNT_POINTS, &made)
+    mark_json(&paths.bin, files::MOUNT_POINTS, &points)
 }
 
 /// The working directory and the directories in it that were made on the way to mounts, opened.
@@ -123,7 +123,7 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
-fn make_mount_point(bundle: &Path, path: &str, kind: Kind, made: &mut MountPoints) -> Result<(), String> {
+fn make_mount_point(bundle: &Path, path: &str, kind: Kind, points: &mut MountPoints) -> Result<(), String> {
     let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
     let names = Path::new(path)
         .components()
@@ -142,14 +142,14 @@ fn make_mount_point(bundle: &Path, path: &str, kind: Kind, made: &mut MountPoint
             Err(Errno::NAMETOOLONG) => return Ok(()),
             made => made.map_err(failed)?,
         };
-        made.parents.push(identity(&dir).map_err(failed)?);
+        points.parents.push(identity(&dir).map_err(failed)?);
     }
     let place = match kind {
         Kind::Directory => directory(&dir, last, Mode::from_raw_mode(0o755)),
         Kind::File => file(&dir, last),
     };
     match place.and_then(|place| identity(&place)) {
-        Ok(identity) => made.mounted_over.push(identity),
+        Ok(identity) => points.mounted_over.push(identity),
         // No file can have this name: the container runtime will say so of the mount.
         Err(Errno::NAMETOOLONG) => {}
         Err(error) => return Err(failed(error)),
@@ -261,8 +261,8 @@ mod tests {
         fs::create_dir(root.path().join("outside")).unwrap();
         std::os::unix::fs::symlink("../outside", paths.bundle.join("link")).unwrap();
         for path in ["link/x", "../x", "a/../../x", ""] {
-            let mut made = MountPoints::default();
-            assert!(make_mount_point(&paths.bundle, path, Kind::Directory, &mut made).is_err(), "{path}");
+            let mut points = MountPoints::default();
+            assert!(make_mount_point(&paths.bundle, path, Kind::Directory, &mut points).is_err(), "{path}");
         }
         assert_eq!(fs::read_dir(root.path().join("outside")).unwrap().count(), 0);
         assert!(!root.path().join("x").exists());

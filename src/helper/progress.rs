@@ -1,8 +1,9 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
 use crate::bundle;
-use crate::contract::{NotSaved, Progress, ProgressStage, one_line};
+use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line};
 use crate::helper::markers::{self, mark_json, read_json};
+use crate::helper::task::check_store::Answer;
 use crate::names::files;
 use crate::runner::Paths;
 use std::io::{self, Read, Write};
@@ -40,11 +41,7 @@ impl Telling {
                 };
                 let done_bytes = sum(|transfer| transfer.done_bytes.load(Ordering::Relaxed));
                 let total_bytes = sum(|transfer| transfer.total_bytes.load(Ordering::Relaxed));
-                let _ = mark_json(
-                    &to,
-                    files::PROGRESS,
-                    &Progress { stage, done_bytes, total_bytes, trouble: String::new() },
-                );
+                let _ = mark_json(&to, files::PROGRESS, &Progress { done_bytes, total_bytes, ..Progress::of(stage) });
             }
         };
         let thread = thread::Builder::new().name("progress".to_owned()).spawn(tell).ok();
@@ -63,8 +60,9 @@ impl Drop for Telling {
     }
 }
 
-/// Takes the port and serves the mark at `/progress`, for the rest of the process, from a thread of its own. Called
-/// before the command can take the port. The run does not depend on it.
+/// Takes the port and serves the mark at `/progress`, for the rest of the process, from a thread of its own; `/ready`
+/// fails while there is something that the operator should ask for while the command runs. Called before the command can
+/// take the port. The run does not depend on it.
 pub(super) fn serve(paths: &Paths) {
     let bin = paths.bin.clone();
     // Of both families, where there are both.
@@ -98,19 +96,31 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// How far it is, and why the last try to save failed, if one did; none: there is nothing to tell.
+/// How far it is, why the last try to save failed, if one did, and what is wrong with the store; none: there is nothing
+/// to tell.
 fn document(bin: &Path) -> Option<String> {
     let progress: Option<Progress> = read_json(bin, files::PROGRESS);
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
-    let progress = match (progress, failed) {
-        (None, None) => return None,
-        (Some(progress), None) => progress,
-        (progress, Some(NotSaved { detail, .. })) => {
-            let (done_bytes, total_bytes) = progress.map_or((0, 0), |known| (known.done_bytes, known.total_bytes));
-            Progress { stage: ProgressStage::Saving, done_bytes, total_bytes, trouble: one_line(&detail) }
+    let progress = match (progress, failed, store_trouble(bin)) {
+        (None, None, None) => return None,
+        (Some(progress), None, store) => Progress { store, ..progress },
+        (None, None, Some(store)) => {
+            let stage = if store.holds { ProgressStage::Staging } else { ProgressStage::Running };
+            Progress { store: Some(store), ..Progress::of(stage) }
+        }
+        (progress, Some(NotSaved { detail, .. }), _) => {
+            let known = progress.unwrap_or_else(|| Progress::of(ProgressStage::Saving));
+            Progress { stage: ProgressStage::Saving, trouble: one_line(&detail), ..known }
         }
     };
     serde_json::to_string(&progress).ok()
+}
+
+/// What the store answered when it was asked before the command, unless it accepts.
+fn store_trouble(bin: &Path) -> Option<StoreTrouble> {
+    let answer: Answer = read_json(bin, files::STORE)?;
+    let not_saved = answer.trouble()?;
+    Some(StoreTrouble { not_saved, holds: !markers::is_marked(bin, files::STORE_CHECKED) })
 }
 
 fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
@@ -129,10 +139,14 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
             n => length += n,
         }
     }
-    let asked = buffer.starts_with(b"GET /progress ");
-    let (status, body) = match document(bin).filter(|_| asked) {
-        Some(progress) => ("200 OK", progress),
-        None => ("404 Not Found", String::new()),
+    let asks_for = |path: &str| buffer.strip_prefix(b"GET ").is_some_and(|rest| rest.starts_with(path.as_bytes()));
+    let (status, body) = if asks_for("/ready ") {
+        let ready = store_trouble(bin).is_none();
+        (if ready { "200 OK" } else { "503 Service Unavailable" }, String::new())
+    } else if let Some(progress) = document(bin).filter(|_| asks_for("/progress ")) {
+        ("200 OK", progress)
+    } else {
+        ("404 Not Found", String::new())
     };
     stream.set_write_timeout(Some(REQUEST))?;
     write!(

@@ -64,11 +64,13 @@ struct Row {
     /// What else there is to say of what to do; in the document only.
     more: &'static str,
     of_the_node: bool,
+    before_the_command: bool,
 }
 
 impl Row {
     const fn new(subject: Subject, verdict: Verdict, blame: Option<Blame>, means: &'static str) -> Self {
-        Self { subject, verdict, blame, names: &[], means, hint: None, more: "", of_the_node: false }
+        let (hint, more) = (None, "");
+        Self { subject, verdict, blame, names: &[], means, hint, more, of_the_node: false, before_the_command: false }
     }
 
     const fn failed(subject: Subject, blame: Blame, means: &'static str) -> Self {
@@ -98,6 +100,11 @@ impl Row {
     /// The next attempt would likely meet it again on the same node, while the scheduler knows nothing of it.
     const fn of_the_node(self) -> Self {
         Self { of_the_node: true, ..self }
+    }
+
+    /// The container ran, and the command did not.
+    const fn before_the_command(self) -> Self {
+        Self { before_the_command: true, ..self }
     }
 }
 
@@ -305,7 +312,8 @@ table! {
         GpuUnavailable: Row::interrupted("the GPUs are not usable in the container")
             .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator")
             .more("The next attempt prefers another node")
-            .of_the_node(),
+            .of_the_node()
+            .before_the_command(),
         NodeOutOfMemory: Row::interrupted("the node, not the run, ran out of memory")
             .more("tell the administrator if it stays"),
         PodDeleted: Row::interrupted("the pod was deleted while the run was not finished")
@@ -340,7 +348,14 @@ table! {
         StagingFailed: Row::interrupted("the inputs could not be put in place")
             .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has \
                 passed")
-            .of_the_node(),
+            .of_the_node()
+            .before_the_command(),
+        StoreRefused: Row::interrupted("the store refused the output before the command had started, for two minutes")
+            .hint("the store's login in this namespace, its repository or its certificate is not in order: tell the \
+                administrator")
+            .more("The message says which (`StoreDenied`, `StoreNotFound`, `StoreTls`). The command has not run: its \
+                output would have been lost")
+            .before_the_command(),
         Unknown: Row::interrupted("the pod ended without any report of the command")
             .more("tell the administrator if it stays"),
     }
@@ -380,6 +395,7 @@ impl Cause {
             Seen::RequestUnreadable => Self::RequestUnreadable,
             Seen::RunnerFailed => Self::RunnerFailed,
             Seen::StagingFailed => Self::StagingFailed,
+            Seen::StoreRefused => Self::StoreRefused,
             Seen::InputNotFound => Self::InputNotFound,
             Seen::InputDenied => Self::InputDenied,
             Seen::InputInvalid => Self::InputInvalid,
@@ -425,6 +441,11 @@ impl Cause {
     pub(crate) fn what_to_do(self) -> [&'static str; 2] {
         let Row { hint, more, .. } = self.row();
         [hint.unwrap_or_default(), more]
+    }
+
+    /// The container ran, and the command did not: what stood in its way may still be there.
+    pub(super) fn is_before_the_command(self) -> bool {
+        self.row().before_the_command
     }
 
     /// The next attempt had better be on another node.

@@ -1,5 +1,7 @@
 //! The conditions that a run has, and their reasons where those are words of their own.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::table::table;
 
 /// Of `InputsReady`.
@@ -34,6 +36,7 @@ impl Row {
 const THE_CAUSE: &str = "the cause";
 const WHAT_IT_WAITS_FOR: &str = "what it waits for";
 const THE_PHASE: &str = "the phase";
+const OF_THE_STORE: &str = "the word in brackets at the cause `OutputNotSaved`";
 
 table! {
     /// What `status.conditions` can have.
@@ -51,8 +54,9 @@ table! {
         ),
         OutputSaved: Row::new(
             "the output is in the store; the message counts and names what was left out. With `SavedInPart` and \
-                `OutputDamaged` the rest is in the store",
-            &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", "the word in brackets at the cause `OutputNotSaved`")],
+                `OutputDamaged` the rest is in the store. `Unknown`: the command runs, and the store does not accept \
+                uploads at present",
+            &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", OF_THE_STORE), ("Unknown", OF_THE_STORE)],
         ),
         Ready: Row::new(
             "for kstatus (Flux): the run succeeded",
@@ -64,6 +68,11 @@ table! {
         ),
         Stalled: Row::new("for kstatus: the run failed or was stopped", &[("True", THE_CAUSE)]),
     }
+}
+
+/// `OutputSaved` of a run whose command runs, while the store does not accept uploads.
+pub(super) fn is_in_doubt(condition: &Condition) -> bool {
+    condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
 }
 
 impl ConditionType {

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::status::{self, Draft};
 use super::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
+use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
@@ -167,7 +168,9 @@ impl<'a> Decision<'a> {
 
     /// How long this attempt has to wait because the last one did not even start its command.
     fn retry_in(&self) -> Option<Duration> {
-        let last = self.status()?.attempts.iter().find(|a| a.attempt + 1 == self.attempt && a.start_time.is_none())?;
+        let cause = |a: &Attempt| Some(Cause::named(a.cause.as_deref()?)?.0);
+        let never_began = |a: &Attempt| a.start_time.is_none() || cause(a).is_some_and(Cause::is_before_the_command);
+        let last = self.status()?.attempts.iter().find(|a| a.attempt + 1 == self.attempt && never_began(a))?;
         let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
         self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
@@ -213,13 +216,15 @@ impl<'a> Decision<'a> {
     }
 
     fn running(&self, pod: &PodFacts) -> Plan {
-        if self.phase() == Some(Phase::Running) {
+        let is_told = self.phase() == Some(Phase::Running);
+        if is_told && !pod.has_news() && !self.tells_of_the_store() {
             return Plan::nothing();
         }
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
         match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
-            Some(left) => Plan::after(left),
-            None => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod)),
+            Some(left) if !is_told => Plan::after(left),
+            _ if pod.has_news() => self.with_news(pod),
+            _ => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod, None)),
         }
     }
 

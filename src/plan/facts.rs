@@ -78,6 +78,8 @@ pub struct ContainerFacts {
     pub name: String,
     /// Whether its postStart hook is done; until then the next container is not created.
     pub started: Option<bool>,
+    /// Of the helper: false while it has something to report (its readiness probe fails).
+    pub ready: Option<bool>,
     /// `<repository>@<digest>` once pulled.
     #[serde(rename = "imageID")]
     pub image_id: String,
@@ -162,6 +164,13 @@ impl PodFacts {
     #[must_use]
     pub fn helper(&self) -> Option<&ContainerFacts> {
         self.status.init_container_statuses.iter().find(|c| c.name == names::HELPER_CONTAINER)
+    }
+
+    /// The command runs, and the helper has something to report.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let helper = self.helper().filter(|helper| helper.state.running.is_some());
+        helper.is_some_and(|helper| helper.ready == Some(false)) && self.stage() == Stage::Running
     }
 
     /// A condition by its type.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction,
-    KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
     PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use serde_json::{Map, Value};
 
@@ -212,6 +213,18 @@ fn helper(request: &RunRequest, inputs: Inputs, credentials: &[String], settings
                 ..LifecycleHandler::default()
             }),
             ..Lifecycle::default()
+        }),
+        // By this the operator learns that there is something to ask for, without asking each helper again and again.
+        readiness_probe: settings.store.is_some().then(|| Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/ready".into()),
+                port: IntOrString::Int(names::PROGRESS_PORT.into()),
+                ..HTTPGetAction::default()
+            }),
+            period_seconds: Some(10),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(2),
+            ..Probe::default()
         }),
         resources: Some(ResourceRequirements {
             requests: Some(quantities([("cpu", "10m"), ("memory", "16Mi")])),

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::conditions;
 use super::decision::Decision;
 use super::facts::{PodFacts, WaitKind};
 use super::reasons::Reason;
-use super::steps::{Plan, ProgressSeen, Step};
+use super::status::store_words;
+use super::steps::{Plan, ProgressSeen, Severity, Step};
 use crate::api::Phase;
-use crate::contract::{Progress, ProgressStage};
+use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble};
 
 /// Staging and saving are written when they last longer than this,
 const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// and then this often (design: budgets).
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// A helper whose store refuses the output is asked again after this.
+const HELD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 impl Decision<'_> {
     /// The container is there and waits for its inputs.
@@ -22,6 +26,9 @@ impl Decision<'_> {
         let since = pod.run_started_at().map_or(self.now, |t| t.0);
         let told = self.known(WaitKind::Staging).is_some();
         self.lasting(pod, since, told, None, |this| {
+            if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
+                return this.held_by_the_store(trouble);
+            }
             let message = match this.words(ProgressStage::Staging) {
                 Some(words) => format!("the inputs are being put in place: {words}"),
                 None => "the inputs are being put in place; the command starts when they are".to_owned(),
@@ -29,6 +36,57 @@ impl Decision<'_> {
             let wait = Reason::StagingInputs.wait(&message);
             Plan::nothing().write(this.draft().waiting(Phase::Pending, this.attempt, &wait, None))
         })
+    }
+
+    /// The helper has something to report of a run container that runs: it is asked, once until that changes.
+    pub(super) fn with_news(&self, pod: &PodFacts) -> Plan {
+        match (&self.progress, &pod.status.pod_ip) {
+            (ProgressSeen::NotAsked, Some(ip)) => return Plan::nothing().then(Step::AskProgress { ip: ip.clone() }),
+            (ProgressSeen::NotAsked, None) => return Plan::nothing(),
+            (ProgressSeen::Answered(_), _) => {}
+        }
+        match self.store_trouble() {
+            // Nothing of the pod changes when the command starts after all.
+            Some(trouble) if trouble.holds => Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) },
+            trouble => {
+                let not_saved = trouble.map(|trouble| &trouble.not_saved);
+                let plan = Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod, not_saved));
+                match not_saved.filter(|_| !self.tells_of_the_store()) {
+                    Some(NotSaved { failure, detail }) => {
+                        plan.tell(Severity::Warning, &format!("{failure:?}"), &store_words(detail))
+                    }
+                    None => plan,
+                }
+            }
+        }
+    }
+
+    /// The store refuses the output, and the command does not start.
+    fn held_by_the_store(&self, trouble: &StoreTrouble) -> Plan {
+        let detail = &trouble.not_saved.detail;
+        let message = format!("the store refuses the output, so the command does not start: {detail}");
+        let wait = Reason::StoreRefused.wait(&message);
+        // Told once: the words can differ each time, as with the number of a request in them.
+        if self.known(WaitKind::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
+            return Plan::nothing();
+        }
+        Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)).tell(
+            Severity::Warning,
+            wait.reason,
+            wait.message,
+        )
+    }
+
+    fn store_trouble(&self) -> Option<&StoreTrouble> {
+        match &self.progress {
+            ProgressSeen::Answered(Some(progress)) => progress.store.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The object says that the store does not accept outputs.
+    pub(super) fn tells_of_the_store(&self) -> bool {
+        self.status().is_some_and(|status| status.conditions.iter().any(conditions::is_in_doubt))
     }
 
     /// The command has ended, or was told to.
@@ -135,12 +193,8 @@ mod tests {
         ] {
             assert_eq!(size(bytes), shown);
         }
-        let progress = |done_bytes, total_bytes| Progress {
-            stage: ProgressStage::Saving,
-            done_bytes,
-            total_bytes,
-            trouble: String::new(),
-        };
+        let progress =
+            |done_bytes, total_bytes| Progress { done_bytes, total_bytes, ..Progress::of(ProgressStage::Saving) };
         assert_eq!(words(&progress(0, 0)), None);
         assert_eq!(words(&progress(1 << 20, 0)).as_deref(), Some("1.0 MiB"));
         assert_eq!(words(&progress(3 << 20, 2 << 20)).as_deref(), Some("2.0 MiB of 2.0 MiB"));

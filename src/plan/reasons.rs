@@ -23,13 +23,15 @@ pub(crate) enum Deadline {
     Configuration,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
+    /// The same, and no setting.
+    Store,
 }
 
 impl Deadline {
     /// How long the operator waits.
     fn after(self, settings: &Settings) -> Option<Duration> {
         match self {
-            Self::None | Self::Staging => None,
+            Self::None | Self::Staging | Self::Store => None,
             Self::AtOnce => Some(Duration::ZERO),
             Self::ImagePull => Some(settings.image_deadline),
             Self::Configuration => Some(settings.config_deadline),
@@ -39,7 +41,7 @@ impl Deadline {
     /// Its name in the settings file.
     pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::AtOnce => None,
+            Self::None | Self::AtOnce | Self::Store => None,
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration => Some("deadlines.configuration"),
             Self::Staging => Some("deadlines.staging"),
@@ -71,8 +73,12 @@ impl Row {
         Self { names, ..self }
     }
 
+    const fn until(self, deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
     const fn without_deadline(self) -> Self {
-        Self { deadline: Some(Deadline::None), ..self }
+        self.until(Deadline::None)
     }
 }
 
@@ -118,6 +124,10 @@ table! {
             .to_do("nothing"),
         StagingInputs: Row::new(WaitKind::Staging, "inputs are being put in place; the message says how far")
             .to_do("nothing"),
+        StoreRefused: Row::new(WaitKind::Staging, "the store refuses the output; the command has not started")
+            .to_do("tell the administrator: the store's login in this namespace, its repository or its certificate is \
+                not in order. The command starts when the store accepts")
+            .until(Deadline::Store),
         NodeNotResponding: Row::new(WaitKind::Node, "the node does not confirm that the pod has ended: the command may \
             still run there")
             .to_do("tell the administrator: it goes on when the node is back, or when its Node object is deleted"),
@@ -180,6 +190,7 @@ impl Reason {
         match self.deadline() {
             Deadline::None => Vec::new(),
             Deadline::Staging => vec![Cause::StagingFailed.name().to_owned()],
+            Deadline::Store => vec![Cause::StoreRefused.name().to_owned()],
             Deadline::AtOnce | Deadline::ImagePull | Deadline::Configuration => self.kinds().iter().map(at).collect(),
         }
     }

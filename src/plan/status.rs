@@ -17,7 +17,7 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, SaveFailure, Saved};
+use crate::contract::{Message, NotSaved, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
@@ -71,12 +71,29 @@ impl<'a> Draft<'a> {
         self.active(Phase::Pending, None, None)
     }
 
-    /// The run container runs.
-    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts) -> Self {
+    /// The run container runs. `trouble`: what the store answers, if it does not accept uploads.
+    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts, trouble: Option<&NotSaved>) -> Self {
+        match trouble {
+            Some(trouble) => self.store_in_doubt(trouble),
+            None => self.store_not_in_doubt(),
+        }
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.active(Phase::Running, None, None)
+    }
+
+    /// Told once for each reason: the words can differ each time, as with the number of a request in them.
+    fn store_in_doubt(&mut self, trouble: &NotSaved) {
+        let reason = format!("{:?}", trouble.failure);
+        if self.status.conditions.iter().any(|known| conditions::is_in_doubt(known) && known.reason == reason) {
+            return;
+        }
+        self.set(ConditionType::OutputSaved, "Unknown", &reason, &store_words(&trouble.detail));
+    }
+
+    fn store_not_in_doubt(&mut self) {
+        self.status.conditions.retain(|condition| !conditions::is_in_doubt(condition));
     }
 
     /// The command has ended or was told to, the helper has not.
@@ -103,6 +120,7 @@ impl<'a> Draft<'a> {
         outcome: &Outcome,
     ) -> Self {
         self.end_attempt(requested, attempt, pod, message, outcome);
+        self.store_not_in_doubt();
         self.status.waiting = None;
         self.status.start_time = None;
         self.status.node = None;
@@ -143,6 +161,7 @@ impl<'a> Draft<'a> {
         self.status.message = Some(cut(&text));
         let cause = outcome.cause();
         self.status.conditions.retain(|c| c.type_ != ConditionType::Reconciling.name());
+        self.store_not_in_doubt();
         if let Some((status, reason, text)) = pod.zip(message).and_then(|(pod, message)| saved(pod, message)) {
             self.set(ConditionType::OutputSaved, status, &reason, &text);
         }
@@ -351,6 +370,11 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
         }
         None => ("False", conditions::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
     })
+}
+
+/// What is said of a store that did not accept an upload, while the command runs.
+pub(super) fn store_words(detail: &str) -> String {
+    format!("the store did not accept an upload; the output is saved when it does: {detail}")
 }
 
 /// Kubernetes' `Time` has whole seconds.

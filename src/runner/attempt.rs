@@ -27,7 +27,7 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
     let signals = signals.map_err(|error| failed("catch signals", &error))?;
     processes::adopt_orphans();
     let request = request::read(&paths.request)?;
-    let staging_ms = request::wait_until_staged(paths, &signals)?;
+    let staging_ms = request::wait_until_ready(paths, &request, &signals)?;
     let outcome = run_requested(paths, signals, &request);
     match outcome {
         Ok(record) => Ok(Record { staging_ms, ..record }),

@@ -43,18 +43,18 @@ fn parse(text: &str) -> Result<Request, String> {
     Ok(request)
 }
 
-/// Waits until the helper says that every input is in place, or that there is nothing to wait for, and that the working
-/// directory is ours. Tells for how many
-/// milliseconds.
-pub(crate) fn wait_until_staged(paths: &Paths, signals: &Signals) -> Result<u64, NeverRan> {
+/// Waits until the helper says that every input is in place, that the store was asked, and that the working directory is
+/// ours; or that there is nothing to wait for. Returns for how many milliseconds.
+pub(crate) fn wait_until_ready(paths: &Paths, request: &Request, signals: &Signals) -> Result<u64, NeverRan> {
     let begin = Instant::now();
-    let waited = look_until_staged(paths, signals);
+    let waited = look_until_ready(paths, request, signals);
     let staging_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     waited.map(|()| staging_ms).map_err(|never_ran| NeverRan { staging_ms, ..never_ran })
 }
 
-fn look_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
-    let staged = paths.bin.join(files::STAGED);
+fn look_until_ready(paths: &Paths, request: &Request, signals: &Signals) -> Result<(), NeverRan> {
+    let is_marked = |name| paths.bin.join(name).exists();
+    let is_store_checked = || request.save.is_none() || is_marked(files::STORE_CHECKED);
     for looks in 0u32.. {
         if signals.take().into_iter().any(|caught| matches!(caught, Caught::Stop(_))) {
             return Err(NeverRan::asked_to_stop());
@@ -62,7 +62,7 @@ fn look_until_staged(paths: &Paths, signals: &Signals) -> Result<(), NeverRan> {
         if let Some(EndOrder { cause, detail }) = ordered_end(paths) {
             return Err(NeverRan::because(cause, detail));
         }
-        if staged.exists() && is_owner(paths) {
+        if is_marked(files::STAGED) && is_store_checked() && is_owner(paths) {
             break;
         }
         wait_readable([signals.as_fd()], Some(if looks < 50 { LOOK_SOON } else { LOOK_LATER }));

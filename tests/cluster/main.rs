@@ -43,6 +43,8 @@ mod refusals;
 #[path = "../bundle/registry.rs"]
 mod registry;
 mod security;
+mod store;
 mod store_faults;
+mod store_outages;
 mod traces;
 mod unusual_images;

@@ -1,111 +1,18 @@
 //! A store that fails, lies, or goes away: no false success, no hang beyond the deadline, and the cause is told.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::common::{Operators, Space, cause, condition, eventually, operators, stdout, together};
-use crate::node;
-use crate::private_registry::PASSWORDS;
-use crate::proxy::{Fault, Proxy};
-use crate::registry::Registry;
+use crate::common::{Space, cause, condition, stdout, together};
+use crate::proxy::Fault;
+use crate::store::{Store, writes};
 
 /// Of the settings of this test.
 const DEADLINE: Duration = Duration::from_secs(45);
-const SETTINGS: &str = "store-faults";
-
-/// What happens to a request, by its method and path.
-type Rule = Box<dyn Fn(&Method, &str) -> Fault + Send + Sync>;
-
-/// The store of all runs: a registry with a password, behind a proxy with a rule for each namespace.
-struct Store {
-    proxy: Proxy,
-    rules: Arc<Mutex<BTreeMap<String, Rule>>>,
-    _registry: (Registry, tempfile::NamedTempFile),
-}
-
-impl Store {
-    fn start() -> Self {
-        let registry = Registry::start_with_passwords("127.0.0.1", PASSWORDS);
-        let rules = Arc::new(Mutex::new(BTreeMap::<String, Rule>::new()));
-        let of = rules.clone();
-        let rule = move |method: &Method, path: &str, _: u64| {
-            of.lock().unwrap().get(namespace_of(path)).map_or(Fault::None, |rule| rule(method, path))
-        };
-        let proxy = Proxy::before(&node::link_address(), &registry.0.host, rule);
-        Self { proxy, rules, _registry: registry }
-    }
-
-    /// From now on, in a namespace.
-    fn rule(&self, space: &Space, rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static) {
-        self.rules.lock().unwrap().insert(space.name.clone(), Box::new(rule));
-    }
-
-    /// Makes it the store of the operator, whose other settings are those of the tests.
-    async fn of_the_operator(&self, space: &Space) {
-        let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-        let usual = maps.get("bundle-operator").await.unwrap().data.unwrap();
-        let mut settings: Value = serde_saphyr::from_str(&usual["settings.yaml"]).unwrap();
-        settings["deadlines"]["staging"] = json!("45s");
-        settings["store"] = json!({"url": format!("oci://{}", self.proxy.reference("bundles")), "insecure": true,
-            "secretName": "login", "deadline": format!("{}s", DEADLINE.as_secs()), "whenInterrupted": "20s"});
-        settings["imageVolumes"] = json!("never");
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SETTINGS},
-            "data": {"settings.yaml": settings.to_string()}});
-        maps.patch(SETTINGS, &PatchParams::apply("test"), &Patch::Apply(map)).await.unwrap();
-        operators(&space.client, &Operators { settings: SETTINGS, ..Operators::default() }).await;
-    }
-
-    async fn login(&self, space: &Space, password: &str) {
-        let config = json!({"auths": {&self.proxy.host: {"username": "me", "password": password}}});
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
-            "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}});
-        let secrets: Api<Secret> = space.api();
-        secrets.patch("login", &PatchParams::apply("test").force(), &Patch::Apply(secret)).await.unwrap();
-    }
-
-    /// A namespace with the right password, and a rule.
-    async fn namespace(&self, space: &Space, rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static) -> Space {
-        let space = space.beside().await;
-        self.login(&space, "secret").await;
-        self.rule(&space, rule);
-        space
-    }
-
-    /// Goes away once each of these namespaces has a request that is held.
-    async fn goes_amid(&mut self, spaces: &[&Space]) {
-        let held = &self.proxy.seen.held;
-        eventually("requests to be held", async || {
-            let held = held.lock().unwrap().clone();
-            let waits = |space: &&Space| held.iter().any(|path| namespace_of(path) == space.name);
-            if spaces.iter().all(waits) { Ok(()) } else { Err(held) }
-        })
-        .await;
-        held.lock().unwrap().clear();
-        self.proxy.stop();
-    }
-
-    /// Comes back, and does what it should.
-    fn comes_back(&mut self) {
-        self.rules.lock().unwrap().clear();
-        self.proxy.go_on();
-    }
-}
-
-/// The store has a repository `bundles/<namespace>/...` for each run.
-fn namespace_of(path: &str) -> &str {
-    path.split('/').nth(3).unwrap_or_default()
-}
-
-fn writes(method: &Method) -> bool {
-    ![Method::GET, Method::HEAD].contains(method)
-}
 
 fn downloads(method: &Method, path: &str) -> bool {
     *method == Method::GET && path.contains("/blobs/")
@@ -136,6 +43,12 @@ fn assert_not_staged(status: &BundleRunStatus, expected: &str) {
     assert_eq!((status.phase, cause(status), status.exit_code), (Some(Phase::Failed), expected, None), "{status:#?}");
 }
 
+/// The first request gets no use.
+fn first_away() -> impl Fn(&Method, &str) -> Fault {
+    let asked = AtomicBool::new(false);
+    move |_, _| if asked.swap(true, Ordering::Relaxed) { Fault::None } else { Fault::Status(503) }
+}
+
 async fn answers(store: &Store, space: &Space) {
     let host = store.proxy.host.as_str();
     let status = |code: u16| move |m: &Method, _: &str| if writes(m) { Fault::Status(code) } else { Fault::None };
@@ -144,8 +57,11 @@ async fn answers(store: &Store, space: &Space) {
     let full = store.namespace(space, status(507)).await;
     let large = store.namespace(space, status(413)).await;
     let altered = store.namespace(space, manifests).await;
+    // A store that refuses before the command is another test's.
     let (wrong, missing) = (space.beside().await, space.beside().await);
     store.login(&wrong, "guess").await;
+    store.rule(&wrong, first_away());
+    store.rule(&missing, first_away());
     let spaces = [&full, &large, &altered, &wrong, &missing];
     let ended = together(spaces.iter().map(|space| space.run("saves", spec()))).await;
     assert_not_saved(&ended[0], &[host, "507"]);
@@ -181,7 +97,7 @@ async fn contents(store: &Store, space: &Space) {
 async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     let space = Space::exclusive().await;
     let mut store = Store::start();
-    store.of_the_operator(&space).await;
+    store.of_the_operator(&space, DEADLINE).await;
     tokio::join!(answers(&store, &space), contents(&store, &space));
 
     let download = store.namespace(&space, |_, _| Fault::None).await;
@@ -255,8 +171,6 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     assert_not_staged(&after.run("child", child).await, "InputNotSaved");
     together([before, during, after, download].into_iter().map(Space::end)).await;
 
-    operators(&space.client, &Operators::default()).await;
-    let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-    maps.delete(SETTINGS, &DeleteParams::default()).await.unwrap();
+    Store::no_more(&space).await;
     space.end().await;
 }

@@ -3,6 +3,7 @@
 
 pub(super) mod saving;
 pub(super) mod staging;
+pub(super) mod store;
 
 use crate::helper::markers;
 use crate::names::files;
@@ -24,6 +25,8 @@ pub enum Task {
     LookUp,
     /// Put inputs in place.
     Stage,
+    /// Ask the store whether it would accept the output.
+    CheckStore,
     /// Save the output.
     Save,
 }
@@ -34,6 +37,7 @@ impl Task {
         match self {
             Task::LookUp => "look-up",
             Task::Stage => "stage",
+            Task::CheckStore => "check-store",
             Task::Save => "save",
         }
     }
@@ -46,8 +50,9 @@ const SOON: Duration = Duration::from_millis(500);
 
 /// Before another child is started: 1, 2, 4, 8, 15, 15, ... seconds.
 const BACK_OFF_MAX: Duration = Duration::from_secs(15);
-/// Between the last tries to save: each may read all of the output.
-const BACK_OFF_MAX_OF_SAVING: Duration = Duration::from_secs(30);
+/// Between the last tries to save: each may read all of the output. Between two questions to a store while the command
+/// runs.
+const BACK_OFF_MAX_OF_THE_STORE: Duration = Duration::from_secs(30);
 
 /// A child that hangs in the kernel, on a disk that does not answer, cannot be killed: it is left behind after this.
 const KILLED: Duration = Duration::from_secs(5);
@@ -93,7 +98,10 @@ pub(in crate::helper) fn retry_until(
             Err(error) => format!("cannot be started: {error}"),
         };
         eprintln!("bundle-operator helper {}: {end}", task.word());
-        let most = if task == Task::Save { BACK_OFF_MAX_OF_SAVING } else { BACK_OFF_MAX };
+        let most = match task {
+            Task::Save | Task::CheckStore => BACK_OFF_MAX_OF_THE_STORE,
+            Task::LookUp | Task::Stage => BACK_OFF_MAX,
+        };
         let back_off = Duration::from_secs(1 << tries.failed.min(5)).min(most);
         tries.failed += 1;
         tries.last_end = Some(end);
@@ -152,12 +160,14 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
 }
 
 /// What every child does first: nobody traces it, it does not outlive the main process, and its memory is bounded.
-pub(in crate::helper) fn begin(paths: &Paths) {
+pub(in crate::helper) fn begin(paths: &Paths, task: Task) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit_memory(&paths.cgroup);
-    // Of a child before this one that crashed.
-    markers::unmark(&paths.bin, files::PROGRESS);
+    // Of a child before this one that crashed. Whoever asks the store does so beside one that stages.
+    if task != Task::CheckStore {
+        markers::unmark(&paths.bin, files::PROGRESS);
+    }
 }
 
 /// Leaves a quarter of the container's memory to the kernel and to the main process. A child that needs more aborts
@@ -195,7 +205,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn with_program(script: &str) -> (tempfile::TempDir, Paths) {
+    pub(super) fn with_program(script: &str) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         // Written by another process: children that other tests fork just now would hold it open for writing.

@@ -149,8 +149,7 @@ mod tests {
             (SaveFailure::HelperFailed, "the helper's process ended 3 times, last with signal: 9 (SIGKILL)".to_owned())
         );
         let progress = |done_bytes| {
-            let progress =
-                Progress { stage: ProgressStage::Saving, done_bytes, total_bytes: 9, trouble: String::new() };
+            let progress = Progress { done_bytes, total_bytes: 9, ..Progress::of(ProgressStage::Saving) };
             mark_json(&paths.bin, files::PROGRESS, &progress).unwrap();
         };
         // What the store refuses, it refuses at the same place again.

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `look_up` | what inputs from registries are |
 //! | `stage`, `url`, `config_map`, `links` | putting inputs in place |
+//! | `check_store` | whether the store would accept the output |
 //! | `save` | saving the output |
 //! | `login`, `failure` | who we are to registries, and what their answers mean for the run |
 
+pub(super) mod check_store;
 mod config_map;
 pub(super) mod failure;
 pub(super) mod links;

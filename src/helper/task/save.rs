@@ -127,7 +127,8 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
     }
 }
 
-fn failure(kind: ErrorKind) -> SaveFailure {
+/// How a save ends that ended with this error.
+pub(super) fn failure(kind: ErrorKind) -> SaveFailure {
     match kind {
         ErrorKind::NotFound => SaveFailure::StoreNotFound,
         ErrorKind::Denied => SaveFailure::StoreDenied,

@@ -1,6 +1,7 @@
 //! Inputs from other runs, saved outputs, and `stop`.
 
 use super::*;
+use crate::contract;
 use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
 
 const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
@@ -338,13 +339,8 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(look(&run(), ProgressSeen::NotAsked, None, 9), Plan::after(Duration::from_secs(9)), "it ended at 8");
     assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 18)), ["Ask 10.0.0.7"]);
     let progress = |done_bytes| {
-        let stage = crate::contract::ProgressStage::Saving;
-        ProgressSeen::Answered(Some(crate::contract::Progress {
-            stage,
-            done_bytes,
-            total_bytes: 3 << 20,
-            trouble: String::new(),
-        }))
+        let saving = contract::Progress::of(contract::ProgressStage::Saving);
+        ProgressSeen::Answered(Some(contract::Progress { done_bytes, total_bytes: 3 << 20, ..saving }))
     };
     let status = written(&look(&run(), progress(1 << 20), None, 18));
     assert_eq!(status.message.as_deref(), Some("the output is being saved: 1.0 MiB of 3.0 MiB"));
@@ -355,9 +351,9 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(words(&look(&told, progress(1 << 20), Some(18), 48)), [""; 0], "nothing new");
     assert_eq!(words(&look(&told, ProgressSeen::Answered(None), Some(18), 48)), ["Write Finalizing"]);
     let refused = |done_bytes, total_bytes| {
-        let stage = crate::contract::ProgressStage::Saving;
         let trouble = "401 Unauthorized".to_owned();
-        let progress = crate::contract::Progress { stage, done_bytes, total_bytes, trouble };
+        let saving = contract::Progress::of(contract::ProgressStage::Saving);
+        let progress = contract::Progress { done_bytes, total_bytes, trouble, ..saving };
         written(&look(&run(), ProgressSeen::Answered(Some(progress)), None, 18)).message.unwrap()
     };
     assert_eq!(refused(0, 0), "the output is being saved; the last try failed: 401 Unauthorized");

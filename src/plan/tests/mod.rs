@@ -14,6 +14,7 @@ mod refusals;
 mod requests;
 mod size;
 mod stages;
+mod store;
 mod tables;
 mod waits;
 

@@ -1,0 +1,116 @@
+//! A store that does not accept outputs, before the command and while it runs.
+
+use super::*;
+use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
+
+/// The helper's readiness probe fails.
+fn with_news(pod: PodCase) -> PodFacts {
+    let mut facts = pod.facts();
+    facts.status.pod_ip = Some("10.0.0.7".to_owned());
+    for helper in &mut facts.status.init_container_statuses {
+        helper.ready = Some(false);
+    }
+    facts
+}
+
+fn look(run: &BundleRun, pod: &PodFacts, progress: ProgressSeen, second: i64) -> Plan {
+    let (pod, parents) = (PodSeen::Ours(pod), &Parents::default());
+    plan(&Observed { run, pod, parents, refusal: None, progress, written_at: None }, &settings(), at(second))
+}
+
+fn says(failure: SaveFailure, holds: bool, detail: &str) -> ProgressSeen {
+    let not_saved = NotSaved { failure, detail: detail.to_owned() };
+    let stage = if holds { ProgressStage::Staging } else { ProgressStage::Running };
+    ProgressSeen::Answered(Some(Progress { store: Some(StoreTrouble { not_saved, holds }), ..Progress::of(stage) }))
+}
+
+fn output_saved(run: &BundleRun) -> Option<(String, String, String)> {
+    let conditions = &run.status.as_ref()?.conditions;
+    let condition = conditions.iter().find(|condition| condition.type_ == "OutputSaved")?;
+    Some((condition.status.clone(), condition.reason.clone(), condition.message.clone()))
+}
+
+#[test]
+fn a_helper_without_news_is_never_asked() {
+    let mut ready = with_news(pod().running(5));
+    ready.status.init_container_statuses[0].ready = Some(true);
+    let unknown = pod().running(5).facts();
+    for facts in [ready, unknown] {
+        assert_eq!(words(&look(&run(), &facts, ProgressSeen::NotAsked, 7)), ["Write Running"]);
+        assert_eq!(look(&in_phase(Phase::Running), &facts, ProgressSeen::NotAsked, 60), Plan::default());
+    }
+}
+
+#[test]
+fn a_probe_that_has_not_succeeded_yet_changes_nothing() {
+    let early = with_news(pod().running(5));
+    assert_eq!(look(&run(), &early, ProgressSeen::NotAsked, 5).next, seconds(2), "it may end before");
+    assert_eq!(words(&look(&run(), &early, ProgressSeen::NotAsked, 7)), ["Ask 10.0.0.7"]);
+    assert_eq!(words(&look(&run(), &early, ProgressSeen::Answered(None), 7)), ["Write Running"]);
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
+    let pod_ = with_news(pod().running(5));
+    let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 1)"), 7);
+    assert_eq!(words(&plan), ["Write Running", "Tell StoreUnreachable"]);
+    assert_eq!(plan.next, None, "it is not asked again until something changes");
+    let told = with_status(&run(), &written(&plan));
+    let words_ = "the store did not accept an upload; the output is saved when it does: 503 (request 1)";
+    assert_eq!(output_saved(&told), Some(("Unknown".to_owned(), "StoreUnreachable".to_owned(), words_.to_owned())));
+    let again = look(&told, &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 2)"), 60);
+    assert_eq!(words(&again), [""; 0], "told once");
+
+    // The store is back.
+    let mut ready = pod_.clone();
+    ready.status.init_container_statuses[0].ready = Some(true);
+    let plan = look(&told, &ready, ProgressSeen::NotAsked, 90);
+    assert_eq!(words(&plan), ["Write Running"]);
+    let well = with_status(&told, &written(&plan));
+    assert_eq!(output_saved(&well), None);
+    assert_eq!(look(&well, &ready, ProgressSeen::NotAsked, 100), Plan::default());
+}
+
+#[test]
+fn a_doubt_about_the_store_ends_with_the_attempt() {
+    let pod_ = with_news(pod().running(5));
+    let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503"), 7);
+    let told = with_status(&run(), &written(&plan));
+    let ended = with_status(&told, &written(&look_at(&told, &pod().reported(&record(0)), 20)));
+    assert_eq!(output_saved(&ended).unwrap().1, "NoStore", "what became of it counts");
+    let never_ran = Record { cause: Some(Cause::InputNotFound), started_at_ms: None, ..record(0) };
+    let ended = with_status(&told, &written(&look_at(&told, &pod().reported(&never_ran), 20)));
+    assert_eq!(output_saved(&ended), None);
+    let deleted = look_at(&told, &pod().failed("OutOfcpu", ""), 20);
+    assert_eq!(words(&deleted), ["Write Pending", "Tell OutOfcpu"]);
+    assert_eq!(output_saved(&with_status(&told, &written(&deleted))), None);
+}
+
+#[test]
+fn a_store_that_refuses_is_what_the_run_waits_for() {
+    let pod_ = with_news(pod().running(5));
+    let refused = |detail| says(SaveFailure::StoreDenied, true, detail);
+    let plan = look(&run(), &pod_, refused("401"), 7);
+    assert_eq!(words(&plan), ["Write Pending", "Tell StoreRefused"]);
+    assert_eq!(plan.next, seconds(10), "nothing of the pod changes when the command starts");
+    let told = with_status(&run(), &written(&plan));
+    let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.reason.as_deref()), (Some("Staging"), Some("StoreRefused")));
+    assert_eq!(waiting.message.unwrap(), "the store refuses the output, so the command does not start: 401");
+    assert_eq!(words(&look(&told, &pod_, refused("401 again"), 20)), [""; 0]);
+    let plan = look(&told, &pod_, ProgressSeen::Answered(None), 30);
+    assert_eq!((words(&plan), written(&plan).waiting), (vec!["Write Running".to_owned()], None));
+}
+
+#[test]
+fn an_attempt_whose_command_never_began_is_followed_by_a_wait() {
+    for cause in ["StoreRefused", "StagingFailed", "GpuUnavailable"] {
+        let mut run = in_attempt(2);
+        let last = &mut run.status.as_mut().unwrap().attempts[0];
+        (last.start_time, last.finish_time) = (Some(Time(at(5))), Some(Time(at(130))));
+        last.cause = Some(cause.to_owned());
+        assert_eq!(super::look(&run, PodSeen::Absent, 131).next, seconds(9), "{cause}");
+        run.status.as_mut().unwrap().attempts[0].cause = Some("Disrupted".to_owned());
+        assert_eq!(words(&super::look(&run, PodSeen::Absent, 131)), ["Release r-1", "Create r-2"], "the command ran");
+    }
+}

@@ -1,0 +1,230 @@
+//! A store that refuses, fails or is silent for a while, or for ever: before the command, and when the output is saved.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::Method;
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, condition, condition_of, together};
+use crate::node;
+use crate::proxy::Fault;
+use crate::registry::Registry;
+use crate::store::{Store, writes};
+
+const DEADLINE: Duration = Duration::from_mins(3);
+
+/// How long a store is out of order: `STORE_OUTAGE_SECONDS`.
+fn outage() -> Duration {
+    Duration::from_secs(std::env::var("STORE_OUTAGE_SECONDS").map_or(12, |seconds| seconds.parse().unwrap()))
+}
+
+fn spec(command: &str) -> Value {
+    json!({"command": command, "retry": {"interruptions": 0}})
+}
+
+/// Until it is set, requests that write meet this fault; those of the check before the command do so with `at_once`.
+fn until(recovered: &Arc<AtomicBool>, at_once: bool, fault: Fault) -> impl Fn(&Method, &str) -> Fault + use<> {
+    let recovered = recovered.clone();
+    let checked = AtomicBool::new(at_once);
+    move |method, _| {
+        if recovered.load(Ordering::Relaxed) || !writes(method) {
+            return Fault::None;
+        }
+        // The check begins an upload and cancels it.
+        if *method == Method::DELETE && !checked.swap(true, Ordering::Relaxed) {
+            return Fault::None;
+        }
+        if checked.load(Ordering::Relaxed) { fault } else { Fault::None }
+    }
+}
+
+fn message(status: &BundleRunStatus) -> &str {
+    status.message.as_deref().unwrap_or_default()
+}
+
+fn assert_saved(status: &BundleRunStatus, what: &str) {
+    assert_eq!((cause(status), condition(status, "OutputSaved")), ("Completed", Some("True")), "{what}: {status:#?}");
+}
+
+/// The output cannot be saved for a while.
+async fn at_the_save(store: &Store, space: &Space, fault: Fault, says: &str) {
+    let recovered = Arc::new(AtomicBool::new(false));
+    let space = store.namespace(space, until(&recovered, false, fault)).await;
+    space.start("saves", spec("echo kept >kept")).await;
+    let status = space.until("saves", "to say what is wrong", |s| message(s).contains("the last try failed")).await;
+    assert!(message(&status).contains(says) && status.phase == Some(Phase::Finalizing), "{status:#?}");
+    println!("{fault:?} at the save: {}", message(&status));
+    tokio::time::sleep(outage()).await;
+    recovered.store(true, Ordering::Relaxed);
+    assert_saved(&space.end_of("saves").await, says);
+    space.end().await;
+}
+
+/// The command waits for a store that refuses, and starts when it accepts.
+async fn before_the_command(store: &Store, space: &Space, fault: Fault, says: &str) {
+    let recovered = Arc::new(AtomicBool::new(false));
+    let space = store.namespace(space, until(&recovered, true, fault)).await;
+    space.start("waits", spec("echo began")).await;
+    let status = space.waits_at("waits", "Staging").await;
+    let waiting = status.waiting.as_ref().unwrap();
+    println!("{fault:?} before the command: {}", message(&status));
+    assert_eq!((waiting.reason.as_deref(), status.phase), (Some("StoreRefused"), Some(Phase::Pending)), "{status:#?}");
+    assert!(message(&status).contains(says), "{status:#?}");
+    assert!(space.events("waits").await.iter().any(|event| event.reason.as_deref() == Some("StoreRefused")));
+    tokio::time::sleep(outage()).await;
+    assert_eq!(space.logs("waits-1").await, "", "the command has not begun");
+    recovered.store(true, Ordering::Relaxed);
+    assert_saved(&space.end_of("waits").await, says);
+    space.end().await;
+}
+
+/// A store that goes on refusing costs the GPUs two minutes.
+async fn for_ever(store: &Store, space: &Space) {
+    let space = store.namespace(space, |m, _| if writes(m) { Fault::Status(403) } else { Fault::None }).await;
+    space.start("refused", json!({"command": "true", "resources": {"gpus": 1}, "retry": {"interruptions": 0}})).await;
+    let status = space.end_of("refused").await;
+    println!("for ever: {}", message(&status));
+    assert_eq!((status.phase, cause(&status)), (Some(Phase::Failed), "StoreRefused"), "{status:#?}");
+    assert!(message(&status).contains("StoreDenied") && message(&status).contains("403"), "{status:#?}");
+    assert_eq!((status.exit_code, condition(&status, "OutputSaved")), (None, None), "{status:#?}");
+    // What a pod that has ended had, the scheduler gives to others.
+    let has_ended = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed");
+    space.pod_until("refused-1", "to have ended", has_ended).await;
+    space.end().await;
+}
+
+/// A store that fails or is silent is no reason to wait: the condition says it, and that it has passed.
+async fn beside_the_command(store: &Store, space: &Space, fault: Fault) {
+    let recovered = Arc::new(AtomicBool::new(false));
+    let space = store.namespace(space, until(&recovered, true, fault)).await;
+    let claim = space.claim("traces").await;
+    let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
+    let command = "until [ -e /traces/end ]; do sleep 0.2; done";
+    space.start("runs", json!({"command": command, "volumes": volumes, "retry": {"interruptions": 0}})).await;
+    let in_doubt = |s: &BundleRunStatus| condition(s, "OutputSaved") == Some("Unknown");
+    let status = space.until("runs", "to say that the store does not answer", in_doubt).await;
+    let told = condition_of(&status, "OutputSaved").unwrap();
+    println!("{fault:?} beside the command: {}", told.message);
+    assert_eq!((status.phase, told.reason.as_str()), (Some(Phase::Running), "StoreUnreachable"), "{status:#?}");
+    recovered.store(true, Ordering::Relaxed);
+    space.until("runs", "to say no more of the store", |s| condition(s, "OutputSaved").is_none()).await;
+    std::fs::write(claim.join("end"), "").unwrap();
+    assert_saved(&space.end_of("runs").await, "at its end");
+    space.end().await;
+}
+
+/// A registry with TLS, and the certificates that it can show.
+struct TlsStore {
+    registry: Registry,
+    certificates: tempfile::TempDir,
+}
+
+impl TlsStore {
+    fn start() -> Self {
+        let certificates = tempfile::tempdir().unwrap();
+        let make = format!(
+            "for who in right wrong; do
+                openssl req -x509 -newkey rsa:2048 -nodes -keyout $who.ca.key -out $who.ca -days 2 -subj /CN=$who
+                openssl req -newkey rsa:2048 -nodes -keyout $who.key -out request -subj /CN=registry
+                echo subjectAltName=IP:{} >names
+                openssl x509 -req -in request -CA $who.ca -CAkey $who.ca.key -CAcreateserial -days 2 -extfile names -out $who.pem
+            done",
+            node::link_address()
+        );
+        let made = std::process::Command::new("sh").args(["-ec", &make]).current_dir(certificates.path()).output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self::use_certificate(certificates.path(), "right");
+        let at = |name: &str| certificates.path().join(name).display().to_string();
+        let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("shown.pem"), at("shown.key"));
+        Self { registry: Registry::start_at(&node::link_address(), &tls), certificates }
+    }
+
+    fn use_certificate(dir: &Path, which: &str) {
+        for kind in ["pem", "key"] {
+            std::fs::copy(dir.join(format!("{which}.{kind}")), dir.join(format!("shown.{kind}"))).unwrap();
+        }
+    }
+
+    fn shows(&mut self, which: &str) {
+        self.registry.stop();
+        Self::use_certificate(self.certificates.path(), which);
+        self.registry.go_on();
+    }
+
+    fn ca(&self) -> String {
+        std::fs::read_to_string(self.certificates.path().join("right.ca")).unwrap()
+    }
+}
+
+/// A run that is to save, and one that is to start, while the store shows a certificate of another authority.
+struct WrongCertificate {
+    store: TlsStore,
+    space: Space,
+    claim: PathBuf,
+}
+
+impl WrongCertificate {
+    /// With the store's certificate, and then with the other.
+    async fn start(space: &Space) -> Self {
+        let mut store = TlsStore::start();
+        Store::with_tls(space, &store.registry.host, store.ca(), DEADLINE).await;
+        let space = space.beside().await;
+        let claim = space.claim("traces").await;
+        let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
+        let command = "until [ -e /traces/end ]; do sleep 0.2; done";
+        space.start("saves", json!({"command": command, "volumes": volumes, "retry": {"interruptions": 0}})).await;
+        space.until("saves", "to run", |s| s.phase == Some(Phase::Running)).await;
+        store.shows("wrong");
+        space.start("waits", spec("true")).await;
+        space.pod_running("waits-1").await;
+        Self { store, space, claim }
+    }
+
+    async fn end(mut self) {
+        std::fs::write(self.claim.join("end"), "").unwrap();
+        let tried = |s: &BundleRunStatus| message(s).contains("the last try failed");
+        let saving = self.space.until("saves", "to say what is wrong", tried).await;
+        let waiting = self.space.waits_at("waits", "Staging").await;
+        for status in [&saving, &waiting] {
+            println!("wrong certificate: {}", message(status));
+            assert!(message(status).contains("certificate"), "{status:#?}");
+        }
+        assert_eq!(waiting.waiting.unwrap().reason.as_deref(), Some("StoreRefused"));
+        tokio::time::sleep(outage()).await;
+        self.store.shows("right");
+        for name in ["saves", "waits"] {
+            assert_saved(&self.space.end_of(name).await, name);
+        }
+        self.space.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_out_of_order_for_a_while_costs_time_and_no_output() {
+    let space = Space::exclusive().await;
+    // What a store is, is fixed when a pod is made.
+    let wrong_certificate = WrongCertificate::start(&space).await;
+    let store = Store::start();
+    store.of_the_operator(&space, DEADLINE).await;
+    let (store, space_) = (&store, &space);
+    let faults = [401, 403, 404, 413, 500, 507].map(|code| (Fault::Status(code), code.to_string()));
+    let saves = faults.iter().map(|(fault, says)| at_the_save(store, space_, *fault, says));
+    let starts = faults.iter().take(3).map(|(fault, says)| before_the_command(store, space_, *fault, says));
+    tokio::join!(
+        wrong_certificate.end(),
+        together(saves),
+        at_the_save(store, space_, Fault::Closed, "cannot"),
+        together(starts),
+        for_ever(store, space_),
+        beside_the_command(store, space_, Fault::Status(500)),
+        beside_the_command(store, space_, Fault::HoldRequest),
+    );
+    Store::no_more(&space).await;
+    space.end().await;
+}
