@@ -6,7 +6,8 @@
 //! | `write` | a tree becomes a bundle: walk, plan, hash, push, read back |
 //! | `read` | what a reference means, and getting what is in it |
 //! | `format` | the bytes of a bundle: headers of tar files, the list of entries, manifests and configurations |
-//! | `registry` | the registry's protocol, with logins and retries |
+//! | `registry` | the registry's protocol, with logins |
+//! | `retry`, `transport` | trying requests again, and why one failed |
 //! | `digest` | hashing |
 //! | `untrusted` | reading files that a stranger wrote |
 //! | `blocking` | work for threads |
@@ -18,6 +19,8 @@ mod format;
 mod model;
 mod read;
 mod registry;
+pub(crate) mod retry;
+pub(crate) mod transport;
 pub(crate) mod untrusted;
 mod write;
 

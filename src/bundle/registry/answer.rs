@@ -1,12 +1,11 @@
 //! What a registry's answer, or its silence, means.
 
-use super::retry::Failure;
 use super::said::Said;
+use crate::bundle::retry::Failure;
+use crate::bundle::transport::{asked_wait, reason};
 use crate::bundle::{Error, ErrorKind};
 use bytes::Bytes;
-use jiff::Timestamp;
 use reqwest::{Response, StatusCode};
-use std::error::Error as _;
 use std::time::Duration;
 
 /// As much of an error's body is read.
@@ -14,7 +13,10 @@ const LONGEST_BODY: usize = 64 << 10;
 
 /// No answer: `what` is what was tried, as in "cannot <what>".
 pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failure {
-    let (tls, why) = cause(error);
+    let (tls, mut why) = reason(error);
+    if tls && why.contains("InvalidContentType") {
+        "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".clone_into(&mut why);
+    }
     // What we made ourselves: a URL that is none, or a redirection that we refuse.
     let ours = error.is_builder() || error.is_redirect();
     let kind = match (tls, ours) {
@@ -24,32 +26,6 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
     };
     let error = Error::new(kind, format!("cannot {what} at {host}: {why}"));
     Failure { error, transient: kind == ErrorKind::Unreachable, after: None }
-}
-
-/// Whether it is about TLS, and the innermost reason.
-fn cause(error: &reqwest::Error) -> (bool, String) {
-    if error.is_timeout() {
-        return (false, "no answer in time".to_owned());
-    }
-    let mut why = error.to_string();
-    let mut next = error.source();
-    while let Some(inner) = next {
-        why = inner.to_string();
-        if inner.is::<rustls::Error>() {
-            if why.contains("InvalidContentType") {
-                "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)"
-                    .clone_into(&mut why);
-            }
-            return (true, why);
-        }
-        // An io::Error hides what it wraps from `source`.
-        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => inner.source(),
-        };
-    }
-    (false, why)
 }
 
 /// At which request an answer came: a few mean something else there.
@@ -66,8 +42,7 @@ pub(super) enum Step {
 /// An answer that is not success.
 pub(super) async fn refusal(step: Step, what: &str, host: &str, mut response: Response) -> Failure {
     let status = response.status();
-    let after = response.headers().get("retry-after").and_then(|after| after.to_str().ok());
-    let after = after.and_then(|after| wait_of(after, Timestamp::now()));
+    let after = asked_wait(response.headers());
     let mut body = vec![];
     let read = async {
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -92,17 +67,6 @@ fn who(host: &str, answered: &reqwest::Url) -> String {
     }
 }
 
-/// `Retry-After`: seconds, or a date.
-fn wait_of(after: &str, now: Timestamp) -> Option<Duration> {
-    let after = after.trim();
-    if let Ok(seconds) = after.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(after).ok()?;
-    // One that has passed means now.
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-}
-
 /// The whole of an answer's body, of at most `most` bytes.
 pub(super) async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
     let read = async {
@@ -118,7 +82,7 @@ pub(super) async fn whole(mut response: Response, most: usize, what: &str, host:
     let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: no answer in time"));
     match tokio::time::timeout(super::ANSWER, read).await {
         Ok(body) => body,
-        Err(_) => Err(Failure { error: late(), transient: true, after: None }),
+        Err(_) => Err(Failure::transient(late())),
     }
 }
 
@@ -228,21 +192,6 @@ mod tests {
         assert_eq!(who("h:5000", &url("https://h:5000/v2/")), "h:5000");
         assert_eq!(who("h", &url("https://s3.example/x")), "s3.example, where h sent us");
         assert_eq!(who("docker.io", &url("https://registry-1.docker.io/v2/")), "docker.io");
-    }
-
-    #[test]
-    fn times_to_wait_are_read() {
-        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        for (after, seconds) in [
-            ("120", Some(120.0)),
-            (" 1.5 ", Some(1.5)),
-            ("Fri, 02 Jan 2026 03:05:05 GMT", Some(60.0)),
-            ("Fri, 02 Jan 2026 03:03:05 GMT", Some(0.0)),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            assert_eq!(wait_of(after, now), seconds.map(Duration::from_secs_f64), "{after}");
-        }
     }
 
     #[derive(serde::Deserialize)]

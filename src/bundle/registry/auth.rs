@@ -2,7 +2,7 @@
 
 use super::answer::{Step, no_answer, refusal, whole};
 use super::login::Login;
-use super::retry::Failure;
+use crate::bundle::retry::Failure;
 use crate::bundle::{Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};

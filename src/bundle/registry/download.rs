@@ -1,16 +1,13 @@
 //! A part of a blob, or all of it, as a stream that goes on where it was cut off.
 
 use super::answer::no_answer;
-use super::retry::{Failure, Tries};
 use super::{ANSWER, Repository, range_header};
 use crate::bundle::digest::Digest;
+use crate::bundle::retry::{Failure, Resumptions};
 use crate::bundle::{Error, ErrorKind};
 use bytes::{Buf, Bytes};
 use reqwest::header::RANGE;
 use reqwest::{Response, StatusCode};
-
-/// So many times a download is taken up again, however far it came in between.
-const MOST_RESUMED: u32 = 100;
 
 pub(in crate::bundle) struct Download<'a> {
     repository: &'a Repository,
@@ -20,15 +17,14 @@ pub(in crate::bundle) struct Download<'a> {
     response: Option<Response>,
     /// A registry without ranges begins at the begin.
     to_skip: u64,
-    tries: Tries,
-    resumed: u32,
+    resumptions: Resumptions,
 }
 
 impl<'a> Download<'a> {
     /// Bytes from `start` to before `end`.
     pub(in crate::bundle) fn new(repository: &'a Repository, digest: Digest, start: u64, end: u64) -> Self {
-        let tries = Tries::default();
-        Self { repository, digest, next: start, end, response: None, to_skip: 0, tries, resumed: 0 }
+        let resumptions = Resumptions::default();
+        Self { repository, digest, next: start, end, response: None, to_skip: 0, resumptions }
     }
 
     pub(in crate::bundle) fn host(&self) -> &str {
@@ -41,16 +37,12 @@ impl<'a> Download<'a> {
             match self.try_chunk().await {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
-                    self.tries = Tries::default();
+                    self.resumptions.came(chunk.len());
                     return Ok(Some(chunk));
                 }
                 Err(failure) => {
                     self.response = None;
-                    self.resumed += 1;
-                    if self.resumed > MOST_RESUMED {
-                        return Err(failure.error);
-                    }
-                    self.tries.again(failure).await?;
+                    self.resumptions.again(failure).await?;
                 }
             }
         }
@@ -63,10 +55,8 @@ impl<'a> Download<'a> {
             Some(response) => response,
             None => self.open().await?,
         };
-        let broken = |why: &str| Failure {
-            error: Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: {why}")),
-            transient: true,
-            after: None,
+        let broken = |why: &str| {
+            Failure::transient(Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: {why}")))
         };
         let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;
         let chunk = chunk.map_err(|_| broken("nothing came for a while"))?;

@@ -1,6 +1,6 @@
 //! The place that an upload got.
 
-use super::retry::Failure;
+use crate::bundle::retry::Failure;
 use crate::bundle::{Error, ErrorKind};
 use reqwest::header::LOCATION;
 use reqwest::{Response, Url};

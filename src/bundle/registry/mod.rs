@@ -9,15 +9,14 @@ mod auth;
 mod download;
 mod location;
 mod login;
-mod retry;
 mod said;
 #[cfg(test)]
 mod shapes;
 
 pub(super) use download::Download;
-pub(super) use retry::{Failure, Tries};
 
 use super::digest::{Digest, Digester};
+use super::retry::{Failure, Tries};
 use super::{Access, Error, ErrorKind};
 use crate::oci::Reference;
 use answer::{Step, no_answer, refusal};
@@ -203,7 +202,7 @@ impl Repository {
             response = request.send() => response.map_err(|error| no_answer(&what, &self.host, &error))?,
             () = stalled(sent, size) => {
                 let error = format!("cannot {what} at {}: nothing moved for a while", self.host);
-                return Err(Failure { error: Error::new(ErrorKind::Unreachable, error), transient: true, after: None });
+                return Err(Failure::transient(Error::new(ErrorKind::Unreachable, error)));
             }
         };
         match response.status() {
@@ -290,9 +289,7 @@ impl Repository {
         let send = || async {
             let response = tokio::time::timeout(limit, self.auth.apply(make(&self.http)).send()).await;
             let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {}: no answer", self.host));
-            response
-                .map_err(|_| Failure { error: late(), transient: true, after: None })?
-                .map_err(|error| no_answer(what, &self.host, &error))
+            response.map_err(|_| Failure::transient(late()))?.map_err(|error| no_answer(what, &self.host, &error))
         };
         self.auth.renew(&self.http, &self.host, Duration::ZERO).await?;
         let mut response = send().await?;

@@ -6,12 +6,19 @@ use std::time::Duration;
 
 /// One try that failed.
 #[derive(Debug)]
-pub(in crate::bundle) struct Failure {
-    pub(in crate::bundle) error: Error,
+pub(crate) struct Failure {
+    pub(crate) error: Error,
     /// It can pass by itself.
-    pub(super) transient: bool,
-    /// The registry asked to wait as long.
-    pub(super) after: Option<Duration>,
+    pub(crate) transient: bool,
+    /// The server asked to wait as long.
+    pub(crate) after: Option<Duration>,
+}
+
+impl Failure {
+    /// It can pass by itself, in a time that nobody has named.
+    pub(crate) fn transient(error: Error) -> Self {
+        Self { error, transient: true, after: None }
+    }
 }
 
 impl From<Error> for Failure {
@@ -22,21 +29,21 @@ impl From<Error> for Failure {
 
 /// The tries of one request: seven in about half a minute.
 #[derive(Debug, Default)]
-pub(in crate::bundle) struct Tries {
+pub(crate) struct Tries {
     failed: u32,
 }
 
 const MOST: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A registry that asks for more is asked again after this: who calls us has a deadline, and ends us at it.
+/// A server that asks for more is asked again after this: who calls us has a deadline, and ends us at it.
 const LONGEST_ASKED: Duration = Duration::from_mins(5);
 /// Who waits for longer says so.
 const WORTH_SAYING: Duration = Duration::from_mins(1);
 
 impl Tries {
     /// Waits for the time of the next try. An error: it is no use, or there were enough.
-    pub(in crate::bundle) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
+    pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
         self.failed += 1;
         if !failure.transient {
             return Err(failure.error);
@@ -53,7 +60,7 @@ impl Tries {
         Ok(())
     }
 
-    /// `asked` is what the registry wants, as far as that is not too long.
+    /// `asked` is what the server wants, as far as that is not too long.
     fn wait_at_least(&self, asked: Duration) -> Duration {
         asked.min(LONGEST_ASKED).max(self.wait())
     }
@@ -66,10 +73,66 @@ impl Tries {
     }
 }
 
+/// The tries of a transfer that goes on where it was cut off: of any length, as long as it comes forward.
+#[derive(Debug, Default)]
+pub(crate) struct Resumptions {
+    /// Since anything came.
+    tries: Tries,
+    /// In a row, with less than [`FORWARD`] between them.
+    resumed: u32,
+    /// Bytes that came since the last.
+    came: u64,
+}
+
+/// So many times in a row a transfer is taken up again that comes forward by less than [`FORWARD`] each time.
+const MOST_RESUMED: u32 = 100;
+/// Bytes after which a transfer has come forward.
+const FORWARD: u64 = 1 << 20;
+
+impl Resumptions {
+    /// Bytes came.
+    pub(crate) fn came(&mut self, bytes: usize) {
+        self.tries = Tries::default();
+        self.came = self.came.saturating_add(bytes as u64);
+    }
+
+    /// Waits for the time to take it up again. An error: it is no use, or there were enough.
+    pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
+        if self.is_stuck() {
+            return Err(failure.error);
+        }
+        self.tries.again(failure).await
+    }
+
+    /// Counts one more.
+    fn is_stuck(&mut self) -> bool {
+        let came = std::mem::take(&mut self.came);
+        self.resumed = if came < FORWARD { self.resumed + 1 } else { 1 };
+        self.resumed > MOST_RESUMED
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bundle::ErrorKind;
+
+    #[test]
+    fn a_transfer_is_taken_up_again_as_often_as_it_comes_forward() {
+        let resumed = |bytes: usize| {
+            let mut resumptions = Resumptions::default();
+            let taken_up = |_: &u32| {
+                resumptions.came(bytes);
+                !resumptions.is_stuck()
+            };
+            (0..1000).take_while(taken_up).count()
+        };
+        // 200 GB of a connection that drops every GB.
+        assert_eq!(resumed(1_000_000_000), 1000);
+        assert_eq!(resumed(1 << 20), 1000);
+        assert_eq!(resumed((1 << 20) - 1), 100);
+        assert_eq!(resumed(1), 100);
+    }
 
     #[test]
     fn waits_grow_and_end() {
@@ -90,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_asks_for_time_gets_it_within_bounds() {
+    fn a_server_that_asks_for_time_gets_it_within_bounds() {
         let tries = Tries { failed: 1 };
         let wait = |seconds| tries.wait_at_least(Duration::from_secs(seconds));
         assert_eq!([90, 300, 86_400].map(wait), [90, 300, 300].map(Duration::from_secs));
