@@ -45,9 +45,9 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
             let place = paths.inputs.join(index.to_string());
             let text = if let InputSource::Text(text) = &input.source { Some(text.as_bytes()) } else { None };
             make_place(&place, kind).map_err(|error| format!("cannot make {}: {error}", place.display()))?;
-            if kind == Kind::File {
-                let mode = mode::of(input.mode, text.unwrap_or_default());
-                write(&place, text, mode).map_err(|error| format!("cannot write {}: {error}", place.display()))?;
+            if let Some(text) = text {
+                let written = fs::write(&place, text).and_then(|()| mode::set(&place, input.mode, text));
+                written.map_err(|error| format!("cannot write {}: {error}", place.display()))?;
             }
         }
         if let Some(path) = in_bundle(&input.path) {
@@ -86,19 +86,12 @@ fn in_bundle(path: &str) -> Option<&str> {
     (path != ".").then_some(path)
 }
 
-/// The text goes into the file that is there, which may be mounted already; later writers keep the mode.
-fn write(place: &Path, text: Option<&[u8]>, mode: u32) -> io::Result<()> {
-    if let Some(text) = text {
-        fs::write(place, text)?;
-    }
-    fs::set_permissions(place, fs::Permissions::from_mode(mode))
-}
-
+/// Where it is already, it stays what it is, because it may be mounted.
 fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
     if let Some(parent) = place.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mode = match (kind, fs::symlink_metadata(place)) {
+    match (kind, fs::symlink_metadata(place)) {
         // Of an earlier life, which knew less: nobody sees it before *prepare* is done.
         (Kind::File, Ok(there)) if !there.is_file() => {
             return fs::remove_dir(place).and_then(|()| make_place(place, kind));
@@ -110,16 +103,15 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
             if there.is_err() {
                 fs::File::create_new(place)?;
             }
-            mode::ORDINARY
+            return mode::open_up(place);
         }
         (Kind::Directory, there) => {
             if there.is_err() {
                 fs::create_dir(place)?;
             }
-            0o755
         }
-    };
-    fs::set_permissions(place, fs::Permissions::from_mode(mode))
+    }
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755))
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
@@ -218,8 +210,9 @@ mod tests {
             input("secret", InputSource::Mounted { file: true, shown: false }),
             input("run.sh", InputSource::Text("#!/bin/sh\n".to_owned())),
             RequestedInput { mode: Some(0o440), ..input("group", InputSource::Text("#!".to_owned())) },
+            RequestedInput { mode: Some(0o440), ..input("later", InputSource::Copied { file: Some("a".to_owned()) }) },
         ]);
-        let is_file = |index| [0, 2, 4, 5, 6].contains(&index);
+        let is_file = |index| [0, 2, 4, 5, 6, 7].contains(&index);
         make(&paths, &request, is_file).unwrap();
         let before = made(&paths);
         make(&paths, &request, is_file).unwrap();
@@ -230,6 +223,7 @@ mod tests {
         assert_eq!(fs::read_to_string(paths.inputs.join("2")).unwrap(), "absolute");
         assert_eq!((mode(&paths.inputs.join("0")), mode(&paths.inputs.join("3"))), (0o644, 0o755));
         assert_eq!((mode(&paths.inputs.join("5")), mode(&paths.inputs.join("6"))), (0o755, 0o440));
+        assert_eq!(mode(&paths.inputs.join("7")), 0o644, "a helper that is not root has yet to write it");
         assert!(!paths.inputs.join("1").exists() && paths.inputs.join("3").is_dir());
         assert_eq!((mode(&paths.bundle.join("a/b")), mode(&paths.bundle.join("cache"))), (0o777, 0o777));
         assert!(paths.bundle.join("a/b/text").is_file() && paths.bundle.join("a/b/claim").is_dir());
@@ -238,7 +232,7 @@ mod tests {
             let there = fs::metadata(paths.bundle.join(path)).unwrap();
             (there.dev(), there.ino())
         };
-        let at = ["a/b/text", "a/b/claim", "secret", "run.sh", "group", "cache/deep"].map(identity);
+        let at = ["a/b/text", "a/b/claim", "secret", "run.sh", "group", "later", "cache/deep"].map(identity);
         assert_eq!(before.mounted_over, at);
         assert!(before.parents.contains(&identity("a")) && before.parents.contains(&identity("cache")));
     }

@@ -5,10 +5,9 @@ use crate::contract::Cause;
 use crate::helper::mode;
 use crate::helper::task::failure::Failure;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The API server takes no `ConfigMap` of more than 1 MiB.
@@ -94,10 +93,10 @@ fn copy_all(from: &Path, place: &Path, mode: Option<u32>) -> Result<Copied, Fail
 fn copy_file(source: File, place: &Path, mode: Option<u32>) -> Result<Vec<u8>, Failure> {
     let mut content = vec![];
     source.take(MAX_BYTES).read_to_end(&mut content).map_err(|error| reading(&error))?;
-    let copied = OpenOptions::new().write(true).create(true).truncate(true).open(place).and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(mode::of(mode, &content)))?;
-        file.write_all(&content)
-    });
+    if place.exists() {
+        mode::open_up(place).map_err(|error| Failure::writing(&error))?;
+    }
+    let copied = fs::write(place, &content).and_then(|()| mode::set(place, mode, &content));
     copied.map(|()| content).map_err(|error| Failure::writing(&error))
 }
 

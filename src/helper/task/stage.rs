@@ -4,6 +4,7 @@
 use crate::bundle::{self, Access, Budget, Limits, Progress};
 use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
 use crate::helper::markers::{self, is_marked, mark, order_end};
+use crate::helper::mode;
 use crate::helper::progress::Telling;
 use crate::helper::supervise::runtime;
 use crate::helper::task::config_map;
@@ -115,6 +116,7 @@ impl Stage<'_> {
             InputSource::Url { href, sha256 } => {
                 let trouble = |failure: Failure| markers::trouble(&self.paths.bin, failure.of(input).why());
                 url::download(&self.http, href, sha256, &place, &self.budget, progress, trouble).await?;
+                mode::set(&place, input.mode, b"").map_err(|error| Failure::writing(&error))?;
             }
             InputSource::Copied { file } => {
                 let from = self.source(index);
