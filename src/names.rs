@@ -160,6 +160,8 @@ pub mod files {
     pub const LOOKED_UP: &str = "looked-up.json";
     /// In [`super::paths::BIN`], followed by its index: an input is in place.
     pub const STAGED_INPUT: &str = "staged.";
+    /// In [`super::paths::BIN`], followed by its index: of which version of a file the place of an input has the beginning.
+    pub const PARTIAL_INPUT: &str = "partial.";
     /// In [`super::paths::BIN`]: one line, why inputs could not be looked up or staged so far.
     pub const TROUBLE: &str = "trouble";
     /// In [`super::paths::BIN`]: what the store said when it was asked for an upload, before the command.

@@ -8,12 +8,14 @@ mod helping;
 mod sandbox;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bundlerun::contract::{Cause, InputSource, RequestedInput};
 use bundlerun::helper;
+use futures::{StreamExt, stream};
 use helping::{Helper, Process, fresh, start, told};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
@@ -165,13 +167,23 @@ struct Web {
 
 const BODY: &str = "contents of the file\n";
 
-async fn answer(State(web): State<Web>, Path(file): Path<String>) -> axum::response::Response {
+async fn answer(State(web): State<Web>, Path(file): Path<String>, headers: HeaderMap) -> axum::response::Response {
     let before = web.asked.fetch_add(1, Ordering::SeqCst);
     match file.as_str() {
         "flaky" if before == 0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "slow" if before == 0 => {
             tokio::time::sleep(Duration::from_secs(1000)).await;
             BODY.into_response()
+        }
+        // Half of it, and then silence; the rest is for who has the half of this version.
+        "halting" if before == 0 => {
+            let half = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(&BODY.as_bytes()[..10]))]);
+            let headers = [("etag", "\"1\"".to_owned()), ("content-length", BODY.len().to_string())];
+            (headers, Body::from_stream(half.chain(stream::pending()))).into_response()
+        }
+        "halting" if headers["range"] == "bytes=10-" && headers["if-range"] == "\"1\"" => {
+            let range = [("content-range", format!("bytes 10-{}/{}", BODY.len() - 1, BODY.len()))];
+            (StatusCode::PARTIAL_CONTENT, range, &BODY[10..]).into_response()
         }
         "file" | "flaky" | "slow" => BODY.into_response(),
         "denied" => StatusCode::FORBIDDEN.into_response(),
@@ -276,6 +288,25 @@ fn a_helper_that_is_killed_while_it_stages_goes_on() {
     assert!(helper.finish());
     assert_eq!(["0", "1", "2", "2/a.txt"].map(inode), before);
     assert_eq!(fs::read_to_string(sandbox.paths.inputs.join("2/a.txt")).unwrap(), "alpha");
+}
+
+#[test]
+fn a_download_goes_on_where_the_helper_was_killed() {
+    let (web, address) = serve();
+    let sandbox = with_inputs(vec![download(address, "halting", &sha256(BODY))]);
+    let command = sh("cat ../.bundlerun/inputs/0");
+    sandbox.write_request(&command);
+    let helper = Process::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    let runner = sandbox.start(&command);
+    await_that("half of it", || fs::metadata(sandbox.paths.inputs.join("0")).unwrap().len() == 10);
+    let children = helper.children();
+    helper.kill();
+    await_that("the end of its child", || !is_alive(&children[0]));
+    let helper = Process::start(&sandbox);
+    assert_eq!(runner.finish().stdout(), BODY);
+    assert!(helper.finish());
+    assert_eq!(web.asked.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -17,14 +17,14 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// Hashes what passes.
 #[derive(Clone, Default)]
-pub(super) struct Digester(sha2::Sha256);
+pub(crate) struct Digester(sha2::Sha256);
 
 impl Digester {
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(super) fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         Digest::new(self.0.finalize().into())
     }
 }

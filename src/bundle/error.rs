@@ -42,7 +42,7 @@ pub struct Error {
 pub(super) const MOST_DAMAGED: usize = 2000;
 
 impl Error {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         // One line, whatever a registry or a file name put into it.
         let message = message.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
@@ -63,7 +63,7 @@ impl Error {
     }
 
     /// Of this machine: `what` is what was tried, as in "cannot <what>".
-    pub(super) fn local(what: impl Display, error: impl Into<io::Error>) -> Self {
+    pub(crate) fn local(what: impl Display, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let kind = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,

@@ -24,7 +24,8 @@ pub(crate) mod transport;
 pub(crate) mod untrusted;
 mod write;
 
-pub(crate) use digest::sha256;
+pub(crate) use blocking::blocking;
+pub(crate) use digest::{Digester, sha256};
 pub use error::{Error, ErrorKind};
 pub use model::{Access, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};

@@ -12,7 +12,7 @@ use crate::helper::task::failure::Failure;
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up;
-use crate::helper::task::url;
+use crate::helper::task::url::{self, PartialMark, Wanted};
 use crate::helper::tree;
 use crate::names::files;
 use crate::runner::Paths;
@@ -115,7 +115,10 @@ impl Stage<'_> {
             }
             InputSource::Url { href, sha256 } => {
                 let trouble = |failure: Failure| markers::trouble(&self.paths.bin, failure.of(input).why());
-                url::download(&self.http, href, sha256, &place, &self.budget, progress, trouble).await?;
+                let mark =
+                    PartialMark { bin: self.paths.bin.clone(), name: format!("{}{index}", files::PARTIAL_INPUT) };
+                let wanted = Wanted { href, sha256, place: &place, mark };
+                url::download(&self.http, &wanted, &self.budget, progress, trouble).await?;
                 mode::set(&place, input.mode, b"").map_err(|error| Failure::writing(&error))?;
             }
             InputSource::Copied { file } => {
