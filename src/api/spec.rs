@@ -147,8 +147,8 @@ pub struct BundleRunSpec {
     #[schemars(length(max = 253), extend("pattern" = schema::NAME))]
     pub scheduler_name: Option<String>,
 
-    /// Secrets with credentials for the image's registry. Default: those of the service account.
-    /// Example: `[{name: registry-login}]`.
+    /// Secrets with credentials for the registries of the image and of `image` inputs, which are read with those of the
+    /// service account too. Default: those of the service account. Example: `[{name: registry-login}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<SecretReference>,

@@ -25,6 +25,8 @@ pub enum Answer {
     Refused(Refusal),
     /// A helper was asked: worth another plan.
     Progress(Option<Progress>),
+    /// A service account was read: worth another plan.
+    PullSecrets(Vec<String>),
     /// Somebody else changed the run since it was observed: plan again when the cache has caught up.
     Stale,
     /// The run is gone.
@@ -48,6 +50,10 @@ impl Cluster {
             Step::DeletePod(pod) => self.delete_pod(&pod).await,
             Step::Release(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => Ok(Answer::Progress(progress::ask(&self.helpers, &ip).await)),
+            Step::AskPullSecrets { namespace, account } => {
+                let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
+                Ok(Answer::PullSecrets(names))
+            }
             Step::Tell(notice) => {
                 self.tell(run, notice).await;
                 Ok(Answer::Done)

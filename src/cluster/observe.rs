@@ -8,6 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 
+use super::pull_secrets::PullSecrets;
 use super::{Error, GuardedRun, bounded, failed, progress};
 use crate::api::{BundleRun, Phase};
 use crate::names;
@@ -21,6 +22,7 @@ pub struct Cluster {
     runs: Store<GuardedRun>,
     pub(super) pods: Store<PodFacts>,
     pub(super) recorder: Recorder,
+    pub(super) pull_secrets: PullSecrets,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
     pub(super) written: Mutex<HashMap<String, Written>>,
 }
@@ -40,17 +42,36 @@ pub struct Snapshot {
     written_at: Option<Timestamp>,
 }
 
+/// What the steps of one reconcile have found out, for its next plan.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// To a try to create the pod.
+    pub refusal: Option<Refusal>,
+    /// Of the pod's helper.
+    pub progress: ProgressSeen,
+    /// Of the run's service account.
+    pub pull_secrets: Option<Vec<String>>,
+}
+
 impl Snapshot {
     /// The facts for a plan, with the answers to earlier steps of the same reconcile.
     #[must_use]
-    pub fn observed<'a>(&'a self, refusal: Option<&'a Refusal>, progress: ProgressSeen) -> Observed<'a> {
+    pub fn observed<'a>(&'a self, answers: &'a Answers) -> Observed<'a> {
         let uid = self.run.metadata.uid.as_deref();
         let pod = match &self.pod {
             None => PodSeen::Absent,
             Some(pod) if pod.owner().map(|(_, owner)| owner) == uid => PodSeen::Ours(pod),
             Some(_) => PodSeen::Foreign,
         };
-        Observed { run: &self.run, pod, parents: &self.parents, refusal, progress, written_at: self.written_at }
+        Observed {
+            run: &self.run,
+            pod,
+            parents: &self.parents,
+            refusal: answers.refusal.as_ref(),
+            progress: answers.progress.clone(),
+            pull_secrets: answers.pull_secrets.as_deref(),
+            written_at: self.written_at,
+        }
     }
 }
 
@@ -67,7 +88,9 @@ impl Cluster {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        Ok(Self { client, helpers: progress::client()?, runs, pods, recorder, written: Mutex::default() })
+        let helpers = progress::client()?;
+        let (pull_secrets, written) = Default::default();
+        Ok(Self { client, helpers, runs, pods, recorder, pull_secrets, written })
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run

@@ -16,9 +16,8 @@ use tracing::{Instrument, info_span, warn};
 use super::backoff::Backoff;
 use super::metrics::{Looked, Metrics};
 use crate::api::{BundleRun, Phase};
-use crate::cluster::{self, Answer, Cluster, GuardedRun, Snapshot};
-use crate::contract::Progress;
-use crate::plan::{Notice, Plan, ProgressSeen, Refusal, Settings, Severity, Step, plan};
+use crate::cluster::{self, Answer, Answers, Cluster, GuardedRun, Snapshot};
+use crate::plan::{Notice, Plan, ProgressSeen, Settings, Severity, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -106,27 +105,24 @@ pub(super) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Arc<Context>) -
 }
 
 async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
-    let mut refusal: Option<Refusal> = None;
-    let mut progress = ProgressSeen::NotAsked;
+    let mut answers = Answers::default();
     for _ in 0..PLANS_MAX {
         let seen = context.cluster.observe(run).await?;
-        let plan = plan(&seen.observed(refusal.as_ref(), progress.clone()), &context.settings, Timestamp::now());
-        match carry_out(plan, &seen, context).await? {
-            Outcome::Finished(action) => return Ok(action),
-            Outcome::Refused(answer) => refusal = Some(answer),
-            Outcome::Asked(answer) => progress = ProgressSeen::Answered(answer),
+        let plan = plan(&seen.observed(&answers), &context.settings, Timestamp::now());
+        if let Some(action) = carry_out(plan, &seen, context, &mut answers).await? {
+            return Ok(action);
         }
     }
     Ok(Action::requeue(CATCH_UP))
 }
 
-enum Outcome {
-    Finished(Action),
-    Refused(Refusal),
-    Asked(Option<Progress>),
-}
-
-async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Outcome, Error> {
+/// What to do when all is done; none: an answer calls for another plan.
+async fn carry_out(
+    plan: Plan,
+    seen: &Snapshot,
+    context: &Context,
+    answers: &mut Answers,
+) -> Result<Option<Action>, Error> {
     let mut over = seen.run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
     for step in plan.steps {
         let written = match &step {
@@ -136,7 +132,7 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
         let _place = match &step {
             Step::CreatePod(_) => match context.creating.try_acquire() {
                 Ok(place) => Some(place),
-                Err(_) => return Ok(Outcome::Finished(Action::requeue(TURN))),
+                Err(_) => return Ok(Some(Action::requeue(TURN))),
             },
             Step::WriteStatus(status) => {
                 over = status.phase.is_some_and(Phase::is_terminal);
@@ -151,13 +147,23 @@ async fn carry_out(plan: Plan, seen: &Snapshot, context: &Context) -> Result<Out
                     context.metrics.status_written(gpus, seen.run.status.as_ref(), &status);
                 }
             }
-            Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-            Answer::Progress(progress) => return Ok(Outcome::Asked(progress)),
-            Answer::Stale => return Ok(Outcome::Finished(Action::requeue(CATCH_UP))),
-            Answer::Gone => return Ok(Outcome::Finished(Action::await_change())),
+            Answer::Refused(refusal) => {
+                answers.refusal = Some(refusal);
+                return Ok(None);
+            }
+            Answer::Progress(progress) => {
+                answers.progress = ProgressSeen::Answered(progress);
+                return Ok(None);
+            }
+            Answer::PullSecrets(names) => {
+                answers.pull_secrets = Some(names);
+                return Ok(None);
+            }
+            Answer::Stale => return Ok(Some(Action::requeue(CATCH_UP))),
+            Answer::Gone => return Ok(Some(Action::await_change())),
         }
     }
-    Ok(Outcome::Finished(match plan.next {
+    Ok(Some(match plan.next {
         Some(next) => Action::requeue(next),
         None if !over => Action::requeue(RESYNC),
         None => Action::await_change(),

@@ -27,6 +27,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
+/// The service account of a pod that names none.
+const DEFAULT_ACCOUNT: &str = "default";
+
 /// The reason of the phase Finalizing while a run ends because `stop` was set.
 pub(crate) const STOPPING: &str = "Stopping";
 
@@ -50,6 +53,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         now,
         attempt,
         progress: observed.progress.clone(),
+        pull_secrets: observed.pull_secrets,
         written_at: observed.written_at,
     };
     match (observed.pod, observed.refusal) {
@@ -101,6 +105,7 @@ pub(super) struct Decision<'a> {
     pub(super) now: Timestamp,
     pub(super) attempt: u32,
     pub(super) progress: ProgressSeen,
+    pub(super) pull_secrets: Option<&'a [String]>,
     pub(super) written_at: Option<Timestamp>,
 }
 
@@ -151,7 +156,13 @@ impl<'a> Decision<'a> {
                     image: &image,
                     pins: &pins,
                     digests: &digests,
+                    account_pull_secrets: self.pull_secrets.unwrap_or_default(),
                 };
+                if self.pull_secrets.is_none() && pod::needs_pull_secrets_of_account(&request, &attempt, self.settings)
+                {
+                    let account = request.service_account_name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+                    return Plan::nothing().then(Step::AskPullSecrets { namespace: request.namespace, account });
+                }
                 let pod = nodes::rather_elsewhere(pod::build(&request, &attempt, self.settings), self.status());
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))

@@ -75,6 +75,11 @@ impl<'a> Inputs<'a> {
         self.each().any(|(_, i, pin)| self.is_staged(i, pin) && (i.run.is_some() || i.image.is_some()))
     }
 
+    /// The helper fetches something that is no output of a run.
+    pub(super) fn need_logins_of_users(self) -> bool {
+        self.each().any(|(_, input, _)| input.image.is_some())
+    }
+
     /// The node fetches something from the store.
     pub(super) fn need_the_store_on_nodes(self) -> bool {
         self.each().any(|(_, input, pin)| self.as_image(input, pin).is_some())

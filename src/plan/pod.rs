@@ -29,6 +29,8 @@ const DISK_BACKSTOP_BYTES: u64 = 1 << 30;
 /// The helper's memory limit: over four times its measured peak, when it only watches, and when it stages or saves.
 const HELPER_MEMORY: &str = "64Mi";
 const HELPER_MEMORY_WITH_BUNDLES: &str = "512Mi";
+/// A run may name as many itself; a pod shall not have a volume for each of any number.
+const ACCOUNT_PULL_SECRETS_MAX: usize = 16;
 /// Between two looks at whether the command has begun.
 const STARTED_PERIOD_SECONDS: u64 = 2;
 
@@ -50,6 +52,8 @@ pub(super) struct Attempt<'a> {
     pub(super) pins: &'a BTreeMap<usize, Pin>,
     /// Of inputs that an earlier attempt had and that could have changed since, by their index.
     pub(super) digests: &'a BTreeMap<usize, String>,
+    /// Names of the pull secrets of the service account, where they were asked for.
+    pub(super) account_pull_secrets: &'a [String],
 }
 
 /// The pod of one attempt.
@@ -62,10 +66,8 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
     let grace = settings.stop_grace.as_secs() + saving + REPORT_GRACE_SECONDS;
     let inputs = inputs(request, attempt, settings);
     let complete = complete(request, attempt, settings);
-    let mut pull_secrets = request.image_pull_secrets.clone();
-    let store_secret = settings.store.as_ref().filter(|_| inputs.need_the_store_on_nodes()).map(|s| &s.secret_name);
-    pull_secrets.extend(store_secret.filter(|name| !request.image_pull_secrets.contains(name)).cloned());
-    let credentials = credentials(request, inputs, settings);
+    let pull_secrets = pull_secrets(request, attempt, settings);
+    let credentials = credentials(request, attempt, settings);
     Pod {
         metadata: metadata(request, attempt, &complete),
         spec: Some(PodSpec {
@@ -97,6 +99,29 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
         }),
         status: None,
     }
+}
+
+/// Whether [`Attempt::account_pull_secrets`] makes a difference to the pod.
+pub(super) fn needs_pull_secrets_of_account(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> bool {
+    let inputs = inputs(request, attempt, settings);
+    inputs.need_logins_of_users() || (request.image_pull_secrets.is_empty() && inputs.need_the_store_on_nodes())
+}
+
+/// Names of the Secrets with which the node pulls. For a pod that names none the API server adds those of the service
+/// account, and only for such a one: where the node needs the store's as well, all are named.
+fn pull_secrets(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Vec<String> {
+    let mut names = request.image_pull_secrets.clone();
+    if let Some(store) = &settings.store
+        && inputs(request, attempt, settings).need_the_store_on_nodes()
+    {
+        if names.is_empty() {
+            names.extend(attempt.account_pull_secrets.iter().cloned());
+        }
+        if !names.contains(&store.secret_name) {
+            names.push(store.secret_name.clone());
+        }
+    }
+    names
 }
 
 fn fs_group(request: &RunRequest) -> Option<i64> {
@@ -366,10 +391,22 @@ fn proxy_env(settings: &Settings) -> Option<Vec<EnvVar>> {
     (!env.is_empty()).then_some(env)
 }
 
-/// Names of the Secrets with credentials that the helper needs: the store's, then those for the registries of inputs.
-fn credentials(request: &RunRequest, inputs: Inputs, settings: &Settings) -> Vec<String> {
+/// Names of the Secrets with credentials that the helper needs: the store's, then those for the registries of inputs, the
+/// run's own before those of its service account.
+fn credentials(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Vec<String> {
+    let inputs = inputs(request, attempt, settings);
+    let mut of_inputs: Vec<String> = Vec::new();
+    if inputs.need_registries() {
+        of_inputs.extend(request.image_pull_secrets.iter().cloned());
+    }
+    if inputs.need_logins_of_users() {
+        for name in attempt.account_pull_secrets.iter().take(ACCOUNT_PULL_SECRETS_MAX) {
+            if !of_inputs.contains(name) {
+                of_inputs.push(name.clone());
+            }
+        }
+    }
     let store = settings.store.as_ref().map(|store| store.secret_name.clone());
-    let of_inputs = request.image_pull_secrets.iter().filter(|_| inputs.need_registries()).cloned();
     store.into_iter().chain(of_inputs).collect()
 }
 

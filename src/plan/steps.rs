@@ -24,6 +24,8 @@ pub struct Observed<'a> {
     pub refusal: Option<&'a Refusal>,
     /// The helper's answer when this reconcile asked it.
     pub progress: ProgressSeen,
+    /// The pull secrets of the run's service account, when this reconcile asked for them.
+    pub pull_secrets: Option<&'a [String]>,
     /// When this process last wrote the run's status.
     pub written_at: Option<Timestamp>,
 }
@@ -82,6 +84,13 @@ pub enum Step {
         /// Address of the pod.
         ip: String,
     },
+    /// Read which pull secrets a service account has: worth another plan.
+    AskPullSecrets {
+        /// Of the account.
+        namespace: String,
+        /// Name of the account.
+        account: String,
+    },
     /// Tell the user by an event.
     Tell(Notice),
 }
@@ -96,6 +105,7 @@ impl Step {
             Step::DeletePod(_) => "delete pod",
             Step::Release(_) => "release pod",
             Step::AskProgress { .. } => "ask for progress",
+            Step::AskPullSecrets { .. } => "read a service account",
             Step::Tell(_) => "tell",
         }
     }

@@ -88,6 +88,9 @@ for namespace in team-a team-b; do
   can "$operator" create pods "$namespace" yes
   can "$operator" get secrets "$namespace" no
   can "$operator" get configmaps "$namespace" no
+  can "$operator" get serviceaccounts "$namespace" yes
+  can "$operator" list serviceaccounts "$namespace" no
+  can "$operator" create serviceaccounts:token "$namespace" no
   can "$operator" create pods:exec "$namespace" no
   can "$operator" create bundleruns.bundlerun.dev "$namespace" no
 done

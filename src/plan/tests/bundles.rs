@@ -43,6 +43,7 @@ fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
         parents,
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: Some(&[]),
         written_at: None,
     };
     plan(&observed, &with_store(), at(second))
@@ -280,6 +281,7 @@ fn a_proxy_is_for_the_helper_alone() {
         parents: &Parents::default(),
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: None,
         written_at: None,
     };
     let spec = created(&plan(&observed, &settings, at(1))).spec.clone().unwrap();
@@ -331,7 +333,7 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     let look = |run: &BundleRun, progress, written: Option<i64>, second| {
         let (pod, parents) = (PodSeen::Ours(&facts), &Parents::default());
         plan(
-            &Observed { run, pod, parents, refusal: None, progress, written_at: written.map(at) },
+            &Observed { run, pod, parents, refusal: None, progress, pull_secrets: None, written_at: written.map(at) },
             &with_store(),
             at(second),
         )
@@ -472,6 +474,7 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
             parents: &parents,
             refusal: None,
             progress: ProgressSeen::NotAsked,
+            pull_secrets: Some(&[]),
             written_at: None,
         };
         let plan = plan(&observed, &settings, at(1));
@@ -488,6 +491,63 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
     let staged = (vec![], "inputs 0".to_owned(), vec![]);
     assert_eq!(mounted(false, true), staged);
     assert_eq!(mounted(true, false), staged);
+}
+
+/// What is read of the run's service account, and the names of Secrets: for the node, and for the helper after the store's.
+fn with_account(spec: Value, account: &[&str], image_volumes: bool) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let (run, parents) = (run_of(spec), parents(Parent { mountable: true, ..prepare(Phase::Succeeded) }));
+    let settings = Settings { image_volumes, ..with_store() };
+    let names: Vec<String> = account.iter().map(|name| (*name).to_owned()).collect();
+    let look = |pull_secrets| {
+        let observed = Observed {
+            run: &run,
+            pod: PodSeen::Absent,
+            parents: &parents,
+            refusal: None,
+            progress: ProgressSeen::NotAsked,
+            pull_secrets,
+            written_at: None,
+        };
+        plan(&observed, &settings, at(1))
+    };
+    let asked: Vec<_> = words(&look(None)).into_iter().filter(|step| step.starts_with("Ask")).collect();
+    let plan = look(if asked.is_empty() { None } else { Some(&names) });
+    let spec = created(&plan).spec.as_ref().unwrap();
+    let on_node = spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect();
+    let volumes = spec.volumes.iter().flatten().filter(|volume| volume.name.starts_with("credentials"));
+    let of_helper = volumes.filter_map(|volume| volume.secret.as_ref()?.secret_name.clone()).skip(1).collect();
+    (asked, on_node, of_helper)
+}
+
+#[test]
+fn inputs_are_read_with_the_logins_of_the_service_account_too() {
+    let many: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let image = json!([{"path": "data", "image": {"reference": "r:1"}}]);
+    let run_part = json!([{"path": "data", "run": {"name": "prepare", "path": "a"}}]);
+    let run_whole = json!([{"path": "data", "run": {"name": "prepare"}}]);
+    let own = json!([{"name": "own"}]);
+    for (inputs, named, account, image_volumes, asked, on_node, of_helper) in [
+        (&image, json!([]), &["a", "b"][..], false, Some("Ask n/default"), &[][..], &["a", "b"][..]),
+        (&image, own.clone(), &["a", "own"], false, Some("Ask n/default"), &["own"], &["own", "a"]),
+        (&image, json!([]), &[], false, Some("Ask n/default"), &[], &[]),
+        (&image, json!([]), &many, false, Some("Ask n/default"), &[], &many[..16]),
+        // The store's login is enough: nothing is read.
+        (&run_part, json!([]), &[], false, None, &[], &[]),
+        (&run_part, own.clone(), &[], false, None, &["own"], &["own"]),
+        (&json!([]), json!([]), &[], true, None, &[], &[]),
+        // Were only the store's named, the API server would not add those of the account.
+        (&run_whole, json!([]), &["a", "b"], true, Some("Ask n/default"), &["a", "b", "bundle-store"], &[]),
+        (&run_whole, json!([]), &["bundle-store"], true, Some("Ask n/default"), &["bundle-store"], &[]),
+        (&run_whole, own, &[], true, None, &["own", "bundle-store"], &[]),
+    ] {
+        let spec = json!({"image": "i:1", "command": "true", "inputs": inputs, "imagePullSecrets": named});
+        let got = with_account(spec.clone(), account, image_volumes);
+        let want = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(got, (asked.into_iter().map(str::to_owned).collect(), want(on_node), want(of_helper)), "{spec}");
+    }
+    let spec = json!({"image": "i:1", "command": "true", "inputs": image, "serviceAccountName": "research"});
+    assert_eq!(with_account(spec, &[], false).0, ["Ask n/research"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn with_profile(profile: GpuProfile, gpus: u32) -> k8s_openapi::api::core::v1::P
         parents: &Parents::default(),
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: None,
         written_at: None,
     };
     created(&plan(&observed, &settings, at(0))).clone()
@@ -138,6 +139,7 @@ fn a_profiles_variables_are_data_the_runs_own_win_and_without_gpus_there_are_non
             parents: &Parents::default(),
             refusal: None,
             progress: ProgressSeen::NotAsked,
+            pull_secrets: None,
             written_at: None,
         };
         let env = created(&plan(&observed, &settings, at(0))).spec.as_ref().unwrap().containers[0].env.clone().unwrap();
@@ -183,6 +185,7 @@ fn an_unknown_profile_ends_the_run_naming_the_known_ones() {
         parents: &Parents::default(),
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: None,
         written_at: None,
     };
     let plan = plan(&observed, &settings, at(0));

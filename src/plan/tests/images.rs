@@ -75,6 +75,7 @@ fn another_default_image_does_not_change_what_a_run_asked_for() {
         parents: &Parents::default(),
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: None,
         written_at: None,
     };
     let plan = plan(&observed, &changed, at(0));

@@ -47,6 +47,7 @@ impl Life {
             parents: &Parents::default(),
             refusal: None,
             progress: ProgressSeen::NotAsked,
+            pull_secrets: None,
             written_at: self.written_at,
         };
         let plan = plan(&observed, &settings(), at(self.now));
@@ -73,7 +74,7 @@ impl Life {
                     pod.metadata.creation_timestamp = Some(Time(at(self.now)));
                     self.pod = Some(pod);
                 }
-                Step::DeletePod(_) | Step::AskProgress { .. } | Step::Tell(_) => {}
+                Step::DeletePod(_) | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Tell(_) => {}
             }
         }
     }

@@ -266,6 +266,7 @@ pub(super) fn look(run: &BundleRun, pod: PodSeen, second: i64) -> Plan {
             parents: &Parents::default(),
             refusal: None,
             progress: ProgressSeen::NotAsked,
+            pull_secrets: None,
             written_at: None,
         },
         &settings(),
@@ -285,6 +286,7 @@ pub(super) fn refused(run: &BundleRun, refusal: &Refusal, second: i64) -> Plan {
             parents: &Parents::default(),
             refusal: Some(refusal),
             progress: ProgressSeen::NotAsked,
+            pull_secrets: None,
             written_at: None,
         },
         &settings(),
@@ -300,6 +302,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::DeletePod(pod) => format!("Delete {}", pod.name),
         Step::Release(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
+        Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),
         Step::Tell(notice) => format!("Tell {}", notice.reason),
     };
     plan.steps.iter().map(word).collect()

@@ -16,6 +16,7 @@ fn look_having_written(run: &BundleRun, pod: &PodCase, wrote: i64, now: i64) -> 
             parents: &Parents::default(),
             refusal: None,
             progress: ProgressSeen::NotAsked,
+            pull_secrets: None,
             written_at,
         },
         &settings(),
@@ -71,6 +72,7 @@ fn a_deadline_that_was_told_is_kept_when_the_settings_change() {
         parents: &Parents::default(),
         refusal: None,
         progress: ProgressSeen::NotAsked,
+        pull_secrets: None,
         written_at: None,
     };
     assert_eq!(plan(&observed, &shorter, at(100)).next, seconds(204));
