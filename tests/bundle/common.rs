@@ -47,6 +47,14 @@ pub(crate) fn crane(args: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
+/// In a directory, with a registry without TLS. Returns what it prints.
+pub(crate) fn oras(dir: &Path, args: &[&str]) -> String {
+    let output = Command::new(tool("ORAS_BIN", "oras")).args(args).current_dir(dir).output();
+    let output = output.expect("no `oras`: set ORAS_BIN, or PATH");
+    assert!(output.status.success(), "oras {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Lines of `describe.py`.
 pub(crate) fn describe(what: &str, path: &Path) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bundle/describe.py");

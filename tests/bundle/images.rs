@@ -141,41 +141,36 @@ async fn an_index_means_the_image_for_this_machine() {
     assert!(error.kind == ErrorKind::Invalid && error.message.contains("platforms"), "{error}");
 }
 
-/// Pushes an artifact of these files, as `oras push` does.
-async fn push_artifact(host: &str, name: &str, files: &[(&[u8], Value)]) -> String {
+/// Pushes an artifact of one file.
+async fn push_artifact(host: &str, name: &str, content: &[u8], annotations: &Value) -> String {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut layers = vec![];
-    for (content, annotations) in files {
-        let mut descriptor = crate::push::put_blob(host, name, content).await;
-        descriptor["mediaType"] = json!("text/plain");
-        descriptor["annotations"] = annotations.clone();
-        layers.push(descriptor);
-    }
+    let mut layer = crate::push::put_blob(host, name, content).await;
+    layer["mediaType"] = json!("text/plain");
+    layer["annotations"] = annotations.clone();
     let mut config = crate::push::put_blob(host, name, b"{}").await;
     config["mediaType"] = json!("application/vnd.oci.empty.v1+json");
     let media_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({
         "schemaVersion": 2, "mediaType": media_type, "artifactType": "application/vnd.acme.model",
-        "config": config, "layers": layers,
+        "config": config, "layers": [layer],
     });
     push_manifest(host, name, &manifest, media_type).await
 }
 
+/// Its layers have the media types of archives unless it is told others.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_artifact_is_its_files_under_their_names() {
-    const TITLE: &str = "org.opencontainers.image.title";
+async fn what_oras_pushes_is_its_files_under_their_names() {
     let registry = Registry::start();
     let access = registry.access();
+    let from = tempfile::tempdir().unwrap();
     let zeros = [&[0; 4096][..], b"weights"].concat();
-    // As `oras push dir/` makes it.
-    let dir = gzip(&layer("mkdir -p set/below; echo 1 >set/below/one; chmod 600 set/below/one", ""));
-    let files = [
-        (&*zeros, json!({TITLE: "model.bin"})),
-        (b"text\n".as_slice(), json!({TITLE: "docs/read me"})),
-        (b"".as_slice(), json!({TITLE: "empty"})),
-        (&*dir, json!({TITLE: "set", "io.deis.oras.content.unpack": "true"})),
-    ];
-    let reference = push_artifact(&registry.host, "artifact", &files).await;
+    fs::write(from.path().join("model.bin"), &zeros).unwrap();
+    let files =
+        "mkdir -p docs set/below; echo text >'docs/read me'; : >empty; echo 1 >set/below/one; chmod 600 set/below/one";
+    script("sh", from.path(), files);
+    let reference = registry.repository("artifact:1");
+    let push = ["push", "--plain-http", &reference, "model.bin", "docs/read me:text/plain", "empty", "set"];
+    oras(from.path(), &push);
     let place = Place::new();
     fetch(&reference, None, &place.dir, &access).await.unwrap();
     let all = ["docs", "docs/read me", "empty", "model.bin", "set", "set/below", "set/below/one"];
@@ -195,8 +190,22 @@ async fn an_artifact_is_its_files_under_their_names() {
     assert_eq!(fs::read(&file).unwrap(), zeros);
     assert_eq!(resolve(&reference, Some("none"), &access).await.unwrap_err().kind, ErrorKind::NotFound);
 
+    // One alone, as it is in containerd#11907.
+    let alone = registry.repository("artifact:2");
+    oras(from.path(), &["push", "--plain-http", &alone, "model.bin"]);
+    let place = Place::new();
+    fetch(&alone, None, &place.dir, &access).await.unwrap();
+    assert_eq!(names(&place.dir), ["model.bin"]);
+    assert_eq!(fs::read(place.dir.join("model.bin")).unwrap(), zeros);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_is_no_files_is_refused_with_its_type() {
+    const TITLE: &str = "org.opencontainers.image.title";
+    let registry = Registry::start();
+    let access = registry.access();
     for annotations in [json!({}), json!({TITLE: "../victim"}), json!({TITLE: ".wh.x"})] {
-        let reference = push_artifact(&registry.host, "artifact", &[(b"x", annotations)]).await;
+        let reference = push_artifact(&registry.host, "artifact", b"x", &annotations).await;
         let error = resolve(&reference, None, &access).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
         let says = format!("{reference} is an artifact of type application/vnd.acme.model, not an image");

@@ -48,6 +48,33 @@ async fn skopeo_copies_a_bundle_and_umoci_unpacks_it() {
     assert!(files["entries"].as_array().unwrap().iter().any(|entry| entry["path"] == "a/b/299"), "{files}");
 }
 
+/// It pulls only layers that have the name of a file; what is copied is all of a bundle, with how it was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn oras_copies_a_bundle_with_how_it_was_made() {
+    let registry = Registry::start();
+    let (dir, out, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    script("python3", dir.path(), TREE);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let manifest = oras(out.path(), &["manifest", "fetch", "--plain-http", &reference]);
+    assert_eq!(sha256(manifest.as_bytes()), saved.digest);
+
+    oras(out.path(), &["copy", "--recursive", "--from-plain-http", &reference, "--to-oci-layout", "copy:t"]);
+    let rootless: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--rootless"] };
+    let (image, bundle) = (format!("{}:t", out.path().join("copy").display()), out.path().join("unpacked"));
+    run("umoci", &[&["unpack", "--image", &image][..], rootless, &[bundle.to_str().unwrap()]].concat());
+    assert_eq!(describe("tree", &bundle.join("rootfs/contents")), describe("tree", dir.path()));
+
+    // In the copy as in the registry.
+    for place in [&["--plain-http", &*reference][..], &["--oci-layout", &format!("copy@{}", saved.digest)]] {
+        let found = oras(out.path(), &[&["discover", "--format", "json"], place].concat());
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let made_by = found["referrers"].as_array().unwrap();
+        assert_eq!(made_by.len(), 1, "{found}");
+        assert_eq!(made_by[0]["artifactType"], "application/vnd.bundlerun.provenance.v1+json");
+    }
+}
+
 /// ZIP files have no times before 1980, and Python refuses to make one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_staged_bundle_can_be_zipped_and_shows_the_times_of_a_mounted_one() {

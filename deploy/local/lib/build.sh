@@ -5,7 +5,7 @@
 # whose go.sum pins it. The cache key covers everything that decides the binaries.
 
 # What a cluster needs. tests/chart/run sets others: helm, kubeconform, promtool, prometheus, chart-check.
-TOOLS=(supervisor fake-gpu fake-nvidia-runtime etcd runc cni containerd registry crane kubernetes coredns)
+TOOLS=(supervisor fake-gpu fake-nvidia-runtime etcd runc cni containerd registry crane oras kubernetes coredns)
 
 # tool_settings TOOL: sets dir, packages, cgo, tags and ldflags for one tool.
 tool_settings() {
