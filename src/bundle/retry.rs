@@ -65,11 +65,16 @@ impl Tries {
         asked.min(LONGEST_ASKED).max(self.wait())
     }
 
-    /// Twice the last one, give or take a half: clients that failed together shall not come back together.
+    /// Give or take a half: clients that failed together shall not come back together.
     fn wait(&self) -> Duration {
-        let wait = (FIRST_WAIT * 2u32.saturating_pow(self.failed.min(10) - 1)).min(LONGEST_WAIT);
+        let wait = self.mean_wait();
         let random = u32::try_from(RandomState::new().build_hasher().finish() % 1000).unwrap_or(500);
         wait / 2 + wait * random / 1000
+    }
+
+    /// Twice the last one.
+    fn mean_wait(&self) -> Duration {
+        (FIRST_WAIT * 2u32.saturating_pow(self.failed.clamp(1, 10) - 1)).min(LONGEST_WAIT)
     }
 }
 
@@ -116,6 +121,7 @@ impl Resumptions {
 mod tests {
     use super::*;
     use crate::bundle::ErrorKind;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_transfer_is_taken_up_again_as_often_as_it_comes_forward() {
@@ -135,11 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_and_end() {
+    fn waits_double_up_to_a_bound_and_are_not_the_same_twice() {
+        let mean = |failed| u64::try_from(Tries { failed }.mean_wait().as_millis()).unwrap();
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 40].map(mean), [250, 250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         for failed in 1..40 {
-            let wait = Tries { failed }.wait();
-            let twice_the_last = (FIRST_WAIT * 2u32.saturating_pow(failed.min(10) - 1)).min(LONGEST_WAIT);
-            assert!(wait >= twice_the_last / 2 && wait <= twice_the_last * 3 / 2, "{failed}: {wait:?}");
+            let waits: BTreeSet<u64> =
+                (0..100).map(|_| u64::try_from(Tries { failed }.wait().as_millis()).unwrap()).collect();
+            let (first, last) = (waits.first().unwrap(), waits.last().unwrap());
+            assert!(*first >= mean(failed) / 2 && *last <= mean(failed) * 3 / 2, "{failed}: {waits:?}");
+            // A hundred draws of one in a thousand that are all in a third of the range are less likely than 3^-99.
+            assert!(last - first > mean(failed) / 3, "{failed}: {waits:?}");
         }
     }
 

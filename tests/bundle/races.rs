@@ -23,7 +23,8 @@ async fn who_swaps_what_is_saved_gains_nothing_and_stops_nothing() {
         .unwrap();
     let until = Instant::now() + Duration::from_secs(8);
     let mut saves = 0;
-    while Instant::now() < until {
+    // A busy machine gets through few in that time.
+    while saves < 2 || Instant::now() < until {
         let tag = format!("t{saves}");
         let (tree, repository) = (tree(dir.path()), registry.repository("a"));
         let saving = try_save(&tree, &repository, &tag, &access);
@@ -40,5 +41,4 @@ async fn who_swaps_what_is_saved_gains_nothing_and_stops_nothing() {
     assert!(swaps.try_wait().unwrap().is_none(), "the swaps ended too early");
     let _ = swaps.kill();
     let _ = swaps.wait();
-    assert!(saves > 1);
 }
