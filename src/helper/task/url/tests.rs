@@ -156,8 +156,7 @@ async fn what_does_not_fit_together_begins_anew() {
     let (old, new) = (content(30_000), content(40_000).split_off(1));
     let half = Some(20_000);
     let first = |headers: &str| Answer { cut: half, ..all(&old, headers) };
-    type Answers = Vec<Answer>;
-    let cases: Vec<(&str, Answers, Vec<Option<usize>>)> = vec![
+    let cases = vec![
         ("another version, all of it", vec![first(TAG), all(&new, "ETag: \"two\"\r\n")], vec![None, half]),
         (
             "a part of another version",
