@@ -1,5 +1,6 @@
 //! What a registry's answer, or its silence, means.
 
+use super::meaning::{Answer, Meaning, Step, meaning};
 use super::said::Said;
 use crate::bundle::retry::Failure;
 use crate::bundle::transport::{asked_wait, reason};
@@ -26,17 +27,6 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
     };
     let error = Error::new(kind, format!("cannot {what} at {host}: {why}"));
     Failure { error, transient: kind == ErrorKind::Unreachable, after: None }
-}
-
-/// At which request an answer came: a few mean something else there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// To a token endpoint, which is often no part of the registry.
-    Token,
-    /// The end of an upload, with its body.
-    UploadEnd,
-    /// Any other to the registry, or to where it redirected us.
-    Other,
 }
 
 /// An answer that is not success.
@@ -86,10 +76,11 @@ pub(super) async fn whole(mut response: Response, most: usize, what: &str, host:
     }
 }
 
-/// What an answer means. `transient` is what a few tries within minutes can get over.
+/// An answer, with all that is known of it, as an error.
 fn judge(step: Step, what: &str, host: &str, status: StatusCode, after: Option<Duration>, body: &[u8]) -> Failure {
     let said = Said::read(body);
-    let (kind, transient) = meaning(step, status.as_u16(), body.is_empty(), &said);
+    let answer = Answer { step, status: status.as_u16(), is_empty: body.is_empty(), said: &said };
+    let Meaning { kind, transient } = meaning(&answer);
     let mut text = said.shown();
     if !text.is_empty() {
         text.insert_str(0, ": ");
@@ -98,52 +89,6 @@ fn judge(step: Step, what: &str, host: &str, status: StatusCode, after: Option<D
         text.push_str(" (the login in the Secret has run out: renew it)");
     }
     Failure { error: Error::new(kind, format!("cannot {what} at {host}: {status}{text}")), transient, after }
-}
-
-/// The arms are in the order in which they count.
-#[allow(clippy::match_same_arms)]
-fn meaning(step: Step, status: u16, is_empty: bool, said: &Said) -> (ErrorKind, bool) {
-    const BROKEN: (ErrorKind, bool) = (ErrorKind::Unreachable, true);
-    let code = |codes: &[&str]| codes.iter().any(|code| said.has_code(code));
-    match status {
-        // Words of quotas mean a rate there.
-        408 | 425 | 429 => BROKEN,
-        507 => (ErrorKind::Quota, false),
-        500..=599 if said.is_of_a_full_disk() => (ErrorKind::Quota, false),
-        // Of S3, when an upload of the registry's has more parts than it takes.
-        500..=599 if said.says(&["part number must be"]) => (ErrorKind::TooLarge, false),
-        500..=599 => BROKEN,
-        // An upload that the registry has forgotten, or whose other half another replica knows.
-        404 if code(&["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"]) => BROKEN,
-        404 if step == Step::UploadEnd && !code(&["NAME_UNKNOWN"]) => BROKEN,
-        // No registry of the name that was asked for, or a wrong address: nothing that the store lacks.
-        404 | 410 if step == Step::Token && said.codes.is_empty() => (ErrorKind::Denied, false),
-        404 | 410 => (ErrorKind::NotFound, false),
-        _ if code(&["MANIFEST_REFERENCE_LIMIT", "MANIFEST_SIZE_LIMIT"]) => (ErrorKind::TooLarge, false),
-        _ if said.is_of_quota() => (ErrorKind::Quota, false),
-        413 => (ErrorKind::TooLarge, false),
-        // Of a store to which the registry has redirected us: a new link is good again.
-        400 | 403 if code(&["ExpiredToken", "RequestTimeTooSkewed"]) => BROKEN,
-        403 if code(&["AccessDenied"]) && said.says(&["request has expired"]) => BROKEN,
-        403 | 405 if said.is_of_maintenance() => BROKEN,
-        405 if said.is_of_too_many_layers() => (ErrorKind::TooLarge, false),
-        // A cache of another registry takes no pushes, ever. All else takes them when its maintenance is over.
-        405 if step != Step::Token && !code(&["UNSUPPORTED"]) => BROKEN,
-        // Harbor tells of a project that does not exist as if we had no login.
-        401 if said.says(&["not found"]) && step != Step::Token => (ErrorKind::NotFound, false),
-        401 | 403 | 405 | 412 | 451 => (ErrorKind::Denied, false),
-        400 | 409 if said.is_of_an_immutable_tag() => (ErrorKind::Denied, false),
-        // Two writers, or one and a clean-up.
-        409 => BROKEN,
-        416 if step == Step::UploadEnd => BROKEN,
-        400 if is_empty || code(&["CONNECTIONRESET", "REQUESTCANCELED"]) => BROKEN,
-        400 if code(&["BLOB_UPLOAD_INVALID"]) && !said.says(&["does not have any parts"]) => BROKEN,
-        400 if code(&["DIGEST_INVALID", "SIZE_INVALID"]) && step == Step::UploadEnd => (ErrorKind::Invalid, true),
-        // A token that has run out, with no question for another.
-        400 if said.says(&["token has expired"]) => (ErrorKind::Denied, true),
-        _ if code(&["DENIED", "UNAUTHORIZED"]) => (ErrorKind::Denied, false),
-        _ => (ErrorKind::Invalid, false),
-    }
 }
 
 #[cfg(test)]
@@ -198,7 +143,6 @@ mod tests {
     struct Expected {
         kind: String,
         transient: serde_json::Value,
-        at: String,
     }
 
     #[test]
@@ -213,12 +157,7 @@ mod tests {
                 // A page where a manifest should be: who reads it as one sees that.
                 continue;
             }
-            let step = match &*expected.at {
-                "token" => Step::Token,
-                "upload-end" => Step::UploadEnd,
-                _ => Step::Other,
-            };
-            let body = exchange.body.filter(|_| expected.at != "blob-head").unwrap_or_default();
+            let (step, body) = (exchange.error_step(), exchange.error_body());
             let failure = judge(step, "push", "h", status, None, body.as_bytes());
             // A text, such as "until-deadline", is beyond one request: whoever has the deadline comes back for it.
             let transient = expected.transient.as_bool().unwrap_or(failure.transient);

@@ -1,7 +1,8 @@
 //! Who we are to a registry: nobody, a user with a password, or the bearer of a token.
 
-use super::answer::{Step, no_answer, refusal, whole};
+use super::answer::{no_answer, refusal, whole};
 use super::login::Login;
+use super::meaning::Step;
 use crate::bundle::retry::Failure;
 use crate::bundle::{Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};

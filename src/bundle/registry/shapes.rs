@@ -1,5 +1,6 @@
 //! Answers as real registries give them, for tests: `tests/registry-shapes`.
 
+use super::meaning::Step;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,10 +34,30 @@ impl Exchange {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// Of an error: at which request it came.
+    pub(super) fn error_step(&self) -> Step {
+        match self.expected("at") {
+            Some("token") => Step::Token,
+            Some("upload-end") => Step::UploadEnd,
+            _ => Step::Other,
+        }
+    }
+
+    /// Of an error: what comes of its body to a client.
+    pub(super) fn error_body(&self) -> &str {
+        self.body.as_deref().filter(|_| self.expected("at") != Some("blob-head")).unwrap_or_default()
+    }
+
     /// A text of what is expected.
     pub(super) fn expected(&self, name: &str) -> Option<&str> {
         self.expect.get(name).and_then(Value::as_str)
     }
+}
+
+/// All errors, as requests and their answers: step, status, body.
+pub(super) fn errors() -> Vec<(Step, u16, String)> {
+    let errors = of_step("error").into_iter().filter(|exchange| exchange.status >= 300);
+    errors.map(|exchange| (exchange.error_step(), exchange.status, exchange.error_body().to_owned())).collect()
 }
 
 /// All answers to a step, of all registries.
