@@ -159,6 +159,19 @@ fn what_was_copied_is_told_by_its_digest_and_a_later_attempt_takes_nothing_else(
     }
 }
 
+#[test]
+fn as_many_config_maps_as_a_run_may_have_are_told_by_their_digests() {
+    let inputs = (0..32).map(|n| input(&format!("map{n}"), InputSource::Copied { file: None })).collect();
+    let sandbox = with_inputs(inputs);
+    (0..32).for_each(|index| config_map(&sandbox, index));
+    let (helper, runner) = start(&sandbox, &sh("printf '%05000d' 0; echo end >&2; exit 3"));
+    assert_eq!(runner.finish().code, 3);
+    helper.finish();
+    let message = told(&sandbox);
+    assert_eq!(message.input_digests.len(), 32, "{message:?}");
+    assert!(message.stdout_tail.len() > 1500 && message.stderr_tail == "end\n", "{message:?}");
+}
+
 /// Files of a web server; what was asked for is counted.
 #[derive(Clone, Default)]
 struct Web {

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
 use super::gpu::GpuFacts;
 use super::record::Record;
 use super::report::{Report, SKIPPED_NAME_MAX_BYTES};
 use super::text::{first_bytes, one_line};
+use crate::oci::Digest;
 
 /// What the kubelet keeps of one termination message, in bytes (`MaxContainerTerminationMessageLength`).
 pub const MESSAGE_MAX_BYTES: usize = 4096;
@@ -13,8 +17,12 @@ pub const MESSAGE_MAX_BYTES: usize = 4096;
 /// The first line of a termination message stays below this, so that a cut message still tells the ending.
 pub const FIRST_LINE_MAX_BYTES: usize = 900;
 
-/// Longest line of input digests in a termination message, in bytes; what does not fit is left out.
-pub const INPUTS_MAX_BYTES: usize = 2048;
+/// Longest line of input digests in a termination message, in bytes: those of the 64 inputs that a run may have fit, and
+/// the tails of what the command wrote keep a few hundred bytes.
+pub const INPUTS_MAX_BYTES: usize = 64 * DIGEST_BYTES + 40;
+
+/// A digest in that line: 32 bytes in base64url without padding.
+const DIGEST_BYTES: usize = 43;
 
 /// A decoded termination message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,28 +101,49 @@ impl Message {
     }
 }
 
-/// The line of digests with its newline; empty without digests.
+/// The line of digests with its newline; empty without digests. Of inputs that follow each other only the first index is
+/// there: `0 <digest><digest>;7 <digest>`. Versions before wrote JSON, `{"0":"sha256:<hex>"}`, in which 26 had room.
 fn inputs_line(digests: &BTreeMap<usize, String>) -> String {
     let mut line = String::new();
-    // A digest is hexadecimal after its algorithm; whatever is longer, or would need escaping, is none.
-    let plain = |digest: &String| digest.len() <= 200 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':');
-    for (index, digest) in digests.iter().filter(|(_, digest)| plain(digest)) {
-        let entry = format!("{}\"{index}\":\"{digest}\"", if line.is_empty() { '{' } else { ',' });
-        if line.len() + entry.len() + "}\n".len() > INPUTS_MAX_BYTES {
+    let mut next = None;
+    // All that we look up or copy is hashed by us, with SHA-256.
+    for (index, digest) in digests.iter().filter_map(|(index, digest)| Some((*index, Digest::parse(digest).ok()?))) {
+        let digest = BASE64.encode(digest.bytes());
+        let entry = match next {
+            Some(next) if next == index => digest,
+            Some(_) => format!(";{index} {digest}"),
+            None => format!("{index} {digest}"),
+        };
+        if line.len() + entry.len() + "\n".len() > INPUTS_MAX_BYTES {
             break;
         }
         line.push_str(&entry);
+        next = Some(index + 1);
     }
     if !line.is_empty() {
-        line.push_str("}\n");
+        line.push('\n');
     }
     line
 }
 
 /// The digests in a line that may have been cut short: those that are whole.
 fn digests_in(line: &str) -> BTreeMap<usize, String> {
-    let whole = |text: &str| serde_json::from_str(text).ok();
     let line = line.trim_end();
+    if line.starts_with('{') {
+        return digests_in_json(line);
+    }
+    let group = |group: &str| {
+        let (first, digests) = group.split_once(' ')?;
+        let first: usize = first.parse().ok()?;
+        let whole = digests.as_bytes().chunks_exact(DIGEST_BYTES).map_while(|digest| BASE64.decode(digest).ok());
+        let digests = whole.map_while(|hash| Some(Digest::new(hash.try_into().ok()?).to_string()));
+        Some(digests.enumerate().map(move |(after, digest)| (first.saturating_add(after), digest)).collect::<Vec<_>>())
+    };
+    line.split(';').filter_map(group).flatten().collect()
+}
+
+fn digests_in_json(line: &str) -> BTreeMap<usize, String> {
+    let whole = |text: &str| serde_json::from_str(text).ok();
     whole(line)
         .or_else(|| whole(&format!("{line}}}")))
         .or_else(|| whole(&format!("{}}}", line.rsplit_once(',')?.0)))
@@ -312,7 +341,7 @@ mod tests {
             let message = Message::decode(&text).unwrap();
             prop_assert!(message.report.inputs_len <= INPUTS_MAX_BYTES);
             prop_assert_eq!(&message.input_digests, &digests(inputs.min(message.input_digests.len())));
-            prop_assert!(message.input_digests.len() == inputs || message.input_digests.len() > 24);
+            prop_assert!(message.input_digests.len() == inputs || message.input_digests.len() > 56);
             let names = |report: &Report| report.saved.clone().map(|saved| saved.skipped_names).unwrap_or_default();
             let (kept, given) = (names(&message.report), names(&report));
             prop_assert!(kept.len() <= 3 && kept.iter().all(|name| name.len() <= SKIPPED_NAME_MAX_BYTES));
@@ -356,6 +385,43 @@ mod tests {
         #[test]
         fn any_text_can_be_decoded_or_refused(text in "\\PC{0,200}") {
             let _ = Message::decode(&text);
+        }
+    }
+
+    /// With all that is said beside them as long as it can be.
+    #[test]
+    fn the_digests_of_all_inputs_that_a_run_can_have_fit() {
+        let every = |step: usize, many: usize| (0..many).map(|n| (n * step, digest(n))).collect::<BTreeMap<_, _>>();
+        let long = "\"why\" ".repeat(100);
+        let mut report = with_saving(report(&long), true, &long);
+        report.record.as_mut().unwrap().gpus = Some(facts(64));
+        for digests in [every(1, 32), every(2, 32), every(1, 64), (20..64).step_by(3).map(|n| (n, digest(n))).collect()]
+        {
+            let text = Message::encode_with_inputs(&report, &digests, &[b'o'; 5000], &[b'e'; 5000]);
+            assert!(text.len() <= MESSAGE_MAX_BYTES && text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
+            let message = Message::decode(&text).unwrap();
+            assert_eq!(message.input_digests, digests);
+            assert!(message.stdout_tail.len() >= 200 && message.stderr_tail.len() >= 200, "{text}");
+        }
+    }
+
+    #[test]
+    fn digests_of_earlier_versions_and_half_lines_are_read() {
+        let two: BTreeMap<usize, String> = [(0, digest(1)), (7, digest(2))].into();
+        let json = serde_json::to_string(&two).unwrap();
+        let line = inputs_line(&two);
+        for (line, want) in [
+            (&*json, two.clone()),
+            (&json[..json.len() - 1], two.clone()),
+            (&json[..json.len() - 9], [(0, digest(1))].into()),
+            (&*line, two.clone()),
+            (&line[..line.len() - 2], [(0, digest(1))].into()),
+            (&line[..44], BTreeMap::new()),
+            ("", BTreeMap::new()),
+            ("x y;z", BTreeMap::new()),
+            (";;7;7 ", BTreeMap::new()),
+        ] {
+            assert_eq!(digests_in(line), want, "{line}");
         }
     }
 

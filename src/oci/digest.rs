@@ -27,6 +27,12 @@ impl Digest {
         hex.and_then(Self::from_hex).ok_or_else(|| Error(format!("{text:?} is not a sha256 digest")))
     }
 
+    /// The hash itself.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Without `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {
