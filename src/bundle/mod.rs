@@ -27,7 +27,9 @@ mod write;
 pub(crate) use blocking::blocking;
 pub(crate) use digest::{Digester, sha256};
 pub use error::{Error, ErrorKind};
-pub use model::{Access, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree};
+pub use model::{
+    Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
+};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, fetch, resolve};
 pub use write::check::check_store;

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
+use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
+
 use crate::contract::Registries;
 
 /// How registries are reached, and as whom.
@@ -41,6 +44,34 @@ pub struct Progress {
 /// Added to the name of a file of [`Tree::outside`] that is taken.
 pub const RUN_SUFFIX: &str = ".run";
 
+/// What a file or a directory is, whatever its names are, while it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub struct FileId {
+    /// The number of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl From<&Stat> for FileId {
+    fn from(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+impl From<(u64, u64)> for FileId {
+    fn from((device, inode): (u64, u64)) -> Self {
+        Self { device, inode }
+    }
+}
+
+impl From<FileId> for (u64, u64) {
+    fn from(FileId { device, inode }: FileId) -> Self {
+        (device, inode)
+    }
+}
+
 /// A working directory to be saved.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
@@ -50,10 +81,10 @@ pub struct Tree {
     pub seen_at: PathBuf,
     /// Globs relative to it: what they match is left out, a directory with all that is in it.
     pub exclude: Vec<String>,
-    /// Device and inode of what is never part of it, such as mount points.
-    pub left_out: Vec<(u64, u64)>,
-    /// Device and inode of directories that are part of it only if something is in them.
-    pub left_out_if_empty: Vec<(u64, u64)>,
+    /// What is never part of it, such as mount points.
+    pub left_out: Vec<FileId>,
+    /// Directories that are part of it only if something is in them.
+    pub left_out_if_empty: Vec<FileId>,
     /// Symbolic links that are no part of it: path from the root, and target.
     pub left_out_links: Vec<(PathBuf, PathBuf)>,
     /// Files that are elsewhere and part of it all the same: name in the bundle, and where they are. Where the tree has an

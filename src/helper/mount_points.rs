@@ -1,7 +1,7 @@
 //! Where inputs will be: their places in the volume of inputs, and in the working directory what they are mounted over.
 
-use crate::bundle::Kind;
 use crate::bundle::untrusted::{open_beneath, open_in, open_mount};
+use crate::bundle::{FileId, Kind};
 use crate::contract::{InputSource, Request};
 use crate::helper::markers::{is_marked, mark_json, read_json};
 use crate::helper::mode;
@@ -24,9 +24,9 @@ use std::path::{Component, Path};
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct MountPoints {
     /// What something is mounted over: never output.
-    pub(super) mounted_over: Vec<(u64, u64)>,
+    pub(super) mounted_over: Vec<FileId>,
     /// Directories on the way to that: output only with something in them.
-    pub(super) parents: Vec<(u64, u64)>,
+    pub(super) parents: Vec<FileId>,
 }
 
 /// The mount points of this run.
@@ -172,8 +172,8 @@ fn file(dir: &OwnedFd, name: &CString) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
-    rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+fn identity(fd: &OwnedFd) -> Result<FileId, Errno> {
+    rustix::fs::fstat(fd).map(|stat| FileId::from(&stat))
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
         assert!(paths.bundle.join("secret").is_file() && paths.bundle.join("cache/deep").is_dir());
         let identity = |path: &str| {
             let there = fs::metadata(paths.bundle.join(path)).unwrap();
-            (there.dev(), there.ino())
+            FileId { device: there.dev(), inode: there.ino() }
         };
         let at = ["a/b/text", "a/b/claim", "secret", "run.sh", "group", "later", "cache/deep"].map(identity);
         assert_eq!(before.mounted_over, at);

@@ -1,5 +1,6 @@
 //! Walking through a tree that the user's code wrote, or is writing, or that came from a registry.
 
+use crate::bundle::FileId;
 use crate::bundle::untrusted::{open_in, open_mount};
 use crate::helper::task::failure::Failure;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -51,13 +52,11 @@ impl Sums {
     }
 }
 
-/// Measures the tree below `root`, as far as `go_on` lets it, without what is `left_out` by device and inode.
-pub(super) fn measure(root: &Path, left_out: &[(u64, u64)], go_on: impl FnMut() -> bool) -> Size {
+/// Measures the tree below `root`, as far as `go_on` lets it, without what is `left_out`.
+pub(super) fn measure(root: &Path, left_out: &[FileId], go_on: impl FnMut() -> bool) -> Size {
     let mut sums = Sums::default();
     walk(root, go_on, |_, _, stat| {
-        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && !left_out.contains(&(stat.st_dev, stat.st_ino))
-        {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && !left_out.contains(&FileId::from(stat)) {
             sums.add(stat);
         }
         Ok(())
@@ -182,7 +181,7 @@ mod tests {
         fs::write(dir.path().join("stub"), "").unwrap();
         fs::write(dir.path().join("output"), "12").unwrap();
         let stub = rustix::fs::stat(dir.path().join("stub")).unwrap();
-        let size = measure(dir.path(), &[(stub.st_dev, stub.st_ino)], || true);
+        let size = measure(dir.path(), &[FileId::from(&stub)], || true);
         assert_eq!((size.files, size.bytes), (1, 2));
     }
 

@@ -201,7 +201,7 @@ async fn what_is_excluded_or_ours_is_left_out() {
         "touch keep a.tmp .hidden; mkdir -p sub/deep cache/x ours stub/inner filled; touch sub/b.tmp sub/deep/c.tmp
         touch sub/d.log cache/x/y ours/file filled/file; ln -s /inputs/1 in; ln -s /inputs/2 mine";
     script("sh", dir.path(), make);
-    let inode = |name: &str| fs::metadata(dir.path().join(name)).map(|m| (m.dev(), m.ino())).unwrap();
+    let inode = |name: &str| fs::metadata(dir.path().join(name)).map(|m| (m.dev(), m.ino()).into()).unwrap();
     let mut tree = tree(dir.path());
     tree.exclude = ["*.tmp", "**/*.log", "cache/", "./.hidden"].map(str::to_owned).into();
     tree.left_out = vec![inode("ours")];

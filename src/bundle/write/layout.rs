@@ -12,6 +12,7 @@
 
 use super::outside::{self, Outside};
 use super::walk::{Entry, What};
+use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::{self, Type};
 use crate::bundle::untrusted::open_beneath;
@@ -38,8 +39,8 @@ pub(in crate::bundle) struct Plan {
     pub(in crate::bundle) entries: Vec<Entry>,
     /// Indices of entries, in the order of their paths; each entry that is not skipped is in one layer.
     pub(in crate::bundle) layers: Vec<Vec<usize>>,
-    /// The first name of every file that has several, by device and inode.
-    first: HashMap<(u64, u64), usize>,
+    /// The first name of every file that has several.
+    first: HashMap<FileId, usize>,
     /// Entries that cannot have their own name, sorted.
     escaped: Vec<usize>,
     outside: Outside,
@@ -55,8 +56,8 @@ impl Plan {
         let mut first = HashMap::new();
         let mut escaped = vec![];
         for (index, entry) in entries.iter().enumerate() {
-            if let What::File { shared: Some(inode), .. } = entry.what {
-                first.entry(inode).or_insert(index);
+            if let What::File { shared: Some(id), .. } = entry.what {
+                first.entry(id).or_insert(index);
             }
             if is_taken_for_deletion(&entry.path) {
                 escaped.push(index);
@@ -98,7 +99,7 @@ impl Plan {
     /// The first name of the file that the entry is a name of; another entry than itself means a hard link.
     pub(in crate::bundle) fn first_name(&self, index: usize) -> usize {
         match self.entries.get(index).map(|entry| &entry.what) {
-            Some(What::File { shared: Some(inode), .. }) => self.first.get(inode).copied().unwrap_or(index),
+            Some(What::File { shared: Some(id), .. }) => self.first.get(id).copied().unwrap_or(index),
             _ => index,
         }
     }
@@ -319,7 +320,7 @@ mod tests {
         let shared = |path: &str| Entry {
             path: path.as_bytes().into(),
             mode: 0o644,
-            what: What::File { size: 200 << 20, shared: Some((1, 2)) },
+            what: What::File { size: 200 << 20, shared: Some((1, 2).into()) },
         };
         let mut entries: Vec<Entry> = (0..500).map(|n| file(&format!("f{n}"), 2 << 20)).collect();
         entries.extend(["a", "m/n", "z"].map(shared));

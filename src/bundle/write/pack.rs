@@ -5,7 +5,7 @@ use super::skip::Skip;
 use super::walk::{Cancelled, What};
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::tar_header;
-use crate::bundle::{Error, ErrorKind};
+use crate::bundle::{Error, ErrorKind, FileId};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub(in crate::bundle) struct StoredFile {
 /// The same content, as far as the file system can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
-    inode: (u64, u64),
+    file: FileId,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -219,7 +219,7 @@ fn stamp(file: &File) -> Result<Option<Stamp>, Errno> {
     }
     #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_lossless)] // Differ by architecture.
     Ok(Some(Stamp {
-        inode: (stat.st_dev, stat.st_ino),
+        file: FileId::from(&stat),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
         changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),

@@ -5,7 +5,7 @@
 
 use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
-use crate::bundle::{Error, ErrorKind, Tree};
+use crate::bundle::{Error, ErrorKind, FileId, Tree};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
@@ -40,8 +40,8 @@ pub(in crate::bundle) enum What {
     Directory,
     File {
         size: u64,
-        /// Device and inode, if the file has several names.
-        shared: Option<(u64, u64)>,
+        /// Which file it is, if it has several names.
+        shared: Option<FileId>,
     },
     Link {
         target: Box<[u8]>,
@@ -129,7 +129,7 @@ impl Walk<'_> {
             Err(error) => return self.not_read(path, error),
         };
         // Between the look at it and now, something of ours may have been moved to its place.
-        if self.tree.left_out.contains(&(stat.st_dev, stat.st_ino)) {
+        if self.tree.left_out.contains(&FileId::from(&stat)) {
             return Ok(());
         }
         let mut dir = dir;
@@ -160,8 +160,8 @@ impl Walk<'_> {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
         };
-        let inode = (stat.st_dev, stat.st_ino);
-        if self.tree.left_out.contains(&inode) {
+        let id = FileId::from(&stat);
+        if self.tree.left_out.contains(&id) {
             return Ok(());
         }
         if path.len() > LONGEST_PATH {
@@ -172,7 +172,7 @@ impl Walk<'_> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if stat.st_dev != self.device => self.skip(&path, "another file system"),
             FileType::Directory => {
-                if self.tree.left_out_if_empty.contains(&inode) {
+                if self.tree.left_out_if_empty.contains(&id) {
                     self.if_filled.push(path.clone());
                 }
                 self.add(&path, mode, What::Directory)?;
@@ -184,7 +184,7 @@ impl Walk<'_> {
                 if let Some(skip) = too_sparse(&stat) {
                     return self.add(&path, 0, What::Skipped(skip));
                 }
-                self.add(&path, mode, What::File { size, shared: (stat.st_nlink > 1).then_some(inode) })
+                self.add(&path, mode, What::File { size, shared: (stat.st_nlink > 1).then_some(id) })
             }
             FileType::Symlink => match rustix::fs::readlinkat(dir, name, vec![]) {
                 Ok(target) if self.is_left_out_link(&path, target.to_bytes()) => Ok(()),

@@ -210,6 +210,7 @@ fn contents(paths: &Paths, index: usize, source: &InputSource) -> Map<String, Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::FileId;
     use crate::contract::Command;
 
     #[test]
@@ -235,7 +236,7 @@ mod tests {
         let tree = tree(&paths, &request, &save);
         let identity = |path: &str| {
             let stat = rustix::fs::stat(paths.bundle.join(path)).unwrap();
-            (stat.st_dev, stat.st_ino)
+            FileId::from(&stat)
         };
         assert_eq!(tree.left_out, ["b/claim", "secret", "ckpt"].map(identity));
         assert_eq!(tree.left_out_if_empty, [identity("b")]);
