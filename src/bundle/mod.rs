@@ -11,11 +11,13 @@
 //! | `digest` | hashing |
 //! | `untrusted` | reading files that a stranger wrote |
 //! | `blocking` | work for threads |
+//! | `memory` | vectors of millions |
 
 mod blocking;
 mod digest;
 mod error;
 mod format;
+mod memory;
 mod model;
 mod read;
 mod registry;

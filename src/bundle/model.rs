@@ -92,6 +92,9 @@ pub struct Tree {
     pub outside: Vec<(String, PathBuf)>,
     /// What the machine cannot read, and the output may lack.
     pub given_up: GivenUp,
+    /// Bytes of memory that its entries may take; none: no limit. What does not fit is an error of the kind
+    /// [`super::ErrorKind::TooLarge`].
+    pub most_memory: Option<u64>,
 }
 
 impl Tree {

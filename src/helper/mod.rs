@@ -11,6 +11,7 @@
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |
 //! | `mode` | the permission bits of inputs that the helper writes |
+//! | `room` | the memory that children have for the entries of trees |
 //! | `markers`, `progress` | what one process leaves for another |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
@@ -26,6 +27,7 @@ mod mount_points;
 mod owner;
 mod prepare;
 mod progress;
+mod room;
 mod supervise;
 mod task;
 mod tree;

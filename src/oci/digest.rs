@@ -56,10 +56,16 @@ impl Digest {
         Some(Self(hash))
     }
 
-    /// Bit `n` from the left; false behind the last.
+    /// The hash.
     #[must_use]
-    pub fn bit(&self, n: usize) -> bool {
-        self.0.get(n / 8).is_some_and(|byte| byte >> (7 - n % 8) & 1 == 1)
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 64 bits, as a number.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
     }
 }
 
@@ -99,7 +105,7 @@ mod tests {
         let digest = Digest::parse(&text).unwrap();
         assert_eq!(digest.to_string(), text);
         assert_eq!(serde_json::to_string(&digest).unwrap(), format!("{text:?}"));
-        assert!(digest.bit(4) && !digest.bit(5) && digest.bit(254) && !digest.bit(256));
+        assert_eq!(digest.start(), 0x0a0a_0a0a_0a0a_0a0a);
     }
 
     #[test]

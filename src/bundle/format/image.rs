@@ -146,7 +146,7 @@ pub(in crate::bundle) fn config(diff_ids: &[Digest]) -> Bytes {
 /// The manifest of a bundle of content layers and the list of entries.
 pub(in crate::bundle) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
     let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
-    let mut index = Descriptor::new(GZIP_TYPE, Digest::of(&list.blob), list.blob.len() as u64);
+    let mut index = Descriptor::new(GZIP_TYPE, list.digest, list.size);
     index.annotations.insert(INDEX.into(), list.index.annotation());
     let manifest = Manifest {
         schema_version: 2,

@@ -175,21 +175,34 @@ impl Listed {
 }
 
 /// The last layer of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::bundle) struct ListLayer {
-    pub(in crate::bundle) blob: Vec<u8>,
+    /// Of the blob.
+    pub(in crate::bundle) digest: Digest,
+    pub(in crate::bundle) size: u64,
     /// Of the tar file, not compressed.
     pub(in crate::bundle) diff_id: Digest,
     pub(in crate::bundle) index: IndexPlace,
 }
 
-/// Writes the list. `entries` gives them sorted, twice the same.
-pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() -> I) -> Result<ListLayer, Error> {
+/// Writes the list to `take`, part by part. `entries` gives them sorted, twice the same.
+pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(
+    entries: impl Fn() -> I,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<ListLayer, Error> {
     let mut size = (START.len() + END.len()) as u64;
     for (number, entry) in entries().enumerate() {
         size += entry.line()?.len() as u64 + if number == 0 { 1 } else { 2 };
     }
-    let mut layer = Writer::default();
-    layer.member(&tar_header::header(FILES.as_bytes(), 0o644, Type::File { size }))?;
+    let mut layer = Writer {
+        take,
+        size: 0,
+        digester: Digester::default(),
+        content: Digester::default(),
+        members: vec![],
+        compressed: vec![],
+    };
+    layer.member(&tar_header::header(FILES.as_bytes(), 0o644, Type::File { size }), None)?;
     let mut text = START.as_bytes().to_vec();
     let mut first = None;
     let mut entries = entries().peekable();
@@ -198,49 +211,56 @@ pub(in crate::bundle) fn write<I: Iterator<Item = Listed>>(entries: impl Fn() ->
         text.extend(entry.line()?);
         text.extend_from_slice(if entries.peek().is_some() { b",\n" } else { b"\n" });
         if text.len() >= MEMBER_BYTES {
-            layer.lines(&text, first.take())?;
+            layer.member(&text, first.take())?;
             text.clear();
         }
     }
     text.extend_from_slice(END.as_bytes());
     text.resize(text.len() + usize::try_from(tar_header::padding(size)).unwrap_or(0), 0);
     text.extend_from_slice(&tar_header::END);
-    layer.lines(&text, first)?;
+    layer.member(&text, first)?;
     layer.finish()
 }
 
-#[derive(Default)]
-struct Writer {
-    blob: Vec<u8>,
+struct Writer<'a> {
+    take: &'a mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    size: u64,
+    /// Of what was given to `take`.
     digester: Digester,
+    /// Of the tar file.
+    content: Digester,
     members: Vec<ListMember>,
+    compressed: Vec<u8>,
 }
 
-impl Writer {
-    fn member(&mut self, content: &[u8]) -> Result<(), Error> {
-        self.digester.update(content);
+impl Writer<'_> {
+    /// `first` is the path of the first entry, if there is one in it.
+    fn member(&mut self, content: &[u8], first: Option<Vec<u8>>) -> Result<(), Error> {
+        self.content.update(content);
+        let mut compressed = std::mem::take(&mut self.compressed);
+        compressed.clear();
         // A member has no name and no time: the same list gives the same bytes.
-        let mut encoder = GzEncoder::new(&mut self.blob, Compression::new(LEVEL));
+        let mut encoder = GzEncoder::new(&mut compressed, Compression::new(LEVEL));
         let written = encoder.write_all(content).and_then(|()| encoder.finish().map(|_| ()));
-        written.map_err(|error| Error::local("compress", error))
-    }
-
-    fn lines(&mut self, text: &[u8], first: Option<Vec<u8>>) -> Result<(), Error> {
-        let offset = self.blob.len();
-        self.member(text)?;
-        if let Some(first) = first {
-            let member = self.blob.get(offset..).unwrap_or_default();
-            self.members.push(ListMember::new(&first, offset as u64, member));
-        }
+        written.map_err(|error| Error::local("compress", error))?;
+        self.members.extend(first.map(|first| ListMember::new(&first, self.size, &compressed)));
+        self.put(&compressed)?;
+        self.compressed = compressed;
         Ok(())
     }
 
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.digester.update(bytes);
+        self.size += bytes.len() as u64;
+        (self.take)(bytes)
+    }
+
     fn finish(mut self) -> Result<ListLayer, Error> {
-        let index = list_index::write(self.members)?;
-        let offset = self.blob.len() as u64;
-        let place = IndexPlace { offset, size: index.len() as u64, digest: Digest::of(&index) };
-        self.blob.extend(index);
-        Ok(ListLayer { blob: self.blob, diff_id: self.digester.finish(), index: place })
+        let index = list_index::write(std::mem::take(&mut self.members))?;
+        let place = IndexPlace { offset: self.size, size: index.len() as u64, digest: Digest::of(&index) };
+        self.put(&index)?;
+        let Self { size, digester, content, .. } = self;
+        Ok(ListLayer { digest: digester.finish(), size, diff_id: content.finish(), index: place })
     }
 }
 
@@ -292,23 +312,34 @@ mod tests {
         entries
     }
 
-    fn member<'a>(layer: &'a ListLayer, member: &ListMember) -> &'a [u8] {
-        let start = usize::try_from(member.offset).unwrap();
-        &layer.blob[start..start + usize::try_from(member.size).unwrap()]
+    fn written(entries: &[Listed]) -> (ListLayer, Vec<u8>) {
+        let mut blob = vec![];
+        let mut take = |bytes: &[u8]| {
+            blob.extend_from_slice(bytes);
+            Ok(())
+        };
+        let layer = write(|| entries.iter().cloned(), &mut take).unwrap();
+        assert_eq!((layer.digest, layer.size), (Digest::of(&blob), blob.len() as u64));
+        (layer, blob)
     }
 
-    fn index(layer: &ListLayer) -> Vec<ListMember> {
+    fn member<'a>(blob: &'a [u8], member: &ListMember) -> &'a [u8] {
+        let start = usize::try_from(member.offset).unwrap();
+        &blob[start..start + usize::try_from(member.size).unwrap()]
+    }
+
+    fn index(layer: &ListLayer, blob: &[u8]) -> Vec<ListMember> {
         let start = usize::try_from(layer.index.offset).unwrap();
-        list_index::read(&layer.blob[start..start + usize::try_from(layer.index.size).unwrap()]).unwrap()
+        list_index::read(&blob[start..start + usize::try_from(layer.index.size).unwrap()]).unwrap()
     }
 
     #[test]
     fn the_list_is_json_in_a_tar_file_and_can_be_read_in_parts() {
         for count in [0, 1, 20_000] {
             let entries = entries(count);
-            let layer = write(|| entries.iter().cloned()).unwrap();
+            let (layer, blob) = written(&entries);
             let mut archive = Vec::new();
-            flate2::read::MultiGzDecoder::new(&*layer.blob).read_to_end(&mut archive).unwrap();
+            flate2::read::MultiGzDecoder::new(&*blob).read_to_end(&mut archive).unwrap();
             assert_eq!(Digest::of(&archive), layer.diff_id);
             let mut archive = tar::Archive::new(&*archive);
             let mut file = archive.entries().unwrap().next().unwrap().unwrap();
@@ -318,13 +349,13 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["entries"].as_array().unwrap().len(), entries.len());
 
-            let members = index(&layer);
-            let all = members.iter().flat_map(|m| read_member(m, member(&layer, m)).unwrap());
+            let members = index(&layer, &blob);
+            let all = members.iter().flat_map(|m| read_member(m, member(&blob, m)).unwrap());
             assert_eq!(all.collect::<Vec<_>>(), entries);
             for entry in entries.iter().step_by(997) {
                 let found = list_index::members_for(&members, &entry.path).unwrap();
                 assert!(found.len() <= 2, "{}", found.len());
-                assert!(read_member(&found[0], member(&layer, &found[0])).unwrap().contains(entry));
+                assert!(read_member(&found[0], member(&blob, &found[0])).unwrap().contains(entry));
             }
             assert_eq!(IndexPlace::read(&layer.index.annotation()).unwrap(), layer.index);
         }
@@ -333,9 +364,9 @@ mod tests {
     #[test]
     fn a_member_that_was_altered_is_refused() {
         let entries = entries(10);
-        let layer = write(|| entries.iter().cloned()).unwrap();
-        let members = index(&layer);
-        let mut bytes = member(&layer, &members[0]).to_vec();
+        let (layer, blob) = written(&entries);
+        let members = index(&layer, &blob);
+        let mut bytes = member(&blob, &members[0]).to_vec();
         bytes[20] ^= 1;
         assert!(read_member(&members[0], &bytes).is_err());
     }

@@ -3,15 +3,19 @@
 //! | file | subject |
 //! |---|---|
 //! | `walk` | what is in the tree |
+//! | `entries` | the entries of a tree in little memory |
 //! | `outside` | files that are elsewhere |
 //! | `layout` | which entry goes into which layer |
 //! | `skip` | what is left out, and what that means |
 //! | `pack` | the bytes of a layer, read from the tree |
+//! | `list` | what became of each entry, and the layer that lists them |
 //! | `provenance` | how a bundle was made |
 //! | `check` | whether the store would accept one |
 
 pub(super) mod check;
+mod entries;
 mod layout;
+mod list;
 mod outside;
 mod pack;
 mod provenance;
@@ -22,15 +26,17 @@ use crate::bundle::blocking::blocking;
 use crate::bundle::digest::Digest;
 use crate::bundle::error::{MOST_DAMAGED, shown};
 use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
-use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
+use crate::bundle::format::listing::ListLayer;
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::retry::Tries;
 use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use crate::oci::Reference;
 use bytes::Bytes;
+use entries::{Index, What};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use layout::Plan;
-use pack::{Fate, Layer, StoredFile, Unread};
+use list::Packed;
+use pack::{Layer, Reading, Unread};
 use serde_json::Value;
 use skip::{Because, Skip};
 use std::collections::BTreeMap;
@@ -39,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
-use walk::{Cancelled, What};
+use walk::Cancelled;
 
 /// Layers that are hashed or pushed at once.
 const AT_ONCE: usize = 4;
@@ -67,7 +73,9 @@ pub async fn save(
 ) -> Result<SavedBundle, Error> {
     let reference = Reference::parse(&format!("{repository}:{tag}"))?;
     let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
-    let saving = Saving { repository, cancelled: Cancel::default(), pushed: AtomicU64::new(0), done: Arc::default() };
+    let cancelled = Cancel::default();
+    let reading = Arc::new(Reading::new(cancelled.0.clone()));
+    let saving = Saving { repository, _cancelled: cancelled, reading, pushed: AtomicU64::new(0), done: Arc::default() };
     let work = saving.run(tree.clone(), &reference.manifest, made_by, progress);
     let show = async {
         loop {
@@ -95,7 +103,8 @@ impl Drop for Cancel {
 
 struct Saving {
     repository: Repository,
-    cancelled: Cancel,
+    _cancelled: Cancel,
+    reading: Arc<Reading>,
     /// Bytes of layers that the registry had not.
     pushed: AtomicU64,
     /// Bytes that are in the registry, or on their way: less when a push has to be tried again.
@@ -104,27 +113,26 @@ struct Saving {
 
 impl Saving {
     async fn run(&self, tree: Tree, tag: &str, made_by: &Value, progress: &Progress) -> Result<SavedBundle, Error> {
-        let cancelled = self.cancelled.0.clone();
+        let reading = self.reading.clone();
         let given_up = tree.given_up.clone();
         let plan = blocking(move || {
             let root = walk::open_root(&tree)?;
-            let mut entries = walk::walk(&tree, &root, &cancelled)?;
+            let mut entries = walk::walk(&tree, &root, &reading.cancelled)?;
             let outside = outside::add(&tree, &mut entries)?;
-            Ok(Arc::new(Plan::new(root, entries).with_outside(outside)))
+            entries.sort();
+            Ok(Arc::new(Plan::new(root, entries)?.with_outside(outside)))
         })
         .await?;
         progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
-        let layer = async |number| Ok::<_, Error>((number, self.layer(&plan, number).await?));
-        let layers = stream::iter((0..plan.layers.len()).map(layer));
+        let layers = stream::iter((0..plan.layers()).map(|number| self.layer(&plan, number)));
         // As they come: one large layer in front must not hold up those behind it.
-        let mut layers: Vec<(usize, Arc<Layer>)> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
-        layers.sort_by_key(|(number, _)| *number);
-        let layers: Vec<Arc<Layer>> = layers.into_iter().map(|(_, layer)| layer).collect();
+        let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
+        layers.sort_by_key(|layer| layer.number);
         // All that can be read is in the store by now, so that another try is short.
-        let fates = fates(&plan, &layers);
-        let skipped = Skipped::of(&plan, &fates);
+        let packed = Arc::new(Packed { plan, layers });
+        let skipped = Skipped::of(&packed);
         skipped.check(&given_up)?;
-        self.image(&plan, &layers, &fates, tag, made_by, skipped).await
+        self.image(&packed, tag, made_by, skipped).await
     }
 
     /// Hashes a layer and pushes it, until both are of the same content.
@@ -135,11 +143,11 @@ impl Saving {
             let layer = Arc::new(self.hash(plan, number, given_up.clone()).await?);
             if self.repository.has_blob(&layer.digest, layer.size).await? {
                 self.done.fetch_add(layer.size, Ordering::Relaxed);
-                return Ok(layer);
+                return Ok(layer.pushed());
             }
             changes += 1;
             match self.push(plan, &layer).await? {
-                Pushed::Done => return Ok(layer),
+                Pushed::Done => return Ok(layer.pushed()),
                 Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
                 Pushed::Changed(index) if changes >= MOST_CHANGES => {
                     given_up.insert(index, Skip::of_the_run("kept changing while it was saved"));
@@ -152,13 +160,9 @@ impl Saving {
         }
     }
 
-    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<usize, Skip>) -> Result<Layer, Error> {
-        let (plan, cancelled) = (plan.clone(), self.cancelled.0.clone());
-        blocking(move || {
-            let entries = plan.layers.get(number).map(Vec::as_slice).unwrap_or_default();
-            pack::hash(&plan, entries, &given_up, &cancelled)
-        })
-        .await
+    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<Index, Skip>) -> Result<Layer, Error> {
+        let (plan, reading) = (plan.clone(), self.reading.clone());
+        blocking(move || pack::hash(&plan, number, &given_up, &reading)).await
     }
 
     async fn push(&self, plan: &Arc<Plan>, layer: &Arc<Layer>) -> Result<Pushed, Error> {
@@ -188,49 +192,43 @@ impl Saving {
 
     async fn image(
         &self,
-        plan: &Plan,
-        layers: &[Arc<Layer>],
-        fates: &[Option<(usize, &Fate)>],
+        packed: &Arc<Packed>,
         tag: &str,
         made_by: &Value,
         skipped: Skipped,
     ) -> Result<SavedBundle, Error> {
-        let all = || (0..plan.entries.len()).filter_map(|index| listed(plan, fates, index));
-        let list = listing::write(all)?;
+        let layers = &packed.layers;
+        let (list, blob) = {
+            let packed = packed.clone();
+            blocking(move || list::first_write(&packed)).await?
+        };
         let mut diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         diff_ids.push(list.diff_id);
         let config = image::config(&diff_ids);
-        let blobs: Vec<(Digest, u64)> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+        let mut blobs: Vec<(Digest, u64)> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
         let manifest = image::manifest(&config, &blobs, &list)?;
         let repository = &self.repository;
         let mut pushed_bytes = self.pushed.load(Ordering::Relaxed);
-        let list = Bytes::from(list.blob);
-        let mut all_blobs = blobs;
-        all_blobs.extend([&list, &config].map(|blob| (Digest::of(blob), blob.len() as u64)));
-        pushed_bytes += repository.push_small(&list).await?;
+        blobs.extend([(list.digest, list.size), (Digest::of(&config), config.len() as u64)]);
+        pushed_bytes += match blob {
+            Some(blob) => repository.push_small(&blob).await?,
+            None => self.push_list(packed, &list).await?,
+        };
         pushed_bytes += repository.push_small(&config).await?;
         repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await?;
         let digest = Digest::of(&manifest);
         // A manifest that has another digest is refused.
         repository.manifest(&digest.to_string()).await?;
-        self.are_there(&all_blobs).await?;
+        self.are_there(&blobs).await?;
         let subject = Descriptor::new(MANIFEST_TYPE, digest, manifest.len() as u64);
         match provenance::push(repository, &subject, made_by).await {
             Ok(pushed) => pushed_bytes += pushed,
             // The output is safe, and that is what counts.
             Err(error) => eprintln!("bundle-operator: how {digest} was made is not in the registry: {error}"),
         }
-        let (mut files, mut bytes) = (0, 0);
-        for entry in all() {
-            match entry.what {
-                ListedAs::File(file) if file.same_as.is_none() => {
-                    files += 1;
-                    bytes += file.size;
-                }
-                _ => {}
-            }
-        }
-        let mountable = plan.is_mountable();
+        let files = layers.iter().flat_map(|layer| layer.files());
+        let (files, bytes) = files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.size));
+        let mountable = packed.plan.is_mountable();
         let Skipped { all, withheld, damaged, names, .. } = skipped;
         Ok(SavedBundle {
             digest: digest.to_string(),
@@ -243,6 +241,33 @@ impl Saving {
             skipped_names: names,
             mountable,
         })
+    }
+
+    /// Pushes a list that is not held in memory: it is written anew for every try.
+    async fn push_list(&self, packed: &Arc<Packed>, list: &ListLayer) -> Result<u64, Error> {
+        if self.repository.has_blob(&list.digest, list.size).await? {
+            return Ok(0);
+        }
+        let mut tries = Tries::default();
+        loop {
+            let (sender, receiver) = mpsc::channel(PIECES);
+            let packed = packed.clone();
+            // It ends when nobody takes any more.
+            let writing = tokio::task::spawn_blocking(move || {
+                list::write(&packed, &mut |bytes| {
+                    let sent = sender.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+                    sent.map_err(|_| Error::new(ErrorKind::Local, "not taken"))
+                })
+            });
+            let sent = Arc::new(AtomicU64::new(0));
+            let body = body(receiver, [sent.clone(), Arc::default()]);
+            let uploaded = self.repository.upload(&list.digest, list.size, body, &sent).await;
+            let _ = writing.await;
+            match uploaded {
+                Ok(()) => return Ok(list.size),
+                Err(failure) => tries.again(failure).await?,
+            }
+        }
     }
 }
 
@@ -270,33 +295,11 @@ impl Saving {
 enum Pushed {
     Done,
     /// This entry is not any more what it was when it was hashed.
-    Changed(usize),
+    Changed(Index),
     /// This entry cannot be read any more.
-    Failed(usize, Skip),
+    Failed(Index, Skip),
     /// The registry got something else than was hashed, and the file system did not tell.
     Refused(Error),
-}
-
-/// What became of each entry and in which layer, by its index.
-fn fates<'a>(plan: &Plan, layers: &'a [Arc<Layer>]) -> Vec<Option<(usize, &'a Fate)>> {
-    let mut fates = vec![None; plan.entries.len()];
-    for (number, layer) in layers.iter().enumerate() {
-        for (index, fate) in &layer.members {
-            if let Some(place) = fates.get_mut(*index) {
-                *place = Some((number, fate));
-            }
-        }
-    }
-    fates
-}
-
-/// Why an entry is left out; none: it is not.
-fn skip_of(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option<Skip> {
-    match (&plan.entries.get(index)?.what, fates.get(plan.first_name(index)).copied().flatten()) {
-        (What::Skipped(skip), _) | (_, Some((_, Fate::Skipped(skip)))) => Some(skip.clone()),
-        (What::File { .. }, Some((_, Fate::File(_)))) | (What::Directory | What::Link { .. }, _) => None,
-        (What::File { .. }, _) => Some(Skip::of_the_run("was not read")),
-    }
 }
 
 /// What a bundle lacks.
@@ -315,18 +318,19 @@ impl Skipped {
     /// As many are named.
     const NAMES: usize = 3;
 
-    fn of(plan: &Plan, fates: &[Option<(usize, &Fate)>]) -> Self {
+    fn of(packed: &Packed) -> Self {
         let mut skipped = Self::default();
         let mut names: [Vec<String>; 3] = Default::default();
-        for (index, entry) in plan.entries.iter().enumerate() {
-            let Some(Skip { why, because }) = skip_of(plan, fates, index) else { continue };
+        let entries = &packed.plan.entries;
+        for index in entries.indices() {
+            let Some(Skip { why, because }) = packed.skip(index) else { continue };
             let [damaged, withheld, others] = &mut names;
             skipped.all += 1;
             let names = match because {
                 Because::OfTheMachine => {
                     skipped.damaged += 1;
                     if skipped.damaged_paths.len() < MOST_DAMAGED {
-                        skipped.damaged_paths.push(Digest::of(&entry.path).to_string());
+                        skipped.damaged_paths.push(Digest::of(&entries.path(index)).to_string());
                     }
                     damaged
                 }
@@ -334,10 +338,10 @@ impl Skipped {
                     skipped.withheld += 1;
                     withheld
                 }
-                Because::NoOutput => others,
+                Because::NoOutput | Because::Gone => others,
             };
             if names.len() < Self::NAMES {
-                names.push(format!("{} ({why})", shown(&entry.path)));
+                names.push(format!("{} ({why})", shown(&entries.path(index))));
             }
         }
         skipped.names = names.into_iter().flatten().take(Self::NAMES).collect();
@@ -361,25 +365,6 @@ impl Skipped {
         let error = Error::new(ErrorKind::Local, format!("the output is not whole: {first}{more}"));
         Err(Error { damaged: self.damaged_paths.clone(), ..error })
     }
-}
-
-fn listed(plan: &Plan, fates: &[Option<(usize, &Fate)>], index: usize) -> Option<Listed> {
-    let entry = plan.entries.get(index)?;
-    let first = plan.first_name(index);
-    if let Some(skip) = skip_of(plan, fates, index) {
-        return Some(Listed { path: entry.path.to_vec(), what: ListedAs::Skipped { reason: skip.why.into() } });
-    }
-    let what = match (&entry.what, fates.get(first).copied().flatten()) {
-        (What::Directory, _) => ListedAs::Directory { mode: entry.mode },
-        (What::Link { target }, _) => ListedAs::Link { target: target.to_vec() },
-        (What::File { .. }, Some((layer, Fate::File(stored)))) => {
-            let same_as = plan.entries.get(first).filter(|_| first != index).map(|first| first.path.to_vec());
-            let StoredFile { offset, size, digest, .. } = *stored;
-            ListedAs::File(ListedFile { mode: entry.mode, size, digest, layer, offset, same_as })
-        }
-        (What::File { .. } | What::Skipped(_), _) => return None,
-    };
-    Some(Listed { path: entry.path.to_vec(), what })
 }
 
 /// Reads a layer in a thread of its own. The result is why that ended early, if it did.
@@ -415,8 +400,8 @@ fn body(receiver: mpsc::Receiver<io::Result<Bytes>>, counters: [Arc<AtomicU64>; 
 }
 
 fn content_bytes(plan: &Plan) -> u64 {
-    let sizes = plan.entries.iter().map(|entry| match entry.what {
-        What::File { size, .. } => size,
+    let sizes = plan.entries.iter().map(|(_, entry)| match entry.what {
+        What::File { size } => size,
         _ => 0,
     });
     sizes.fold(0, u64::saturating_add)

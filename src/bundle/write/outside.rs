@@ -1,7 +1,8 @@
 //! Files of a bundle that are not in its tree: what the command said. A stranger can have put anything in their place.
 
+use super::entries::{Entries, ROOT, What};
 use super::skip::Skip;
-use super::walk::{Entry, What, exclude, too_sparse};
+use super::walk::{exclude, size, too_sparse};
 use crate::bundle::untrusted::{open_in, open_mount};
 use crate::bundle::{Error, RUN_SUFFIX, Tree};
 use rustix::fd::OwnedFd;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 /// Where they are, by their paths in the bundle.
 pub(in crate::bundle) type Outside = BTreeMap<Box<[u8]>, PathBuf>;
 
-/// Adds them to the entries of the tree, which are sorted and stay so. A name that is taken stays the tree's.
-pub(super) fn add(tree: &Tree, entries: &mut Vec<Entry>) -> Result<Outside, Error> {
+/// Adds them to the entries of the tree. A name that is taken stays the tree's.
+pub(super) fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> {
     let excluded = exclude(&tree.exclude)?;
     let mut outside = Outside::new();
     for (name, file) in &tree.outside {
@@ -25,33 +26,24 @@ pub(super) fn add(tree: &Tree, entries: &mut Vec<Entry>) -> Result<Outside, Erro
         }
         let (mode, what) = match rustix::fs::lstat(file) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                let size = u64::try_from(stat.st_size).unwrap_or(0);
-                let what = match too_sparse(&stat) {
-                    Some(skip) => What::Skipped(skip),
-                    None => What::File { size, shared: None },
-                };
-                (stat.st_mode & 0o7777, what)
+                (stat.st_mode & 0o7777, too_sparse(&stat).map_or(Ok(size(&stat)), Err))
             }
-            Ok(_) => (0, What::Skipped(Skip::no_output("is no file any more"))),
+            Ok(_) => (0, Err(Skip::no_output("is no file any more"))),
             Err(Errno::NOENT) => continue,
-            Err(error) => (0, What::Skipped(Skip::unreadable(error))),
+            Err(error) => (0, Err(Skip::unreadable(error))),
         };
-        let (path, at) = free(entries, name);
-        entries.insert(at, Entry { path: path.clone(), mode, what });
-        outside.insert(path, file.clone());
+        let mut name = name.clone();
+        while entries.has_at_root(name.as_bytes()) {
+            name.push_str(RUN_SUFFIX);
+        }
+        let what = match &what {
+            Ok(size) => What::File { size: *size },
+            Err(skip) => What::Skipped(skip),
+        };
+        entries.add(ROOT, name.as_bytes(), mode, what)?;
+        outside.insert(name.into_bytes().into(), file.clone());
     }
     Ok(outside)
-}
-
-/// A path that is free, and its place among the entries.
-fn free(entries: &[Entry], name: &str) -> (Box<[u8]>, usize) {
-    let mut path = name.to_owned();
-    loop {
-        match entries.binary_search_by(|entry| (*entry.path).cmp(path.as_bytes())) {
-            Ok(_) => path.push_str(RUN_SUFFIX),
-            Err(at) => return (path.into_bytes().into(), at),
-        }
-    }
 }
 
 /// Opens one of them by the rules for what a stranger wrote.
@@ -66,10 +58,6 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn entry(path: &str) -> Entry {
-        Entry { path: path.as_bytes().into(), mode: 0o755, what: What::Directory }
-    }
-
     fn tree(outside: &Path, exclude: &[&str]) -> Tree {
         Tree {
             exclude: exclude.iter().map(|glob| (*glob).to_owned()).collect(),
@@ -78,23 +66,32 @@ mod tests {
         }
     }
 
-    fn added(tree: &Tree, paths: &[&str]) -> Vec<(String, What)> {
-        let mut entries: Vec<Entry> = paths.iter().map(|path| entry(path)).collect();
+    /// What is added to directories of these names: its name, and its size or why it is left out.
+    fn added(tree: &Tree, names: &[&str]) -> Vec<(String, Result<u64, Skip>)> {
+        let mut entries = Entries::new(None);
+        for name in names {
+            entries.add(ROOT, name.as_bytes(), 0o755, What::Directory).unwrap();
+        }
         add(tree, &mut entries).unwrap();
-        assert!(entries.is_sorted_by(|a, b| a.path < b.path));
-        let told = entries.into_iter().filter(|entry| entry.what != What::Directory);
-        told.map(|entry| (String::from_utf8_lossy(&entry.path).into_owned(), entry.what)).collect()
+        let told = entries.iter().filter_map(|(index, entry)| {
+            let what = match entry.what {
+                What::File { size } => Ok(size),
+                What::Skipped(skip) => Err(skip.clone()),
+                _ => return None,
+            };
+            Some((String::from_utf8_lossy(&entries.path(index)).into_owned(), what))
+        });
+        told.collect()
     }
 
     #[test]
     fn a_name_that_is_taken_stays_the_trees() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("stdout"), "said").unwrap();
-        let file = || What::File { size: 4, shared: None };
         let tree = tree(dir.path(), &[]);
-        assert_eq!(added(&tree, &["", "a", "z"]), [("stdout".to_owned(), file())]);
-        assert_eq!(added(&tree, &["", "stdout", "z"]), [("stdout.run".to_owned(), file())]);
-        assert_eq!(added(&tree, &["", "stdout", "stdout.run"]), [("stdout.run.run".to_owned(), file())]);
+        assert_eq!(added(&tree, &["a", "z"]), [("stdout".to_owned(), Ok(4))]);
+        assert_eq!(added(&tree, &["stdout", "z"]), [("stdout.run".to_owned(), Ok(4))]);
+        assert_eq!(added(&tree, &["stdout", "stdout.run"]), [("stdout.run.run".to_owned(), Ok(4))]);
     }
 
     #[test]
@@ -103,8 +100,8 @@ mod tests {
         fs::write(dir.path().join("stdout"), "said").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("stderr")).unwrap();
         let tree = tree(dir.path(), &["*out"]);
-        let skipped = What::Skipped(Skip::no_output("is no file any more"));
-        assert_eq!(added(&tree, &[""]), [("stderr".to_owned(), skipped)]);
+        let skipped = Skip::no_output("is no file any more");
+        assert_eq!(added(&tree, &[]), [("stderr".to_owned(), Err(skipped))]);
         assert!(open(&dir.path().join("stderr")).is_err());
     }
 }

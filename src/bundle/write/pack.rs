@@ -1,8 +1,9 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
+use super::entries::{Index, What};
 use super::layout::Plan;
 use super::skip::Skip;
-use super::walk::{Cancelled, What};
+use super::walk::{Cancelled, size};
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::tar_header;
 use crate::bundle::{Error, ErrorKind, FileId};
@@ -10,6 +11,9 @@ use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const READ: usize = 256 << 10;
@@ -19,47 +23,62 @@ const BETWEEN_READS: Duration = Duration::from_millis(50);
 
 /// A layer whose digest is known.
 pub(in crate::bundle) struct Layer {
-    /// Indices of entries and what became of them.
-    pub(in crate::bundle) members: Vec<(usize, Fate)>,
+    pub(in crate::bundle) number: usize,
     pub(in crate::bundle) digest: Digest,
     pub(in crate::bundle) size: u64,
+    /// Files with their content, in the order of the entries.
+    files: Vec<StoredFile>,
+    /// Of these, in the same order. They are not needed any more when the layer is in the registry.
+    stamps: Vec<Stamp>,
+    /// Entries of the layer that are left out after all, in their order.
+    skipped: Vec<(Index, Skip)>,
 }
 
-#[derive(Clone, Debug)]
-pub(in crate::bundle) enum Fate {
-    /// Directories, links, and names of files that have an earlier one: all is in the header.
-    Header,
-    /// A file with its content.
-    File(StoredFile),
-    /// Left out after all.
-    Skipped(Skip),
-}
-
+/// There may be a million of them.
 #[derive(Clone, Debug)]
 pub(in crate::bundle) struct StoredFile {
+    entry: Index,
+    pub(in crate::bundle) digest: Digest,
     /// Of the content in the layer.
     pub(in crate::bundle) offset: u64,
     pub(in crate::bundle) size: u64,
-    pub(in crate::bundle) digest: Digest,
-    stamp: Stamp,
 }
 
-/// The same content, as far as the file system can tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
-    file: FileId,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+impl Layer {
+    pub(in crate::bundle) fn files(&self) -> &[StoredFile] {
+        &self.files
+    }
+
+    pub(in crate::bundle) fn stored(&self, entry: Index) -> Option<&StoredFile> {
+        let found = self.files.binary_search_by_key(&entry, |file| file.entry);
+        found.ok().and_then(|at| self.files.get(at))
+    }
+
+    pub(in crate::bundle) fn skip(&self, entry: Index) -> Option<&Skip> {
+        let found = self.skipped.binary_search_by_key(&entry, |(entry, _)| *entry);
+        found.ok().and_then(|at| self.skipped.get(at)).map(|(_, skip)| skip)
+    }
+
+    /// What is left to know once it is in the registry.
+    pub(in crate::bundle) fn pushed(mut self: Arc<Self>) -> Arc<Self> {
+        if let Some(layer) = Arc::get_mut(&mut self) {
+            layer.stamps = vec![];
+        }
+        self
+    }
 }
+
+/// The same content, as far as the file system can tell: a hash of what it says of times and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp(u64);
 
 /// Why a layer was not read to its end.
 #[derive(Debug)]
 pub(in crate::bundle) enum Unread {
     /// This entry is not what it was when it was hashed.
-    Changed(usize),
+    Changed(Index),
     /// This entry, which was read before, cannot be read any more.
-    Failed(usize, Skip),
+    Failed(Index, Skip),
     /// Who takes the bytes takes no more.
     NotTaken,
 }
@@ -70,36 +89,68 @@ enum CopyEnd {
     Sink(Error),
 }
 
+/// What all who read a tree share.
+#[derive(Debug)]
+pub(in crate::bundle) struct Reading {
+    pub(in crate::bundle) cancelled: Arc<Cancelled>,
+    /// How often one still waits for a file that cannot be opened. For all files together: whoever removes files, or lets
+    /// nobody read them, may do it to very many.
+    waits: AtomicU32,
+}
+
+impl Reading {
+    pub(in crate::bundle) fn new(cancelled: Arc<Cancelled>) -> Self {
+        Self { cancelled, waits: AtomicU32::new(MOST_READS) }
+    }
+
+    /// Waits for whoever replaces a file and has removed it first. `false`: it was waited enough.
+    fn wait(&self) -> bool {
+        let is_left = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if is_left {
+            std::thread::sleep(BETWEEN_READS);
+        }
+        is_left
+    }
+}
+
 /// Reads a layer for its digest. `given_up` names entries that are left out, and why.
 pub(in crate::bundle) fn hash(
     plan: &Plan,
-    entries: &[usize],
-    given_up: &BTreeMap<usize, Skip>,
-    cancelled: &Cancelled,
+    number: usize,
+    given_up: &BTreeMap<Index, Skip>,
+    reading: &Reading,
 ) -> Result<Layer, Error> {
-    let mut layer = Layer { members: Vec::with_capacity(entries.len()), digest: Digest::of(&[]), size: 0 };
+    let members = plan.layer(number);
+    let many = members.iter().filter(|index| has_content(plan, **index)).count();
+    let mut layer = Layer {
+        number,
+        digest: Digest::of(&[]),
+        size: 0,
+        files: Vec::with_capacity(many),
+        stamps: Vec::with_capacity(many),
+        skipped: vec![],
+    };
     let mut digester = Digester::default();
     let mut buffer = vec![0; READ];
-    let mut skipped: BTreeMap<usize, Skip> = given_up.clone();
-    for &index in entries {
-        cancelled.check()?;
-        let first = plan.first_name(index);
-        let fate = match skipped.get(&first) {
-            Some(skip) => Fate::Skipped(skip.clone()),
-            None if first == index && is_file(plan, index) => {
-                hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, cancelled)?
+    for &index in members {
+        reading.cancelled.check()?;
+        let first = plan.entries.first_name(index);
+        if let Some(skip) = given_up.get(&first).or_else(|| layer.skip(first)) {
+            let skip = skip.clone();
+            layer.skipped.push((index, skip));
+        } else if has_content(plan, index) {
+            match hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, reading)? {
+                Ok((file, stamp)) => {
+                    layer.files.push(file);
+                    layer.stamps.push(stamp);
+                }
+                Err(skip) => layer.skipped.push((index, skip)),
             }
-            None => {
-                let header = plan.header(index, 0);
-                digester.update(&header);
-                layer.size += header.len() as u64;
-                Fate::Header
-            }
-        };
-        if let Fate::Skipped(skip) = &fate {
-            skipped.insert(index, skip.clone());
+        } else {
+            let header = plan.header(index, 0);
+            digester.update(&header);
+            layer.size += header.len() as u64;
         }
-        layer.members.push((index, fate));
     }
     digester.update(&tar_header::END);
     layer.size += tar_header::END.len() as u64;
@@ -107,53 +158,55 @@ pub(in crate::bundle) fn hash(
     Ok(layer)
 }
 
+/// The inner result is where the file is in the layer, or why it is not.
 fn hash_file(
     plan: &Plan,
-    index: usize,
+    index: Index,
     digester: &mut Digester,
     position: &mut u64,
     buffer: &mut [u8],
-    cancelled: &Cancelled,
-) -> Result<Fate, Error> {
+    reading: &Reading,
+) -> Result<Result<(StoredFile, Stamp), Skip>, Error> {
     let mut skip = Skip::of_the_run("kept changing while it was read");
-    for read in 0..MOST_READS {
-        if read > 0 {
-            std::thread::sleep(BETWEEN_READS);
-        }
-        let (file, stamp) = match open(plan, index) {
+    for _ in 0..MOST_READS {
+        let (file, size, stamp) = match open(plan, index) {
             Ok(opened) => opened,
             // A disk that fails is not asked again at once: whoever saves tries it all again, later.
-            Err(unread) if unread.is_of_the_machine() => return Ok(Fate::Skipped(unread)),
+            Err(unread) if unread.is_of_the_machine() => return Ok(Err(unread)),
             Err(unread) => {
                 skip = unread;
-                continue;
+                if reading.wait() {
+                    continue;
+                }
+                break;
             }
         };
-        let header = plan.header(index, stamp.size);
+        let header = plan.header(index, size);
         let (mut all, mut own) = (digester.clone(), Digester::default());
         all.update(&header);
-        let copied = copy(&file, &stamp, buffer, |bytes| {
+        let copied = copy(&file, size, stamp, buffer, |bytes| {
             all.update(bytes);
             own.update(bytes);
-            cancelled.check()
+            reading.cancelled.check()
         });
         match copied {
             Ok(()) => {}
             Err(CopyEnd::Changed) => {
                 skip = Skip::of_the_run("kept changing while it was read");
+                std::thread::sleep(BETWEEN_READS);
                 continue;
             }
-            Err(CopyEnd::Failed(error)) => return Ok(Fate::Skipped(Skip::unreadable(error))),
+            Err(CopyEnd::Failed(error)) => return Ok(Err(Skip::unreadable(error))),
             Err(CopyEnd::Sink(error)) => return Err(error),
         }
-        let padding = tar_header::padding(stamp.size);
+        let padding = tar_header::padding(size);
         all.update(zeros(padding));
         *digester = all;
         let offset = *position + header.len() as u64;
-        *position = offset + stamp.size + padding;
-        return Ok(Fate::File(StoredFile { offset, size: stamp.size, digest: own.finish(), stamp }));
+        *position = offset + size + padding;
+        return Ok(Ok((StoredFile { entry: index, offset, size, digest: own.finish() }, stamp)));
     }
-    Ok(Fate::Skipped(skip))
+    Ok(Err(skip))
 }
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
@@ -162,34 +215,37 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
     // Small entries go out together.
     let mut pending: Vec<u8> = Vec::with_capacity(READ);
     let taken = |taken: bool| if taken { Ok(()) } else { Err(Unread::NotTaken) };
-    for (index, fate) in &layer.members {
-        match fate {
-            Fate::Skipped(_) => {}
-            Fate::Header => pending.extend(plan.header(*index, 0)),
-            Fate::File(stored) => {
-                pending.extend(plan.header(*index, stored.size));
-                let (file, stamp) = open(plan, *index).map_err(|skip| {
-                    if skip.is_of_the_machine() { Unread::Failed(*index, skip) } else { Unread::Changed(*index) }
-                })?;
-                if stamp != stored.stamp {
-                    return Err(Unread::Changed(*index));
-                }
-                let copied = copy(&file, &stamp, &mut buffer, |bytes| {
-                    pending.extend_from_slice(bytes);
-                    let full = pending.len() >= READ;
-                    let more = !full || take(&pending);
-                    if full {
-                        pending.clear();
-                    }
-                    if more { Ok(()) } else { Err(Error::new(ErrorKind::Local, "not taken")) }
-                });
-                copied.map_err(|end| match end {
-                    CopyEnd::Changed => Unread::Changed(*index),
-                    CopyEnd::Failed(error) => Unread::Failed(*index, Skip::unreadable(error)),
-                    CopyEnd::Sink(_) => Unread::NotTaken,
-                })?;
-                pending.extend_from_slice(zeros(tar_header::padding(stored.size)));
+    let mut files = layer.files.iter().zip(&layer.stamps).peekable();
+    let mut skipped = layer.skipped.iter().map(|(index, _)| *index).peekable();
+    for &index in plan.layer(layer.number) {
+        if skipped.next_if_eq(&index).is_some() {
+            continue;
+        }
+        if let Some((stored, known)) = files.next_if(|(stored, _)| stored.entry == index) {
+            pending.extend(plan.header(index, stored.size));
+            let (file, size, stamp) = open(plan, index).map_err(|skip| {
+                if skip.is_of_the_machine() { Unread::Failed(index, skip) } else { Unread::Changed(index) }
+            })?;
+            if (size, stamp) != (stored.size, *known) {
+                return Err(Unread::Changed(index));
             }
+            let copied = copy(&file, size, stamp, &mut buffer, |bytes| {
+                pending.extend_from_slice(bytes);
+                let full = pending.len() >= READ;
+                let more = !full || take(&pending);
+                if full {
+                    pending.clear();
+                }
+                if more { Ok(()) } else { Err(Error::new(ErrorKind::Local, "not taken")) }
+            });
+            copied.map_err(|end| match end {
+                CopyEnd::Changed => Unread::Changed(index),
+                CopyEnd::Failed(error) => Unread::Failed(index, Skip::unreadable(error)),
+                CopyEnd::Sink(_) => Unread::NotTaken,
+            })?;
+            pending.extend_from_slice(zeros(tar_header::padding(stored.size)));
+        } else {
+            pending.extend(plan.header(index, 0));
         }
         if pending.len() >= READ {
             taken(take(&pending))?;
@@ -200,42 +256,42 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
     taken(take(&pending))
 }
 
-fn is_file(plan: &Plan, index: usize) -> bool {
-    plan.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }))
+/// A file under its first name; all else is in its header.
+fn has_content(plan: &Plan, index: Index) -> bool {
+    let is_file = plan.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }));
+    is_file && plan.entries.first_name(index) == index
 }
 
-/// A regular file, or why there is none.
-fn open(plan: &Plan, index: usize) -> Result<(File, Stamp), Skip> {
+/// A regular file with its size, or why there is none.
+fn open(plan: &Plan, index: Index) -> Result<(File, u64, Stamp), Skip> {
     let file: File = plan.open(index).map_err(Skip::unreadable)?.into();
-    let stamp = stamp(&file).map_err(Skip::unreadable)?.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
-    Ok((file, stamp))
+    let (size, stamp) = stamp(&file).map_err(Skip::unreadable)?.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
+    Ok((file, size, stamp))
 }
 
-/// None: it is no regular file.
-fn stamp(file: &File) -> Result<Option<Stamp>, Errno> {
+/// Its size with it. None: it is no regular file.
+fn stamp(file: &File) -> Result<Option<(u64, Stamp)>, Errno> {
     let stat = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
-    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_lossless)] // Differ by architecture.
-    Ok(Some(Stamp {
-        file: FileId::from(&stat),
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-        changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-    }))
+    let mut hasher = DefaultHasher::new();
+    FileId::from(&stat).hash(&mut hasher);
+    (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
+    Ok(Some((size(&stat), Stamp(hasher.finish()))))
 }
 
-/// Reads as many bytes as the stamp says, and makes sure that they are one version of the file. Holes are not read.
+/// Reads as many bytes as it has, and makes sure that they are one version of the file. Holes are not read.
 fn copy(
     file: &File,
-    stamp: &Stamp,
+    size: u64,
+    stamp: Stamp,
     buffer: &mut [u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
-    while at < stamp.size {
-        let stretch = stretch(file, at, stamp);
+    while at < size {
+        let stretch = stretch(file, at, size);
         while at < stretch.data {
             let most = (stretch.data - at).min(HOLE.len() as u64);
             sink(zeros(most)).map_err(CopyEnd::Sink)?;
@@ -255,7 +311,7 @@ fn copy(
         }
     }
     match self::stamp(file) {
-        Ok(now) if now.as_ref() == Some(stamp) => Ok(()),
+        Ok(now) if now == Some((size, stamp)) => Ok(()),
         Ok(_) => Err(CopyEnd::Changed),
         Err(error) => Err(CopyEnd::Failed(error)),
     }
@@ -267,22 +323,22 @@ struct Stretch {
     end: u64,
 }
 
-fn stretch(file: &File, at: u64, stamp: &Stamp) -> Stretch {
+fn stretch(file: &File, at: u64, size: u64) -> Stretch {
     let seek = |to| rustix::fs::seek(file, to);
     // Most files are small, and read sooner than asked about.
-    if stamp.size <= HOLE.len() as u64 {
-        return Stretch { data: at, end: stamp.size };
+    if size <= HOLE.len() as u64 {
+        return Stretch { data: at, end: size };
     }
     let data = match seek(SeekFrom::Data(at)) {
-        Ok(data) => data.clamp(at, stamp.size),
+        Ok(data) => data.clamp(at, size),
         // There is none any more.
-        Err(Errno::NXIO) => return Stretch { data: stamp.size, end: stamp.size },
+        Err(Errno::NXIO) => return Stretch { data: size, end: size },
         // This file system does not tell: all of it is read.
-        Err(_) => return Stretch { data: at, end: stamp.size },
+        Err(_) => return Stretch { data: at, end: size },
     };
-    let end = seek(SeekFrom::Hole(data)).map_or(stamp.size, |hole| hole.clamp(data, stamp.size));
+    let end = seek(SeekFrom::Hole(data)).map_or(size, |hole| hole.clamp(data, size));
     // No end of it may stay where it was, whatever a file system says.
-    if end > at { Stretch { data, end } } else { Stretch { data: at, end: stamp.size } }
+    if end > at { Stretch { data, end } } else { Stretch { data: at, end: size } }
 }
 
 static HOLE: [u8; 64 << 10] = [0; 64 << 10];

@@ -5,8 +5,10 @@ use rustix::io::Errno;
 /// Whose doing it is that an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::bundle) enum Because {
-    /// It is no output, or is not there any more: sockets, other file systems, what vanished.
+    /// It is no output: sockets, other file systems.
     NoOutput,
+    /// It is not there any more.
+    Gone,
     /// It would be output, had the run's processes let us read it.
     OfTheRun,
     /// The machine fails to give it. It can pass by itself, so a bundle without it is the last resort.
@@ -26,6 +28,10 @@ impl Skip {
         Self { why: why.into(), because: Because::NoOutput }
     }
 
+    fn gone(why: &str) -> Self {
+        Self { why: why.into(), because: Because::Gone }
+    }
+
     pub(in crate::bundle) fn of_the_run(why: &str) -> Self {
         Self { why: why.into(), because: Because::OfTheRun }
     }
@@ -33,8 +39,8 @@ impl Skip {
     /// What it means that an entry could not be opened, looked at or read.
     pub(in crate::bundle) fn unreadable(error: Errno) -> Self {
         match error {
-            Errno::NOENT | Errno::NOTDIR => Self::no_output("vanished while the output was saved"),
-            Errno::LOOP => Self::no_output("became a link while the output was saved"),
+            Errno::NOENT | Errno::NOTDIR => Self::gone("vanished while the output was saved"),
+            Errno::LOOP => Self::gone("became a link while the output was saved"),
             // What a socket says that took the name of a file.
             Errno::NXIO => Self::no_output("was no regular file any more"),
             Errno::XDEV => Self::no_output("another file system"),
@@ -42,6 +48,11 @@ impl Skip {
             // EIO, ESTALE, ENOMEM, EMFILE, ENFILE, and whatever else a disk, a network or a kernel comes up with.
             _ => Self { why: format!("cannot be read: {error}").into(), because: Because::OfTheMachine },
         }
+    }
+
+    /// What had the name is not there any more.
+    pub(in crate::bundle) fn is_gone(&self) -> bool {
+        self.because == Because::Gone
     }
 
     pub(in crate::bundle) fn is_of_the_machine(&self) -> bool {
@@ -56,7 +67,10 @@ mod tests {
     #[test]
     fn only_what_the_run_did_is_left_out_for_good() {
         let because = |error| Skip::unreadable(error).because;
-        for error in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::NXIO] {
+        for error in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP] {
+            assert_eq!(because(error), Because::Gone, "{error}");
+        }
+        for error in [Errno::XDEV, Errno::NXIO] {
             assert_eq!(because(error), Because::NoOutput, "{error}");
         }
         for error in [Errno::ACCESS, Errno::PERM] {

@@ -1,8 +1,9 @@
-//! What is in a working directory: its entries, sorted, with their types and sizes. Nothing is read yet.
+//! What is in a working directory: its entries, with their types and sizes. No file is read yet.
 //!
 //! The tree was written by a stranger, who may still be writing it: it is only looked at through descriptors of its
 //! directories, links are never followed, and other file systems are not entered.
 
+use super::entries::{Entries, Index, ROOT, What};
 use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
 use crate::bundle::{Error, ErrorKind, FileId, Tree};
@@ -15,40 +16,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Entries of one bundle; their list is held in memory.
-const MOST_ENTRIES: usize = 10_000_000;
-/// All paths of one bundle together, for the same reason.
-const MOST_PATH_BYTES: usize = 1 << 30;
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
 /// grows with the square of its depth.
 const LONGEST_PATH: usize = 16 << 10;
 /// Holes of a sparse file are saved as the zeros that they read as. A file with more than this is left out.
 pub(in crate::bundle) const MOST_HOLE_BYTES: u64 = 64 << 30;
-
-/// One name in the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::bundle) struct Entry {
-    /// From the root; the root itself is empty.
-    pub(in crate::bundle) path: Box<[u8]>,
-    /// The permission bits with setuid, setgid and sticky.
-    pub(in crate::bundle) mode: u32,
-    pub(in crate::bundle) what: What,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::bundle) enum What {
-    Directory,
-    File {
-        size: u64,
-        /// Which file it is, if it has several names.
-        shared: Option<FileId>,
-    },
-    Link {
-        target: Box<[u8]>,
-    },
-    /// No part of the bundle, but listed in it.
-    Skipped(Skip),
-}
 
 /// Whether a walk shall end early, because nobody waits for it any more.
 #[derive(Debug, Default)]
@@ -64,27 +36,24 @@ impl Cancelled {
     }
 }
 
-/// The entries of a tree, sorted by the bytes of their paths. The first is the root.
-pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result<Vec<Entry>, Error> {
+/// The entries of a tree. They are not sorted yet.
+pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result<Entries, Error> {
     let stat = rustix::fs::fstat(root).map_err(|error| Error::local("look at the working directory", error))?;
     let mut walk = Walk {
         tree,
         root,
         device: stat.st_dev,
         exclude: exclude(&tree.exclude)?,
-        // Its mode is that of the volume, which is not the run's.
-        entries: vec![Entry { path: Box::default(), mode: 0o755, what: What::Directory }],
+        entries: Entries::new(tree.most_memory),
         if_filled: vec![],
-        waiting: vec![Box::default()],
-        path_bytes: 0,
+        waiting: vec![ROOT],
     };
-    while let Some(path) = walk.waiting.pop() {
+    while let Some(directory) = walk.waiting.pop() {
         cancelled.check()?;
-        walk.directory(&path)?;
+        walk.directory(directory)?;
     }
     let Walk { mut entries, if_filled, .. } = walk;
-    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    leave_out_empty(&mut entries, if_filled);
+    entries.take_out_empty(if_filled);
     Ok(entries)
 }
 
@@ -111,94 +80,118 @@ struct Walk<'a> {
     root: &'a OwnedFd,
     device: u64,
     exclude: GlobSet,
-    entries: Vec<Entry>,
+    entries: Entries,
     /// Directories that are left out when nothing is in them.
-    if_filled: Vec<Box<[u8]>>,
-    waiting: Vec<Box<[u8]>>,
-    path_bytes: usize,
+    if_filled: Vec<Index>,
+    waiting: Vec<Index>,
+}
+
+/// Where an entry is that is looked at.
+struct Place<'a> {
+    directory: Index,
+    name: &'a CStr,
+    /// From the root.
+    path: &'a [u8],
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
-        let dir = match open_beneath(self.root, path, OFlags::DIRECTORY).and_then(Dir::new) {
+    fn directory(&mut self, index: Index) -> Result<(), Error> {
+        let mut path = self.entries.path(index);
+        let before =
+            Before { entries: self.entries.len(), waiting: self.waiting.len(), if_filled: self.if_filled.len() };
+        match self.read(index, &mut path)? {
+            Ok(()) => Ok(()),
+            Err(error) => self.not_read(index, &before, error),
+        }
+    }
+
+    /// Reads a directory: the inner result is whether it could be read, to its end.
+    fn read(&mut self, index: Index, path: &mut Vec<u8>) -> Result<Result<(), Errno>, Error> {
+        let mut dir = match open_beneath(self.root, path, OFlags::DIRECTORY).and_then(Dir::new) {
             Ok(dir) => dir,
-            Err(error) => return self.not_read(path, error),
-        };
-        let stat = match dir.stat() {
-            Ok(stat) => stat,
-            Err(error) => return self.not_read(path, error),
+            Err(error) => return Ok(Err(error)),
         };
         // Between the look at it and now, something of ours may have been moved to its place.
-        if self.tree.left_out.contains(&FileId::from(&stat)) {
-            return Ok(());
+        match dir.stat() {
+            Ok(stat) if self.tree.left_out.contains(&FileId::from(&stat)) => return Ok(Ok(())),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
         }
-        let mut dir = dir;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        let start = path.len();
         while let Some(entry) = dir.read() {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return self.not_read(path, error),
+                Err(error) => return Ok(Err(error)),
             };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
-            let full = join(path, name.to_bytes());
+            path.truncate(start);
+            path.extend_from_slice(name.to_bytes());
             match dir.fd() {
-                Ok(dir) => self.entry(dir, name, full)?,
-                Err(error) => return self.not_read(path, error),
+                Ok(dir) => self.entry(dir, &Place { directory: index, name, path })?,
+                Err(error) => return Ok(Err(error)),
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: Box<[u8]>) -> Result<(), Error> {
-        if self.exclude.is_match(OsStr::from_bytes(&path)) {
+    fn entry(&mut self, dir: BorrowedFd<'_>, place: &Place<'_>) -> Result<(), Error> {
+        if self.exclude.is_match(OsStr::from_bytes(place.path)) {
             return Ok(());
         }
-        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match rustix::fs::statat(dir, place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
+            Err(error) => return self.skip(place, &Skip::unreadable(error)),
         };
         let id = FileId::from(&stat);
         if self.tree.left_out.contains(&id) {
             return Ok(());
         }
-        if path.len() > LONGEST_PATH {
+        if place.path.len() > LONGEST_PATH {
             let why = format!("its path is longer than {LONGEST_PATH} bytes");
-            return self.add(&path, 0, What::Skipped(Skip::of_the_run(&why)));
+            return self.skip(place, &Skip::of_the_run(&why));
         }
         let mode = stat.st_mode & 0o7777;
+        let no_output = |why: &str| Skip::no_output(why);
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory if stat.st_dev != self.device => self.skip(&path, "another file system"),
+            FileType::Directory if stat.st_dev != self.device => self.skip(place, &no_output("another file system")),
             FileType::Directory => {
+                let index = self.add(place, mode, What::Directory)?;
                 if self.tree.left_out_if_empty.contains(&id) {
-                    self.if_filled.push(path.clone());
+                    self.if_filled.push(index);
                 }
-                self.add(&path, mode, What::Directory)?;
-                self.waiting.push(path);
+                self.waiting.push(index);
                 Ok(())
             }
             FileType::RegularFile => {
-                let size = u64::try_from(stat.st_size).unwrap_or(0);
                 if let Some(skip) = too_sparse(&stat) {
-                    return self.add(&path, 0, What::Skipped(skip));
+                    return self.skip(place, &skip);
                 }
-                self.add(&path, mode, What::File { size, shared: (stat.st_nlink > 1).then_some(id) })
+                let index = self.add(place, mode, What::File { size: size(&stat) })?;
+                if stat.st_nlink > 1 {
+                    self.entries.share(index, id);
+                }
+                Ok(())
             }
-            FileType::Symlink => match rustix::fs::readlinkat(dir, name, vec![]) {
-                Ok(target) if self.is_left_out_link(&path, target.to_bytes()) => Ok(()),
+            FileType::Symlink => match rustix::fs::readlinkat(dir, place.name, vec![]) {
+                Ok(target) if self.is_left_out_link(place.path, target.to_bytes()) => Ok(()),
                 Ok(target) => {
-                    let target = relative_link(&path, target.to_bytes(), self.tree.seen_at());
-                    self.add(&path, 0o777, What::Link { target: target.into() })
+                    let target = relative_link(place.path, target.to_bytes(), self.tree.seen_at());
+                    self.add(place, 0o777, What::Link { target: &target }).map(drop)
                 }
                 Err(Errno::NOENT | Errno::INVAL) => Ok(()),
-                Err(error) => self.add(&path, 0, What::Skipped(Skip::unreadable(error))),
+                Err(error) => self.skip(place, &Skip::unreadable(error)),
             },
-            FileType::Fifo => self.skip(&path, "a FIFO"),
-            FileType::Socket => self.skip(&path, "a socket"),
-            FileType::CharacterDevice | FileType::BlockDevice => self.skip(&path, "a device"),
-            FileType::Unknown => self.skip(&path, "of unknown type"),
+            FileType::Fifo => self.skip(place, &no_output("a FIFO")),
+            FileType::Socket => self.skip(place, &no_output("a socket")),
+            FileType::CharacterDevice | FileType::BlockDevice => self.skip(place, &no_output("a device")),
+            FileType::Unknown => self.skip(place, &no_output("of unknown type")),
         }
     }
 
@@ -209,81 +202,53 @@ impl Walk<'_> {
         self.tree.left_out_links.iter().any(same)
     }
 
-    fn skip(&mut self, path: &[u8], why: &str) -> Result<(), Error> {
-        self.add(path, 0, What::Skipped(Skip::no_output(why)))
+    fn skip(&mut self, place: &Place<'_>, skip: &Skip) -> Result<(), Error> {
+        self.add(place, 0, What::Skipped(skip)).map(drop)
+    }
+
+    fn add(&mut self, place: &Place<'_>, mode: u32, what: What<'_>) -> Result<Index, Error> {
+        self.entries.add(place.directory, place.name.to_bytes(), mode, what)
     }
 
     /// A directory that could not be read, or not to its end. It was added when its parent was read, and what was read
     /// of it is in the list; half of it is no output.
-    fn not_read(&mut self, path: &[u8], error: Errno) -> Result<(), Error> {
-        let below = |other: &[u8]| other.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
-        let vanished = matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
-        if path.is_empty() {
+    fn not_read(&mut self, index: Index, before: &Before, error: Errno) -> Result<(), Error> {
+        if index == ROOT {
             return Err(Error::local("read the working directory", error));
         }
-        if vanished {
+        let skip = Skip::unreadable(error);
+        if skip.is_gone() {
             return Ok(());
         }
         // What was added of it is at the end: one directory is read at a time.
-        while self.entries.last().is_some_and(|entry| below(&entry.path)) {
-            self.entries.pop();
-        }
-        while self.waiting.last().is_some_and(|waiting| below(waiting)) {
-            self.waiting.pop();
-        }
-        self.if_filled.retain(|dir| !below(dir));
-        if let Some(known) = self.entries.iter_mut().rev().find(|entry| *entry.path == *path) {
-            known.what = What::Skipped(Skip::unreadable(error));
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, path: &[u8], mode: u32, what: What) -> Result<(), Error> {
-        let path: Box<[u8]> = path.get(..LONGEST_PATH).unwrap_or(path).into();
-        self.path_bytes += path.len();
-        if self.entries.len() >= MOST_ENTRIES {
-            return Err(Error::too_large(format!("more than {MOST_ENTRIES} files, directories and links")));
-        }
-        if self.path_bytes > MOST_PATH_BYTES {
-            return Err(Error::too_large("the paths of all files together are longer than 1 GiB"));
-        }
-        self.entries.push(Entry { path, mode, what });
+        self.entries.truncate(before.entries);
+        self.waiting.truncate(before.waiting);
+        self.if_filled.truncate(before.if_filled);
+        self.entries.skip(index, &skip);
         Ok(())
     }
 }
 
+/// How much there was before a directory was read.
+struct Before {
+    entries: Index,
+    waiting: usize,
+    if_filled: usize,
+}
+
+pub(super) fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
 fn holes(stat: &Stat) -> u64 {
     let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-    u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(on_disk)
+    size(stat).saturating_sub(on_disk)
 }
 
 /// A file that is hardly anything but holes is no output but a mistake.
 pub(super) fn too_sparse(stat: &Stat) -> Option<Skip> {
     let why = || format!("has more than {} GiB of holes", MOST_HOLE_BYTES >> 30);
     (holes(stat) > MOST_HOLE_BYTES).then(|| Skip::of_the_run(&why()))
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Box<[u8]> {
-    if dir.is_empty() { name.into() } else { [dir, b"/", name].concat().into() }
-}
-
-/// Where the entries below a directory begin in the sorted list.
-pub(in crate::bundle) fn below<'a>(entries: &'a [Entry], dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
-    let prefix = if dir.is_empty() { vec![] } else { [dir, b"/"].concat() };
-    let start = entries.partition_point(|entry| *entry.path < *prefix);
-    entries.iter().skip(start).take_while(move |entry| entry.path.starts_with(&prefix))
-}
-
-fn leave_out_empty(entries: &mut Vec<Entry>, mut if_filled: Vec<Box<[u8]>>) {
-    // The deepest first: a directory that holds nothing but such directories is empty too.
-    if_filled.sort_unstable_by(|a, b| b.cmp(a));
-    for dir in if_filled {
-        if below(entries, &dir).next().is_none()
-            && let Ok(at) = entries.binary_search_by(|entry| entry.path.cmp(&dir))
-        {
-            entries.remove(at);
-        }
-    }
 }
 
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the

@@ -184,7 +184,7 @@ fn limit_memory(cgroup: &Path) {
 
 /// How much a child may have, by the container's limit in a cgroup of version 2 or 1; none: there is no limit. Version
 /// 1 then has a number beyond all memory, which limits nothing either.
-fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
+pub(in crate::helper) fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
     let limit = |file| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse::<u64>().ok();
     limit("memory.max").or_else(|| limit("memory/memory.limit_in_bytes")).map(|bytes| bytes / 4 * 3)
 }

@@ -8,6 +8,7 @@ use crate::helper::ending::read_record;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
+use crate::helper::room;
 use crate::helper::supervise::runtime;
 use crate::helper::supervise::saving::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
@@ -124,6 +125,7 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
         left_out_links: links::made(&paths.bundle, &targets),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
         given_up: given_up(paths, save),
+        most_memory: room::for_entries(paths),
     }
 }
 

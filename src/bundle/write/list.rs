@@ -1,0 +1,97 @@
+//! What became of each entry, and the layer that lists them all.
+
+use super::entries::{Index, What};
+use super::layout::Plan;
+use super::pack::{Layer, StoredFile};
+use super::skip::Skip;
+use crate::bundle::Error;
+use crate::bundle::format::listing::{self, ListLayer, Listed, ListedAs, ListedFile};
+use bytes::Bytes;
+use std::sync::{Arc, LazyLock};
+
+/// A list that is no larger is kept in memory for who pushes it: that of about 200,000 files. Others are written again.
+const KEPT: usize = 16 << 20;
+
+/// A tree of which every layer was read.
+pub(super) struct Packed {
+    pub(super) plan: Arc<Plan>,
+    pub(super) layers: Vec<Arc<Layer>>,
+}
+
+static NOT_READ: LazyLock<Skip> = LazyLock::new(|| Skip::of_the_run("was not read"));
+
+impl Packed {
+    fn layer_of(&self, index: Index) -> Option<(usize, &Layer)> {
+        let number = self.plan.layer_of(index);
+        Some((number, self.layers.get(number)?))
+    }
+
+    /// Where the content of a file is, under whichever of its names.
+    fn stored(&self, index: Index) -> Option<(usize, &StoredFile)> {
+        let first = self.plan.entries.first_name(index);
+        let (number, layer) = self.layer_of(first)?;
+        Some((number, layer.stored(first)?))
+    }
+
+    /// Why an entry is left out; none: it is not.
+    pub(super) fn skip(&self, index: Index) -> Option<&Skip> {
+        let entry = self.plan.entries.get(index)?;
+        if let What::Skipped(skip) = entry.what {
+            return Some(skip);
+        }
+        let first = self.plan.entries.first_name(index);
+        if let Some(skip) = self.layer_of(first).and_then(|(_, layer)| layer.skip(first)) {
+            return Some(skip);
+        }
+        let is_missing = matches!(entry.what, What::File { .. }) && self.stored(index).is_none();
+        is_missing.then_some(&NOT_READ)
+    }
+
+    fn listed(&self, index: Index) -> Option<Listed> {
+        let entries = &self.plan.entries;
+        let entry = entries.get(index)?;
+        let path = entries.path(index);
+        if let Some(skip) = self.skip(index) {
+            return Some(Listed { path, what: ListedAs::Skipped { reason: skip.why.to_string() } });
+        }
+        let what = match entry.what {
+            What::Directory => ListedAs::Directory { mode: entry.mode },
+            What::Link { target } => ListedAs::Link { target: target.to_vec() },
+            What::File { .. } => {
+                let (layer, StoredFile { offset, size, digest, .. }) = self.stored(index)?;
+                let first = entries.first_name(index);
+                let same_as = (first != index).then(|| entries.path(first));
+                ListedAs::File(ListedFile {
+                    mode: entry.mode,
+                    size: *size,
+                    digest: *digest,
+                    layer,
+                    offset: *offset,
+                    same_as,
+                })
+            }
+            What::Skipped(_) => return None,
+        };
+        Some(Listed { path, what })
+    }
+}
+
+/// Gives the blob of the layer that lists all entries to `take`.
+pub(super) fn write(packed: &Packed, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<ListLayer, Error> {
+    let indices = || packed.plan.entries.indices();
+    listing::write(|| indices().filter_map(|index| packed.listed(index)), take)
+}
+
+/// Describes that blob, and has it too if it is small.
+pub(super) fn first_write(packed: &Packed) -> Result<(ListLayer, Option<Bytes>), Error> {
+    let mut blob = Some(vec![]);
+    let list = write(packed, &mut |bytes| {
+        if let Some(kept) = blob.as_mut().filter(|kept: &&mut Vec<u8>| kept.len() + bytes.len() <= KEPT) {
+            kept.extend_from_slice(bytes);
+        } else {
+            blob = None;
+        }
+        Ok(())
+    })?;
+    Ok((list, blob.map(Bytes::from)))
+}
