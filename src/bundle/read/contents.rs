@@ -1,32 +1,24 @@
 //! What is in one of our bundles, read from its list of entries, and the files in it by ranges of its layers.
 
-use super::destination::{Budget, Maker, checked};
-use super::feed::{Feed, Need, feed};
-use crate::bundle::digest::{Digest, Digester};
-use crate::bundle::error::shown;
+use super::destination::{Budget, Maker};
+use super::feed::{Need, feed};
+use super::staged::{COPY, Planner, Tree, copy};
+use super::way::{Way, below};
+use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};
 use crate::bundle::format::list_index::{self, IndexPlace, ListMember};
 use crate::bundle::format::listing::{self, Listed, ListedAs, ListedFile};
 use crate::bundle::registry::{Download, Repository};
-use crate::bundle::{Error, ErrorKind, Kind, Progress};
-use crate::names::paths;
+use crate::bundle::{Error, Kind, Progress};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use rustix::fd::OwnedFd;
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Larger indices are those of more than 10,000,000 entries.
 const LARGEST_INDEX: u64 = 64 << 20;
 const LARGEST_MEMBER: u64 = 4 << 20;
-/// Less than it between two wanted files is read and thrown away: a request costs more.
-const GAP: u64 = 256 << 10;
 const AT_ONCE: usize = 4;
-const COPY: usize = 128 << 10;
-
-/// So many symbolic links are followed on the way to one path: as many as the kernel does (`path_resolution(7)`).
-const MOST_LINKS: usize = 40;
 
 /// A bundle whose index is read.
 pub(in crate::bundle) struct Bundle<'a> {
@@ -172,7 +164,7 @@ impl<'a> Bundle<'a> {
         Ok(Download::new(self.repository, layer.digest, start, end))
     }
 
-    /// Puts what is in a directory of the bundle into a place. An entry takes about 75 bytes of memory and its path.
+    /// Puts what is in a directory of the bundle into a place. How much memory an entry takes: see [`Planner`].
     pub(in crate::bundle) async fn fetch(
         &self,
         dir: &[u8],
@@ -182,20 +174,15 @@ impl<'a> Bundle<'a> {
     ) -> Result<(), Error> {
         let mut planner = Planner::new(dir, budget);
         self.each(dir, |entry| planner.add(entry)).await?;
-        let tree = planner.finish();
-        let bytes = tree.segments.iter().map(|segment| segment.end - segment.start);
+        let Tree { directories, segments, empty, links, hard_links, held: _held } = planner.finish();
+        let bytes = segments.iter().map(|segment| segment.end - segment.start);
         progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
-        let Tree { directories, segments, empty, links, hard_links } = tree;
         let for_start = root.clone();
         let directories = crate::bundle::blocking::blocking(move || {
             let mut maker = Maker::new(for_start);
             maker.clear()?;
-            for (path, _) in &directories {
-                maker.directory(path)?;
-            }
-            for (path, mode) in empty {
-                maker.file(&path)?.finish(mode)?;
-            }
+            directories.each(|path, _, _| maker.directory(path))?;
+            empty.each(|path, [mode], _| maker.file(path)?.finish(mode_of(mode)))?;
             Ok(directories)
         })
         .await?;
@@ -209,15 +196,10 @@ impl<'a> Bundle<'a> {
         stream::iter(segments).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         crate::bundle::blocking::blocking(move || {
             let mut maker = Maker::new(root);
-            for (path, to) in hard_links {
-                maker.hard_link(&path, &to)?;
-            }
-            for (path, target) in links {
-                maker.link(&path, &target)?;
-            }
-            for (path, mode) in directories.iter().rev() {
-                maker.directory_mode(path, *mode)?;
-            }
+            hard_links.each(|path, [], to| maker.hard_link(path, to))?;
+            links.each(|path, [], target| maker.link(path, target))?;
+            // All of them can be entered whatever their mode is, so that their order does not matter.
+            directories.each(|path, [mode], _| maker.directory_mode(path, mode_of(mode)))?;
             maker.finish();
             Ok(())
         })
@@ -225,271 +207,8 @@ impl<'a> Bundle<'a> {
     }
 }
 
-/// The way to a path, which may lead through symbolic links.
-struct Way<'a> {
-    asked: &'a [u8],
-    /// A directory of the bundle, by its own path.
-    at: Vec<u8>,
-    /// What is to go from there: names and `..`, the next one last.
-    rest: Vec<Vec<u8>>,
-    /// The last link that was followed, and its target.
-    through: Option<(Vec<u8>, Vec<u8>)>,
-    links: usize,
-}
-
-impl<'a> Way<'a> {
-    fn to(path: &'a [u8]) -> Self {
-        let mut way = Self { asked: path, at: vec![], rest: vec![], through: None, links: 0 };
-        way.push(path);
-        way
-    }
-
-    fn push(&mut self, path: &[u8]) {
-        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
-        self.rest.extend(names.rev().map(<[u8]>::to_vec));
-    }
-
-    /// The end of the way, if it does not lead through links.
-    fn straight(&self) -> Option<Vec<u8>> {
-        let up = self.rest.iter().any(|name| name == b"..");
-        (!up).then(|| self.rest.iter().rev().fold(self.at.clone(), |at, name| below(&at, name)))
-    }
-
-    fn up(&mut self) -> Result<(), Error> {
-        if self.at.is_empty() {
-            return Err(self.leads_out());
-        }
-        let end = self.at.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        self.at.truncate(end);
-        Ok(())
-    }
-
-    /// Goes on behind a link, which is in the directory that was reached. In the pod of the run the bundle was at
-    /// `/bundle`: so links into it are written there.
-    fn follow(&mut self, link: &[u8], target: &[u8]) -> Result<(), Error> {
-        self.links += 1;
-        self.through = Some((link.to_vec(), target.to_vec()));
-        if self.links > MOST_LINKS {
-            let asked = shown(self.asked);
-            return Err(Error::invalid(format!("{asked:?} leads through more than {MOST_LINKS} symbolic links")));
-        }
-        if target.first() != Some(&b'/') {
-            self.push(target);
-            return Ok(());
-        }
-        match target.strip_prefix(paths::BUNDLE.as_bytes()) {
-            Some(inside @ ([] | [b'/', ..])) => {
-                self.at.clear();
-                self.push(inside);
-                Ok(())
-            }
-            _ => Err(self.leads_out()),
-        }
-    }
-
-    fn arrive(found: Listed) -> Result<Listed, Error> {
-        match &found.what {
-            ListedAs::Skipped { reason } => {
-                let message = format!("{:?} was not saved: {reason}", shown(&found.path));
-                Err(Error::new(ErrorKind::NotFound, message))
-            }
-            _ => Ok(found),
-        }
-    }
-
-    fn not_there(&self) -> Error {
-        let (asked, link) = (shown(self.asked), self.link());
-        Error::new(ErrorKind::NotFound, format!("{asked:?} is not in the bundle{link}"))
-    }
-
-    fn leads_out(&self) -> Error {
-        let (asked, link) = (shown(self.asked), self.link());
-        Error::invalid(format!("{asked:?} leads out of the bundle{link}"))
-    }
-
-    /// For people: where the last link points.
-    fn link(&self) -> String {
-        let Some((link, target)) = &self.through else { return String::new() };
-        format!(": {:?} is a symbolic link to {:?}", shown(link), shown(target))
-    }
-}
-
-fn below(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
-}
-
-/// What is to be made in a place; paths from there.
-#[derive(Default)]
-struct Tree {
-    /// Parents before their children.
-    directories: Vec<(Vec<u8>, u32)>,
-    segments: Vec<Segment>,
-    empty: Vec<(Vec<u8>, u32)>,
-    links: Vec<(Vec<u8>, Vec<u8>)>,
-    hard_links: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Makes a [`Tree`] of entries, one after the other.
-struct Planner<'a> {
-    dir: &'a [u8],
-    budget: &'a Budget,
-    tree: Tree,
-    /// For names of files whose first name is not in the directory: which of them came first.
-    first_here: HashMap<Vec<u8>, Vec<u8>>,
-    layers: BTreeMap<usize, Vec<StagedFile>>,
-}
-
-impl<'a> Planner<'a> {
-    fn new(dir: &'a [u8], budget: &'a Budget) -> Self {
-        Self { dir, budget, tree: Tree::default(), first_here: HashMap::new(), layers: BTreeMap::new() }
-    }
-
-    /// From the directory; `None` for that itself and for what is elsewhere.
-    fn path_here(&self, path: &[u8]) -> Option<Box<[u8]>> {
-        if self.dir.is_empty() {
-            return (!path.is_empty()).then(|| path.into());
-        }
-        path.strip_prefix(self.dir)?.strip_prefix(b"/").map(Into::into)
-    }
-
-    fn add(&mut self, entry: Listed) -> Result<(), Error> {
-        let Some(path) = self.path_here(&entry.path) else { return Ok(()) };
-        checked(&path)?;
-        self.budget.entry()?;
-        match entry.what {
-            ListedAs::Directory { mode } => self.tree.directories.push((path.into(), mode)),
-            ListedAs::Link { target } => self.tree.links.push((path.into(), target)),
-            ListedAs::Skipped { .. } => {}
-            ListedAs::File(file) => self.file(path, file)?,
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, path: Box<[u8]>, file: ListedFile) -> Result<(), Error> {
-        if let Some(first) = file.same_as {
-            if let Some(here) = self.path_here(&first) {
-                checked(&here)?;
-                self.tree.hard_links.push((path.into(), here.into()));
-                return Ok(());
-            }
-            if let Some(here) = self.first_here.get(&first) {
-                self.tree.hard_links.push((path.into(), here.clone()));
-                return Ok(());
-            }
-            self.first_here.insert(first, path.to_vec());
-        }
-        self.budget.bytes(file.size)?;
-        if file.size == 0 {
-            self.tree.empty.push((path.into(), file.mode));
-            return Ok(());
-        }
-        let ListedFile { mode, size, digest, offset, .. } = file;
-        self.layers.entry(file.layer).or_default().push(StagedFile { path, offset, size, digest, mode });
-        Ok(())
-    }
-
-    fn finish(self) -> Tree {
-        let mut tree = self.tree;
-        for (layer, mut files) in self.layers {
-            files.sort_unstable_by_key(|file| file.offset);
-            let mut segments: Vec<Segment> = vec![];
-            for file in files {
-                match segments.last_mut() {
-                    Some(segment) if segment.goes_on_with(&file) => segment.add(file),
-                    _ => segments.push(Segment::new(layer, file)),
-                }
-            }
-            tree.segments.extend(segments);
-        }
-        tree
-    }
-}
-
-/// A file that is to be made: there may be a million of them.
-struct StagedFile {
-    path: Box<[u8]>,
-    /// Of the content in the layer.
-    offset: u64,
-    size: u64,
-    digest: Digest,
-    mode: u32,
-}
-
-/// Files that are read from a layer in one go.
-struct Segment {
-    layer: usize,
-    start: u64,
-    end: u64,
-    files: Vec<StagedFile>,
-}
-
-impl Segment {
-    fn new(layer: usize, file: StagedFile) -> Self {
-        let end = file.offset.saturating_add(file.size);
-        Self { layer, start: file.offset, end, files: vec![file] }
-    }
-
-    fn goes_on_with(&self, file: &StagedFile) -> bool {
-        file.offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
-    }
-
-    fn add(&mut self, file: StagedFile) {
-        self.end = file.offset.saturating_add(file.size);
-        self.files.push(file);
-    }
-
-    fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
-        let mut buffer = vec![0; COPY];
-        let mut position = self.start;
-        for file in self.files {
-            let StagedFile { path, offset, size, digest, mode } = file;
-            skip(&mut feed, offset - position, &mut buffer)?;
-            let mut new = maker.file(&path)?;
-            copy(&mut feed, size, &digest, &shown(&path), &mut buffer, &mut |bytes| new.write(bytes))?;
-            new.finish(mode)?;
-            position = offset.saturating_add(size);
-        }
-        Ok(())
-    }
-}
-
-fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error> {
-    while bytes > 0 {
-        bytes -= part(feed, bytes, buffer)?.len() as u64;
-    }
-    Ok(())
-}
-
-/// Gives a file's bytes to `take`; an error, if they are not those that the list says.
-fn copy(
-    feed: &mut Feed,
-    size: u64,
-    digest: &Digest,
-    name: &str,
-    buffer: &mut [u8],
-    take: &mut impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let (mut left, mut digester) = (size, Digester::default());
-    while left > 0 {
-        let bytes = part(feed, left, buffer)?;
-        digester.update(bytes);
-        left -= bytes.len() as u64;
-        take(bytes)?;
-    }
-    if digester.finish() == *digest {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))
-}
-
-fn part<'a>(feed: &mut Feed, most: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
-    let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
-    let part = buffer.get_mut(..most).unwrap_or_default();
-    match feed.read(part) {
-        Ok(0) => Err(Error::invalid("a layer ends in the middle of a file")),
-        Ok(got) => Ok(buffer.get(..got).unwrap_or_default()),
-        Err(error) => Err(Error::new(ErrorKind::Unreachable, error.to_string())),
-    }
+fn mode_of(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
 }
 
 /// What an input can be.

@@ -26,6 +26,8 @@ static ZEROS: [u8; BLOCK] = [0; BLOCK];
 #[derive(Clone, Debug)]
 pub struct Budget {
     limits: Limits,
+    /// Bytes of memory for what is still to be made; none: no limit.
+    memory: Option<u64>,
     spent: Arc<Spent>,
 }
 
@@ -33,15 +35,55 @@ pub struct Budget {
 struct Spent {
     entries: AtomicU64,
     bytes: AtomicU64,
+    memory: AtomicU64,
+}
+
+/// Memory that is counted until this is dropped.
+#[derive(Debug)]
+pub(in crate::bundle) struct Held {
+    spent: Arc<Spent>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.spent.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl From<Limits> for Budget {
     fn from(limits: Limits) -> Self {
-        Self { limits, spent: Arc::default() }
+        Self { limits, memory: None, spent: Arc::default() }
     }
 }
 
 impl Budget {
+    /// The same with so much memory for the lists of what is still to be made.
+    #[must_use]
+    pub fn within_memory(self, bytes: Option<u64>) -> Self {
+        Self { memory: bytes, ..self }
+    }
+
+    /// Counts memory, none at first: see [`Budget::hold`].
+    pub(in crate::bundle) fn held(&self) -> Held {
+        Held { spent: self.spent.clone(), bytes: 0 }
+    }
+
+    /// Counts more memory; an error if there is no more.
+    pub(in crate::bundle) fn hold(&self, held: &mut Held, more: u64) -> Result<(), Error> {
+        held.bytes += more;
+        let all = self.spent.memory.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        match self.memory {
+            Some(most) if all > most => {
+                let (entries, most) = (self.spent.entries.load(Ordering::Relaxed), most >> 20);
+                Err(Error::too_large(format!(
+                    "more than {entries} files, directories and links: the helper's memory has {most} MiB for them"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes that may be made in all.
     pub(crate) fn most_bytes(&self) -> u64 {
         self.limits.bytes

@@ -3,6 +3,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `contents` | reading a bundle: by its list, and by ranges of its layers |
+//! | `way` | symbolic links on the way to a path of a bundle |
+//! | `staged`, `path_log` | what is to be made of a bundle, in little memory |
 //! | `artifact` | what the layers of an image, or of an artifact, are |
 //! | `unpack`, `stat`, `layer_path` | any image: its layers on top of each other, or one path in them |
 //! | `destination` | where an input goes, and what can be made there |
@@ -15,8 +17,11 @@ mod destination;
 mod feed;
 pub(in crate::bundle) mod inspect;
 mod layer_path;
+mod path_log;
+mod staged;
 mod stat;
 mod unpack;
+mod way;
 
 use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
 use crate::bundle::format::listing::{Listed, ListedAs};

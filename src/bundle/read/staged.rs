@@ -1,0 +1,204 @@
+//! What is to be made of a bundle in a place, in little memory, and the making of its files.
+
+use super::destination::{Budget, Held, Maker, checked};
+use super::feed::Feed;
+use super::path_log::PathLog;
+use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::error::shown;
+use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
+use crate::bundle::{Error, ErrorKind};
+use std::collections::HashMap;
+use std::io::Read;
+
+/// Less than it between two wanted files is read and thrown away: a request costs more.
+const GAP: u64 = 256 << 10;
+pub(super) const COPY: usize = 128 << 10;
+/// What a segment takes beside its files.
+const SEGMENT_BYTES: u64 = 256;
+
+/// What is to be made in a place; paths from there.
+pub(super) struct Tree {
+    /// With their modes, parents before their children.
+    pub(super) directories: PathLog<1>,
+    pub(super) segments: Vec<Segment>,
+    /// Files with their modes.
+    pub(super) empty: PathLog<1>,
+    /// With their targets.
+    pub(super) links: PathLog<0>,
+    /// With the path of another name of the same file.
+    pub(super) hard_links: PathLog<0>,
+    /// The memory that it takes.
+    pub(super) held: Held,
+}
+
+/// Makes a [`Tree`] of entries, one after the other in the order of their paths. A file takes about 45 bytes, and what
+/// is new in its path.
+pub(super) struct Planner<'a> {
+    dir: &'a [u8],
+    budget: &'a Budget,
+    tree: Tree,
+    /// For names of files whose first name is not in the directory: which of them came first.
+    first_here: HashMap<Vec<u8>, Vec<u8>>,
+    /// The last segment of each layer.
+    last: HashMap<usize, usize>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(dir: &'a [u8], budget: &'a Budget) -> Self {
+        let tree = Tree {
+            directories: PathLog::default(),
+            segments: vec![],
+            empty: PathLog::default(),
+            links: PathLog::default(),
+            hard_links: PathLog::default(),
+            held: budget.held(),
+        };
+        Self { dir, budget, tree, first_here: HashMap::new(), last: HashMap::new() }
+    }
+
+    /// From the directory; `None` for that itself and for what is elsewhere.
+    fn path_here<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        if self.dir.is_empty() {
+            return (!path.is_empty()).then_some(path);
+        }
+        path.strip_prefix(self.dir)?.strip_prefix(b"/")
+    }
+
+    pub(super) fn add(&mut self, entry: Listed) -> Result<(), Error> {
+        let Some(path) = self.path_here(&entry.path) else { return Ok(()) };
+        checked(path)?;
+        self.budget.entry()?;
+        match entry.what {
+            ListedAs::Directory { mode } => self.log(|tree| &mut tree.directories, path, [mode.into()], &[]),
+            ListedAs::Link { target } => self.log(|tree| &mut tree.links, path, [], &target),
+            ListedAs::Skipped { .. } => Ok(()),
+            ListedAs::File(file) => self.file(path, file),
+        }
+    }
+
+    fn log<const NUMBERS: usize>(
+        &mut self,
+        log: impl FnOnce(&mut Tree) -> &mut PathLog<NUMBERS>,
+        path: &[u8],
+        numbers: [u64; NUMBERS],
+        text: &[u8],
+    ) -> Result<(), Error> {
+        let log = log(&mut self.tree);
+        let before = log.size();
+        log.push(path, numbers, text);
+        let more = log.size() - before;
+        self.budget.hold(&mut self.tree.held, more)
+    }
+
+    fn file(&mut self, path: &[u8], file: ListedFile) -> Result<(), Error> {
+        if let Some(first) = file.same_as {
+            if let Some(here) = self.path_here(&first) {
+                checked(here)?;
+                return self.log(|tree| &mut tree.hard_links, path, [], here);
+            }
+            if let Some(here) = self.first_here.get(&first).cloned() {
+                return self.log(|tree| &mut tree.hard_links, path, [], &here);
+            }
+            self.budget.hold(&mut self.tree.held, (first.len() + path.len() + 128) as u64)?;
+            self.first_here.insert(first, path.to_vec());
+        }
+        self.budget.bytes(file.size)?;
+        if file.size == 0 {
+            return self.log(|tree| &mut tree.empty, path, [file.mode.into()], &[]);
+        }
+        let ListedFile { mode, size, digest, offset, layer, .. } = file;
+        let segment = match self.last.get(&layer).copied() {
+            Some(last) if self.tree.segments.get(last).is_some_and(|segment| segment.goes_on_at(offset)) => last,
+            last => self.new_segment(layer, offset, last)?,
+        };
+        let Some(place) = self.tree.segments.get_mut(segment) else { return Ok(()) };
+        let gap = offset - place.end;
+        place.end =
+            offset.checked_add(size).ok_or_else(|| Error::invalid("the bundle's list has a file without end"))?;
+        let files = &mut place.files;
+        let before = files.size();
+        files.push(path, [gap, size, mode.into()], digest.bytes());
+        let more = files.size() - before;
+        self.budget.hold(&mut self.tree.held, more)
+    }
+
+    fn new_segment(&mut self, layer: usize, start: u64, last: Option<usize>) -> Result<usize, Error> {
+        if let Some(last) = last.and_then(|last| self.tree.segments.get_mut(last)) {
+            last.files.close();
+        }
+        self.budget.hold(&mut self.tree.held, SEGMENT_BYTES)?;
+        let number = self.tree.segments.len();
+        self.tree.segments.push(Segment { layer, start, end: start, files: PathLog::default() });
+        self.last.insert(layer, number);
+        Ok(number)
+    }
+
+    pub(super) fn finish(self) -> Tree {
+        self.tree
+    }
+}
+
+/// Files that are read from a layer in one go.
+pub(super) struct Segment {
+    pub(super) layer: usize,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Each with what is between it and the one before, its size, its mode and its digest.
+    files: PathLog<3>,
+}
+
+impl Segment {
+    fn goes_on_at(&self, offset: u64) -> bool {
+        offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
+    }
+
+    pub(super) fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
+        let mut buffer = vec![0; COPY];
+        self.files.each(|path, [gap, size, mode], digest| {
+            skip(&mut feed, gap, &mut buffer)?;
+            let mut new = maker.file(path)?;
+            let digest = Digest::new(digest.try_into().unwrap_or_default());
+            copy(&mut feed, size, &digest, &shown(path), &mut buffer, &mut |bytes| new.write(bytes))?;
+            new.finish(u32::try_from(mode).unwrap_or_default())
+        })
+    }
+}
+
+fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    while bytes > 0 {
+        bytes -= part(feed, bytes, buffer)?.len() as u64;
+    }
+    Ok(())
+}
+
+/// Gives a file's bytes to `take`; an error, if they are not those that the list says.
+pub(super) fn copy(
+    feed: &mut Feed,
+    size: u64,
+    digest: &Digest,
+    name: &str,
+    buffer: &mut [u8],
+    take: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut left, mut digester) = (size, Digester::default());
+    while left > 0 {
+        let bytes = part(feed, left, buffer)?;
+        digester.update(bytes);
+        left -= bytes.len() as u64;
+        take(bytes)?;
+    }
+    if digester.finish() == *digest {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))
+}
+
+fn part<'a>(feed: &mut Feed, most: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+    let part = buffer.get_mut(..most).unwrap_or_default();
+    match feed.read(part) {
+        Ok(0) => Err(Error::invalid("a layer ends in the middle of a file")),
+        Ok(got) => Ok(buffer.get(..got).unwrap_or_default()),
+        Err(error) => Err(Error::new(ErrorKind::Unreachable, error.to_string())),
+    }
+}
