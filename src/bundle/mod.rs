@@ -35,4 +35,5 @@ pub use model::{
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, fetch, resolve};
 pub use write::check::check_store;
+pub(crate) use write::memory_of;
 pub use write::save;

@@ -16,7 +16,7 @@ pub struct Progress {
     /// Bytes in all, as far as known; 0: not known.
     #[serde(default)]
     pub total_bytes: u64,
-    /// One line: why the last try failed, while it is tried again.
+    /// One line: why the last try failed, while it is tried again; what will go wrong, while the command runs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
     /// Why the store did not accept an upload when it was last asked; none: it did, or nobody asked.
@@ -49,7 +49,7 @@ pub struct StoreTrouble {
 pub enum ProgressStage {
     /// Putting inputs in place, or waiting for what else the command needs.
     Staging,
-    /// Nothing of its own: the command runs.
+    /// Watching the command.
     Running,
     /// Saving the output.
     Saving,

@@ -96,19 +96,20 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// How far it is, why the last try to save failed, if one did, and what is wrong with the store; none: there is nothing
-/// to tell.
+/// How far it is, why the last try to save failed, if one did, and what is wrong with the store; while the command runs,
+/// what will go wrong. None: there is nothing to tell.
 fn document(bin: &Path) -> Option<String> {
     let progress: Option<Progress> = read_json(bin, files::PROGRESS);
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
-    let progress = match (progress, failed, store_trouble(bin)) {
-        (None, None, None) => return None,
-        (Some(progress), None, store) => Progress { store, ..progress },
-        (None, None, Some(store)) => {
-            let stage = if store.holds { ProgressStage::Staging } else { ProgressStage::Running };
-            Progress { store: Some(store), ..Progress::of(stage) }
+    let progress = match (progress, failed, store_trouble(bin), markers::read(bin, files::WARNING)) {
+        (None, None, None, None) => return None,
+        (Some(progress), None, store, _) => Progress { store, ..progress },
+        (None, None, store, warning) => {
+            let holds = store.as_ref().is_some_and(|store| store.holds);
+            let stage = if holds { ProgressStage::Staging } else { ProgressStage::Running };
+            Progress { trouble: one_line(&warning.unwrap_or_default()), store, ..Progress::of(stage) }
         }
-        (progress, Some(NotSaved { detail, .. }), _) => {
+        (progress, Some(NotSaved { detail, .. }), _, _) => {
             let known = progress.unwrap_or_else(|| Progress::of(ProgressStage::Saving));
             Progress { stage: ProgressStage::Saving, trouble: one_line(&detail), ..known }
         }
@@ -141,7 +142,7 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
     }
     let asks_for = |path: &str| buffer.strip_prefix(b"GET ").is_some_and(|rest| rest.starts_with(path.as_bytes()));
     let (status, body) = if asks_for("/ready ") {
-        let ready = store_trouble(bin).is_none();
+        let ready = store_trouble(bin).is_none() && !markers::is_marked(bin, files::WARNING);
         (if ready { "200 OK" } else { "503 Service Unavailable" }, String::new())
     } else if let Some(progress) = document(bin).filter(|_| asks_for("/progress ")) {
         ("200 OK", progress)
@@ -203,6 +204,10 @@ mod tests {
         drop(telling);
         assert!(ask(address, request).ends_with(r#"{"stage":"Saving","doneBytes":0,"totalBytes":0,"trouble":"401"}"#));
         fs::remove_file(bin.path().join("not-saved.json")).unwrap();
+        fs::write(bin.path().join("warning"), "too many files").unwrap();
+        let warned = r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"trouble":"too many files"}"#;
+        assert!(ask(address, request).ends_with(warned));
+        fs::remove_file(bin.path().join("warning")).unwrap();
         assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
     }
 

@@ -24,6 +24,17 @@ pub(super) struct Size {
     pub(super) bytes: u64,
     /// What they take on the disk: less than their length where they have holes.
     pub(super) disk_bytes: u64,
+    /// Of all that is in the directories.
+    pub(super) names: Names,
+}
+
+/// Names in directories, of whatever they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    /// How many.
+    pub(super) count: u64,
+    /// Their lengths together.
+    pub(super) bytes: u64,
 }
 
 /// Sums in which each of `n` names of a file counts as an n-th of it: no list of known inodes is needed, which could
@@ -46,9 +57,16 @@ impl Sums {
         self.disk_bytes += (blocks.min(length.next_multiple_of(4096)) << 32) / names;
     }
 
-    fn size(&self) -> Size {
+    fn size(&self, names: Names) -> Size {
         let round = |sum: u128| u64::try_from((sum + (1 << 31)) >> 32).unwrap_or(u64::MAX);
-        Size { files: round(self.files), bytes: round(self.bytes), disk_bytes: round(self.disk_bytes) }
+        Size { files: round(self.files), bytes: round(self.bytes), disk_bytes: round(self.disk_bytes), names }
+    }
+}
+
+impl Names {
+    fn add(&mut self, length: usize) {
+        self.count += 1;
+        self.bytes += length as u64;
     }
 }
 
@@ -61,20 +79,21 @@ pub(super) fn measure(root: &Path, left_out: &[FileId], go_on: impl FnMut() -> b
         }
         Ok(())
     })
-    .map_or_else(|()| Size::default(), |()| sums.size())
+    .map_or_else(|()| Size::default(), |names| sums.size(names))
 }
 
 /// Measures the regular files of these names in `root`.
 pub(super) fn measure_files(root: &Path, names: &[&str]) -> Size {
-    let mut sums = Sums::default();
+    let (mut sums, mut seen) = (Sums::default(), Names::default());
     for name in names {
         if let Ok(stat) = rustix::fs::lstat(root.join(name))
             && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         {
             sums.add(&stat);
+            seen.add(name.len());
         }
     }
-    sums.size()
+    sums.size(seen)
 }
 
 /// Lets all users read the tree below `root`, and enter what its owner may enter or execute.
@@ -102,15 +121,17 @@ pub(super) fn let_all_read(root: &Path) -> Result<(), Failure> {
             None => Ok(()),
         },
     )
+    .map(drop)
 }
 
 /// Visits regular files and directories below `root`, as far as `go_on` lets it. What vanishes meanwhile is left out;
-/// nothing is followed out of the tree, and memory does not grow with it.
+/// nothing is followed out of the tree, and memory does not grow with it. Returns all names that were seen.
 fn walk<E>(
     root: &Path,
     mut go_on: impl FnMut() -> bool,
     mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<Names, E> {
+    let mut seen = Names::default();
     let mut open: Vec<Dir> = open_mount(root).and_then(Dir::new).into_iter().collect();
     // A tree of any depth is walked to its end: who nests deep shall not write more than others.
     let mut waiting: Vec<OwnedFd> = vec![];
@@ -131,6 +152,7 @@ fn walk<E>(
         if name == c"." || name == c".." {
             continue;
         }
+        seen.add(name.count_bytes());
         let Ok(dir_fd) = dir.fd() else { continue };
         if matches!(entry.file_type(), FileType::RegularFile | FileType::Directory | FileType::Unknown) {
             let Ok(stat) = rustix::fs::statat(dir_fd, name, AtFlags::SYMLINK_NOFOLLOW) else {
@@ -150,7 +172,7 @@ fn walk<E>(
             }
         }
     }
-    Ok(())
+    Ok(seen)
 }
 
 #[cfg(test)]
@@ -172,6 +194,7 @@ mod tests {
         fs::write(dir.path().join("d/x"), "12345").unwrap();
         let size = size(dir.path());
         assert_eq!((size.files, size.bytes), (2, 10_005));
+        assert_eq!(size.names, Names { count: 6, bytes: 6 });
         assert!(size.disk_bytes >= 10_000 && size.disk_bytes <= 16_384, "{size:?}");
     }
 

@@ -45,7 +45,7 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
     let started = paths.record.join(files::STARTED);
     // Before the command can begin: one that removes `started` at once has no other disk than the rest, and once its
     // processes have used up the pod's, there is no thread to be had.
-    let _disk = DiskWatch::start(paths, request.and_then(|request| request.disk_bytes));
+    let _disk = DiskWatch::start(paths, request);
     let news = news_of(&paths.record);
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     while rustix::fs::lstat(&started).is_err() {

@@ -56,12 +56,6 @@ impl Digest {
         Some(Self(hash))
     }
 
-    /// The hash.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// The first 64 bits, as a number.
     #[must_use]
     pub fn start(&self) -> u64 {

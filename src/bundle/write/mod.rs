@@ -32,6 +32,7 @@ use crate::bundle::retry::Tries;
 use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use crate::oci::Reference;
 use bytes::Bytes;
+pub(crate) use entries::memory_of;
 use entries::{Index, What};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use layout::Plan;

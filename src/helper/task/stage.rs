@@ -6,6 +6,7 @@ use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::mode;
 use crate::helper::progress::Telling;
+use crate::helper::room;
 use crate::helper::supervise::runtime;
 use crate::helper::task::config_map;
 use crate::helper::task::failure::Failure;
@@ -45,7 +46,8 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     let stage = Stage {
         paths,
         access: access(paths, request),
-        budget: Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes }.into(),
+        budget: Budget::from(Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes })
+            .within_memory(room::for_entries(paths)),
         pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
     };
