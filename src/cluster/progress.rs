@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::contract::Progress;
+use crate::contract::{MESSAGE_MAX_BYTES, Progress};
 use crate::names;
 
 /// It is news, not state: who does not answer soon is asked another time.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The answer is one short line; what else may listen there is not trusted.
-const ANSWER_MAX_BYTES: usize = 1024;
+/// The answer is one short line, and a termination message as JSON where that has no other way; what else may listen
+/// there is not trusted.
+const ANSWER_MAX_BYTES: usize = 1024 + 4 * MESSAGE_MAX_BYTES;
 
 /// A client for helpers.
 pub(super) fn client() -> reqwest::Result<reqwest::Client> {

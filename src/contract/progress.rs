@@ -22,13 +22,21 @@ pub struct Progress {
     /// Why the store did not accept an upload when it was last asked; none: it did, or nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreTrouble>,
+    /// One line: what on the disk has given no answer for a while; empty: nothing hangs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hangs: String,
+    /// The helper's [`super::Message`], whole, when all is done and the helper's container cannot end because a process in
+    /// it hangs in the kernel: the kubelet will never tell it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub report: String,
 }
 
 impl Progress {
     /// Nothing is known of how far a stage has come.
     #[must_use]
     pub fn of(stage: ProgressStage) -> Self {
-        Self { stage, done_bytes: 0, total_bytes: 0, trouble: String::new(), store: None }
+        let (done_bytes, total_bytes, trouble, store, hangs, report) = Default::default();
+        Self { stage, done_bytes, total_bytes, trouble, store, hangs, report }
     }
 }
 

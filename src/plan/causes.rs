@@ -334,6 +334,12 @@ table! {
             .told_as(&["UnexpectedAdmissionError", "TopologyAffinityError"])
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),
+        NodeHung: Row::interrupted("a process of the run, or of the helper, hangs in the node's kernel and cannot be \
+            killed")
+            .hint("it keeps its memory and its GPUs until the node is rebooted: tell the administrator")
+            .more("A disk, a network file system or a GPU driver gives it no answer; the message names the process. \
+                What could be read of the output is saved. The next attempt prefers another node")
+            .of_the_node(),
         NeverStarted: Row::interrupted("the run container ended before it began")
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),

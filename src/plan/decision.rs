@@ -18,6 +18,7 @@ use super::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
+use crate::contract::Message;
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
@@ -193,6 +194,9 @@ impl<'a> Decision<'a> {
         {
             return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
         }
+        if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
+            return self.end_hung(pod, Some(&message));
+        }
         match stage {
             Stage::Staging => self.staging(pod),
             Stage::Starting => self.starting(pod),
@@ -200,18 +204,23 @@ impl<'a> Decision<'a> {
             Stage::Running => self.running(pod),
             Stage::Finalizing => {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
-                self.finalizing(pod, ended.map_or(self.now, |t| t.0), None)
+                let ended = ended.map_or(self.now, |t| t.0);
+                self.overdue(pod, ended).unwrap_or_else(|| self.finalizing(pod, ended, None))
             }
             Stage::Deleting => self.deleting(pod),
+            Stage::Hung => self.hung(pod),
             Stage::Ended => {
                 let message = pod.message();
-                let waiting = self.status().and_then(|s| s.waiting.as_ref());
-                let shared_memory_bytes = request::shared_memory_bytes(&self.run.spec.resources, self.settings);
-                let ending = Ending { pod, message: message.as_ref(), waiting, shared_memory_bytes };
-                let outcome = outcome::decide(&ending);
+                let outcome = outcome::decide(&self.ending(pod, message.as_ref(), false));
                 self.end(Some(pod), &outcome)
             }
         }
+    }
+
+    pub(super) fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {
+        let waiting = self.status().and_then(|s| s.waiting.as_ref());
+        let shared_memory_bytes = request::shared_memory_bytes(&self.run.spec.resources, self.settings);
+        Ending { pod, message, waiting, shared_memory_bytes, hangs }
     }
 
     fn deleting(&self, pod: &PodFacts) -> Plan {
@@ -227,21 +236,30 @@ impl<'a> Decision<'a> {
     }
 
     fn running(&self, pod: &PodFacts) -> Plan {
-        let is_told = self.phase() == Some(Phase::Running);
-        if is_told && !pod.has_news() && !self.tells_of_the_store() {
-            return Plan::nothing();
+        let phase = self.phase();
+        let is_told = matches!(phase, Some(Phase::Running | Phase::Finalizing));
+        if is_told && self.is_past_its_time(pod) {
+            return self.past_its_time(pod);
+        }
+        let next = self.until_past_its_time(pod);
+        if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.tells_of_the_store())) {
+            return Plan { steps: Vec::new(), next };
         }
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
         match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
             Some(left) if !is_told => Plan::after(left),
-            _ if pod.has_news() => self.with_news(pod),
-            _ => Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod, None)),
+            _ if pod.has_news() => self.with_news(pod, next),
+            _ => Plan { steps: Vec::new(), next }.write(self.draft().running(self.requested, self.attempt, pod, None)),
         }
     }
 
     /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
     pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
-        let message = pod.and_then(PodFacts::message);
+        self.end_as_told(pod, pod.and_then(PodFacts::message).as_ref(), outcome)
+    }
+
+    /// [`Self::end`] with the helper's last words, however they came.
+    pub(super) fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
         let image = self.requested;
         let stopped;
         let outcome = if self.run.spec.stop && outcome.verdict() == Verdict::Interrupted {
@@ -252,7 +270,7 @@ impl<'a> Decision<'a> {
         };
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
-            let draft = self.draft().interrupted(image, self.attempt, pod, message.as_ref(), outcome);
+            let draft = self.draft().interrupted(image, self.attempt, pod, message, outcome);
             return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, outcome.cause(), &outcome.message);
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
@@ -260,10 +278,11 @@ impl<'a> Decision<'a> {
             Verdict::Succeeded | Verdict::Stopped => Severity::Normal,
             Verdict::Failed | Verdict::Interrupted => Severity::Warning,
         };
-        Plan::nothing()
-            .write(self.draft().ended(image, self.attempt, pod, message.as_ref(), outcome))
-            .then(release)
-            .tell(severity, outcome.cause(), &outcome.message)
+        Plan::nothing().write(self.draft().ended(image, self.attempt, pod, message, outcome)).then(release).tell(
+            severity,
+            outcome.cause(),
+            &outcome.message,
+        )
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -7,7 +7,7 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::reasons::Reason;
-use crate::contract::{Message, Pins};
+use crate::contract::{Message, MissingRecord, Pins};
 use crate::names;
 
 /// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
@@ -30,6 +30,8 @@ pub struct PodFacts {
 pub struct SpecFacts {
     /// The node the pod is bound to.
     pub node_name: Option<String>,
+    /// How long the helper may take after the end of the run container.
+    pub termination_grace_period_seconds: Option<i64>,
 }
 
 /// What we use of a pod's status.
@@ -201,7 +203,31 @@ impl PodFacts {
     /// The helper's last words, if it had any.
     #[must_use]
     pub fn message(&self) -> Option<Message> {
-        Message::decode(self.helper()?.state.terminated.as_ref()?.message.as_deref()?)
+        Message::decode(self.helper_ended()?.message.as_deref()?)
+    }
+
+    /// How the helper ended. The kubelet starts one again and again that has reported while the run container has not
+    /// ended: it says the same each time.
+    fn helper_ended(&self) -> Option<&TerminatedFacts> {
+        let helper = self.helper()?;
+        let before = || helper.last_state.terminated.as_ref().filter(|ended| ended.exit_code == 0);
+        helper.state.terminated.as_ref().or_else(before)
+    }
+
+    /// When the helper reported that the runner is gone and something of the run could not be killed, or that the runner
+    /// died, while its container has not ended; none: there is nothing of the kind. The run container can write what the
+    /// report is made of, so that only what lasts is to be believed.
+    #[must_use]
+    pub fn hung_since(&self) -> Option<Timestamp> {
+        self.run()?.state.running.as_ref()?;
+        let ended = self.helper_ended().filter(|ended| ended.exit_code == 0)?;
+        let report = self.message()?.report;
+        let hangs = match (&report.record, report.missing) {
+            (Some(record), _) => record.unkillable,
+            (None, Some(MissingRecord::RunnerDied | MissingRecord::Unreadable)) => true,
+            (None, Some(MissingRecord::NeverStarted) | None) => false,
+        };
+        ended.finished_at.as_ref().filter(|_| hangs).map(|t| t.0)
     }
 
     /// What was fixed when the pod was made. Of a pod of an older operator: nothing.
@@ -253,6 +279,9 @@ impl PodFacts {
         if (run_ended && helper_ended) || phase_ended || (self.is_deleting() && never_bound) {
             return Stage::Ended;
         }
+        if self.hung_since().is_some() {
+            return Stage::Hung;
+        }
         if self.is_deleting() {
             return Stage::Deleting;
         }
@@ -302,6 +331,8 @@ pub enum Stage<'a> {
     Running,
     /// The run container has ended, the helper has not.
     Finalizing,
+    /// The helper has reported, and the run container does not end.
+    Hung,
     /// Asked to go away, not gone.
     Deleting,
     /// All containers have ended, or none will ever start.

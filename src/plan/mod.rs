@@ -8,6 +8,7 @@ mod conditions;
 mod decision;
 pub mod facts;
 mod gpu;
+mod hung;
 mod image;
 mod inputs;
 mod measured;

@@ -29,6 +29,8 @@ pub(super) struct Ending<'a> {
     pub(super) waiting: Option<&'a Waiting>,
     /// How large `/dev/shm` was, if that is known.
     pub(super) shared_memory_bytes: Option<u64>,
+    /// A container of the pod does not end, although the helper has said its last words or had its time for them.
+    pub(super) hangs: bool,
 }
 
 impl Outcome {
@@ -71,6 +73,13 @@ impl Outcome {
         Self::new(Cause::Stopped, message)
     }
 
+    /// What is known is in the record, if there is one.
+    pub(super) fn node_hung(record: Option<&Record>) -> Self {
+        let words = Cause::NodeHung.words();
+        let detail = record.map(|record| record.detail.as_str()).filter(|detail| !detail.is_empty());
+        Self::new(Cause::NodeHung, detail.map_or_else(|| words.clone(), |detail| format!("{words}: {detail}")))
+    }
+
     /// The pod is gone although nobody released it: whatever it did, nobody saw it end.
     pub(super) fn pod_gone(pod: &str) -> Self {
         Self::new(Cause::PodGone, format!("pod {pod} disappeared before its ending could be recorded"))
@@ -81,8 +90,9 @@ type Check = fn(&Ending) -> Option<Outcome>;
 
 /// The order matters: what the user's container can write never overrules what the kubelet saw; what is known of the
 /// command comes before what is known of its pod.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     waited_too_long,
+    node_hung,
     record_contradicts_kubelet,
     ended_for_a_cause,
     node_out_of_memory,
@@ -242,6 +252,17 @@ fn forbidden(message: String) -> Outcome {
         Cause::ForbiddenByPolicy
     };
     Outcome::new(cause, message)
+}
+
+/// A command that ended by itself is not started again for what it left behind.
+fn node_hung(ending: &Ending) -> Option<Outcome> {
+    let nothing_said = ending.message.is_none();
+    if !ending.hangs || (ending.run_ended().is_some() && !nothing_said) {
+        return None;
+    }
+    let record = ending.record();
+    let ordered = |record: &Record| record.cause.is_some() || record.asked_to_stop;
+    record.is_none_or(|record| record.unkillable && ordered(record)).then(|| Outcome::node_hung(record))
 }
 
 /// The run container can write the record; the exit code is the kubelet's own observation.

@@ -25,7 +25,8 @@ impl Decision<'_> {
     pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
         let since = pod.run_started_at().map_or(self.now, |t| t.0);
         let told = self.known(WaitKind::Staging).is_some();
-        self.lasting(pod, since, told, None, |this| {
+        let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
+        self.lasting(pod, since, told, moves, None, |this| {
             if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
                 return this.held_by_the_store(trouble);
             }
@@ -39,10 +40,11 @@ impl Decision<'_> {
     }
 
     /// The helper has something to report of a run container that runs: it is asked, once until that changes.
-    pub(super) fn with_news(&self, pod: &PodFacts) -> Plan {
+    /// `next`: something else is due then.
+    pub(super) fn with_news(&self, pod: &PodFacts, next: Option<Duration>) -> Plan {
         match (&self.progress, &pod.status.pod_ip) {
             (ProgressSeen::NotAsked, Some(ip)) => return Plan::nothing().then(Step::AskProgress { ip: ip.clone() }),
-            (ProgressSeen::NotAsked, None) => return Plan::nothing(),
+            (ProgressSeen::NotAsked, None) => return Plan { steps: Vec::new(), next },
             (ProgressSeen::Answered(_), _) => {}
         }
         match self.store_trouble() {
@@ -50,7 +52,8 @@ impl Decision<'_> {
             Some(trouble) if trouble.holds => Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) },
             trouble => {
                 let not_saved = trouble.map(|trouble| &trouble.not_saved);
-                let plan = Plan::nothing().write(self.draft().running(self.requested, self.attempt, pod, not_saved));
+                let nothing = Plan { steps: Vec::new(), next };
+                let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, not_saved));
                 match not_saved.filter(|_| !self.tells_of_the_store()) {
                     Some(NotSaved { failure, detail }) => {
                         plan.tell(Severity::Warning, &format!("{failure:?}"), &store_words(detail))
@@ -92,23 +95,25 @@ impl Decision<'_> {
     /// The command has ended, or was told to.
     pub(super) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
         let told = self.phase() == Some(Phase::Finalizing);
-        self.lasting(pod, since, told, self.until_node_lost(pod), |this| {
+        // Also without a store: a helper that hangs has something to say that nobody else would.
+        let moves = pod.pins().repository.is_some() || pod.status.pod_ip.is_some();
+        self.lasting(pod, since, told, moves, self.until_node_lost(pod), |this| {
             let message = this.saving_words();
             Plan::nothing().write(this.draft().finalizing(this.requested, this.attempt, pod, reason, message))
         })
     }
 
     /// `write` when it has lasted for a while, and then again and again, with the helper's answer if it can be asked.
-    /// `next`: something else is due then.
+    /// `moves`: it can be asked more than once. `next`: something else is due then.
     fn lasting(
         &self,
         pod: &PodFacts,
         since: Timestamp,
         told: bool,
+        moves: bool,
         next: Option<Duration>,
         write: impl FnOnce(&Self) -> Plan,
     ) -> Plan {
-        let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
         let soonest = |left: Option<Duration>| next.into_iter().chain(left).min();
         if !told && let Some(left) = self.due(since, WRITE_AFTER) {
             return Plan { steps: Vec::new(), next: soonest(Some(left)) };
@@ -144,13 +149,12 @@ impl Decision<'_> {
     /// None: nothing is known but that it is being saved.
     fn saving_words(&self) -> Option<String> {
         let progress = self.progress_of(ProgressStage::Saving)?;
-        let trouble = &progress.trouble;
-        match (words(progress), trouble.is_empty()) {
-            (None, true) => None,
-            (Some(words), true) => Some(format!("the output is being saved: {words}")),
-            (None, false) => Some(format!("the output is being saved; the last try failed: {trouble}")),
-            (Some(words), false) => Some(format!("the output is being saved: {words}; the last try failed: {trouble}")),
-        }
+        let how_far = words(progress).map(|words| format!(": {words}"));
+        let said = |what: &str, words: &str| (!words.is_empty()).then(|| format!("; {what}: {words}"));
+        let hangs = said("the disk gives no answer", &progress.hangs);
+        let trouble = said("the last try failed", &progress.trouble);
+        let known: Vec<String> = [how_far, hangs, trouble].into_iter().flatten().collect();
+        (!known.is_empty()).then(|| format!("the output is being saved{}", known.concat()))
     }
 }
 

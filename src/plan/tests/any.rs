@@ -69,7 +69,7 @@ prop_compose! {
         cause in of(select(&CAUSES[..])),
         exit_code in of(prop_oneof![Just(0), 0..256i32]),
         signal in of(1..65i32),
-        asked_to_stop in any::<bool>(),
+        (asked_to_stop, unkillable) in any::<(bool, bool)>(),
         started_at_ms in of(any::<i64>()),
         finished_at_ms in prop_oneof![any::<i64>(), Just(at(8).as_millisecond())],
         oom_kills in 0..2u64,
@@ -92,7 +92,7 @@ prop_compose! {
             exit_code,
             signal,
             asked_to_stop,
-            unkillable: false,
+            unkillable,
             started_at_ms,
             staging_ms,
             finished_at_ms,
@@ -125,6 +125,7 @@ prop_compose! {
         disrupted in of(reason()),
         run in of(state("\\PC{0,20}".boxed())),
         helper in of(state(message().boxed())),
+        helper_before in of(state(message().boxed())),
         deleted in of((second(), 0i64..600)),
         held in any::<bool>(),
     ) -> PodCase {
@@ -140,6 +141,9 @@ prop_compose! {
         }
         if let Some(helper) = helper {
             pod = pod.helper(&helper);
+            if let Some(before) = helper_before {
+                pod.0["status"]["initContainerStatuses"][0]["lastState"] = before;
+            }
         }
         pod.0["status"]["phase"] = json!(phase);
         pod.0["spec"]["nodeName"] = json!(node);

@@ -4,6 +4,7 @@ mod any;
 mod bundles;
 mod conditions;
 mod gpus;
+mod hung;
 mod images;
 mod lives;
 mod nodes;

@@ -9,7 +9,8 @@ use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 fn outcome(pod: &PodCase) -> Outcome {
     let pod = pod.facts();
     let shared_memory_bytes = Some(64 << 20);
-    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None, shared_memory_bytes })
+    let hangs = pod.hung_since().is_some();
+    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None, shared_memory_bytes, hangs })
 }
 
 /// Name, pod, and what comes of it: verdict, cause, and whose matter it is.
@@ -437,8 +438,13 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
     for (pod, cause) in cases {
         let pod = pod.facts();
         let message = pod.message();
-        let ending =
-            Ending { pod: &pod, message: message.as_ref(), waiting: Some(&deadline), shared_memory_bytes: None };
+        let ending = Ending {
+            pod: &pod,
+            message: message.as_ref(),
+            waiting: Some(&deadline),
+            shared_memory_bytes: None,
+            hangs: false,
+        };
         assert_eq!(decide(&ending).cause(), cause);
     }
 }
@@ -448,7 +454,8 @@ fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let waiting = waiting("Admission", "Forbidden", "", 3);
     let pod = pod().bound().deleted(5).failed("", "").facts();
     assert_eq!(
-        decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting), shared_memory_bytes: None }).cause(),
+        decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting), shared_memory_bytes: None, hangs: false })
+            .cause(),
         "PodDeleted"
     );
 }

@@ -1,0 +1,97 @@
+//! Pods that do not end: something in them hangs in the node's kernel, and no KILL reaches it. The container of such a
+//! process never ends, and what the kubelet would say then is never said. So the attempt is ended on the helper's word,
+//! which comes by its termination message where the run container hangs, and by its progress port where its own does.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::causes::Verdict;
+use super::decision::Decision;
+use super::facts::PodFacts;
+use super::outcome::{self, Outcome};
+use super::steps::{Plan, PodRef, ProgressSeen, Step};
+use crate::api::duration::parse_seconds;
+use crate::contract::{Message, ProgressStage};
+
+/// The kubelet tells the end of the run container within so long of the helper's, or it hangs.
+const HUNG_AFTER: SignedDuration = SignedDuration::from_secs(15);
+/// What the helper and the kubelet may need beyond the pod's own times.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
+/// The runner gives up on processes that it cannot kill after this.
+const KILL_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+/// Between two questions to a helper that may hang.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+impl Decision<'_> {
+    /// The helper has reported that something of the run cannot be killed.
+    pub(super) fn hung(&self, pod: &PodFacts) -> Plan {
+        match pod.hung_since().and_then(|since| self.due(since, HUNG_AFTER)) {
+            Some(left) => Plan::after(left),
+            None => self.end_hung(pod, pod.message().as_ref()),
+        }
+    }
+
+    /// The helper was asked, and said its last words: it cannot end.
+    pub(super) fn told_by_the_helper_itself(&self) -> Option<Message> {
+        match &self.progress {
+            ProgressSeen::Answered(Some(progress)) => Message::decode(&progress.report),
+            _ => None,
+        }
+    }
+
+    /// The command should be over, whatever the containers look like.
+    pub(super) fn is_past_its_time(&self, pod: &PodFacts) -> bool {
+        self.times_up(pod).is_some() && self.until_past_its_time(pod).is_none()
+    }
+
+    /// How long until then; none: it is, or has all time.
+    pub(super) fn until_past_its_time(&self, pod: &PodFacts) -> Option<Duration> {
+        self.due(self.times_up(pod)?, SLACK)
+    }
+
+    /// A helper that hangs, too, is asked.
+    pub(super) fn past_its_time(&self, pod: &PodFacts) -> Plan {
+        match (&self.progress, &pod.status.pod_ip) {
+            (ProgressSeen::NotAsked, Some(ip)) => Plan::nothing().then(Step::AskProgress { ip: ip.clone() }),
+            (ProgressSeen::Answered(Some(progress)), _) if progress.stage == ProgressStage::Saving => {
+                self.finalizing(pod, self.times_up(pod).unwrap_or(self.now), None)
+            }
+            _ => Plan::after(ASK_AGAIN),
+        }
+    }
+
+    /// When the command, by its time limit and its grace, has ended; none: it has all time.
+    fn times_up(&self, pod: &PodFacts) -> Option<Timestamp> {
+        let limit = parse_seconds(self.run.spec.time_limit.as_deref()?).ok()?;
+        let all = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.settings.stop_grace)).ok()?;
+        pod.run_started_at()?.0.checked_add(all.checked_add(KILL_PATIENCE)?).ok()
+    }
+
+    /// The run container ended at `ended`, and the helper has not in all the time that the kubelet gives it: it hangs, and
+    /// does not answer either. None: it has time.
+    pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
+        let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);
+        self.due(ended, grace.checked_add(SLACK)?).is_none().then(|| self.end_hung(pod, None))
+    }
+
+    /// The pod is deleted although it will not go: the node shall end it as soon as it can, and tell that it is no more of
+    /// use. That goes first: once the end is recorded, nobody looks at this pod again.
+    pub(super) fn end_hung(&self, pod: &PodFacts, message: Option<&Message>) -> Plan {
+        let outcome = outcome::decide(&self.ending(pod, message, true));
+        // Nobody but the helper may speak at that port once the run container has ended. Before, a success needs the
+        // kubelet's word.
+        let by_the_port = self.told_by_the_helper_itself().is_some();
+        let run_ended = pod.run().is_some_and(|c| c.state.terminated.is_some());
+        let outcome = if by_the_port && !run_ended && outcome.verdict() == Verdict::Succeeded {
+            Outcome::node_hung(message.and_then(|message| message.report.record.as_ref()))
+        } else {
+            outcome
+        };
+        let mut plan = self.end_as_told(Some(pod), message, &outcome);
+        if !pod.is_deleting() {
+            plan.steps.insert(0, Step::DeletePod(PodRef::of(pod)));
+        }
+        plan
+    }
+}

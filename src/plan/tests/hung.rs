@@ -1,0 +1,157 @@
+//! Pods that do not end, because something in them cannot be killed.
+
+use super::*;
+use crate::contract::{Progress, ProgressStage, Saved};
+
+fn unkillable(record: Record) -> Record {
+    let detail = "process 7 (cat, state D) could not be killed".to_owned();
+    Record { unkillable: true, detail, ..record }
+}
+
+fn time_is_up() -> Record {
+    unkillable(Record { cause: Some(Cause::TimeLimitExceeded), ..killed(9) })
+}
+
+fn limited(retry: u32) -> BundleRun {
+    run_of(json!({"image": "registry:5000/team/image:v1", "command": "true", "timeLimit": "10s",
+        "retry": {"interruptions": retry}}))
+}
+
+/// The helper has reported at 9, the kubelet sees the run container run, and may have started the helper anew.
+fn hung(record: &Record, again: bool) -> PodCase {
+    let mut pod = pod().running(5);
+    let ended = json!({"terminated": {"exitCode": 0, "message": told(record), "finishedAt": time(9)}});
+    let helper = &mut pod.0["status"]["initContainerStatuses"][0];
+    if again {
+        helper["lastState"] = ended;
+    } else {
+        helper["state"] = ended;
+    }
+    pod
+}
+
+#[test]
+fn a_container_that_cannot_be_killed_ends_its_attempt_on_the_helpers_word() {
+    for again in [false, true] {
+        let pod = hung(&time_is_up(), again);
+        assert_eq!(look_at(&limited(3), &pod, 10), Plan::after(Duration::from_secs(14)), "the kubelet may be slow");
+        let plan = look_at(&limited(3), &pod, 30);
+        assert_eq!(words(&plan), ["Delete r-1", "Write Pending", "Tell NodeHung"]);
+        let status = written(&plan);
+        let attempt = &status.attempts[0];
+        assert_eq!((attempt.cause.as_deref(), attempt.node.as_deref()), (Some("NodeHung"), Some("node-a")));
+        assert!(status.message.unwrap().contains("process 7 (cat, state D) could not be killed"));
+        let last = words(&look_at(&limited(0), &pod, 30));
+        assert_eq!(last, ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+        let deleted = words(&look_at(&limited(0), &pod.deleted(20), 30));
+        assert_eq!(deleted, ["Write Failed", "Release r-1", "Tell NodeHung"], "asked once");
+    }
+}
+
+#[test]
+fn the_next_attempt_lets_the_hung_pod_go_and_prefers_another_node() {
+    let status = written(&look_at(&limited(3), &hung(&time_is_up(), false), 30));
+    let next = look(&with_status(&limited(3), &status), PodSeen::Absent, 300);
+    assert_eq!(words(&next), ["Release r-1", "Create r-2"]);
+    let pod = serde_json::to_value(created(&next)).unwrap();
+    let preferred = &pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(preferred[0]["preference"]["matchFields"][0]["values"], json!(["node-a"]));
+}
+
+#[test]
+fn what_a_command_left_behind_does_not_undo_its_own_end() {
+    for (record, reason) in [(record(0), "Completed"), (record(3), "CommandFailed"), (killed(11), "CommandKilled")] {
+        let plan = look_at(&limited(3), &hung(&unkillable(record), false), 30);
+        let status = written(&plan);
+        assert_eq!((words(&plan)[0].as_str(), status.reason.as_deref()), ("Delete r-1", Some(reason)));
+        assert!(status.message.unwrap().contains("could not be killed"));
+    }
+}
+
+#[test]
+fn a_runner_that_died_in_a_container_that_does_not_end_is_hung() {
+    let mut pod = pod().running(5);
+    let report = Report { missing: Some(MissingRecord::RunnerDied), ..Report::default() };
+    let message = Message::encode(&report, b"", b"");
+    pod.0["status"]["initContainerStatuses"][0]["state"] =
+        json!({"terminated": {"exitCode": 0, "message": message, "finishedAt": time(9)}});
+    assert_eq!(words(&look_at(&limited(0), &pod, 30)), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
+fn what_the_kubelet_sees_end_after_all_has_its_own_cause() {
+    let status = written(&look_at(&limited(0), &pod().reported(&time_is_up()), 30));
+    assert_eq!(status.reason.as_deref(), Some("TimeLimitExceeded"));
+    let crashed = pod().running(5);
+    let mut saying_little = hung(&time_is_up(), true);
+    saying_little.0["status"]["initContainerStatuses"][0]["lastState"]["terminated"]["exitCode"] = json!(137);
+    for pod in [crashed, saying_little, hung(&record(0), false)] {
+        assert_eq!(written(&look_at(&limited(0), &pod, 8)).phase, Some(Phase::Running), "the helper is not done");
+    }
+}
+
+/// A plan after the helper was asked and gave this answer.
+fn answered(run: &BundleRun, pod: &PodCase, progress: Option<Progress>, second: i64) -> Plan {
+    let mut pod = pod.clone();
+    pod.0["status"]["podIP"] = json!("10.0.0.7");
+    let (pod, parents) = (pod.facts(), &Parents::default());
+    let progress = progress.map_or(ProgressSeen::NotAsked, |progress| ProgressSeen::Answered(Some(progress)));
+    let observed = Observed {
+        run,
+        pod: PodSeen::Ours(&pod),
+        parents,
+        refusal: None,
+        progress,
+        pull_secrets: None,
+        written_at: Some(at(second)),
+    };
+    plan(&observed, &settings(), at(second))
+}
+
+/// Its last words, which the kubelet will never tell.
+fn last_words(record: &Record, damaged: u64) -> Option<Progress> {
+    let saved = Saved { digest: DIGEST.to_owned(), skipped: damaged, damaged, ..Saved::default() };
+    let report = Report { record: Some(record.clone()), saved: Some(saved), ..Report::default() };
+    Some(Progress { report: Message::encode(&report, b"", b""), ..Progress::of(ProgressStage::Saving) })
+}
+
+#[test]
+fn a_helper_that_cannot_end_is_believed_at_its_port() {
+    let ended = pod().run_ended(0, "Completed");
+    assert_eq!(words(&answered(&limited(3), &ended, None, 20)), ["Ask 10.0.0.7"]);
+    let plan = answered(&limited(3), &ended, last_words(&record(0), 1), 20);
+    assert_eq!(words(&plan), ["Delete r-1", "Write Failed", "Release r-1", "Tell OutputDamaged"]);
+    let plan = answered(&limited(3), &ended, last_words(&record(0), 0), 20);
+    assert_eq!(written(&plan).phase, Some(Phase::Succeeded), "the output is safe, and nobody else speaks there");
+}
+
+#[test]
+fn a_command_past_its_time_whose_helper_hangs_too_is_asked_about() {
+    let told = in_phase(Phase::Running);
+    let run = BundleRun { spec: limited(0).spec, ..told };
+    let pod = pod().running(5);
+    // 10 s, 30 s of grace, 10 s until the runner gives up, a minute for all that is slow.
+    assert_eq!(answered(&run, &pod, None, 20), Plan::after(Duration::from_secs(95)));
+    assert_eq!(words(&answered(&run, &pod, None, 115)), ["Ask 10.0.0.7"]);
+    let saving = Progress { hangs: "reading a for 20 s".to_owned(), ..Progress::of(ProgressStage::Saving) };
+    let status = written(&answered(&run, &pod, Some(saving), 116));
+    assert_eq!(status.phase, Some(Phase::Finalizing));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("the output is being saved; the disk gives no answer: reading a for 20 s")
+    );
+    let saving = with_status(&run, &status);
+    let plan = answered(&saving, &pod, last_words(&time_is_up(), 1), 150);
+    assert_eq!(words(&plan), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+    let forged = written(&answered(&saving, &pod, last_words(&record(0), 0), 150));
+    assert_eq!(forged.reason.as_deref(), Some("NodeHung"), "whoever listens there: no success without the kubelet");
+}
+
+#[test]
+fn a_helper_that_hangs_and_says_nothing_has_the_time_that_the_kubelet_gives_it() {
+    let mut pod = pod().run_ended(0, "Completed");
+    pod.0["spec"]["terminationGracePeriodSeconds"] = json!(100);
+    assert_eq!(words(&answered(&limited(0), &pod, None, 167)), ["Ask 10.0.0.7"]);
+    let plan = answered(&limited(0), &pod, None, 168);
+    assert_eq!(words(&plan), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
