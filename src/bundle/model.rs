@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Progress {
     pub total_bytes: AtomicU64,
     /// Entries of an image that no input can have and that were left out: devices, FIFOs, sparse files.
     pub left_out: AtomicU64,
+    /// What the disk has given no answer about for a while, with the time, for people; empty: nothing.
+    pub hangs: Mutex<String>,
 }
 
 /// Added to the name of a file of [`Tree::outside`] that is taken.
@@ -112,6 +115,8 @@ pub struct GivenUp {
     pub entries: BTreeSet<String>,
     /// From this time on, all.
     pub all_after: Option<SystemTime>,
+    /// What gives no answer for so long, or near the end of `all_after` for a few seconds; none: everything is waited for.
+    pub hung_after: Option<Duration>,
 }
 
 /// A bundle in a registry.

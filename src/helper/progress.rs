@@ -9,8 +9,8 @@ use crate::runner::Paths;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,11 @@ impl Telling {
                 };
                 let done_bytes = sum(|transfer| transfer.done_bytes.load(Ordering::Relaxed));
                 let total_bytes = sum(|transfer| transfer.total_bytes.load(Ordering::Relaxed));
-                let _ = mark_json(&to, files::PROGRESS, &Progress { done_bytes, total_bytes, ..Progress::of(stage) });
+                let hangs = transfers.iter().map(|transfer| transfer.hangs.lock());
+                let hangs = hangs.map(|hangs| hangs.unwrap_or_else(PoisonError::into_inner).clone());
+                let hangs = hangs.filter(|hangs| !hangs.is_empty()).collect::<Vec<_>>().join("; ");
+                let progress = Progress { done_bytes, total_bytes, hangs: one_line(&hangs), ..Progress::of(stage) };
+                let _ = mark_json(&to, files::PROGRESS, &progress);
             }
         };
         let thread = thread::Builder::new().name("progress".to_owned()).spawn(tell).ok();

@@ -1,136 +1,46 @@
-//! Disks that fail: a file system of ours (FUSE) gives errors where the test wants them.
+//! Disks that fail, or give no answer.
 
-use crate::common::{Registry, save, tree, try_save};
+use crate::common::{Proxy, Registry, access, save, tree, try_save};
+use crate::faulty_disk::{Fault, FaultyDisk};
+use crate::proxy;
+use axum::http::Method;
 use bundlerun::bundle::{ErrorKind, GivenUp, ListEntryKind, Tree};
 use bundlerun::contract::{Command, Registries, Request};
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request as Asked,
-};
 use serde_json::{Value, json};
-use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-/// `good`, `bad`, `dir/in/file`: the disk fails to give `bad` and what is in `dir`.
-#[derive(Clone, Default)]
-struct Disk(Arc<AtomicBool>);
-
-impl Disk {
-    fn mount(&self, at: &Path) -> BackgroundSession {
-        let mut config = Config::default();
-        config.n_threads = Some(2);
-        fuser::spawn_mount(self.clone(), at, &config).expect("FUSE needs root and /dev/fuse")
-    }
-
-    fn set_failing(&self, fails: bool) {
-        self.0.store(fails, Ordering::SeqCst);
-    }
-
-    fn fails(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
+/// `good`, `bad`, `dir/in/file`.
+fn disk() -> FaultyDisk {
+    let disk = FaultyDisk::mount();
+    fs::write(disk.path().join("good"), vec![b'x'; 200_000]).unwrap();
+    fs::write(disk.path().join("bad"), vec![b'x'; 300_000]).unwrap();
+    fs::create_dir_all(disk.path().join("dir/in")).unwrap();
+    fs::write(disk.path().join("dir/in/file"), "12345").unwrap();
+    disk
 }
 
-/// Number, number of the parent, name, and the length of a file; none: a directory.
-const NODES: [(u64, u64, &str, Option<u64>); 6] = [
-    (1, 1, "", None),
-    (2, 1, "good", Some(200_000)),
-    (3, 1, "bad", Some(300_000)),
-    (4, 1, "dir", None),
-    (5, 4, "in", None),
-    (6, 5, "file", Some(5)),
-];
-
-fn attributes(node: u64) -> Option<FileAttr> {
-    let (.., length) = NODES.iter().find(|known| known.0 == node)?;
-    Some(FileAttr {
-        ino: INodeNo(node),
-        size: length.unwrap_or(0),
-        blocks: length.unwrap_or(0).div_ceil(512),
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: if length.is_some() { FileType::RegularFile } else { FileType::Directory },
-        perm: 0o755,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    })
-}
-
-impl Filesystem for Disk {
-    fn lookup(&self, _: &Asked, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = NODES.iter().find(|node| node.0 != 1 && INodeNo(node.1) == parent && OsStr::new(node.2) == name);
-        match found.and_then(|node| attributes(node.0)) {
-            Some(attributes) => reply.entry(&Duration::ZERO, &attributes, Generation(0)),
-            None => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn getattr(&self, _: &Asked, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match attributes(u64::from(node)) {
-            Some(attributes) => reply.attr(&Duration::ZERO, &attributes),
-            None => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn read(
-        &self,
-        _: &Asked,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let node = u64::from(node);
-        if node == 3 && self.fails() {
-            return reply.error(Errno::EIO);
-        }
-        let left = attributes(node).map_or(0, |attributes| attributes.size.saturating_sub(offset));
-        reply.data(&vec![b'x'; usize::try_from(left.min(u64::from(size))).unwrap()]);
-    }
-
-    fn readdir(&self, _: &Asked, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let node = u64::from(node);
-        if node == 4 && self.fails() {
-            return reply.error(Errno::EIO);
-        }
-        let below = NODES.iter().filter(|known| known.0 != 1 && known.1 == node);
-        for (known, number) in below.zip(1u64..).skip(usize::try_from(offset).unwrap()) {
-            let kind = if known.3.is_some() { FileType::RegularFile } else { FileType::Directory };
-            if reply.add(INodeNo(known.0), number, kind, known.2) {
-                break;
-            }
-        }
-        reply.ok();
-    }
+/// It fails to give `bad` and what is in `dir`.
+fn fail(disk: &FaultyDisk) {
+    disk.set("bad", Fault::Fails);
+    disk.set("dir", Fault::Fails);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_disk_fails_to_read_is_no_output_until_it_is_given_up() {
     let registry = Registry::start();
-    let (dir, access, disk) = (tempfile::tempdir().unwrap(), registry.access(), Disk::default());
-    let _mounted = disk.mount(dir.path());
+    let (access, disk) = (registry.access(), disk());
     let repository = registry.repository("a");
-    disk.set_failing(true);
-    let error = try_save(&tree(dir.path()), &repository, "t", &access).await.unwrap_err();
+    fail(&disk);
+    let error = try_save(&tree(disk.path()), &repository, "t", &access).await.unwrap_err();
     assert_eq!((error.kind, error.damaged.len()), (ErrorKind::Local, 2));
     assert!(error.message.contains("bad (cannot be read: Input/output error"), "{error}");
     assert!(error.message.ends_with("and 1 more"), "{error}");
 
     let some = error.damaged.iter().take(1).cloned().collect();
-    let given_up = |entries, all_after| Tree { given_up: GivenUp { entries, all_after }, ..tree(dir.path()) };
+    let given_up =
+        |entries, all_after| Tree { given_up: GivenUp { entries, all_after, hung_after: None }, ..tree(disk.path()) };
     assert!(try_save(&given_up(some, None), &repository, "u", &access).await.is_err(), "the other one may come back");
     let named = given_up(error.damaged.into_iter().collect(), None);
     for (number, tree) in [named, given_up([].into(), Some(SystemTime::now()))].iter().enumerate() {
@@ -142,34 +52,37 @@ async fn what_a_disk_fails_to_read_is_no_output_until_it_is_given_up() {
         assert_eq!(skipped.map(|entry| entry.path.as_slice()).collect::<Vec<_>>(), [&b"bad"[..], b"dir"]);
     }
 
-    disk.set_failing(false);
-    let whole = save(&tree(dir.path()), &repository, "w", &access).await;
+    disk.mend();
+    let whole = save(&tree(disk.path()), &repository, "w", &access).await;
     assert_eq!((whole.files, whole.skipped), (3, 0), "what can be read again is saved");
 }
 
-/// A child that saves what is on this disk.
+/// A child that saves what is on a disk.
 struct Child {
+    disk: FaultyDisk,
     root: tempfile::TempDir,
-    _mounted: BackgroundSession,
 }
 
 impl Child {
-    fn of(disk: &Disk, registry: &Registry) -> Self {
+    /// What gives no answer is given up after `give_up_seconds`.
+    fn of(disk: FaultyDisk, registry: &Registry, give_up_seconds: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (bundle, request) = (root.path().join("bundle"), root.path().join(".bundlerun/request"));
         for dir in [&bundle, &request, &root.path().join(".bundlerun/bin")] {
             fs::create_dir_all(dir).unwrap();
         }
-        let mounted = disk.mount(&bundle);
+        // The helper follows no link, and this is none.
+        let bind = ["--bind", disk.path().to_str().unwrap(), bundle.to_str().unwrap()];
+        assert!(std::process::Command::new("mount").args(bind).status().unwrap().success());
         let registries = Registries { insecure: vec![registry.host.clone()], ca: None };
         let save = json!({
             "repository": registry.repository("a"), "tag": "t", "deadlineSeconds": 60, "interruptedSeconds": 60,
-            "giveUpSeconds": 0,
+            "giveUpSeconds": give_up_seconds,
         });
         let save = serde_json::from_value(save).unwrap();
         let asked = Request { save: Some(save), registries, ..Request::new(Command::Argv(vec!["true".to_owned()]), 1) };
         fs::write(request.join("request.json"), serde_json::to_vec(&asked).unwrap()).unwrap();
-        Self { root, _mounted: mounted }
+        Self { disk, root }
     }
 
     fn start(&self) -> std::process::Child {
@@ -181,13 +94,32 @@ impl Child {
         let text = fs::read(self.root.path().join(".bundlerun/bin").join(mark)).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
+
+    /// Waits for a mark of it.
+    fn leaves(&self, mark: &str) -> Value {
+        let begin = Instant::now();
+        loop {
+            let left = self.left(mark);
+            if left != Value::Null {
+                return left;
+            }
+            assert!(begin.elapsed() < Duration::from_mins(2), "it leaves no {mark}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.root.path().join("bundle")).status();
+    }
 }
 
 #[test]
 fn the_rest_is_saved_after_three_tries() {
-    let (registry, disk) = (Registry::start(), Disk::default());
-    let child = Child::of(&disk, &registry);
-    disk.set_failing(true);
+    let registry = Registry::start();
+    let child = Child::of(disk(), &registry, 0);
+    fail(&child.disk);
     for _ in 0..3 {
         assert!(!child.start().wait().unwrap().success());
         let not_saved = child.left("not-saved.json");
@@ -202,12 +134,91 @@ fn the_rest_is_saved_after_three_tries() {
 
 #[test]
 fn a_disk_that_works_again_in_time_costs_nothing() {
-    let (registry, disk) = (Registry::start(), Disk::default());
-    let child = Child::of(&disk, &registry);
-    disk.set_failing(true);
+    let registry = Registry::start();
+    let child = Child::of(disk(), &registry, 0);
+    fail(&child.disk);
     assert!(!child.start().wait().unwrap().success());
-    disk.set_failing(false);
+    child.disk.mend();
     assert!(child.start().wait().unwrap().success());
     let saved = child.left("saved.json");
     assert_eq!((&saved["files"], &saved["damaged"], &saved["skipped"]), (&json!(3), &Value::Null, &Value::Null));
+}
+
+#[test]
+fn what_gives_no_answer_holds_up_nothing_else_and_is_named() {
+    let registry = Registry::start();
+    for (hangs, names) in [
+        (("bad", Fault::Hangs), "bad"),
+        (("bad", Fault::HangsWhole), "bad"),
+        (("dir", Fault::Hangs), "dir"),
+        (("dir/in", Fault::HangsWhole), "dir/in"),
+    ] {
+        let child = Child::of(disk(), &registry, 1);
+        child.disk.set(hangs.0, hangs.1);
+        let mut process = child.start();
+        let saved = child.leaves("saved.json");
+        assert_eq!(
+            (&saved["files"], &saved["damaged"], &saved["skipped"]),
+            (&json!(2), &json!(1), &json!(1)),
+            "{hangs:?}"
+        );
+        let name = saved["skippedNames"][0].as_str().unwrap();
+        assert_eq!(name, format!("{names} (the disk gave no answer for 1 s)"));
+        // It waits for the kernel, and the kernel for the disk.
+        process.kill().unwrap();
+        assert!(child.disk.held() > 0 && process.try_wait().unwrap().is_none(), "{hangs:?}: nothing hung");
+        child.disk.mend();
+        process.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gives_no_answer_when_it_is_pushed_is_left_out_too() {
+    let (registry, disk) = (Registry::start(), Arc::new(disk()));
+    let of_the_rule = disk.clone();
+    let proxy = Proxy::before("127.0.0.1", &registry.host, move |method, path, _| {
+        if *method == Method::POST && path.contains("/blobs/uploads") {
+            of_the_rule.set("bad", Fault::Hangs);
+        }
+        proxy::Fault::None
+    });
+    let given_up = GivenUp { hung_after: Some(Duration::from_secs(1)), ..GivenUp::default() };
+    let tree = Tree { given_up, ..tree(disk.path()) };
+    let saved = try_save(&tree, &proxy.reference("a"), "t", &access(&proxy.host)).await.unwrap();
+    assert_eq!((saved.files, saved.damaged), (2, 1));
+    assert_eq!(saved.skipped_names, ["bad (the disk gave no answer for 1 s)"]);
+    disk.mend();
+}
+
+#[test]
+fn what_is_slow_is_waited_for_and_told() {
+    let registry = Registry::start();
+    let child = Child::of(disk(), &registry, 300);
+    child.disk.set("bad", Fault::Hangs);
+    let mut process = child.start();
+    let told = loop {
+        let progress = child.leaves("progress.json");
+        if let Some(told) = progress["hangs"].as_str() {
+            break told.to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(told.starts_with("bad, for 1"), "{told}");
+    // The answer is an error this time, and the file the next.
+    child.disk.mend();
+    assert!(!process.wait().unwrap().success());
+    assert!(child.start().wait().unwrap().success());
+    assert_eq!((&child.left("saved.json")["files"], &child.left("saved.json")["damaged"]), (&json!(3), &Value::Null));
+}
+
+#[test]
+fn a_working_directory_that_gives_no_answer_at_all_is_no_output() {
+    let registry = Registry::start();
+    let child = Child::of(disk(), &registry, 1);
+    child.disk.set("", Fault::Hangs);
+    let mut process = child.start();
+    let not_saved = child.leaves("not-saved.json");
+    assert_eq!(not_saved["detail"], "the disk gave no answer for 1 s: the working directory itself");
+    child.disk.mend();
+    assert!(!process.wait().unwrap().success());
 }

@@ -6,6 +6,8 @@ mod archives;
 mod common;
 mod disk_faults;
 mod faults;
+#[path = "../faulty_disk/mod.rs"]
+mod faulty_disk;
 mod hostile;
 mod images;
 mod logins;

@@ -7,6 +7,7 @@
 //! | `outside` | files that are elsewhere |
 //! | `layout` | which entry goes into which layer |
 //! | `skip` | what is left out, and what that means |
+//! | `hang` | disks that give no answer |
 //! | `pack` | the bytes of a layer, read from the tree |
 //! | `list` | what became of each entry, and the layer that lists them |
 //! | `provenance` | how a bundle was made |
@@ -14,6 +15,7 @@
 
 pub(super) mod check;
 mod entries;
+mod hang;
 mod layout;
 mod list;
 mod outside;
@@ -33,20 +35,22 @@ use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tr
 use crate::oci::Reference;
 use bytes::Bytes;
 pub(crate) use entries::memory_of;
-use entries::{Index, What};
+use entries::{Index, ROOT, What};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use hang::{About, Asked, Hung, unless_hung};
 use layout::Plan;
 use list::Packed;
 use pack::{Layer, Reading, Unread};
 use serde_json::Value;
 use skip::{Because, Skip};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
-use walk::Cancelled;
+use walk::{Cancelled, HungBefore};
 
 /// Layers that are hashed or pushed at once.
 const AT_ONCE: usize = 4;
@@ -75,9 +79,16 @@ pub async fn save(
     let reference = Reference::parse(&format!("{repository}:{tag}"))?;
     let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
     let cancelled = Cancel::default();
-    let reading = Arc::new(Reading::new(cancelled.0.clone()));
-    let saving = Saving { repository, _cancelled: cancelled, reading, pushed: AtomicU64::new(0), done: Arc::default() };
-    let work = saving.run(tree.clone(), &reference.manifest, made_by, progress);
+    let saving = Saving {
+        repository,
+        reading: Arc::new(Reading::new(cancelled.0.clone())),
+        _cancelled: cancelled,
+        given_up: &tree.given_up,
+        progress,
+        pushed: AtomicU64::new(0),
+        done: Arc::default(),
+    };
+    let work = saving.run(tree, &reference.manifest, made_by);
     let show = async {
         loop {
             progress.done_bytes.store(saving.done.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -102,29 +113,22 @@ impl Drop for Cancel {
     }
 }
 
-struct Saving {
+struct Saving<'a> {
     repository: Repository,
     _cancelled: Cancel,
     reading: Arc<Reading>,
+    given_up: &'a GivenUp,
+    progress: &'a Progress,
     /// Bytes of layers that the registry had not.
     pushed: AtomicU64,
     /// Bytes that are in the registry, or on their way: less when a push has to be tried again.
     done: Arc<AtomicU64>,
 }
 
-impl Saving {
-    async fn run(&self, tree: Tree, tag: &str, made_by: &Value, progress: &Progress) -> Result<SavedBundle, Error> {
-        let reading = self.reading.clone();
-        let given_up = tree.given_up.clone();
-        let plan = blocking(move || {
-            let root = walk::open_root(&tree)?;
-            let mut entries = walk::walk(&tree, &root, &reading.cancelled)?;
-            let outside = outside::add(&tree, &mut entries)?;
-            entries.sort();
-            Ok(Arc::new(Plan::new(root, entries)?.with_outside(outside)))
-        })
-        .await?;
-        progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
+impl Saving<'_> {
+    async fn run(&self, tree: &Tree, tag: &str, made_by: &Value) -> Result<SavedBundle, Error> {
+        let plan = self.plan(tree).await?;
+        self.progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
         let layers = stream::iter((0..plan.layers()).map(|number| self.layer(&plan, number)));
         // As they come: one large layer in front must not hold up those behind it.
         let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
@@ -132,8 +136,37 @@ impl Saving {
         // All that can be read is in the store by now, so that another try is short.
         let packed = Arc::new(Packed { plan, layers });
         let skipped = Skipped::of(&packed);
-        skipped.check(&given_up)?;
+        skipped.check(self.given_up)?;
         self.image(&packed, tag, made_by, skipped).await
+    }
+
+    /// Walks through the tree, and again without what hangs.
+    async fn plan(&self, tree: &Tree) -> Result<Arc<Plan>, Error> {
+        let mut hung_before = HungBefore::new();
+        loop {
+            let asked = Arc::new(Asked::default());
+            let (tree, hung, reading) = (tree.clone(), hung_before.clone(), self.reading.clone());
+            let walk = blocking(asked.clone().by(move || {
+                let root = walk::open_root(&tree)?;
+                let mut entries = walk::walk(&tree, &root, &hung, &reading.cancelled)?;
+                let outside = outside::add(&tree, &mut entries)?;
+                entries.sort();
+                Ok(Arc::new(Plan::new(root, entries)?.with_outside(outside)))
+            }));
+            match unless_hung(walk, &asked, self.given_up, self.progress, |about| name(None, about)).await {
+                Ok(plan) => return plan,
+                Err(Hung { about: About::Path(path), time })
+                    if !path.is_empty() && !hung_before.contains_key(&path) =>
+                {
+                    hung_before.insert(path, time);
+                }
+                Err(Hung { about, time }) => {
+                    let (name, seconds) = (name(None, &about), time.as_secs());
+                    let message = format!("the disk gave no answer for {seconds} s: {name}");
+                    return Err(Error::new(ErrorKind::Local, message));
+                }
+            }
+        }
     }
 
     /// Hashes a layer and pushes it, until both are of the same content.
@@ -141,7 +174,13 @@ impl Saving {
         let mut given_up = BTreeMap::new();
         let mut changes = 0;
         loop {
-            let layer = Arc::new(self.hash(plan, number, given_up.clone()).await?);
+            let layer = match self.hash(plan, number, given_up.clone()).await {
+                Ok(layer) => Arc::new(layer?),
+                Err((index, skip)) => {
+                    given_up.insert(index, skip);
+                    continue;
+                }
+            };
             if self.repository.has_blob(&layer.digest, layer.size).await? {
                 self.done.fetch_add(layer.size, Ordering::Relaxed);
                 return Ok(layer.pushed());
@@ -161,20 +200,54 @@ impl Saving {
         }
     }
 
-    async fn hash(&self, plan: &Arc<Plan>, number: usize, given_up: BTreeMap<Index, Skip>) -> Result<Layer, Error> {
-        let (plan, reading) = (plan.clone(), self.reading.clone());
-        blocking(move || pack::hash(&plan, number, &given_up, &reading)).await
+    /// The outer error: this entry hangs.
+    async fn hash(
+        &self,
+        plan: &Arc<Plan>,
+        number: usize,
+        given_up: BTreeMap<Index, Skip>,
+    ) -> Result<Result<Layer, Error>, (Index, Skip)> {
+        let asked = Arc::new(Asked::default());
+        let (of, reading) = (plan.clone(), self.reading.clone());
+        let hash = blocking(asked.clone().by(move || pack::hash(&of, number, &given_up, &reading)));
+        self.unless_hung(hash, &asked, plan).await
+    }
+
+    /// The error: this entry hangs.
+    async fn unless_hung<T>(
+        &self,
+        work: impl Future<Output = T>,
+        asked: &Asked,
+        plan: &Plan,
+    ) -> Result<T, (Index, Skip)> {
+        let done = unless_hung(work, asked, self.given_up, self.progress, |about| name(Some(plan), about)).await;
+        done.map_err(|Hung { about, time }| match about {
+            About::Entry(index) => (index, Skip::hung(time)),
+            // The root: nothing else is asked about by its path once there is a plan.
+            About::Path(_) => (ROOT, Skip::hung(time)),
+        })
     }
 
     async fn push(&self, plan: &Arc<Plan>, layer: &Arc<Layer>) -> Result<Pushed, Error> {
         let mut tries = Tries::default();
         loop {
             let (sender, receiver) = mpsc::channel(PIECES);
-            let reading = read_into(plan.clone(), layer.clone(), sender);
+            let asked = Arc::new(Asked::default());
+            let reading = read_into(plan.clone(), layer.clone(), asked.clone(), sender);
             let sent = Arc::new(AtomicU64::new(0));
             let body = body(receiver, [sent.clone(), self.done.clone()]);
-            let uploaded = self.repository.upload(&layer.digest, layer.size, body, &sent).await;
-            let unread = reading.await.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
+            let push = async {
+                let uploaded = self.repository.upload(&layer.digest, layer.size, body, &sent).await;
+                (uploaded, reading.await)
+            };
+            let (uploaded, unread) = match self.unless_hung(push, &asked, plan).await {
+                Ok(pushed) => pushed,
+                Err((index, skip)) => {
+                    self.done.fetch_sub(sent.load(Ordering::Relaxed), Ordering::Relaxed);
+                    return Ok(Pushed::Failed(index, skip));
+                }
+            };
+            let unread = unread.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
             if uploaded.is_ok() && unread.is_none() {
                 self.pushed.fetch_add(layer.size, Ordering::Relaxed);
                 return Ok(Pushed::Done);
@@ -272,7 +345,7 @@ impl Saving {
     }
 }
 
-impl Saving {
+impl Saving<'_> {
     /// Asks for every blob of the bundle: some registries take a manifest without looking, and what was there at the
     /// begin may have been collected as garbage since. A replica may be late, so that it is asked for a while.
     async fn are_there(&self, blobs: &[(Digest, u64)]) -> Result<(), Error> {
@@ -303,6 +376,15 @@ enum Pushed {
     Refused(Error),
 }
 
+/// What hangs, for people.
+fn name(plan: Option<&Plan>, about: &About) -> String {
+    let path = match about {
+        About::Path(path) => path.clone(),
+        About::Entry(index) => plan.map(|plan| plan.entries.path(*index)).unwrap_or_default(),
+    };
+    if path.is_empty() { "the working directory itself".to_owned() } else { shown(&path) }
+}
+
 /// What a bundle lacks.
 #[derive(Default)]
 struct Skipped {
@@ -311,7 +393,9 @@ struct Skipped {
     damaged: u64,
     /// Of the first ones, what is worst first.
     names: Vec<String>,
-    /// Digests of the paths of those that are damaged, of the first of them.
+    /// Those of the damaged that another try may find better.
+    may_come_back: u64,
+    /// Digests of the paths of these, of the first of them.
     damaged_paths: Vec<String>,
 }
 
@@ -328,8 +412,13 @@ impl Skipped {
             let [damaged, withheld, others] = &mut names;
             skipped.all += 1;
             let names = match because {
+                Because::Hung => {
+                    skipped.damaged += 1;
+                    damaged
+                }
                 Because::OfTheMachine => {
                     skipped.damaged += 1;
+                    skipped.may_come_back += 1;
                     if skipped.damaged_paths.len() < MOST_DAMAGED {
                         skipped.damaged_paths.push(Digest::of(&entries.path(index)).to_string());
                     }
@@ -352,7 +441,7 @@ impl Skipped {
     /// An error if anything is missing that the machine failed to read and nobody has given up.
     fn check(&self, given_up: &GivenUp) -> Result<(), Error> {
         let is_over = given_up.all_after.is_some_and(|after| SystemTime::now() >= after);
-        let are_given_up = self.damaged <= MOST_DAMAGED as u64
+        let are_given_up = self.may_come_back <= MOST_DAMAGED as u64
             && self.damaged_paths.iter().all(|path| given_up.entries.contains(path));
         if is_over || are_given_up {
             return Ok(());
@@ -372,9 +461,10 @@ impl Skipped {
 fn read_into(
     plan: Arc<Plan>,
     layer: Arc<Layer>,
+    asked: Arc<Asked>,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) -> tokio::task::JoinHandle<Option<Pushed>> {
-    tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(asked.by(move || {
         let read = pack::read(&plan, &layer, |bytes| sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok());
         let unread = match read {
             Ok(()) | Err(Unread::NotTaken) => return None,
@@ -384,7 +474,7 @@ fn read_into(
         // Else the registry would wait for the rest.
         let _ = sender.blocking_send(Err(io::Error::other("a file has changed")));
         Some(unread)
-    })
+    }))
 }
 
 fn body(receiver: mpsc::Receiver<io::Result<Bytes>>, counters: [Arc<AtomicU64>; 2]) -> reqwest::Body {

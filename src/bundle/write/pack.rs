@@ -1,6 +1,7 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
 use super::entries::{Index, What};
+use super::hang::{about_entry, ask};
 use super::layout::Plan;
 use super::skip::Skip;
 use super::walk::{Cancelled, size};
@@ -264,8 +265,10 @@ fn has_content(plan: &Plan, index: Index) -> bool {
 
 /// A regular file with its size, or why there is none.
 fn open(plan: &Plan, index: Index) -> Result<(File, u64, Stamp), Skip> {
-    let file: File = plan.open(index).map_err(Skip::unreadable)?.into();
-    let (size, stamp) = stamp(&file).map_err(Skip::unreadable)?.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
+    about_entry(index);
+    let file: File = ask(|| plan.open(index)).map_err(Skip::unreadable)?.into();
+    let stamped = ask(|| stamp(&file)).map_err(Skip::unreadable)?;
+    let (size, stamp) = stamped.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
     Ok((file, size, stamp))
 }
 
@@ -291,7 +294,7 @@ fn copy(
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
     while at < size {
-        let stretch = stretch(file, at, size);
+        let stretch = ask(|| stretch(file, at, size));
         while at < stretch.data {
             let most = (stretch.data - at).min(HOLE.len() as u64);
             sink(zeros(most)).map_err(CopyEnd::Sink)?;
@@ -300,7 +303,7 @@ fn copy(
         while at < stretch.end {
             let most = usize::try_from(stretch.end - at).unwrap_or(usize::MAX).min(buffer.len());
             let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
-            let got = match rustix::io::pread(file, &mut *part, at) {
+            let got = match ask(|| rustix::io::pread(file, &mut *part, at)) {
                 Ok(0) => return Err(CopyEnd::Changed),
                 Ok(got) => got,
                 Err(Errno::INTR) => continue,
@@ -310,7 +313,7 @@ fn copy(
             at += got as u64;
         }
     }
-    match self::stamp(file) {
+    match ask(|| self::stamp(file)) {
         Ok(now) if now == Some((size, stamp)) => Ok(()),
         Ok(_) => Err(CopyEnd::Changed),
         Err(error) => Err(CopyEnd::Failed(error)),

@@ -1,6 +1,7 @@
 //! What is left out of a bundle, and what that means for it.
 
 use rustix::io::Errno;
+use std::time::Duration;
 
 /// Whose doing it is that an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub(in crate::bundle) enum Because {
     OfTheRun,
     /// The machine fails to give it. It can pass by itself, so a bundle without it is the last resort.
     OfTheMachine,
+    /// The machine gives no answer, and has had its time.
+    Hung,
 }
 
 /// An entry that is listed in the bundle and is not in it.
@@ -53,6 +56,12 @@ impl Skip {
     /// What had the name is not there any more.
     pub(in crate::bundle) fn is_gone(&self) -> bool {
         self.because == Because::Gone
+    }
+
+    /// The disk gave no answer for so long.
+    pub(in crate::bundle) fn hung(time: Duration) -> Self {
+        let why = format!("the disk gave no answer for {} s", time.as_secs());
+        Self { why: why.into(), because: Because::Hung }
     }
 
     pub(in crate::bundle) fn is_of_the_machine(&self) -> bool {

@@ -4,6 +4,7 @@
 //! directories, links are never followed, and other file systems are not entered.
 
 use super::entries::{Entries, Index, ROOT, What};
+use super::hang::{about_path, ask};
 use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
 use crate::bundle::{Error, ErrorKind, FileId, Tree};
@@ -11,10 +12,12 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
 /// grows with the square of its depth.
@@ -36,12 +39,22 @@ impl Cancelled {
     }
 }
 
-/// The entries of a tree. They are not sorted yet.
-pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled) -> Result<Entries, Error> {
-    let stat = rustix::fs::fstat(root).map_err(|error| Error::local("look at the working directory", error))?;
+/// What hung in walks before this one, and for how long, by its path.
+pub(in crate::bundle) type HungBefore = BTreeMap<Vec<u8>, Duration>;
+
+/// The entries of a tree. They are not sorted yet. What has hung is not looked at.
+pub(in crate::bundle) fn walk(
+    tree: &Tree,
+    root: &OwnedFd,
+    hung: &HungBefore,
+    cancelled: &Cancelled,
+) -> Result<Entries, Error> {
+    let stat = ask(|| rustix::fs::fstat(root));
+    let stat = stat.map_err(|error| Error::local("look at the working directory", error))?;
     let mut walk = Walk {
         tree,
         root,
+        hung,
         device: stat.st_dev,
         exclude: exclude(&tree.exclude)?,
         entries: Entries::new(tree.most_memory),
@@ -59,7 +72,7 @@ pub(in crate::bundle) fn walk(tree: &Tree, root: &OwnedFd, cancelled: &Cancelled
 
 /// Opens the root of a tree.
 pub(in crate::bundle) fn open_root(tree: &Tree) -> Result<OwnedFd, Error> {
-    open_mount(&tree.root).map_err(|error| Error::local(format!("open {}", tree.root.display()), error))
+    ask(|| open_mount(&tree.root)).map_err(|error| Error::local(format!("open {}", tree.root.display()), error))
 }
 
 /// `*` and `?` match no slash, so `*.tmp` is about the top directory and `**/*.tmp` about all. A slash at the begin is
@@ -78,6 +91,7 @@ pub(super) fn exclude(globs: &[String]) -> Result<GlobSet, Error> {
 struct Walk<'a> {
     tree: &'a Tree,
     root: &'a OwnedFd,
+    hung: &'a HungBefore,
     device: u64,
     exclude: GlobSet,
     entries: Entries,
@@ -107,12 +121,13 @@ impl Walk<'_> {
 
     /// Reads a directory: the inner result is whether it could be read, to its end.
     fn read(&mut self, index: Index, path: &mut Vec<u8>) -> Result<Result<(), Errno>, Error> {
-        let mut dir = match open_beneath(self.root, path, OFlags::DIRECTORY).and_then(Dir::new) {
+        about_path(path);
+        let mut dir = match ask(|| open_beneath(self.root, path, OFlags::DIRECTORY)).and_then(Dir::new) {
             Ok(dir) => dir,
             Err(error) => return Ok(Err(error)),
         };
         // Between the look at it and now, something of ours may have been moved to its place.
-        match dir.stat() {
+        match ask(|| dir.stat()) {
             Ok(stat) if self.tree.left_out.contains(&FileId::from(&stat)) => return Ok(Ok(())),
             Ok(_) => {}
             Err(error) => return Ok(Err(error)),
@@ -121,7 +136,7 @@ impl Walk<'_> {
             path.push(b'/');
         }
         let start = path.len();
-        while let Some(entry) = dir.read() {
+        while let Some(entry) = ask(|| dir.read()) {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => return Ok(Err(error)),
@@ -136,6 +151,8 @@ impl Walk<'_> {
                 Ok(dir) => self.entry(dir, &Place { directory: index, name, path })?,
                 Err(error) => return Ok(Err(error)),
             }
+            path.truncate(start);
+            about_path(path.strip_suffix(b"/").unwrap_or(path));
         }
         Ok(Ok(()))
     }
@@ -144,7 +161,11 @@ impl Walk<'_> {
         if self.exclude.is_match(OsStr::from_bytes(place.path)) {
             return Ok(());
         }
-        let stat = match rustix::fs::statat(dir, place.name, AtFlags::SYMLINK_NOFOLLOW) {
+        if let Some(time) = self.hung.get(place.path) {
+            return self.skip(place, &Skip::hung(*time));
+        }
+        about_path(place.path);
+        let stat = match ask(|| rustix::fs::statat(dir, place.name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return self.skip(place, &Skip::unreadable(error)),
@@ -179,7 +200,7 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
-            FileType::Symlink => match rustix::fs::readlinkat(dir, place.name, vec![]) {
+            FileType::Symlink => match ask(|| rustix::fs::readlinkat(dir, place.name, vec![])) {
                 Ok(target) if self.is_left_out_link(place.path, target.to_bytes()) => Ok(()),
                 Ok(target) => {
                     let target = relative_link(place.path, target.to_bytes(), self.tree.seen_at());

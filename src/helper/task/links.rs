@@ -62,6 +62,9 @@ fn reading(error: &io::Error) -> Failure {
 /// The links in the working directory that lead to `targets`, as they were made: their paths from there, and where they
 /// lead. No list is kept of them, because a link that the command made just like that is no more of an output.
 pub(in crate::helper) fn made(bundle: &Path, targets: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+    if targets.is_empty() {
+        return vec![];
+    }
     let Ok(dir) = open_mount(bundle) else { return vec![] };
     let Ok(entries) = Dir::read_from(&dir) else { return vec![] };
     let lead = |name: &CStr| {

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of a `ConfigMap` that is told whole.
 const MOST_TOLD: u64 = 64 << 10;
@@ -53,6 +53,8 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
     let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
     drop(telling);
+    // A thread that waits for a disk without an answer ends with the process, or not at all.
+    runtime.shutdown_background();
     match saved {
         Ok(bundle) => {
             let SavedBundle { digest, files, bytes, pushed_bytes, mountable, .. } = bundle;
@@ -103,7 +105,11 @@ fn given_up(paths: &Paths, save: &SaveRequest) -> GivenUp {
     let before = now_ms().saturating_sub(save.give_up_seconds.saturating_mul(1000));
     let is_over = |damage: &Damage| damage.tries >= TRIES_TO_READ && damage.since_ms <= before;
     let entries = known.into_iter().filter(|(_, damage)| is_over(damage)).map(|(entry, _)| entry).collect();
-    GivenUp { entries, all_after: saving::give_up_at(paths) }
+    GivenUp {
+        entries,
+        all_after: saving::give_up_at(paths),
+        hung_after: Some(Duration::from_secs(save.give_up_seconds)),
+    }
 }
 
 fn now_ms() -> u64 {
