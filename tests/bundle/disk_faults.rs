@@ -1,6 +1,6 @@
 //! Disks that fail, or give no answer.
 
-use crate::common::{Proxy, Registry, access, save, tree, try_save};
+use crate::common::{Proxy, Registry, save, tree, try_save};
 use crate::faulty_disk::{Fault, FaultyDisk};
 use crate::proxy;
 use axum::http::Method;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// `good`, `bad`, `dir/in/file`.
 fn disk() -> FaultyDisk {
     let disk = FaultyDisk::mount();
-    fs::write(disk.path().join("good"), vec![b'x'; 200_000]).unwrap();
-    fs::write(disk.path().join("bad"), vec![b'x'; 300_000]).unwrap();
-    fs::create_dir_all(disk.path().join("dir/in")).unwrap();
-    fs::write(disk.path().join("dir/in/file"), "12345").unwrap();
+    fs::write(disk.backing().join("good"), vec![b'x'; 200_000]).unwrap();
+    fs::write(disk.backing().join("bad"), vec![b'x'; 300_000]).unwrap();
+    fs::create_dir_all(disk.backing().join("dir/in")).unwrap();
+    fs::write(disk.backing().join("dir/in/file"), "12345").unwrap();
     disk
 }
 
@@ -59,13 +59,13 @@ async fn what_a_disk_fails_to_read_is_no_output_until_it_is_given_up() {
 
 /// A child that saves what is on a disk.
 struct Child {
-    disk: FaultyDisk,
+    disk: Arc<FaultyDisk>,
     root: tempfile::TempDir,
 }
 
 impl Child {
     /// What gives no answer is given up after `give_up_seconds`.
-    fn of(disk: FaultyDisk, registry: &Registry, give_up_seconds: u64) -> Self {
+    fn of(disk: Arc<FaultyDisk>, registry: &str, give_up_seconds: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (bundle, request) = (root.path().join("bundle"), root.path().join(".bundlerun/request"));
         for dir in [&bundle, &request, &root.path().join(".bundlerun/bin")] {
@@ -74,9 +74,9 @@ impl Child {
         // The helper follows no link, and this is none.
         let bind = ["--bind", disk.path().to_str().unwrap(), bundle.to_str().unwrap()];
         assert!(std::process::Command::new("mount").args(bind).status().unwrap().success());
-        let registries = Registries { insecure: vec![registry.host.clone()], ca: None };
+        let registries = Registries { insecure: vec![registry.to_owned()], ca: None };
         let save = json!({
-            "repository": registry.repository("a"), "tag": "t", "deadlineSeconds": 60, "interruptedSeconds": 60,
+            "repository": format!("{registry}/a"), "tag": "t", "deadlineSeconds": 60, "interruptedSeconds": 60,
             "giveUpSeconds": give_up_seconds,
         });
         let save = serde_json::from_value(save).unwrap();
@@ -118,7 +118,7 @@ impl Drop for Child {
 #[test]
 fn the_rest_is_saved_after_three_tries() {
     let registry = Registry::start();
-    let child = Child::of(disk(), &registry, 0);
+    let child = Child::of(Arc::new(disk()), &registry.host, 0);
     fail(&child.disk);
     for _ in 0..3 {
         assert!(!child.start().wait().unwrap().success());
@@ -135,7 +135,7 @@ fn the_rest_is_saved_after_three_tries() {
 #[test]
 fn a_disk_that_works_again_in_time_costs_nothing() {
     let registry = Registry::start();
-    let child = Child::of(disk(), &registry, 0);
+    let child = Child::of(Arc::new(disk()), &registry.host, 0);
     fail(&child.disk);
     assert!(!child.start().wait().unwrap().success());
     child.disk.mend();
@@ -153,7 +153,7 @@ fn what_gives_no_answer_holds_up_nothing_else_and_is_named() {
         (("dir", Fault::Hangs), "dir"),
         (("dir/in", Fault::HangsWhole), "dir/in"),
     ] {
-        let child = Child::of(disk(), &registry, 1);
+        let child = Child::of(Arc::new(disk()), &registry.host, 1);
         child.disk.set(hangs.0, hangs.1);
         let mut process = child.start();
         let saved = child.leaves("saved.json");
@@ -172,8 +172,8 @@ fn what_gives_no_answer_holds_up_nothing_else_and_is_named() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_gives_no_answer_when_it_is_pushed_is_left_out_too() {
+#[test]
+fn what_gives_no_answer_when_it_is_pushed_is_left_out_too() {
     let (registry, disk) = (Registry::start(), Arc::new(disk()));
     let of_the_rule = disk.clone();
     let proxy = Proxy::before("127.0.0.1", &registry.host, move |method, path, _| {
@@ -182,18 +182,19 @@ async fn what_gives_no_answer_when_it_is_pushed_is_left_out_too() {
         }
         proxy::Fault::None
     });
-    let given_up = GivenUp { hung_after: Some(Duration::from_secs(1)), ..GivenUp::default() };
-    let tree = Tree { given_up, ..tree(disk.path()) };
-    let saved = try_save(&tree, &proxy.reference("a"), "t", &access(&proxy.host)).await.unwrap();
-    assert_eq!((saved.files, saved.damaged), (2, 1));
-    assert_eq!(saved.skipped_names, ["bad (the disk gave no answer for 1 s)"]);
-    disk.mend();
+    let child = Child::of(disk, &proxy.host, 1);
+    let mut process = child.start();
+    let saved = child.leaves("saved.json");
+    assert_eq!((&saved["files"], &saved["damaged"]), (&json!(2), &json!(1)));
+    assert_eq!(saved["skippedNames"], json!(["bad (the disk gave no answer for 1 s)"]));
+    child.disk.mend();
+    process.wait().unwrap();
 }
 
 #[test]
 fn what_is_slow_is_waited_for_and_told() {
     let registry = Registry::start();
-    let child = Child::of(disk(), &registry, 300);
+    let child = Child::of(Arc::new(disk()), &registry.host, 300);
     child.disk.set("bad", Fault::Hangs);
     let mut process = child.start();
     let told = loop {
@@ -214,7 +215,7 @@ fn what_is_slow_is_waited_for_and_told() {
 #[test]
 fn a_working_directory_that_gives_no_answer_at_all_is_no_output() {
     let registry = Registry::start();
-    let child = Child::of(disk(), &registry, 1);
+    let child = Child::of(Arc::new(disk()), &registry.host, 1);
     child.disk.set("", Fault::Hangs);
     let mut process = child.start();
     let not_saved = child.leaves("not-saved.json");

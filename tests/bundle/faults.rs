@@ -345,21 +345,35 @@ async fn one_file_is_read_by_four_requests() {
     assert!(bytes < 100_000, "of 10 MB, {bytes} bytes were read");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_gives_up_leaves_no_thread_behind() {
-    let registry = Registry::start();
-    let dir = tempfile::tempdir().unwrap();
-    fs::File::create(dir.path().join("large")).unwrap().set_len(20 << 30).unwrap();
+/// Each of these files takes a minute, and as many as there are layers in work are read at once.
+#[test]
+fn who_gives_up_a_save_leaves_nobody_reading() {
+    let (registry, dir) = (Registry::start(), tempfile::tempdir().unwrap());
+    for name in ["a", "b", "c", "d"] {
+        fs::File::create(dir.path().join(name)).unwrap().set_len(60 << 30).unwrap();
+    }
     let (tree, repository, access) = (tree(dir.path()), registry.repository("a"), registry.access());
-    let saving = try_save(&tree, &repository, "t", &access);
-    assert!(tokio::time::timeout(Duration::from_secs(1), saving).await.is_err());
-    let limits = Limits { entries: 1, bytes: 1 };
-    let place = Place::new();
-    let missing = format!("{repository}:none");
-    let progress = Progress::default();
-    let error = bundlerun::bundle::fetch(&missing, None, &place.dir, limits, &access, &progress).await.unwrap_err();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let saving =
+        async { tokio::time::timeout(Duration::from_secs(1), try_save(&tree, &repository, "t", &access)).await };
+    assert!(runtime.block_on(saving).is_err(), "it ends by itself");
+    let (ended, end) = std::sync::mpsc::channel();
+    // A runtime waits for its threads.
+    std::thread::spawn(move || {
+        drop(runtime);
+        let _ = ended.send(());
+    });
+    end.recv_timeout(Duration::from_secs(30)).expect("a thread reads on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_to_nothing_ends_a_fetch() {
+    let registry = Registry::start();
+    let (limits, place) = (Limits { entries: 1, bytes: 1 }, Place::new());
+    let (missing, access, progress) = (registry.repository("a:none"), registry.access(), Progress::default());
+    let fetched = bundlerun::bundle::fetch(&missing, None, &place.dir, limits, &access, &progress);
+    let error = tokio::time::timeout(Duration::from_mins(2), fetched).await.expect("it hangs").unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
-    // The runtime waits for its threads when the test ends: this is the assertion.
 }
 
 /// Saves to a registry that does not say what it has not, and that knows blobs again only after so many questions.

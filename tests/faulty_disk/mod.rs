@@ -1,15 +1,17 @@
 //! A disk that fails where a test wants it to: a directory, seen through a file system of ours (FUSE). Needs root and
 //! `/dev/fuse`.
 //!
-//! A question that hangs was read by us and is never answered: who asked it cannot be killed.
+//! A question that hangs was read by us and is never answered: who asked it cannot be killed. So it is for other processes
+//! to ask: were a test killed while a thread of its own waits for an answer of another, it would never end, and nothing
+//! would end this disk. `echo 1 >/sys/fs/fuse/connections/*/abort` (a mount of the type fusectl) does.
 
 #![allow(dead_code)] // each test binary uses its part
 #![allow(clippy::unwrap_used)]
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, SessionACL, TimeOrNow, WriteFlags,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, SessionACL, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::HashMap;
@@ -19,7 +21,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -80,15 +82,11 @@ impl FaultyDisk {
     pub(crate) fn held(&self) -> usize {
         self.disk.0.held.lock().unwrap().len()
     }
-
-    /// Reads so far.
-    pub(crate) fn reads(&self) -> u64 {
-        self.disk.0.reads.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
+        self.disk.0.over.store(true, Ordering::SeqCst);
         self.mend();
         drop(self.mounted.take());
         // Somebody else may still have it open.
@@ -108,7 +106,8 @@ struct State {
     faults: Mutex<HashMap<PathBuf, Fault>>,
     /// Replies answer with an error when they are dropped.
     held: Mutex<Vec<Box<dyn std::any::Any + Send>>>,
-    reads: AtomicU64,
+    /// Nobody shall read on from it.
+    over: AtomicBool,
 }
 
 impl State {
@@ -120,7 +119,7 @@ impl State {
             next: AtomicU64::new(1),
             faults: Mutex::default(),
             held: Mutex::default(),
-            reads: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -137,7 +136,8 @@ impl State {
     }
 
     fn fault(&self, path: &Path) -> Option<Fault> {
-        self.faults.lock().unwrap().get(path).copied()
+        let fault = self.faults.lock().unwrap().get(path).copied();
+        fault.or_else(|| self.over.load(Ordering::SeqCst).then_some(Fault::Fails))
     }
 
     fn hangs_whole(&self, path: &Path) -> bool {
@@ -234,6 +234,11 @@ macro_rules! answer {
 }
 
 impl Filesystem for Disk {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // As on a real disk: who waits for one entry of a directory does not hold up the others.
+        config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS).map_err(|_| io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let path = self.0.child(parent, name);
         if self.0.hangs_whole(&path) {
@@ -379,7 +384,6 @@ impl Filesystem for Disk {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.0.reads.fetch_add(1, Ordering::SeqCst);
         match self.0.fault(&self.0.path(node)) {
             Some(Fault::Fails) => return reply.error(Errno::EIO),
             Some(Fault::Hangs | Fault::HangsWhole) => return self.0.hold(reply),
