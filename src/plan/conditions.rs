@@ -54,8 +54,8 @@ table! {
         ),
         OutputSaved: Row::new(
             "the output is in the store; the message counts and names what was left out. With `SavedInPart` and \
-                `OutputDamaged` the rest is in the store. `Unknown`: the command runs, and the store does not accept \
-                uploads at present",
+                `OutputDamaged` the rest is in the store. `Unknown`: the command runs, and as things are the output \
+                would not be saved",
             &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", OF_THE_STORE), ("Unknown", OF_THE_STORE)],
         ),
         Ready: Row::new(
@@ -70,7 +70,7 @@ table! {
     }
 }
 
-/// `OutputSaved` of a run whose command runs, while the store does not accept uploads.
+/// `OutputSaved` of a run whose command runs, while things are such that the output would not be saved.
 pub(super) fn is_in_doubt(condition: &Condition) -> bool {
     condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
 }

@@ -242,7 +242,7 @@ impl<'a> Decision<'a> {
             return self.past_its_time(pod);
         }
         let next = self.until_past_its_time(pod);
-        if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.tells_of_the_store())) {
+        if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.tells_of_doubt())) {
             return Plan { steps: Vec::new(), next };
         }
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());

@@ -8,10 +8,10 @@ use super::conditions;
 use super::decision::Decision;
 use super::facts::{PodFacts, WaitKind};
 use super::reasons::Reason;
-use super::status::store_words;
+use super::status::Doubt;
 use super::steps::{Plan, ProgressSeen, Severity, Step};
 use crate::api::Phase;
-use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble};
+use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
 
 /// Staging and saving are written when they last longer than this,
 const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -47,21 +47,28 @@ impl Decision<'_> {
             (ProgressSeen::NotAsked, None) => return Plan { steps: Vec::new(), next },
             (ProgressSeen::Answered(_), _) => {}
         }
-        match self.store_trouble() {
+        if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
-            Some(trouble) if trouble.holds => Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) },
-            trouble => {
-                let not_saved = trouble.map(|trouble| &trouble.not_saved);
-                let nothing = Plan { steps: Vec::new(), next };
-                let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, not_saved));
-                match not_saved.filter(|_| !self.tells_of_the_store()) {
-                    Some(NotSaved { failure, detail }) => {
-                        plan.tell(Severity::Warning, &format!("{failure:?}"), &store_words(detail))
-                    }
-                    None => plan,
-                }
-            }
+            return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) };
         }
+        let doubt = self.doubt();
+        let nothing = Plan { steps: Vec::new(), next };
+        let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, doubt.as_ref()));
+        match doubt.filter(|_| !self.tells_of_doubt()) {
+            Some(Doubt { reason, message }) => plan.tell(Severity::Warning, &reason, &message),
+            None => plan,
+        }
+    }
+
+    /// Why the output may not be saved, as things are while the command runs.
+    fn doubt(&self) -> Option<Doubt> {
+        if let Some(StoreTrouble { not_saved: NotSaved { failure, detail }, .. }) = self.store_trouble() {
+            let message = format!("the store did not accept an upload; the output is saved when it does: {detail}");
+            return Some(Doubt { reason: format!("{failure:?}"), message });
+        }
+        let warning = &self.progress_of(ProgressStage::Running)?.trouble;
+        let reason = format!("{:?}", SaveFailure::OutputTooLarge);
+        (!warning.is_empty()).then(|| Doubt { reason, message: warning.clone() })
     }
 
     /// The store refuses the output, and the command does not start.
@@ -87,8 +94,8 @@ impl Decision<'_> {
         }
     }
 
-    /// The object says that the store does not accept outputs.
-    pub(super) fn tells_of_the_store(&self) -> bool {
+    /// The object says that the output may not be saved.
+    pub(super) fn tells_of_doubt(&self) -> bool {
         self.status().is_some_and(|status| status.conditions.iter().any(conditions::is_in_doubt))
     }
 

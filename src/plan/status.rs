@@ -17,11 +17,18 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, NotSaved, SaveFailure, Saved};
+use crate::contract::{Message, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
+
+/// Why the output may not be saved, while the command runs.
+pub(super) struct Doubt {
+    /// One of those of outputs that are not saved.
+    pub(super) reason: String,
+    pub(super) message: String,
+}
 
 /// A status in the making: the run's present one, changed by the named steps below.
 pub(super) struct Draft<'a> {
@@ -71,11 +78,11 @@ impl<'a> Draft<'a> {
         self.active(Phase::Pending, None, None)
     }
 
-    /// The run container runs. `trouble`: what the store answers, if it does not accept uploads.
-    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts, trouble: Option<&NotSaved>) -> Self {
-        match trouble {
-            Some(trouble) => self.store_in_doubt(trouble),
-            None => self.store_not_in_doubt(),
+    /// The run container runs.
+    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts, doubt: Option<&Doubt>) -> Self {
+        match doubt {
+            Some(doubt) => self.in_doubt(doubt),
+            None => self.not_in_doubt(),
         }
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
@@ -84,15 +91,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Told once for each reason: the words can differ each time, as with the number of a request in them.
-    fn store_in_doubt(&mut self, trouble: &NotSaved) {
-        let reason = format!("{:?}", trouble.failure);
-        if self.status.conditions.iter().any(|known| conditions::is_in_doubt(known) && known.reason == reason) {
-            return;
+    fn in_doubt(&mut self, doubt: &Doubt) {
+        let mut conditions = self.status.conditions.iter();
+        if !conditions.any(|known| conditions::is_in_doubt(known) && known.reason == doubt.reason) {
+            self.set(ConditionType::OutputSaved, "Unknown", &doubt.reason, &doubt.message);
         }
-        self.set(ConditionType::OutputSaved, "Unknown", &reason, &store_words(&trouble.detail));
     }
 
-    fn store_not_in_doubt(&mut self) {
+    fn not_in_doubt(&mut self) {
         self.status.conditions.retain(|condition| !conditions::is_in_doubt(condition));
     }
 
@@ -120,7 +126,7 @@ impl<'a> Draft<'a> {
         outcome: &Outcome,
     ) -> Self {
         self.end_attempt(requested, attempt, pod, message, outcome);
-        self.store_not_in_doubt();
+        self.not_in_doubt();
         self.status.waiting = None;
         self.status.start_time = None;
         self.status.node = None;
@@ -161,7 +167,7 @@ impl<'a> Draft<'a> {
         self.status.message = Some(cut(&text));
         let cause = outcome.cause();
         self.status.conditions.retain(|c| c.type_ != ConditionType::Reconciling.name());
-        self.store_not_in_doubt();
+        self.not_in_doubt();
         if let Some((status, reason, text)) = pod.zip(message).and_then(|(pod, message)| saved(pod, message)) {
             self.set(ConditionType::OutputSaved, status, &reason, &text);
         }
@@ -370,11 +376,6 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
         }
         None => ("False", conditions::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
     })
-}
-
-/// What is said of a store that did not accept an upload, while the command runs.
-pub(super) fn store_words(detail: &str) -> String {
-    format!("the store did not accept an upload; the output is saved when it does: {detail}")
 }
 
 /// Kubernetes' `Time` has whole seconds.

@@ -73,6 +73,21 @@ fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
 }
 
 #[test]
+fn more_files_than_can_be_saved_are_told_while_the_command_runs() {
+    let pod_ = with_news(pod().running(5));
+    let warned = |trouble: &str| {
+        let running = Progress::of(ProgressStage::Running);
+        ProgressSeen::Answered(Some(Progress { trouble: trouble.to_owned(), ..running }))
+    };
+    let plan = look(&in_phase(Phase::Running), &pod_, warned("900000 files"), 60);
+    assert_eq!(words(&plan), ["Write Running", "Tell OutputTooLarge"]);
+    let told = with_status(&run(), &written(&plan));
+    let condition = ["Unknown", "OutputTooLarge", "900000 files"].map(str::to_owned);
+    assert_eq!(output_saved(&told), Some(condition.into()));
+    assert_eq!(words(&look(&told, &pod_, warned("900001 files"), 90)), [""; 0]);
+}
+
+#[test]
 fn a_doubt_about_the_store_ends_with_the_attempt() {
     let pod_ = with_news(pod().running(5));
     let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503"), 7);
