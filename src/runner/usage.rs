@@ -12,17 +12,8 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
     let children = sys::children_usage();
     let peak = read("memory.peak").or_else(|| read("memory/memory.max_usage_in_bytes"));
     let (oom_kills, limit_was_hit) = oom(cgroup);
-    let (user, system) = cpu(cgroup).map_or((children.user, children.system), |(user, system)| {
-        let own = sys::own_usage();
-        let (user, system) = (user.saturating_sub(own.user), system.saturating_sub(own.system));
-        // The kernel does not add a child to a parent that ignores its end: then the cgroup tells more. It ticks in
-        // hundredths of a second: else the children tell more.
-        if user + system > children.user + children.system + TICK {
-            (user, system)
-        } else {
-            (children.user, children.system)
-        }
-    });
+    let own = sys::own_usage();
+    let (user, system) = of_the_run(cpu(cgroup), (own.user, own.system), (children.user, children.system));
     Usage {
         wall_ms: millis(wall),
         cpu_user_ms: millis(user),
@@ -31,6 +22,15 @@ pub(crate) fn measure(cgroup: &Path, wall: Duration) -> Usage {
         oom_kills: if limit_was_hit { oom_kills } else { 0 },
         oom_kills_from_outside: if limit_was_hit { 0 } else { oom_kills },
     }
+}
+
+/// User and system time of the run, of what the cgroup, this process and its children used.
+fn of_the_run(cgroup: Option<Cpu>, own: Cpu, children: Cpu) -> Cpu {
+    let Some((user, system)) = cgroup else { return children };
+    let (user, system) = (user.saturating_sub(own.0), system.saturating_sub(own.1));
+    // The kernel does not add a child to a parent that ignores its end: then the cgroup tells more. It ticks in
+    // hundredths of a second: else the children tell more.
+    if user + system > children.0 + children.1 + TICK { (user, system) } else { children }
 }
 
 /// Processes of the cgroup that the kernel killed for memory, and whether the cgroup's own limit can have been why.
@@ -55,8 +55,11 @@ const NEAR_LIMIT_BYTES: u64 = 1024 * 1024;
 /// Of `cpuacct.stat`: `USER_HZ` is 100 wherever Linux runs.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time of all processes of the cgroup.
-fn cpu(cgroup: &Path) -> Option<(Duration, Duration)> {
+/// User and system time.
+type Cpu = (Duration, Duration);
+
+/// Of all processes of the cgroup.
+fn cpu(cgroup: &Path) -> Option<Cpu> {
     let read = |file: &str| fs::read_to_string(cgroup.join(file)).ok();
     if let Some(text) = read("cpu.stat") {
         let micros = |key| number_in(&text, key).map(Duration::from_micros);
@@ -158,10 +161,19 @@ mod tests {
             assert_eq!((usage.wall_ms, usage.memory_peak_bytes, usage.oom_kills), (7, 322_961_408, 1));
             let (user, system) = cpu(dir.path()).unwrap();
             assert_eq!((user.as_millis() / 10, system.as_millis() / 10), (410, 111));
-            // Less what this process used itself, which is the runner's place.
-            let told = usage.cpu_user_ms + usage.cpu_system_ms;
-            let own = sys::own_usage();
-            assert!(told <= 5218 && told + millis(own.user + own.system) >= 5200, "{usage:?}");
+        }
+    }
+
+    #[test]
+    fn the_run_used_what_the_cgroup_did_less_what_the_runner_did() {
+        let ms = |user, system| (Duration::from_millis(user), Duration::from_millis(system));
+        for (cgroup, own, children, want) in [
+            (None, ms(9, 9), ms(70, 30), ms(70, 30)),
+            (Some(ms(4100, 1110)), ms(100, 10), ms(0, 0), ms(4000, 1100)),
+            (Some(ms(4100, 1110)), ms(100, 10), ms(3999, 1099), ms(3999, 1099)),
+            (Some(ms(10, 0)), ms(20, 20), ms(5, 5), ms(5, 5)),
+        ] {
+            assert_eq!(of_the_run(cgroup, own, children), want, "{cgroup:?} {own:?} {children:?}");
         }
     }
 
