@@ -51,7 +51,7 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     };
     let message = message(&report);
     tell(paths, &message)?;
-    mark(&paths.bin, files::REPORTED, message.as_bytes())
+    Ok(mark(&paths.bin, files::REPORTED, message.as_bytes())?)
 }
 
 fn with_notes(record: &Record, note: Option<String>) -> Record {

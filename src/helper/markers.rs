@@ -1,6 +1,7 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
 use crate::contract::{Cause, EndOrder, one_line};
+use crate::helper::error::Error;
 use crate::helper::task::failure::is_full;
 use crate::names::files;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
@@ -25,12 +26,12 @@ const RESERVED_MARKS: u32 = 8;
 const RESERVED_BYTES: u64 = 8 * 1024;
 
 /// Sets space aside, before the command can fill the disk. Where the file system cannot, marks have to do without.
-pub(super) fn reserve(bin: &Path) -> Result<(), String> {
+pub(super) fn reserve(bin: &Path) -> Result<(), Error> {
     let dir = bin.join(RESERVED);
     let reserved = fs::create_dir_all(&dir).and_then(|()| {
         (0..RESERVED_MARKS).try_for_each(|number| reserve_file(&dir.join(number.to_string()), RESERVED_BYTES))
     });
-    reserved.map_err(|error| format!("cannot set space aside in {}: {error}", dir.display()))
+    reserved.map_err(|error| Error::new(format!("cannot set space aside in {}", dir.display()), error))
 }
 
 /// Makes a file, if there is none, with space for so many bytes, and leaves its length as it is.
@@ -43,10 +44,10 @@ pub(super) fn reserve_file(path: &Path, bytes: u64) -> io::Result<()> {
 }
 
 /// Writes a mark so that nobody sees half of it, also when the disk is full.
-pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), String> {
+pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), Error> {
     let target = bin.join(name);
     let marked = text_draft(bin, name, text).and_then(|draft| fs::rename(draft, &target));
-    marked.map_err(|error| format!("cannot write {}: {error}", target.display()))
+    marked.map_err(cannot_write(&target))
 }
 
 fn text_draft(bin: &Path, name: &str, text: &[u8]) -> io::Result<PathBuf> {
@@ -72,8 +73,8 @@ fn draft_of_reserve(bin: &Path, name: &str, text: &[u8]) -> Option<PathBuf> {
 }
 
 /// Writes a mark as JSON.
-pub(super) fn mark_json<T: Serialize>(bin: &Path, name: &str, value: &T) -> Result<(), String> {
-    let text = serde_json::to_vec(value).map_err(|error| format!("{name}: {error}"))?;
+pub(super) fn mark_json<T: Serialize>(bin: &Path, name: &str, value: &T) -> Result<(), Error> {
+    let text = serde_json::to_vec(value).map_err(|error| Error::new(format!("cannot say {name} as JSON"), error))?;
     mark(bin, name, &text)
 }
 
@@ -107,8 +108,9 @@ pub(super) fn trouble(bin: &Path, why: &str) {
 }
 
 /// Orders the runner to end the command, or not to begin it. The first order stays.
-pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), String> {
-    let text = serde_json::to_vec(&EndOrder::new(cause, detail)).map_err(|error| error.to_string())?;
+pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), Error> {
+    let text = serde_json::to_vec(&EndOrder::new(cause, detail))
+        .map_err(|error| Error::new("cannot say an order as JSON", error))?;
     let target = bin.join(files::END);
     let ordered = text_draft(bin, files::END, &text).and_then(|draft| {
         match renameat_with(CWD, &draft, CWD, &target, RenameFlags::NOREPLACE) {
@@ -117,7 +119,7 @@ pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), St
             Err(_) => fs::rename(&draft, &target),
         }
     });
-    ordered.map_err(|error| format!("cannot write {}: {error}", target.display()))
+    ordered.map_err(cannot_write(&target))
 }
 
 /// Makes a file of the bin directory with all that is in it at once.
@@ -126,10 +128,14 @@ pub(super) fn place(
     name: &str,
     mode: u32,
     write: impl FnOnce(&mut fs::File) -> io::Result<()>,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     let target = bin.join(name);
     let placed = draft(bin, name, mode, write).and_then(|draft| fs::rename(draft, &target));
-    placed.map_err(|error| format!("cannot write {}: {error}", target.display()))
+    placed.map_err(cannot_write(&target))
+}
+
+fn cannot_write(target: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::new(format!("cannot write {}", target.display()), error)
 }
 
 /// A name of its own: the hook, children and threads may write the same mark.

@@ -13,6 +13,7 @@
 //! | `mode` | the permission bits of inputs that the helper writes |
 //! | `room` | the memory that children have for the entries of trees |
 //! | `markers`, `progress` | what one process leaves for another |
+//! | `error` | what could not be done, and why |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
 //! Trust: everything below the working directory and the record directory was written by the user's code, or is being
@@ -21,6 +22,7 @@
 
 mod disk;
 mod ending;
+mod error;
 mod markers;
 mod mode;
 mod mount_points;
@@ -37,6 +39,7 @@ use crate::contract::{Cause, Request, one_line};
 use crate::names::files;
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
+use error::Error;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;

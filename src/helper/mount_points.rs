@@ -3,6 +3,7 @@
 use crate::bundle::untrusted::{open_beneath, open_in, open_mount};
 use crate::bundle::{FileId, Kind};
 use crate::contract::{InputSource, Request};
+use crate::helper::error::Error;
 use crate::helper::markers::{is_marked, mark_json, read_json};
 use crate::helper::mode;
 use crate::names::{files, paths};
@@ -36,7 +37,7 @@ pub(super) fn made(paths: &Paths) -> MountPoints {
 
 /// Makes all places and mount points, with text inputs in place, and leaves their mark. Done again it changes nothing.
 /// `is_file` tells what an input will be.
-pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> bool) -> Result<(), String> {
+pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> bool) -> Result<(), Error> {
     let mut points = MountPoints::default();
     for (index, input) in request.inputs.iter().enumerate() {
         let kind = if is_file(index) { Kind::File } else { Kind::Directory };
@@ -44,10 +45,10 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
         if input.source.is_staged() && !is_marked(&paths.bin, &format!("{}{index}", files::STAGED_INPUT)) {
             let place = paths.inputs.join(index.to_string());
             let text = if let InputSource::Text(text) = &input.source { Some(text.as_bytes()) } else { None };
-            make_place(&place, kind).map_err(|error| format!("cannot make {}: {error}", place.display()))?;
+            make_place(&place, kind).map_err(|error| Error::new(format!("cannot make {}", place.display()), error))?;
             if let Some(text) = text {
                 let written = fs::write(&place, text).and_then(|()| mode::set(&place, input.mode, text));
-                written.map_err(|error| format!("cannot write {}: {error}", place.display()))?;
+                written.map_err(|error| Error::new(format!("cannot write {}", place.display()), error))?;
             }
         }
         if let Some(path) = in_bundle(&input.path) {
@@ -115,8 +116,8 @@ fn make_place(place: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Makes what an input is mounted over, and the directories on the way there, which are open to all users.
-fn make_mount_point(bundle: &Path, path: &str, kind: Kind, points: &mut MountPoints) -> Result<(), String> {
-    let failed = |error: Errno| format!("cannot make {path} in {}: {error}", bundle.display());
+fn make_mount_point(bundle: &Path, path: &str, kind: Kind, points: &mut MountPoints) -> Result<(), Error> {
+    let failed = |error: Errno| Error::new(format!("cannot make {path} in {}", bundle.display()), error);
     let names = Path::new(path)
         .components()
         .filter(|component| *component != Component::CurDir)

@@ -68,7 +68,7 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
         Some(InputSource::Mounted { file, .. }) => *file && !absent.contains(&index),
         Some(InputSource::Image { .. }) | None => looked_up.files.contains(&index),
     };
-    mount_points::make(paths, request, is_file)
+    Ok(mount_points::make(paths, request, is_file)?)
 }
 
 /// Inputs that the kubelet mounts and that are not there, by their index. Names with two dots are the kubelet's own.
@@ -99,7 +99,7 @@ fn copy_runner(paths_: &Paths) -> Result<(), String> {
     let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
-    markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))
+    Ok(markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))?)
 }
 
 /// The run container may have any user. The kubelet makes volumes 0777 and root's: where we are not root there is

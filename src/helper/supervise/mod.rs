@@ -5,6 +5,7 @@ pub(super) mod saving;
 pub(super) mod staging;
 pub(super) mod store;
 
+use crate::helper::error::Error;
 use crate::helper::markers;
 use crate::names::files;
 use crate::runner::Paths;
@@ -190,14 +191,14 @@ pub(in crate::helper) fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
 }
 
 /// The runtime of a child.
-pub(in crate::helper) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+pub(in crate::helper) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot start threads: {error}"))
+        .map_err(|error| Error::new("cannot start threads", error))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! is worth: a refusal is waited out for two minutes, a store that does not answer is no reason to wait at all.
 
 use crate::contract::Cause;
+use crate::helper::error::Error;
 use crate::helper::markers::{is_marked, mark, mark_json, order_end};
 use crate::helper::supervise::{Task, retry_until};
 use crate::helper::task::check_store::{Answer, answer};
@@ -69,7 +70,7 @@ pub(in crate::helper) fn allow(paths: &Paths) {
     report(mark(&paths.bin, files::STORE_CHECKED, b""));
 }
 
-fn report(marked: Result<(), String>) {
+fn report(marked: Result<(), Error>) {
     if let Err(error) = marked {
         eprintln!("bundle-operator helper: {error}");
     }

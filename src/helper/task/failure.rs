@@ -2,6 +2,7 @@
 
 use crate::bundle::{Error, ErrorKind};
 use crate::contract::{Cause, RequestedInput, one_line};
+use crate::helper;
 use std::io;
 
 /// Why an input could not be looked up or staged.
@@ -46,6 +47,13 @@ fn full(what: &str) -> Failure {
 /// The disk, or our part of it, is used up.
 pub(in crate::helper) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// What we failed to note.
+impl From<helper::Error> for Failure {
+    fn from(error: helper::Error) -> Self {
+        Failure::Transient(error.to_string())
+    }
 }
 
 impl From<Error> for Failure {

@@ -72,7 +72,7 @@ pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(),
         Err(Failure::Transient(why)) => return Err(why),
     };
     markers::unmark(&paths.bin, files::TROUBLE);
-    mark_json(&paths.bin, files::LOOKED_UP, &looked_up)
+    Ok(mark_json(&paths.bin, files::LOOKED_UP, &looked_up)?)
 }
 
 async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeSet<usize>, Failure> {
@@ -114,7 +114,7 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
                     found.insert(index);
                 }
                 pins.insert(index, resolved.digest);
-                mark_json(&paths.bin, files::PINNED, &pins).map_err(Failure::Transient)?;
+                mark_json(&paths.bin, files::PINNED, &pins)?;
             }
             Err(Failure::Transient(why)) => trouble = Some(why),
             Err(last) => return Err(last),

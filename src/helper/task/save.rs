@@ -5,6 +5,7 @@ use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
 use crate::helper::ending::read_record;
+use crate::helper::error::Error;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
@@ -43,8 +44,10 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
         let not_saved = NotSaved { failure, detail: one_line(why) };
         FailedTry { not_saved, done_bytes }
     };
-    let helper_failed = |why: String| failed(SaveFailure::HelperFailed, &why, 0);
-    let Some(save) = &request.save else { return Err(helper_failed("there is no store to save to".to_owned())) };
+    let helper_failed = |error: Error| failed(SaveFailure::HelperFailed, &error.to_string(), 0);
+    let Some(save) = &request.save else {
+        return Err(failed(SaveFailure::HelperFailed, "there is no store to save to", 0));
+    };
     let runtime = runtime().map_err(helper_failed)?;
     let tree = tree(paths, request, save);
     let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
@@ -89,7 +92,7 @@ const TRIES_TO_READ: u32 = 3;
 type Damages = BTreeMap<String, Damage>;
 
 /// Counts another try for these entries. What is not among them can be read again.
-fn note_damage(paths: &Paths, entries: &[String]) -> Result<(), String> {
+fn note_damage(paths: &Paths, entries: &[String]) -> Result<(), Error> {
     let known: Damages = read_json(&paths.bin, files::DAMAGED).unwrap_or_default();
     let first = Damage { since_ms: now_ms(), tries: 0 };
     let again = |entry: &String| {

@@ -59,9 +59,9 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     match staged {
         Ok(()) => {
             markers::unmark(&paths.bin, files::TROUBLE);
-            mark(&paths.bin, files::STAGED, b"")
+            Ok(mark(&paths.bin, files::STAGED, b"")?)
         }
-        Err(Failure::Permanent(cause, detail)) => order_end(&paths.bin, cause, &detail),
+        Err(Failure::Permanent(cause, detail)) => Ok(order_end(&paths.bin, cause, &detail)?),
         Err(Failure::Transient(why)) => Err(why),
     }
 }
@@ -137,7 +137,7 @@ impl Stage<'_> {
             let (bundle, target) = (self.paths.bundle.clone(), self.source(index));
             blocking(move || links::make(&listed, &target, &bundle)).await?;
         }
-        mark(&self.paths.bin, &name, digest.as_bytes()).map_err(Failure::Transient)
+        Ok(mark(&self.paths.bin, &name, digest.as_bytes())?)
     }
 
     fn source(&self, index: usize) -> PathBuf {

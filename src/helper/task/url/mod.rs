@@ -10,6 +10,7 @@ use crate::bundle::retry::{self, Resumptions};
 use crate::bundle::transport::{asked_wait, reason};
 use crate::bundle::{Budget, Error, ErrorKind, Progress, blocking};
 use crate::contract::Cause;
+use crate::helper;
 use crate::helper::task::failure::Failure;
 use crate::oci::Digest;
 use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
@@ -29,8 +30,8 @@ const SILENCE: Duration = Duration::from_mins(1);
 const PIECES: usize = 16;
 
 /// A client that trusts the usual authorities and `ca` (PEM).
-pub(in crate::helper) fn client(ca: Option<&str>) -> Result<Client, String> {
-    let unusable = |error: reqwest::Error| format!("cannot make HTTP requests: {}", reason(&error).1);
+pub(in crate::helper) fn client(ca: Option<&str>) -> Result<Client, helper::Error> {
+    let unusable = |error: reqwest::Error| helper::Error::new("cannot make HTTP requests", error);
     let ca = match ca {
         Some(pem) => Certificate::from_pem_bundle(pem.as_bytes()).map_err(unusable)?,
         None => vec![],
