@@ -1,7 +1,9 @@
 //! What went wrong, in kinds that the caller can act on.
 
-use std::fmt::Display;
+use std::error::Error as StdError;
+use std::fmt::{self, Display};
 use std::io;
+use std::sync::Arc;
 
 /// What went wrong, in kinds that the caller can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +29,28 @@ pub enum ErrorKind {
 }
 
 /// What was tried, on what, and why it failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// See [`ErrorKind`].
     pub kind: ErrorKind,
-    /// For people: one line.
+    /// For people: one line, which says what the source says.
     pub message: String,
     /// Entries of a tree that the machine failed to read, at most [`MOST_DAMAGED`]: the sha256 of the path of each.
     pub damaged: Vec<String>,
+    /// Of this machine, or of a connection.
+    pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
 }
 
 /// As many entries are named in one error.
@@ -46,7 +61,12 @@ impl Error {
         let message: String = message.into();
         // One line, whatever a registry or a file name put into it.
         let message = message.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
-        Self { kind, message: message.join(" "), damaged: vec![] }
+        Self { kind, message: message.join(" "), damaged: vec![], source: None }
+    }
+
+    /// The same, with what it comes from.
+    pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
     }
 
     /// See [`ErrorKind::Unreachable`].
@@ -65,17 +85,19 @@ impl Error {
     /// Of this machine: `what` is what was tried, as in "cannot <what>".
     pub(crate) fn local(what: impl Display, error: impl Into<io::Error>) -> Self {
         let error = error.into();
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
-            _ => ErrorKind::Local,
-        };
-        Self::new(kind, format!("cannot {what}: {error}"))
+        let kind = if is_full(&error) { ErrorKind::DiskFull } else { ErrorKind::Local };
+        Self::new(kind, format!("cannot {what}: {error}")).caused_by(error)
     }
+}
+
+/// The disk, or our part of it, is used up.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl From<crate::oci::Error> for Error {
     fn from(error: crate::oci::Error) -> Self {
-        Self::invalid(error.to_string())
+        Self::invalid(error.to_string()).caused_by(error)
     }
 }
 
@@ -90,4 +112,25 @@ pub(super) fn shown(path: &[u8]) -> String {
     let mut end: Vec<char> = text.chars().rev().take(MOST / 2).collect();
     end.reverse();
     format!("{start}...{}", end.into_iter().collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_this_machine_keeps_its_source() {
+        for (kind, is) in [
+            (io::ErrorKind::StorageFull, ErrorKind::DiskFull),
+            (io::ErrorKind::QuotaExceeded, ErrorKind::DiskFull),
+            (io::ErrorKind::FileTooLarge, ErrorKind::DiskFull),
+            (io::ErrorKind::PermissionDenied, ErrorKind::Local),
+        ] {
+            let error = Error::local("write a", kind);
+            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            assert_eq!((error.kind, source.map(io::Error::kind)), (is, Some(kind)));
+            assert_eq!(error.to_string(), format!("cannot write a: {}", source.unwrap()));
+        }
+        assert!(Error::invalid("no\narchive").source().is_none());
+    }
 }

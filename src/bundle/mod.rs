@@ -28,6 +28,7 @@ mod write;
 
 pub(crate) use blocking::blocking;
 pub(crate) use digest::{Digester, sha256};
+pub(crate) use error::is_full;
 pub use error::{Error, ErrorKind};
 pub use model::{
     Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,

@@ -1,8 +1,8 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
+use crate::bundle::is_full;
 use crate::contract::{Cause, EndOrder, one_line};
 use crate::helper::error::Error;
-use crate::helper::task::failure::is_full;
 use crate::names::files;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;

@@ -13,8 +13,10 @@ use std::time::Duration;
 const LONGEST_BODY: usize = 64 << 10;
 
 /// No answer: `what` is what was tried, as in "cannot <what>".
-pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failure {
-    let (tls, mut why) = reason(error);
+pub(super) fn no_answer(what: &str, host: &str, error: reqwest::Error) -> Failure {
+    // It may be one of a store behind the registry, with a signature in it.
+    let error = error.without_url();
+    let (tls, mut why) = reason(&error);
     if tls && why.contains("InvalidContentType") {
         "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".clone_into(&mut why);
     }
@@ -25,7 +27,7 @@ pub(super) fn no_answer(what: &str, host: &str, error: &reqwest::Error) -> Failu
         (_, true) => ErrorKind::Invalid,
         _ => ErrorKind::Unreachable,
     };
-    let error = Error::new(kind, format!("cannot {what} at {host}: {why}"));
+    let error = Error::new(kind, format!("cannot {what} at {host}: {why}")).caused_by(error);
     Failure { error, transient: kind == ErrorKind::Unreachable, after: None }
 }
 
@@ -61,7 +63,7 @@ fn who(host: &str, answered: &reqwest::Url) -> String {
 pub(super) async fn whole(mut response: Response, most: usize, what: &str, host: &str) -> Result<Bytes, Failure> {
     let read = async {
         let mut body = vec![];
-        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, &error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(what, host, error))? {
             body.extend_from_slice(&chunk);
             if body.len() > most {
                 return Err(Error::too_large(format!("cannot {what} at {host}: more than {most} bytes")).into());

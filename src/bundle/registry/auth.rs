@@ -202,7 +202,7 @@ impl Auth {
         let mut asked: Vec<(&str, &str)> = service.iter().map(|service| ("service", service.as_str())).collect();
         asked.push(("scope", &self.scope));
         let response = Self::answer_of_endpoint(http, &url, &asked, login).await;
-        let response = response.map_err(|error| no_answer(what, &token_host, &error))?;
+        let response = response.map_err(|error| no_answer(what, &token_host, error))?;
         if !response.status().is_success() {
             return Err(refusal(Step::Token, what, &token_host, response).await);
         }

@@ -60,7 +60,7 @@ impl<'a> Download<'a> {
         };
         let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;
         let chunk = chunk.map_err(|_| broken("nothing came for a while"))?;
-        let chunk = chunk.map_err(|error| no_answer(&what, host, &error))?;
+        let chunk = chunk.map_err(|error| no_answer(&what, host, error))?;
         let mut chunk = chunk.ok_or_else(|| broken(&format!("it ended at byte {} of {}", self.next, self.end)))?;
         self.response = Some(response);
         let skip = chunk.len().min(usize::try_from(self.to_skip).unwrap_or(usize::MAX));

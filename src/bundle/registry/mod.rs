@@ -201,7 +201,7 @@ impl Repository {
         let request = self.http.put(target.clone()).header(CONTENT_TYPE, "application/octet-stream");
         let request = self.authorized(&target, request).header(CONTENT_LENGTH, size).body(body);
         let response = tokio::select! {
-            response = request.send() => response.map_err(|error| no_answer(&what, &self.host, &error))?,
+            response = request.send() => response.map_err(|error| no_answer(&what, &self.host, error))?,
             () = stalled(sent, size) => {
                 let error = format!("cannot {what} at {}: nothing moved for a while", self.host);
                 return Err(Failure::transient(Error::new(ErrorKind::Unreachable, error)));
@@ -291,7 +291,7 @@ impl Repository {
         let send = || async {
             let response = tokio::time::timeout(limit, self.auth.apply(make(&self.http)).send()).await;
             let late = || Error::new(ErrorKind::Unreachable, format!("cannot {what} at {}: no answer", self.host));
-            response.map_err(|_| Failure::transient(late()))?.map_err(|error| no_answer(what, &self.host, &error))
+            response.map_err(|_| Failure::transient(late()))?.map_err(|error| no_answer(what, &self.host, error))
         };
         self.auth.renew(&self.http, &self.host, Duration::ZERO).await?;
         let mut response = send().await?;
@@ -346,7 +346,7 @@ fn http_client(access: &Access, insecure: bool) -> Result<reqwest::Client, Error
     let _ = rustls::crypto::ring::default_provider().install_default();
     let failed = |what: &str| {
         let what = what.to_owned();
-        move |error: reqwest::Error| Error::new(ErrorKind::Local, format!("cannot {what}: {error}"))
+        move |error: reqwest::Error| Error::new(ErrorKind::Local, format!("cannot {what}: {error}")).caused_by(error)
     };
     let redirects = reqwest::redirect::Policy::custom(move |attempt| {
         if attempt.previous().len() > 10 {

@@ -1,6 +1,6 @@
 //! Why an input is not in place, as far as the run is concerned.
 
-use crate::bundle::{Error, ErrorKind};
+use crate::bundle::{Error, ErrorKind, is_full};
 use crate::contract::{Cause, RequestedInput, one_line};
 use crate::helper;
 use std::io;
@@ -42,11 +42,6 @@ impl Failure {
 /// What the run may put on a disk is counted, so it was others who filled it: another node has room.
 fn full(what: &str) -> Failure {
     Failure::Permanent(Cause::StagingFailed, format!("the disk of the node is full{what}"))
-}
-
-/// The disk, or our part of it, is used up.
-pub(in crate::helper) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// What we failed to note.

@@ -185,7 +185,7 @@ impl Download<'_> {
             return Ok(());
         }
         let mut response = self.open(begun, pieces).await?;
-        while let Some(chunk) = response.chunk().await.map_err(|error| transfer(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(transfer)? {
             begun.count(chunk.len() as u64)?;
             begun.next += chunk.len() as u64;
             resumptions.came(chunk.len());
@@ -252,7 +252,7 @@ impl Download<'_> {
     async fn send(&self, ask: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Result<Response, retry::Failure> {
         // A range of what was compressed for the way is none of the file.
         let request = self.client.get(self.url.clone()).header(ACCEPT_ENCODING, "identity");
-        ask(request).send().await.map_err(|error| transfer(&error))
+        ask(request).send().await.map_err(transfer)
     }
 
     fn show(&self, begun: &Begun<'_>) {
@@ -288,8 +288,10 @@ fn refused(response: &Response) -> Result<(), retry::Failure> {
     Err(retry::Failure { error: answered(kind), transient, after })
 }
 
-fn transfer(error: &reqwest::Error) -> retry::Failure {
-    retry::Failure::transient(Error::new(ErrorKind::Unreachable, reason(error).1))
+fn transfer(error: reqwest::Error) -> retry::Failure {
+    // Its address may have secrets in it.
+    let error = error.without_url();
+    retry::Failure::transient(Error::unreachable(reason(&error).1).caused_by(error))
 }
 
 /// An address as it may be told: see [`shown`]. None: it is no address.

@@ -261,6 +261,17 @@ async fn what_is_all_there_is_not_asked_for_again() {
     assert!(web.ranges().is_empty() && place.has_spent(1000));
 }
 
+#[tokio::test]
+async fn an_error_has_no_address_in_it() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for href in ["ftp://user:pass@example.com/a?X-Signature=pass", "http://user:pass@127.0.0.1:1/a?X-Signature=pass"] {
+        let error = client(None).unwrap().get(href).send().await.unwrap_err();
+        assert!(format!("{error:?}").contains("pass"), "{error:?}");
+        let failure = transfer(error);
+        assert!(!format!("{failure:?} {}", failure.error).contains("pass"), "{failure:?}");
+    }
+}
+
 #[test]
 fn what_may_be_secret_in_an_address_is_not_shown() {
     let url = Url::parse("https://user:pass@example.com:8443/a/b?X-Signature=secret#f").unwrap();
