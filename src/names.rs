@@ -182,6 +182,8 @@ pub mod files {
     pub const WARNING: &str = "warning";
     /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.
     pub const DOCKER_CONFIG: &str = ".dockerconfigjson";
+    /// In each directory of [`super::paths::CREDENTIALS`]: what Docker had before it, the logins by their registries.
+    pub const DOCKER_CFG: &str = ".dockercfg";
     /// In [`super::paths::OUTPUT`]: the command's standard output. Its name in the bundle, too, unless the command has
     /// made something of this name.
     pub const STDOUT: &str = "stdout";

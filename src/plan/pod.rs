@@ -461,16 +461,17 @@ fn pod_volumes(request: &RunRequest, inputs: Inputs, credentials: Vec<String>) -
         secret: Some(SecretVolumeSource {
             secret_name: Some(name),
             optional: Some(true),
-            items: Some(vec![KeyToPath {
-                key: ".dockerconfigjson".into(),
-                path: ".dockerconfigjson".into(),
-                mode: None,
-            }]),
+            // One of them is there, by the type of the Secret.
+            items: Some([files::DOCKER_CONFIG, files::DOCKER_CFG].map(same_path).into()),
             default_mode: None,
         }),
         ..Volume::default()
     }));
     all
+}
+
+fn same_path(key: &str) -> KeyToPath {
+    KeyToPath { key: key.into(), path: key.into(), mode: None }
 }
 
 /// A volume of which the helper keeps the limit: what the kubelet does is only a backstop.

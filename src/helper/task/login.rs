@@ -23,11 +23,14 @@ pub(in crate::helper) fn access(paths: &Paths, request: &Request) -> Access {
     Access { registries: request.registries.clone(), docker_configs: read(own), store }
 }
 
+/// As the kubelet takes Secrets of both types for pulling; OpenShift's own are of the older one.
 fn docker_config(dir: impl AsRef<Path>) -> Option<String> {
-    let mut text = String::new();
-    let file = File::open(dir.as_ref().join(files::DOCKER_CONFIG)).ok()?;
-    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
+    let read = |name| {
+        let mut text = String::new();
+        File::open(dir.as_ref().join(name)).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+        Some(text)
+    };
+    read(files::DOCKER_CONFIG).or_else(|| Some(format!("{{\"auths\":{}}}", read(files::DOCKER_CFG)?)))
 }
 
 #[cfg(test)]
@@ -54,6 +57,15 @@ mod tests {
         assert_eq!(access.docker_configs, ["{\"auths\":{}}"]);
         assert_eq!(access.registries, request.registries);
         assert!(access.store.docker_configs.is_empty());
+    }
+
+    #[test]
+    fn a_secret_of_the_older_type_has_the_same_logins() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(".dockercfg"), r#"{"h:1":{"username":"u","password":"p"}}"#).unwrap();
+        assert_eq!(docker_config(&root).unwrap(), r#"{"auths":{"h:1":{"username":"u","password":"p"}}}"#);
+        fs::write(root.path().join(".dockerconfigjson"), "{}").unwrap();
+        assert_eq!(docker_config(&root).unwrap(), "{}");
     }
 
     #[test]

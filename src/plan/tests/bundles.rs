@@ -459,6 +459,11 @@ fn a_pod_mounts_every_kind_of_input() {
     );
     assert!(spec.containers[0].startup_probe.is_some());
     assert_eq!(spec.termination_grace_period_seconds, Some(30 + 3600 + 30));
+    let login = spec.volumes.iter().flatten().find(|volume| volume.name == "credentials-1").unwrap();
+    let login = login.secret.as_ref().unwrap();
+    let keys: Vec<_> = login.items.iter().flatten().map(|item| (&*item.key, &*item.path)).collect();
+    let both = [".dockerconfigjson", ".dockercfg"].map(|key| (key, key));
+    assert_eq!((login.optional, keys), (Some(true), both.to_vec()), "there is one of them, or none");
 }
 
 #[test]
