@@ -1,6 +1,7 @@
 //! Bundles read by programs that are not ours, and those that earlier versions of ours wrote.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use serde_json::json;
@@ -72,6 +73,57 @@ async fn oras_copies_a_bundle_with_how_it_was_made() {
         let made_by = found["referrers"].as_array().unwrap();
         assert_eq!(made_by.len(), 1, "{found}");
         assert_eq!(made_by[0]["artifactType"], "application/vnd.bundlerun.provenance.v1+json");
+    }
+}
+
+/// A file that is hardly anything but holes is in GNU's sparse format, which these read: they write all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_programs_read_a_sparse_file() {
+    let registry = Registry::start();
+    let (dir, out, access) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), registry.access());
+    let name = format!("{}/{}", "deep/".repeat(40), "m\u{fc}ller");
+    let make = format!(
+        "import os; name = {name:?}; os.makedirs(os.path.dirname(name))
+with open(name, 'wb') as file:
+    file.truncate(1200 << 20)
+    for at in (100, 5 << 20, 600 << 20):
+        file.seek(at); file.write(b'data' * 3000)
+open('after', 'w').write('x')"
+    );
+    script("python3", dir.path(), &make);
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let expected = describe("tree", dir.path());
+    let at = |name: &str| out.path().join(name);
+
+    let crane = tool("CRANE_BIN", "crane");
+    let export = format!("mkdir exported; '{}' export --insecure {reference} - | tar -C exported -x", crane.display());
+    script("sh", out.path(), &export);
+    assert_eq!(describe("tree", &at("exported/contents")), expected);
+
+    let (image, unpacked) = (format!("{}:t", at("oci").display()), at("unpacked"));
+    let from = format!("docker://{reference}");
+    run("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", &from, &format!("oci:{image}")]);
+    let rootless: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--rootless"] };
+    let unpack = ["unpack", "--image", &image, unpacked.to_str().unwrap()];
+    run("umoci", &[&unpack[..1], rootless, &unpack[1..]].concat());
+    assert_eq!(describe("tree", &unpacked.join("rootfs/contents")), expected);
+
+    // The layers themselves, of which each program makes holes.
+    let tar = "mkdir gnu; for blob in oci/blobs/sha256/*; do tar -C gnu -xf $blob 2>/dev/null || :; done";
+    script("sh", out.path(), tar);
+    assert_eq!(describe("tree", &at("gnu/contents")), expected);
+    let python = "
+import glob, tarfile
+for blob in glob.glob('oci/blobs/sha256/*'):
+    try: archive = tarfile.open(blob)
+    except tarfile.ReadError: continue
+    archive.extractall('python')";
+    script("python3", out.path(), python);
+    assert_eq!(describe("tree", &at("python/contents")), expected);
+    for program in ["gnu", "python"] {
+        let blocks = fs::metadata(at(program).join("contents").join(&name)).unwrap().blocks();
+        assert!(blocks * 512 < 1 << 20, "{program} made {blocks} blocks");
     }
 }
 

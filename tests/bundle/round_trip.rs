@@ -279,31 +279,140 @@ async fn what_cannot_be_saved_is_listed_with_the_reason() {
     assert!(error.kind == ErrorKind::NotFound && error.message.contains("a FIFO"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn holes_are_saved_as_zeros_and_too_many_cost_their_file_alone() {
-    let registry = Registry::start();
-    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
-    let holes = "import os
+/// `sparse(name, size, where it has data...)`.
+const SPARSE: &str = "
 def sparse(name, size, *data):
     with open(name, 'wb') as file:
         file.truncate(size)
         for at in data:
             file.seek(at)
             file.write(b'x' * 5000)
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_are_saved_as_zeros_and_come_back_as_holes() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let holes = "
 sparse('begin', 3 << 20, 0)
 sparse('middle', 3 << 20, 100_001, 1 << 20)
 sparse('end', 3 << 20, (3 << 20) - 5000)
 sparse('nothing', 3 << 20)
-sparse('memmap', 1 << 40, 7)
 open('file', 'w').write('x')";
-    script("python3", dir.path(), holes);
+    script("python3", dir.path(), &format!("{SPARSE}{holes}"));
     let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
-    assert_eq!((saved.files, saved.skipped, saved.withheld, saved.damaged), (5, 1, 1, 0));
-    assert_eq!(saved.skipped_names, ["memmap (has more than 64 GiB of holes)"]);
+    assert_eq!((saved.files, saved.skipped, saved.mountable), (5, 0, true));
     let place = Place::new();
-    fetch(&format!("{}@{}", registry.repository("a"), saved.digest), None, &place.dir, &access).await.unwrap();
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    // What they take on the disk counts, as it does in the working directory.
+    let limits = |bytes| Limits { entries: 100, bytes };
+    let fetch = async |bytes| {
+        bundlerun::bundle::fetch(&reference, None, &place.dir, limits(bytes), &access, &Progress::default()).await
+    };
+    fetch(100_000).await.unwrap();
     for file in ["begin", "middle", "end", "nothing", "file"] {
         assert!(fs::read(place.dir.join(file)).unwrap() == fs::read(dir.path().join(file)).unwrap(), "{file}");
+        let blocks = fs::metadata(place.dir.join(file)).unwrap().blocks();
+        assert!(blocks * 512 <= 20_000, "{file} takes {blocks} blocks");
+    }
+    assert_eq!(fetch(10_000).await.unwrap_err().kind, ErrorKind::TooLarge);
+}
+
+/// It would take hours to read the zeros.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_file_that_is_hardly_anything_but_holes_only_the_rest_is_read() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    let memmap = "
+import os
+T = 1 << 40
+sparse('memmap', T, 7, 100 << 30, (100 << 30) + 8192, T - 5000)
+sparse('nothing', T)
+os.link('memmap', 'other name')
+open('file', 'w').write('x')";
+    script("python3", dir.path(), &format!("{SPARSE}{memmap}"));
+    let tree = tree(dir.path());
+    let saved = save(&tree, &registry.repository("a"), "t", &access).await;
+    assert_eq!((saved.files, saved.skipped, saved.bytes), (3, 0, (2 << 40) + 1));
+    assert!(saved.pushed_bytes < 1 << 20, "{}", saved.pushed_bytes);
+    assert!(!saved.mountable, "the node would write a terabyte of zeros");
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+
+    let (place, small) = (Place::new(), Limits { entries: 100, bytes: 1 << 20 });
+    bundlerun::bundle::fetch(&reference, None, &place.dir, small, &access, &Progress::default()).await.unwrap();
+    let same = |file: &Path| {
+        let read = |path: &Path, at: u64| {
+            let mut part = vec![0; 20_000];
+            let got = std::os::unix::fs::FileExt::read_at(&fs::File::open(path).unwrap(), &mut part, at).unwrap();
+            part.truncate(got);
+            part
+        };
+        let memmap = dir.path().join("memmap");
+        assert_eq!(fs::metadata(file).unwrap().len(), 1 << 40);
+        for at in [0, 5000, (100 << 30) - 5000, 1 << 39, (1 << 40) - 20_000] {
+            assert!(read(file, at) == read(&memmap, at), "{} at {at}", file.display());
+        }
+        assert!(fs::metadata(file).unwrap().blocks() * 512 < 100_000);
+    };
+    same(&place.dir.join("memmap"));
+    assert_eq!(fs::metadata(place.dir.join("nothing")).unwrap().len(), 1 << 40);
+    let inode = |name: &str| fs::metadata(place.dir.join(name)).unwrap().ino();
+    assert_eq!(inode("memmap"), inode("other name"));
+    // What was staged is the same tree.
+    let again = save(&crate::common::tree(&place.dir), &registry.repository("a"), "again", &access).await;
+    assert_eq!(again.digest, saved.digest);
+
+    let file = place.around.path().join("victim");
+    fetch(&reference, Some("other name"), &file, &access).await.unwrap();
+    same(&file);
+    let listed = bundlerun::bundle::list(&reference, &access).await.unwrap();
+    let digests: Vec<bool> = listed
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            ListEntryKind::File { sha256, .. } => Some(sha256.is_some()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(digests, [true, false, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_file_is_saved_as_what_it_reads_as_and_read_as_it_was() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    // Zeros on the disk are no data, and a hole in the midst of a block is none.
+    let make = "
+sparse('model', 1500 << 20, 4096, 700 << 20)
+with open('model', 'r+b') as file:
+    file.seek(100 << 20); file.write(bytes(1 << 20))";
+    script("python3", dir.path(), &format!("{SPARSE}{make}"));
+    let digest = async |tag| save(&tree(dir.path()), &registry.repository("a"), tag, &access).await.digest;
+    let saved = digest("t").await;
+    script("python3", dir.path(), &format!("{SPARSE}sparse('model', 1500 << 20, 4096, 700 << 20)"));
+    assert_eq!(digest("u").await, saved);
+    let reference = format!("{}@{saved}", registry.repository("a"));
+    let read = bundlerun::bundle::read_file(&reference, "model", &access, Summing::default()).await.unwrap();
+    assert_eq!((read.bytes, read.x), (1500 << 20, 10_000));
+}
+
+/// Counts what is written to it.
+#[derive(Default)]
+struct Summing {
+    bytes: u64,
+    x: usize,
+}
+
+impl std::io::Write for Summing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes += bytes.len() as u64;
+        if bytes.first() != Some(&0) || bytes.last() != Some(&0) {
+            self.x += bytes.iter().filter(|byte| **byte == b'x').count();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -5,6 +5,9 @@
 //! and at which path it begins. So one entry of many is found by two small requests, and everything that is read depends
 //! by digests on the image's manifest.
 //!
+//! A file that is hardly anything but holes has `sparse`, with bytes and digest of what is in the layer, in the place of
+//! its `sha256` (see [`super::sparse`]); bundles of layout v2 from before 2026-11-26 have none.
+//!
 //! Layout v1, which is only read, had zstd frames in the place of gzip members, and named the file `manifest.json`.
 
 use std::io::{Read, Write};
@@ -59,6 +62,9 @@ pub(in crate::bundle) struct ListedFile {
     pub(in crate::bundle) offset: u64,
     /// The first name of the same file.
     pub(in crate::bundle) same_as: Option<Vec<u8>>,
+    /// For a file of the format that [`super::sparse`] describes: how many bytes it has in the layer, whose digest
+    /// `digest` is. None: its content is there as it is.
+    pub(in crate::bundle) stored: Option<u64>,
 }
 
 /// An entry as it is written.
@@ -93,6 +99,17 @@ struct Line {
     target_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse: Option<SparseLine>,
+}
+
+/// What a sparse file has in the place of a `sha256`.
+#[derive(Serialize, Deserialize)]
+struct SparseLine {
+    /// Of map and data, as they are in the layer.
+    bytes: u64,
+    /// Of these. Hex.
+    sha256: String,
 }
 
 pub(super) fn write_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
@@ -126,7 +143,11 @@ impl Listed {
                 line.r#type = "file".into();
                 line.mode = octal(file.mode);
                 line.size = Some(file.size);
-                line.sha256 = Some(file.digest.hex());
+                let sha256 = file.digest.hex();
+                match file.stored {
+                    Some(bytes) => line.sparse = Some(SparseLine { bytes, sha256 }),
+                    None => line.sha256 = Some(sha256),
+                }
                 line.layer = Some(file.layer);
                 line.offset = Some(file.offset);
                 if let Some(same_as) = &file.same_as {
@@ -155,14 +176,21 @@ impl Listed {
         };
         let what = match line.r#type.as_str() {
             "directory" => ListedAs::Directory { mode: mode()? },
-            "file" => ListedAs::File(ListedFile {
-                mode: mode()?,
-                size: line.size.ok_or_else(|| wrong("no size"))?,
-                digest: line.sha256.as_deref().and_then(Digest::from_hex).ok_or_else(|| wrong("no sha256"))?,
-                layer: line.layer.ok_or_else(|| wrong("no layer"))?,
-                offset: line.offset.ok_or_else(|| wrong("no offset"))?,
-                same_as: read_bytes(line.same_as, line.same_as_base64.as_ref())?,
-            }),
+            "file" => {
+                let (stored, sha256) = match line.sparse {
+                    Some(SparseLine { bytes, sha256 }) => (Some(bytes), Some(sha256)),
+                    None => (None, line.sha256),
+                };
+                ListedAs::File(ListedFile {
+                    mode: mode()?,
+                    size: line.size.ok_or_else(|| wrong("no size"))?,
+                    digest: sha256.as_deref().and_then(Digest::from_hex).ok_or_else(|| wrong("no sha256"))?,
+                    layer: line.layer.ok_or_else(|| wrong("no layer"))?,
+                    offset: line.offset.ok_or_else(|| wrong("no offset"))?,
+                    same_as: read_bytes(line.same_as, line.same_as_base64.as_ref())?,
+                    stored,
+                })
+            }
             "link" => {
                 let target = read_bytes(line.target, line.target_base64.as_ref())?;
                 ListedAs::Link { target: target.ok_or_else(|| wrong("no target"))? }
@@ -299,6 +327,7 @@ mod tests {
             layer: n % 7,
             offset: 512 * n as u64,
             same_as: n.is_multiple_of(5).then(|| b"fir\xffst".to_vec()),
+            stored: n.is_multiple_of(7).then_some(512),
         };
         let what = |n: usize| match n % 4 {
             0 => ListedAs::Directory { mode: 0o755 },

@@ -2,6 +2,8 @@
 //!
 //! Nothing in them depends on time, user or machine.
 
+use crate::bundle::digest::Digest;
+
 /// The time of every entry, in seconds: 1980-01-02 in UTC. ZIP files, and Python's wheels among them, have no times before
 /// 1980 as the local clock has it.
 pub(in crate::bundle) const MTIME: u32 = 315_619_200;
@@ -13,7 +15,14 @@ pub(in crate::bundle) const END: [u8; 1024] = [0; 1024];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::bundle) enum Type<'a> {
-    File { size: u64 },
+    File {
+        size: u64,
+    },
+    /// Of the format that [`super::sparse`] describes: bytes of the entry's content, and of the file with its holes.
+    Sparse {
+        stored: u64,
+        size: u64,
+    },
     Directory,
     Symlink(&'a [u8]),
     Hardlink(&'a [u8]),
@@ -21,6 +30,9 @@ pub(in crate::bundle) enum Type<'a> {
 
 /// What goes before the content of an entry.
 pub(in crate::bundle) fn header(name: &[u8], mode: u32, kind: Type<'_>) -> Vec<u8> {
+    if let Type::Sparse { stored, size } = kind {
+        return sparse(name, mode, stored, size);
+    }
     let mut out = vec![];
     let name = match kind {
         Type::Directory => [name, b"/"].concat(),
@@ -37,7 +49,7 @@ pub(in crate::bundle) fn header(name: &[u8], mode: u32, kind: Type<'_>) -> Vec<u
         long(&mut out, b'L', &name);
     }
     let (flag, size) = match kind {
-        Type::File { size } => (b'0', size),
+        Type::File { size } | Type::Sparse { stored: size, .. } => (b'0', size),
         Type::Hardlink(_) => (b'1', 0),
         Type::Symlink(_) => (b'2', 0),
         Type::Directory => (b'5', 0),
@@ -56,6 +68,36 @@ pub(in crate::bundle) fn cost(header_len: usize, size: u64) -> u64 {
     (header_len as u64).saturating_add(size).saturating_add(BLOCK)
 }
 
+/// The name of the header is for programs that do not know the format: what they make of it is not taken for the file.
+fn sparse(name: &[u8], mode: u32, stored: u64, size: u64) -> Vec<u8> {
+    let size = size.to_string();
+    let records: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", name),
+        ("GNU.sparse.realsize", size.as_bytes()),
+    ];
+    let text: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+    let digest = Digest::of(name).hex();
+    let mut out = vec![];
+    let name = format!("PaxHeaders/{digest}").into_bytes();
+    write_block(&mut out, PAX, &Block { name: &name, mode: 0o644, size: text.len() as u64, flag: b'x', link: &[] });
+    let padding = usize::try_from(padding(text.len() as u64)).unwrap_or(0);
+    out.extend(text);
+    out.resize(out.len() + padding, 0);
+    let name = format!("GNUSparseFile.0/{digest}").into_bytes();
+    write_block(&mut out, PAX, &Block { name: &name, mode, size: stored, flag: b'0', link: &[] });
+    out
+}
+
+/// `<length> <key>=<value>\n`, its own length included.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let digits = |length: usize| length.to_string().len();
+    let length = rest + digits(rest + digits(rest));
+    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+}
+
 fn long(out: &mut Vec<u8>, flag: u8, text: &[u8]) {
     let size = text.len() as u64 + 1;
     block(out, b"././@LongLink", 0o644, size, flag, &[]);
@@ -64,7 +106,24 @@ fn long(out: &mut Vec<u8>, flag: u8, text: &[u8]) {
     out.resize(out.len() + usize::try_from(padding(size)).unwrap_or(0), 0);
 }
 
+/// The magic of GNU's format, with its version.
+const GNU: &[u8; 8] = b"ustar  \0";
+/// That of PAX: GNU tar looks for sparse files of this format in no other.
+const PAX: &[u8; 8] = b"ustar\x0000";
+
 fn block(out: &mut Vec<u8>, name: &[u8], mode: u32, size: u64, flag: u8, link: &[u8]) {
+    write_block(out, GNU, &Block { name, mode, size, flag, link });
+}
+
+struct Block<'a> {
+    name: &'a [u8],
+    mode: u32,
+    size: u64,
+    flag: u8,
+    link: &'a [u8],
+}
+
+fn write_block(out: &mut Vec<u8>, magic: &[u8; 8], &Block { name, mode, size, flag, link }: &Block<'_>) {
     let start = out.len();
     field(out, name, 100);
     octal(out, u64::from(mode), 8);
@@ -76,7 +135,7 @@ fn block(out: &mut Vec<u8>, name: &[u8], mode: u32, size: u64, flag: u8, link: &
     out.extend_from_slice(b"        ");
     out.push(flag);
     field(out, link, 100);
-    out.extend_from_slice(b"ustar  \0");
+    out.extend_from_slice(magic);
     out.resize(start + 512, 0);
     let sum: u64 = out.iter().skip(start).map(|byte| u64::from(*byte)).sum();
     let text = format!("{sum:06o}\0 ");

@@ -2,7 +2,7 @@
 
 use super::destination::{Budget, Maker};
 use super::feed::{Need, feed};
-use super::staged::{COPY, Planner, Tree, copy};
+use super::staged::{COPY, Content, Piece, Planner, Tree, copy};
 use super::way::{Way, below};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};
@@ -142,18 +142,18 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Bytes of a file, to whoever takes them, as they come. Their digest is known to be right only at the end.
+    /// A file piece by piece, to whoever takes it, as it comes. Their digest is known to be right only at the end.
     pub(in crate::bundle) async fn read(
         &self,
         file: &ListedFile,
         progress: Option<&Progress>,
-        take: impl FnMut(&[u8]) -> Result<(), Error> + Send + 'static,
+        mut take: impl FnMut(Piece<'_>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        let mut take = take;
-        let download = self.download(file.layer, file.offset, file.offset.saturating_add(file.size))?;
-        let (size, digest) = (file.size, file.digest);
+        let end = file.offset.saturating_add(file.stored.unwrap_or(file.size));
+        let download = self.download(file.layer, file.offset, end)?;
+        let content = Content::from(file);
         feed(download, Need::Some, progress, move |mut feed| {
-            copy(&mut feed, size, &digest, "the file", &mut vec![0; COPY], &mut take)
+            copy(&mut feed, &content, "the file", &mut vec![0; COPY], &mut take)
         })
         .await
     }
@@ -187,10 +187,10 @@ impl<'a> Bundle<'a> {
         })
         .await?;
         let segments = segments.into_iter().map(|segment| {
-            let root = root.clone();
+            let maker = Maker::new(root.clone()).counting(budget);
             async move {
                 let download = self.download(segment.layer, segment.start, segment.end)?;
-                feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, Maker::new(root))).await
+                feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, maker)).await
             }
         });
         stream::iter(segments).buffer_unordered(AT_ONCE).try_collect::<()>().await?;

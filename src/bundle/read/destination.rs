@@ -3,6 +3,7 @@
 //! Whatever the archive says, nothing outside of the place is written, read or made visible: every name is resolved
 //! below the place by the kernel, links in it are never followed, and only directories, files and links are made.
 
+use super::staged::Piece;
 use crate::bundle::error::shown;
 use crate::bundle::format::tar_header::MTIME;
 use crate::bundle::untrusted::open_beneath;
@@ -160,13 +161,21 @@ pub(in crate::bundle) fn checked(path: &[u8]) -> Result<&[u8], Error> {
 /// Makes things in a directory. Each thread has its own; they may share the directory.
 pub(in crate::bundle) struct Maker {
     root: Arc<OwnedFd>,
+    /// See [`Maker::counting`].
+    budget: Option<Budget>,
     /// The directory that was used last.
     parent: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl Maker {
     pub(in crate::bundle) fn new(root: Arc<OwnedFd>) -> Self {
-        Self { root, parent: None }
+        Self { root, budget: None, parent: None }
+    }
+
+    /// The same where what files take on the disk is counted as it is written: holes count for nothing, as in the working
+    /// directory that they are from.
+    pub(in crate::bundle) fn counting(self, budget: &Budget) -> Self {
+        Self { budget: Some(budget.clone()), ..self }
     }
 
     /// Removes all that is in the place: what an earlier try left.
@@ -216,7 +225,8 @@ impl Maker {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(parent, &name, flags, Mode::RUSR | Mode::WUSR);
         let file = file.map_err(|error| failed("make the file", path, error))?;
-        Ok(NewFile { file: Arc::new(file.into()), position: 0, path: path.to_vec() })
+        let budget = self.budget.clone();
+        Ok(NewFile { file: Arc::new(file.into()), position: 0, path: path.to_vec(), budget })
     }
 
     /// A symbolic link.
@@ -421,13 +431,31 @@ pub(in crate::bundle) struct NewFile {
     file: Arc<File>,
     position: u64,
     path: Vec<u8>,
+    /// What is written counts.
+    budget: Option<Budget>,
 }
 
 impl NewFile {
     /// Over a file that is there and keeps its inode.
     pub(in crate::bundle) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
         file.set_len(0).map_err(|error| Error::local("empty the file", error))?;
-        Ok(Self { file: file.clone(), position: 0, path: path.to_vec() })
+        Ok(Self { file: file.clone(), position: 0, path: path.to_vec(), budget: None })
+    }
+
+    /// See [`Maker::counting`].
+    pub(in crate::bundle) fn counting(self, budget: &Budget) -> Self {
+        Self { budget: Some(budget.clone()), ..self }
+    }
+
+    /// The next piece.
+    pub(in crate::bundle) fn put(&mut self, piece: &Piece<'_>) -> Result<(), Error> {
+        match piece {
+            Piece::Bytes(bytes) => self.write(bytes),
+            Piece::Hole(bytes) => {
+                self.position = self.position.saturating_add(*bytes);
+                Ok(())
+            }
+        }
     }
 
     pub(in crate::bundle) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -438,7 +466,7 @@ impl NewFile {
             let used = usize::try_from((self.position + run.len() as u64) % BLOCK as u64).unwrap_or(0);
             let (block, after) = rest.split_at_checked(BLOCK - used).unwrap_or((rest, &[]));
             if ZEROS.get(..block.len()) == Some(block) {
-                self.put(run)?;
+                self.put_bytes(run)?;
                 self.position += block.len() as u64;
                 run = &[];
             } else {
@@ -447,10 +475,13 @@ impl NewFile {
             }
             rest = after;
         }
-        self.put(run)
+        self.put_bytes(run)
     }
 
-    fn put(&mut self, run: &[u8]) -> Result<(), Error> {
+    fn put_bytes(&mut self, run: &[u8]) -> Result<(), Error> {
+        if let Some(budget) = &self.budget {
+            budget.bytes(run.len() as u64)?;
+        }
         let written = self.file.write_all_at(run, self.position);
         written.map_err(|error| Error::local(format!("write {:?}", shown(&self.path)), error))?;
         self.position += run.len() as u64;
@@ -459,7 +490,7 @@ impl NewFile {
 
     /// The end of [`NewFile::over`] a file, by who has the file and not the writer.
     pub(in crate::bundle) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
-        Self { file: file.clone(), position: size, path: vec![] }.finish(mode)
+        Self { file: file.clone(), position: size, path: vec![], budget: None }.finish(mode)
     }
 
     /// Readable for everybody, and without the rights of its owner.

@@ -1,10 +1,11 @@
 //! For people at a terminal: looking into a bundle and taking things out of it, by the least that must be read.
 
 use super::contents::Bundle;
+use super::staged::Piece;
 use super::{Image, wanted};
 use crate::bundle::format::listing::{Listed, ListedAs};
 use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,8 +27,8 @@ pub enum ListEntryKind {
         size: u64,
         /// Permission bits.
         mode: u32,
-        /// Hex.
-        sha256: String,
+        /// Hex. None: it is hardly anything but holes, and the list has a digest of the rest alone.
+        sha256: Option<String>,
         /// The path under which the same file is listed first, if it has several.
         same_as: Option<Vec<u8>>,
     },
@@ -57,7 +58,7 @@ impl From<Listed> for ListEntry {
             ListedAs::File(file) => ListEntryKind::File {
                 size: file.size,
                 mode: file.mode,
-                sha256: file.digest.hex(),
+                sha256: file.stored.is_none().then(|| file.digest.hex()),
                 same_as: file.same_as,
             },
         };
@@ -99,9 +100,13 @@ pub async fn read_file<W: Write + Send + 'static>(
     };
     let shared = Arc::new(Mutex::new(writer));
     let into = shared.clone();
-    let write = move |bytes: &[u8]| {
+    let write = move |piece: Piece<'_>| {
         let mut writer = into.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(bytes).map_err(|error| Error::local("write", error))
+        let written = match piece {
+            Piece::Bytes(bytes) => writer.write_all(bytes),
+            Piece::Hole(bytes) => std::io::copy(&mut std::io::repeat(0).take(bytes), &mut *writer).map(drop),
+        };
+        written.map_err(|error| Error::local("write", error))
     };
     bundle.read(&file, None, write).await?;
     let writer = Arc::into_inner(shared).ok_or_else(|| Error::new(ErrorKind::Local, "still being written"))?;

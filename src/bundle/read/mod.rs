@@ -34,6 +34,7 @@ pub use destination::Budget;
 use destination::{NewFile, Place, checked, other_kind};
 use feed::{Need, feed};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use staged::Piece;
 use stat::{Seen, look};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -158,10 +159,9 @@ async fn fetch_bundle(
     match (what, place) {
         (ListedAs::File(file), Place::File(place)) => {
             budget.entry()?;
-            budget.bytes(file.size)?;
-            progress.total_bytes.store(file.size, Ordering::Relaxed);
-            let mut new = Some(NewFile::over(&place, &path)?);
-            let write = move |bytes: &[u8]| new.as_mut().map_or(Ok(()), |new| new.write(bytes));
+            progress.total_bytes.store(file.stored.unwrap_or(file.size), Ordering::Relaxed);
+            let mut new = NewFile::over(&place, &path)?.counting(budget);
+            let write = move |piece: Piece<'_>| new.put(&piece);
             bundle.read(&file, Some(progress), write).await?;
             NewFile::finish_over(&place, file.size, file.mode)
         }

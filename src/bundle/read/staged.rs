@@ -6,6 +6,7 @@ use super::path_log::PathLog;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::error::shown;
 use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
+use crate::bundle::format::sparse;
 use crate::bundle::{Error, ErrorKind};
 use std::collections::HashMap;
 use std::io::Read;
@@ -102,22 +103,23 @@ impl<'a> Planner<'a> {
             self.budget.hold(&mut self.tree.held, (first.len() + path.len() + 128) as u64)?;
             self.first_here.insert(first, path.to_vec());
         }
-        self.budget.bytes(file.size)?;
         if file.size == 0 {
             return self.log(|tree| &mut tree.empty, path, [file.mode.into()], &[]);
         }
-        let ListedFile { mode, size, digest, offset, layer, .. } = file;
+        let ListedFile { mode, size, digest, offset, layer, stored, .. } = file;
         let segment = match self.last.get(&layer).copied() {
             Some(last) if self.tree.segments.get(last).is_some_and(|segment| segment.goes_on_at(offset)) => last,
             last => self.new_segment(layer, offset, last)?,
         };
         let Some(place) = self.tree.segments.get_mut(segment) else { return Ok(()) };
         let gap = offset - place.end;
-        place.end =
-            offset.checked_add(size).ok_or_else(|| Error::invalid("the bundle's list has a file without end"))?;
+        place.end = offset
+            .checked_add(stored.unwrap_or(size))
+            .ok_or_else(|| Error::invalid("the bundle's list has a file without end"))?;
         let files = &mut place.files;
         let before = files.size();
-        files.push(path, [gap, size, mode.into()], digest.bytes());
+        // No sparse file has no map.
+        files.push(path, [gap, size, mode.into(), stored.unwrap_or(0)], digest.bytes());
         let more = files.size() - before;
         self.budget.hold(&mut self.tree.held, more)
     }
@@ -143,8 +145,9 @@ pub(super) struct Segment {
     pub(super) layer: usize,
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Each with what is between it and the one before, its size, its mode and its digest.
-    files: PathLog<3>,
+    /// Each with what is between it and the one before, its size, its mode, what it has in the layer if it is a sparse one,
+    /// or else 0, and its digest.
+    files: PathLog<4>,
 }
 
 impl Segment {
@@ -154,11 +157,12 @@ impl Segment {
 
     pub(super) fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
         let mut buffer = vec![0; COPY];
-        self.files.each(|path, [gap, size, mode], digest| {
+        self.files.each(|path, [gap, size, mode, stored], digest| {
             skip(&mut feed, gap, &mut buffer)?;
             let mut new = maker.file(path)?;
             let digest = Digest::new(digest.try_into().unwrap_or_default());
-            copy(&mut feed, size, &digest, &shown(path), &mut buffer, &mut |bytes| new.write(bytes))?;
+            let content = Content { size, stored: (stored > 0).then_some(stored), digest };
+            copy(&mut feed, &content, &shown(path), &mut buffer, &mut |piece| new.put(&piece))?;
             new.finish(u32::try_from(mode).unwrap_or_default())
         })
     }
@@ -171,23 +175,60 @@ fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error>
     Ok(())
 }
 
-/// Gives a file's bytes to `take`; an error, if they are not those that the list says.
+/// What a file is, by the list of its bundle.
+#[derive(Clone, Copy)]
+pub(super) struct Content {
+    size: u64,
+    /// Bytes in the layer, if it is a sparse file.
+    stored: Option<u64>,
+    /// Of what is in the layer.
+    digest: Digest,
+}
+
+impl From<&ListedFile> for Content {
+    fn from(&ListedFile { size, stored, digest, .. }: &ListedFile) -> Self {
+        Self { size, stored, digest }
+    }
+}
+
+/// Of a file, from its begin to its end.
+pub(super) enum Piece<'a> {
+    Bytes(&'a [u8]),
+    /// So many zeros.
+    Hole(u64),
+}
+
+/// Gives a file piece by piece to `take`; an error, if its bytes are not those that the list says.
 pub(super) fn copy(
     feed: &mut Feed,
-    size: u64,
-    digest: &Digest,
+    content: &Content,
     name: &str,
     buffer: &mut [u8],
-    take: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+    take: &mut impl FnMut(Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut left, mut digester) = (size, Digester::default());
-    while left > 0 {
-        let bytes = part(feed, left, buffer)?;
-        digester.update(bytes);
-        left -= bytes.len() as u64;
-        take(bytes)?;
+    let mut digester = Digester::default();
+    let pieces = match content.stored {
+        None => vec![(0, content.size)],
+        Some(stored) => sparse::read(feed, content.size, stored, &mut digester)?,
+    };
+    let mut at = 0;
+    for (start, length) in pieces {
+        if start > at {
+            take(Piece::Hole(start - at))?;
+        }
+        let mut left = length;
+        while left > 0 {
+            let bytes = part(feed, left, buffer)?;
+            digester.update(bytes);
+            left -= bytes.len() as u64;
+            take(Piece::Bytes(bytes))?;
+        }
+        at = start + length;
     }
-    if digester.finish() == *digest {
+    if content.size > at {
+        take(Piece::Hole(content.size - at))?;
+    }
+    if digester.finish() == content.digest {
         return Ok(());
     }
     Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))

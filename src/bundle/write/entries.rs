@@ -92,13 +92,23 @@ pub(in crate::bundle) struct Entries {
     first: Vec<(Index, Index)>,
     /// Bytes that all of it may take.
     room: Option<u64>,
+    /// What is to be read of all files.
+    content_bytes: u64,
 }
 
 impl Entries {
     /// The root alone. Its mode is that of the volume, which is not the run's.
     pub(in crate::bundle) fn new(room: Option<u64>) -> Self {
         let root = Record { parent: ROOT, name: 0, name_len: 0, mode_and_kind: DIRECTORY | 0o755, number: [0; 2] };
-        Self { records: vec![root], names: vec![], reasons: vec![], shared: vec![], first: vec![], room }
+        Self {
+            records: vec![root],
+            names: vec![],
+            reasons: vec![],
+            shared: vec![],
+            first: vec![],
+            room,
+            content_bytes: 0,
+        }
     }
 
     pub(in crate::bundle) fn len(&self) -> Index {
@@ -146,6 +156,16 @@ impl Entries {
         let record = Record { parent, name: start, name_len, mode_and_kind: kind | mode, number: halves(number) };
         self.records.push(record);
         Ok(index)
+    }
+
+    /// Counts what is to be read of a file.
+    pub(in crate::bundle) fn count_bytes(&mut self, bytes: u64) {
+        self.content_bytes = self.content_bytes.saturating_add(bytes);
+    }
+
+    /// What is to be read of all files, as far as known.
+    pub(in crate::bundle) fn content_bytes(&self) -> u64 {
+        self.content_bytes
     }
 
     /// Says which file an entry is a name of, where that has several.

@@ -110,8 +110,8 @@ impl Plan {
         has_few_layers && self.escaped.is_empty() && entries.all(|(_, entry)| is_open(entry) && is_plain(entry))
     }
 
-    /// What goes before the content of an entry in its layer.
-    pub(in crate::bundle) fn header(&self, index: Index, size: u64) -> Vec<u8> {
+    /// What goes before the content of an entry in its layer. `file` is how the content of a file is kept there.
+    pub(in crate::bundle) fn header(&self, index: Index, file: Type<'_>) -> Vec<u8> {
         let Some(entry) = self.entries.get(index) else { return vec![] };
         let name = self.name(index);
         let first = self.entries.first_name(index);
@@ -121,7 +121,7 @@ impl Plan {
             What::File { .. } if first != index => {
                 tar_header::header(&name, entry.mode, Type::Hardlink(&self.name(first)))
             }
-            What::File { .. } => tar_header::header(&name, entry.mode, Type::File { size }),
+            What::File { .. } => tar_header::header(&name, entry.mode, file),
             What::Skipped { .. } => vec![],
         }
     }
@@ -147,7 +147,7 @@ impl Plan {
                 _ => 0,
             };
             let key = Digest::of(&self.entries.path(first)).start();
-            let bytes = tar_header::cost(self.header(index, content).len(), content);
+            let bytes = tar_header::cost(self.header(index, Type::File { size: content }).len(), content);
             units.push(Unit { key, bytes, entry: index, is_large: false });
         }
         units.sort_unstable_by_key(|unit| (unit.key, unit.entry));

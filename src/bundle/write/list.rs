@@ -26,11 +26,16 @@ impl Packed {
         Some((number, self.layers.get(number)?))
     }
 
-    /// Where the content of a file is, under whichever of its names.
-    fn stored(&self, index: Index) -> Option<(usize, &StoredFile)> {
+    /// Where the content of a file is, under whichever of its names, and its bytes there if it is a sparse one.
+    fn stored(&self, index: Index) -> Option<(usize, &StoredFile, Option<u64>)> {
         let first = self.plan.entries.first_name(index);
         let (number, layer) = self.layer_of(first)?;
-        Some((number, layer.stored(first)?))
+        Some((number, layer.stored(first)?, layer.sparse_bytes(first)))
+    }
+
+    /// See [`Plan::is_mountable`]. Container runtimes write the holes of sparse files as zeros.
+    pub(super) fn is_mountable(&self) -> bool {
+        self.plan.is_mountable() && !self.layers.iter().any(|layer| layer.has_sparse_files())
     }
 
     /// Why an entry is left out; none: it is not.
@@ -58,7 +63,7 @@ impl Packed {
             What::Directory => ListedAs::Directory { mode: entry.mode },
             What::Link { target } => ListedAs::Link { target: target.to_vec() },
             What::File { .. } => {
-                let (layer, StoredFile { offset, size, digest, .. }) = self.stored(index)?;
+                let (layer, StoredFile { offset, size, digest, .. }, stored) = self.stored(index)?;
                 let first = entries.first_name(index);
                 let same_as = (first != index).then(|| entries.path(first));
                 ListedAs::File(ListedFile {
@@ -68,6 +73,7 @@ impl Packed {
                     layer,
                     offset: *offset,
                     same_as,
+                    stored,
                 })
             }
             What::Skipped(_) => return None,

@@ -35,7 +35,7 @@ use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tr
 use crate::oci::Reference;
 use bytes::Bytes;
 pub(crate) use entries::memory_of;
-use entries::{Index, ROOT, What};
+use entries::{Index, ROOT};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hang::{About, Asked, Hung, unless_hung};
 use layout::Plan;
@@ -128,7 +128,7 @@ struct Saving<'a> {
 impl Saving<'_> {
     async fn run(&self, tree: &Tree, tag: &str, made_by: &Value) -> Result<SavedBundle, Error> {
         let plan = self.plan(tree).await?;
-        self.progress.total_bytes.store(content_bytes(&plan), Ordering::Relaxed);
+        self.progress.total_bytes.store(plan.entries.content_bytes(), Ordering::Relaxed);
         let layers = stream::iter((0..plan.layers()).map(|number| self.layer(&plan, number)));
         // As they come: one large layer in front must not hold up those behind it.
         let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
@@ -302,7 +302,7 @@ impl Saving<'_> {
         }
         let files = layers.iter().flat_map(|layer| layer.files());
         let (files, bytes) = files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.size));
-        let mountable = packed.plan.is_mountable();
+        let mountable = packed.is_mountable();
         let Skipped { all, withheld, damaged, names, .. } = skipped;
         Ok(SavedBundle {
             digest: digest.to_string(),
@@ -488,12 +488,4 @@ fn body(receiver: mpsc::Receiver<io::Result<Bytes>>, counters: [Arc<AtomicU64>; 
         Some((piece, (receiver, counters)))
     });
     reqwest::Body::wrap_stream(pieces)
-}
-
-fn content_bytes(plan: &Plan) -> u64 {
-    let sizes = plan.entries.iter().map(|(_, entry)| match entry.what {
-        What::File { size } => size,
-        _ => 0,
-    });
-    sizes.fold(0, u64::saturating_add)
 }

@@ -6,9 +6,10 @@ use super::layout::Plan;
 use super::skip::Skip;
 use super::walk::{Cancelled, size};
 use crate::bundle::digest::{Digest, Digester};
-use crate::bundle::format::tar_header;
+use crate::bundle::format::sparse::{self, SparseMap};
+use crate::bundle::format::tar_header::{self, Type};
 use crate::bundle::{Error, ErrorKind, FileId};
-use rustix::fs::{FileType, SeekFrom};
+use rustix::fs::{FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,6 +22,11 @@ const READ: usize = 256 << 10;
 /// So often a file is read that changes meanwhile.
 const MOST_READS: u32 = 4;
 const BETWEEN_READS: Duration = Duration::from_millis(50);
+/// A file that has more holes than that, and more than data, is saved as a sparse one. The holes of others are zeros in
+/// the archive: all programs read those, and nodes can mount them.
+const MANY_HOLES: u64 = 1 << 30;
+/// Where a file system does not say where holes are, so many may be read as zeros.
+const MOST_HOLES_READ: u64 = 64 << 30;
 
 /// A layer whose digest is known.
 pub(in crate::bundle) struct Layer {
@@ -31,8 +37,19 @@ pub(in crate::bundle) struct Layer {
     files: Vec<StoredFile>,
     /// Of these, in the same order. They are not needed any more when the layer is in the registry.
     stamps: Vec<Stamp>,
+    /// Those of the files that are sparse ones.
+    sparse: Vec<SparseFile>,
     /// Entries of the layer that are left out after all, in their order.
     skipped: Vec<(Index, Skip)>,
+}
+
+/// Of a sparse file.
+struct SparseFile {
+    entry: Index,
+    /// Bytes of its map and its data.
+    stored: u64,
+    /// Not needed any more when the layer is in the registry.
+    map: Option<SparseMap>,
 }
 
 /// There may be a million of them.
@@ -42,6 +59,7 @@ pub(in crate::bundle) struct StoredFile {
     pub(in crate::bundle) digest: Digest,
     /// Of the content in the layer.
     pub(in crate::bundle) offset: u64,
+    /// With its holes.
     pub(in crate::bundle) size: u64,
 }
 
@@ -55,6 +73,20 @@ impl Layer {
         found.ok().and_then(|at| self.files.get(at))
     }
 
+    pub(in crate::bundle) fn has_sparse_files(&self) -> bool {
+        !self.sparse.is_empty()
+    }
+
+    fn sparse(&self, entry: Index) -> Option<&SparseFile> {
+        let found = self.sparse.binary_search_by_key(&entry, |file| file.entry);
+        found.ok().and_then(|at| self.sparse.get(at))
+    }
+
+    /// How many bytes a sparse file has in the layer; none: it is no sparse file.
+    pub(in crate::bundle) fn sparse_bytes(&self, entry: Index) -> Option<u64> {
+        self.sparse(entry).map(|file| file.stored)
+    }
+
     pub(in crate::bundle) fn skip(&self, entry: Index) -> Option<&Skip> {
         let found = self.skipped.binary_search_by_key(&entry, |(entry, _)| *entry);
         found.ok().and_then(|at| self.skipped.get(at)).map(|(_, skip)| skip)
@@ -64,6 +96,9 @@ impl Layer {
     pub(in crate::bundle) fn pushed(mut self: Arc<Self>) -> Arc<Self> {
         if let Some(layer) = Arc::get_mut(&mut self) {
             layer.stamps = vec![];
+            for file in &mut layer.sparse {
+                file.map = None;
+            }
         }
         self
     }
@@ -129,6 +164,7 @@ pub(in crate::bundle) fn hash(
         size: 0,
         files: Vec::with_capacity(many),
         stamps: Vec::with_capacity(many),
+        sparse: vec![],
         skipped: vec![],
     };
     let mut digester = Digester::default();
@@ -141,14 +177,15 @@ pub(in crate::bundle) fn hash(
             layer.skipped.push((index, skip));
         } else if has_content(plan, index) {
             match hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, reading)? {
-                Ok((file, stamp)) => {
+                Ok(Hashed { file, stamp, sparse }) => {
                     layer.files.push(file);
                     layer.stamps.push(stamp);
+                    layer.sparse.extend(sparse);
                 }
                 Err(skip) => layer.skipped.push((index, skip)),
             }
         } else {
-            let header = plan.header(index, 0);
+            let header = plan.header(index, Type::File { size: 0 });
             digester.update(&header);
             layer.size += header.len() as u64;
         }
@@ -159,6 +196,13 @@ pub(in crate::bundle) fn hash(
     Ok(layer)
 }
 
+/// A file that was read.
+struct Hashed {
+    file: StoredFile,
+    stamp: Stamp,
+    sparse: Option<SparseFile>,
+}
+
 /// The inner result is where the file is in the layer, or why it is not.
 fn hash_file(
     plan: &Plan,
@@ -167,10 +211,10 @@ fn hash_file(
     position: &mut u64,
     buffer: &mut [u8],
     reading: &Reading,
-) -> Result<Result<(StoredFile, Stamp), Skip>, Error> {
+) -> Result<Result<Hashed, Skip>, Error> {
     let mut skip = Skip::of_the_run("kept changing while it was read");
     for _ in 0..MOST_READS {
-        let (file, size, stamp) = match open(plan, index) {
+        let (file, seen) = match open(plan, index) {
             Ok(opened) => opened,
             // A disk that fails is not asked again at once: whoever saves tries it all again, later.
             Err(unread) if unread.is_of_the_machine() => return Ok(Err(unread)),
@@ -182,10 +226,18 @@ fn hash_file(
                 break;
             }
         };
-        let header = plan.header(index, size);
+        let map = match map_of(&file, &seen, buffer, &reading.cancelled)? {
+            Ok(map) => map,
+            Err(skip) => return Ok(Err(skip)),
+        };
+        let Seen { size, stamp, .. } = seen;
+        let sparse = map.map(|map| SparseFile { entry: index, stored: map.stored(), map: Some(map) });
+        let content = content(size, sparse.as_ref());
+        let stored = sparse.as_ref().map_or(size, |sparse| sparse.stored);
+        let header = plan.header(index, content);
         let (mut all, mut own) = (digester.clone(), Digester::default());
         all.update(&header);
-        let copied = copy(&file, size, stamp, buffer, |bytes| {
+        let copied = copy(&file, &seen, sparse.as_ref(), buffer, |bytes| {
             all.update(bytes);
             own.update(bytes);
             reading.cancelled.check()
@@ -200,14 +252,23 @@ fn hash_file(
             Err(CopyEnd::Failed(error)) => return Ok(Err(Skip::unreadable(error))),
             Err(CopyEnd::Sink(error)) => return Err(error),
         }
-        let padding = tar_header::padding(size);
+        let padding = tar_header::padding(stored);
         all.update(zeros(padding));
         *digester = all;
         let offset = *position + header.len() as u64;
-        *position = offset + size + padding;
-        return Ok(Ok((StoredFile { entry: index, offset, size, digest: own.finish() }, stamp)));
+        *position = offset + stored + padding;
+        let file = StoredFile { entry: index, offset, size, digest: own.finish() };
+        return Ok(Ok(Hashed { file, stamp, sparse }));
     }
     Ok(Err(skip))
+}
+
+/// How the content of a file is kept in a layer.
+fn content(size: u64, sparse: Option<&SparseFile>) -> Type<'static> {
+    match sparse {
+        Some(SparseFile { stored, .. }) => Type::Sparse { stored: *stored, size },
+        None => Type::File { size },
+    }
 }
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
@@ -223,14 +284,15 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
             continue;
         }
         if let Some((stored, known)) = files.next_if(|(stored, _)| stored.entry == index) {
-            pending.extend(plan.header(index, stored.size));
-            let (file, size, stamp) = open(plan, index).map_err(|skip| {
+            let sparse = layer.sparse(index);
+            pending.extend(plan.header(index, content(stored.size, sparse)));
+            let (file, seen) = open(plan, index).map_err(|skip| {
                 if skip.is_of_the_machine() { Unread::Failed(index, skip) } else { Unread::Changed(index) }
             })?;
-            if (size, stamp) != (stored.size, *known) {
+            if (seen.size, seen.stamp) != (stored.size, *known) {
                 return Err(Unread::Changed(index));
             }
-            let copied = copy(&file, size, stamp, &mut buffer, |bytes| {
+            let copied = copy(&file, &seen, sparse, &mut buffer, |bytes| {
                 pending.extend_from_slice(bytes);
                 let full = pending.len() >= READ;
                 let more = !full || take(&pending);
@@ -244,9 +306,9 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
                 CopyEnd::Failed(error) => Unread::Failed(index, Skip::unreadable(error)),
                 CopyEnd::Sink(_) => Unread::NotTaken,
             })?;
-            pending.extend_from_slice(zeros(tar_header::padding(stored.size)));
+            pending.extend_from_slice(zeros(tar_header::padding(sparse.map_or(stored.size, |sparse| sparse.stored))));
         } else {
-            pending.extend(plan.header(index, 0));
+            pending.extend(plan.header(index, Type::File { size: 0 }));
         }
         if pending.len() >= READ {
             taken(take(&pending))?;
@@ -263,17 +325,25 @@ fn has_content(plan: &Plan, index: Index) -> bool {
     is_file && plan.entries.first_name(index) == index
 }
 
-/// A regular file with its size, or why there is none.
-fn open(plan: &Plan, index: Index) -> Result<(File, u64, Stamp), Skip> {
+/// A regular file, or why there is none.
+fn open(plan: &Plan, index: Index) -> Result<(File, Seen), Skip> {
     about_entry(index);
     let file: File = ask(|| plan.open(index)).map_err(Skip::unreadable)?.into();
-    let stamped = ask(|| stamp(&file)).map_err(Skip::unreadable)?;
-    let (size, stamp) = stamped.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
-    Ok((file, size, stamp))
+    let seen = ask(|| look(&file)).map_err(Skip::unreadable)?;
+    Ok((file, seen.ok_or_else(|| Skip::unreadable(Errno::NXIO))?))
 }
 
-/// Its size with it. None: it is no regular file.
-fn stamp(file: &File) -> Result<Option<(u64, Stamp)>, Errno> {
+/// What a file system says of a file.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    size: u64,
+    /// Bytes that seem to take no space.
+    holes: u64,
+    stamp: Stamp,
+}
+
+/// None: it is no regular file.
+fn look(file: &File) -> Result<Option<Seen>, Errno> {
     let stat = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);
@@ -281,16 +351,113 @@ fn stamp(file: &File) -> Result<Option<(u64, Stamp)>, Errno> {
     let mut hasher = DefaultHasher::new();
     FileId::from(&stat).hash(&mut hasher);
     (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
-    Ok(Some((size(&stat), Stamp(hasher.finish()))))
+    Ok(Some(Seen { size: size(&stat), holes: holes(&stat), stamp: Stamp(hasher.finish()) }))
+}
+
+fn holes(stat: &Stat) -> u64 {
+    let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    size(stat).saturating_sub(on_disk)
+}
+
+fn are_many(holes: u64, size: u64) -> bool {
+    holes > MANY_HOLES && holes > size / 2
+}
+
+/// How many bytes of a file go into a layer, as far as its entry tells.
+pub(super) fn to_read(stat: &Stat) -> u64 {
+    let (size, holes) = (size(stat), holes(stat));
+    if are_many(holes, size) { size - holes } else { size }
+}
+
+/// Where the data of a file are, if it is to be saved as a sparse one; or why it cannot be saved.
+fn map_of(
+    file: &File,
+    seen: &Seen,
+    buffer: &mut [u8],
+    cancelled: &Cancelled,
+) -> Result<Result<Option<SparseMap>, Skip>, Error> {
+    let Seen { size, holes, .. } = *seen;
+    if !are_many(holes, size) {
+        return Ok(Ok(None));
+    }
+    // A file system that compresses has less on the disk without holes, and one may not know where they are.
+    let (mut found, mut at) = (0, 0);
+    while at < size {
+        let stretch = ask(|| stretch(file, at, size));
+        found += stretch.data - at;
+        at = stretch.end.max(stretch.data);
+    }
+    if !are_many(found, size) {
+        let why = || {
+            let gib = MOST_HOLES_READ >> 30;
+            Skip::of_the_run(&format!("has more than {gib} GiB of holes, and its file system does not say where"))
+        };
+        return Ok(if holes > MOST_HOLES_READ && found == 0 { Err(why()) } else { Ok(None) });
+    }
+    let (mut map, mut at) = (SparseMap::new(size), 0);
+    while at < size {
+        cancelled.check()?;
+        let stretch = ask(|| stretch(file, at, size));
+        // What is before the data in their first block is a hole, which reads as zeros.
+        let mut from = (stretch.data / sparse::BLOCK * sparse::BLOCK).max(at);
+        while from < stretch.end {
+            let most = usize::try_from(stretch.end - from).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..most).unwrap_or_default();
+            let got = match ask(|| rustix::io::pread(file, part, from)) {
+                // It has become shorter, which is seen when it is read for its digest.
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Ok(Err(Skip::unreadable(error))),
+            };
+            let mut rest = buffer.get(..got).unwrap_or_default();
+            while !rest.is_empty() {
+                let used = usize::try_from(from % sparse::BLOCK).unwrap_or(0);
+                let in_block = usize::try_from(sparse::BLOCK).unwrap_or(usize::MAX) - used;
+                let (block, after) = rest.split_at_checked(in_block).unwrap_or((rest, &[]));
+                if HOLE.get(..block.len()) != Some(block) {
+                    map.add(from);
+                }
+                from += block.len() as u64;
+                rest = after;
+            }
+        }
+        at = stretch.end.max(stretch.data);
+    }
+    Ok(Ok(Some(map)))
 }
 
 /// Reads as many bytes as it has, and makes sure that they are one version of the file. Holes are not read.
 fn copy(
     file: &File,
-    size: u64,
-    stamp: Stamp,
+    seen: &Seen,
+    sparse: Option<&SparseFile>,
     buffer: &mut [u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), CopyEnd> {
+    match sparse {
+        None => copy_whole(file, seen.size, buffer, &mut sink)?,
+        Some(sparse) => {
+            // It is forgotten only when the layer is not read any more.
+            let map = sparse.map.as_ref().ok_or(CopyEnd::Changed)?;
+            map.write(&mut sink).map_err(CopyEnd::Sink)?;
+            for (start, length) in map.pieces() {
+                copy_data(file, start, start + length, buffer, &mut sink)?;
+            }
+        }
+    }
+    match ask(|| look(file)) {
+        Ok(Some(now)) if (now.size, now.stamp) == (seen.size, seen.stamp) => Ok(()),
+        Ok(_) => Err(CopyEnd::Changed),
+        Err(error) => Err(CopyEnd::Failed(error)),
+    }
+}
+
+fn copy_whole(
+    file: &File,
+    size: u64,
+    buffer: &mut [u8],
+    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
     while at < size {
@@ -300,24 +467,32 @@ fn copy(
             sink(zeros(most)).map_err(CopyEnd::Sink)?;
             at += most;
         }
-        while at < stretch.end {
-            let most = usize::try_from(stretch.end - at).unwrap_or(usize::MAX).min(buffer.len());
-            let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
-            let got = match ask(|| rustix::io::pread(file, &mut *part, at)) {
-                Ok(0) => return Err(CopyEnd::Changed),
-                Ok(got) => got,
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(CopyEnd::Failed(error)),
-            };
-            sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
-            at += got as u64;
-        }
+        copy_data(file, at, stretch.end, buffer, sink)?;
+        at = at.max(stretch.end);
     }
-    match ask(|| self::stamp(file)) {
-        Ok(now) if now == Some((size, stamp)) => Ok(()),
-        Ok(_) => Err(CopyEnd::Changed),
-        Err(error) => Err(CopyEnd::Failed(error)),
+    Ok(())
+}
+
+fn copy_data(
+    file: &File,
+    mut at: u64,
+    end: u64,
+    buffer: &mut [u8],
+    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), CopyEnd> {
+    while at < end {
+        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
+        let got = match ask(|| rustix::io::pread(file, &mut *part, at)) {
+            Ok(0) => return Err(CopyEnd::Changed),
+            Ok(got) => got,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(CopyEnd::Failed(error)),
+        };
+        sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
+        at += got as u64;
     }
+    Ok(())
 }
 
 /// Of a file from some place on: a hole until `data`, then data until `end`. Either can be empty, not both.

@@ -5,6 +5,7 @@
 
 use super::entries::{Entries, Index, ROOT, What};
 use super::hang::{about_path, ask};
+use super::pack;
 use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
 use crate::bundle::{Error, ErrorKind, FileId, Tree};
@@ -22,9 +23,6 @@ use std::time::Duration;
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
 /// grows with the square of its depth.
 const LONGEST_PATH: usize = 16 << 10;
-/// Holes of a sparse file are saved as the zeros that they read as. A file with more than this is left out.
-pub(in crate::bundle) const MOST_HOLE_BYTES: u64 = 64 << 30;
-
 /// Whether a walk shall end early, because nobody waits for it any more.
 #[derive(Debug, Default)]
 pub(in crate::bundle) struct Cancelled(AtomicBool);
@@ -191,10 +189,8 @@ impl Walk<'_> {
                 Ok(())
             }
             FileType::RegularFile => {
-                if let Some(skip) = too_sparse(&stat) {
-                    return self.skip(place, &skip);
-                }
                 let index = self.add(place, mode, What::File { size: size(&stat) })?;
+                self.entries.count_bytes(pack::to_read(&stat));
                 if stat.st_nlink > 1 {
                     self.entries.share(index, id);
                 }
@@ -259,17 +255,6 @@ struct Before {
 
 pub(super) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
-}
-
-fn holes(stat: &Stat) -> u64 {
-    let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-    size(stat).saturating_sub(on_disk)
-}
-
-/// A file that is hardly anything but holes is no output but a mistake.
-pub(super) fn too_sparse(stat: &Stat) -> Option<Skip> {
-    let why = || format!("has more than {} GiB of holes", MOST_HOLE_BYTES >> 30);
-    (holes(stat) > MOST_HOLE_BYTES).then(|| Skip::of_the_run(&why()))
 }
 
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
