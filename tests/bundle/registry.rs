@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -47,7 +47,12 @@ impl Drop for Registry {
 impl Registry {
     /// At an address of this machine; `more` is appended to its configuration.
     pub(crate) fn start_at(address: &str, more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(&env::temp_dir(), address, more)
+    }
+
+    /// With its store in a new directory below `dir`.
+    pub(crate) fn start_in(dir: &Path, address: &str, more: &str) -> Self {
+        let dir = tempfile::tempdir_in(dir).unwrap();
         let host = format!("{address}:{}", free_port(address));
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
