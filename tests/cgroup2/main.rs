@@ -5,6 +5,7 @@
 mod cgroup;
 #[path = "../sandbox/helper.rs"]
 mod helping;
+mod many;
 #[allow(dead_code)] // passwords are of other tests
 #[path = "../bundle/registry.rs"]
 mod registry;
@@ -48,11 +49,11 @@ fn with_usual_path(sandbox: Sandbox) -> Sandbox {
     sandbox.env("PATH", "/usr/bin:/bin")
 }
 
-fn saving_to(registry: &Registry) -> Sandbox {
+fn saving_to(host: &str) -> Sandbox {
     with_usual_path(fresh()).requesting(|request| {
-        request.registries = Registries { insecure: vec![registry.host.clone()], ca: None };
+        request.registries = Registries { insecure: vec![host.to_owned()], ca: None };
         request.save = Some(SaveRequest {
-            repository: format!("{}/bundles", registry.host),
+            repository: format!("{host}/bundles"),
             tag: "run.1.0".to_owned(),
             exclude: vec![],
             deadline_seconds: 600,
@@ -108,7 +109,7 @@ fn a_kill_for_want_of_memory_elsewhere_is_told_apart() {
 #[test]
 fn the_output_of_a_container_that_was_killed_as_a_whole_is_saved() {
     let registry = Registry::start_at("127.0.0.1", "");
-    let sandbox = saving_to(&registry);
+    let sandbox = saving_to(&registry.host);
     let pod = Cgroup::pod("whole");
     let sidecar = pod.container("bundle").limit(512 * MIB).all_die_together();
     let container = pod.container("run").limit(64 * MIB).all_die_together();
@@ -133,16 +134,14 @@ fn the_output_of_a_container_that_was_killed_as_a_whole_is_saved() {
 #[test]
 fn a_child_that_needs_too_much_memory_dies_alone() {
     let registry = Registry::start_at("127.0.0.1", "");
-    let sandbox = saving_to(&registry);
+    // What a child makes of these patterns is alone more than it may have.
+    let sandbox = saving_to(&registry.host).requesting(|request| {
+        let save = request.save.as_mut().unwrap();
+        save.exclude = (0..40_000).map(|n| format!("{n:016}")).collect();
+    });
     let pod = Cgroup::pod("child");
     let sidecar = pod.container("bundle").limit(32 * MIB).all_die_together();
     let container = pod.container("run").limit(64 * MIB).all_die_together();
-    // What these links say is alone more than the child may have, and is saved faster than as many bytes of names.
-    let many = sandbox.paths.bundle.join("many");
-    fs::create_dir(&many).unwrap();
-    for n in 0..10_000 {
-        symlink(format!("{n:04000}"), many.join(n.to_string())).unwrap();
-    }
     let helper = helper_in(&sidecar, &sandbox, "exit 3");
     let run = run_in(&container, &sandbox, "exit 3").finish();
     assert_eq!(run.record.exit_code, Some(3), "{run:?}");
@@ -164,5 +163,30 @@ fn a_child_that_needs_too_much_memory_dies_alone() {
     let saved = report.saved.unwrap();
     assert_eq!(saved.skipped, 0);
     assert!(registry.has_blob(&saved.digest));
+    assert_eq!(sidecar.number("memory.events", "oom_kill "), 0);
+}
+
+#[test]
+fn a_tree_that_the_memory_has_no_room_for_is_told_and_saved_with_more() {
+    let registry = Registry::start_at("127.0.0.1", "");
+    let sandbox = saving_to(&registry.host);
+    let pod = Cgroup::pod("room");
+    let sidecar = pod.container("bundle").limit(48 * MIB).all_die_together();
+    let container = pod.container("run").limit(64 * MIB).all_die_together();
+    // What these links say counts as names do, and is saved faster.
+    let many = sandbox.paths.bundle.join("many");
+    fs::create_dir(&many).unwrap();
+    for n in 0..10_000 {
+        symlink(format!("{n:04000}"), many.join(n.to_string())).unwrap();
+    }
+    let helper = helper_in(&sidecar, &sandbox, "exit 3");
+    run_in(&container, &sandbox, "exit 3").finish();
+    let said = || fs::read_to_string(helper_log(&sandbox)).unwrap();
+    await_that("the end of a child", || said().contains("helper save: "));
+    assert!(said().contains("files, directories and links: the helper's memory has"), "{}", said());
+    let sidecar = sidecar.limit(512 * MIB);
+    assert!(helper.finish(), "{}", said());
+    let report = told(&sandbox).report;
+    assert_eq!((report.not_saved, report.files, report.saved.map(|saved| saved.skipped)), (None, 2, Some(0)));
     assert_eq!(sidecar.number("memory.events", "oom_kill "), 0);
 }

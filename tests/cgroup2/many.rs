@@ -1,0 +1,120 @@
+//! Very many files, saved and staged by a helper in little memory.
+
+use crate::cgroup::{Cgroup, MIB};
+use crate::helping::told;
+use crate::registry::Registry;
+use crate::sandbox::{Sandbox, await_that};
+use crate::{helper_in, helper_log, run_in, saving_to};
+use bundlerun::contract::{InputSource, RequestedInput};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// As many as `MANY_FILES` says; a million are for `make test-million`.
+fn many() -> u64 {
+    std::env::var("MANY_FILES").map_or(50_000, |text| text.parse().unwrap())
+}
+
+/// 247 MiB for a million files.
+fn limit(files: u64) -> u64 {
+    64 * MIB + 192 * files
+}
+
+/// A directory on a disk, at a place in memory.
+fn bind(dir: &Path, at: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    fs::create_dir_all(at).unwrap();
+    assert!(Command::new("/bin/mount").arg("--bind").args([dir, at]).status().unwrap().success());
+}
+
+fn make_files(dir: &Path, files: u64) {
+    for n in 0..files {
+        let dir = dir.join(format!("samples-{:04}", n / 1000));
+        if n % 1000 == 0 {
+            fs::create_dir(&dir).unwrap();
+        }
+        fs::write(dir.join(format!("image-{n:07}.jpeg")), format!("{n:01024}")).unwrap();
+    }
+}
+
+fn count_files(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.file_type().unwrap().is_dir() { count_files(&entry.path()) } else { 1 }).sum()
+}
+
+/// The most anonymous memory of a group while something is done, in bytes.
+fn most_memory<T>(cgroup: &Cgroup, work: impl FnOnce() -> T) -> (T, u64) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(cgroup.number("memory.stat", "anon "));
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            most
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        (done, watching.join().unwrap())
+    })
+}
+
+#[test]
+fn many_files_are_saved_and_staged_in_little_memory() {
+    let (files, disk) = (many(), tempfile::tempdir_in("/run/disk").unwrap());
+    let registry = Registry::start_in(disk.path(), "127.0.0.1", "");
+    let pod = Cgroup::pod("many");
+    let container = pod.container("run").limit(64 * MIB).all_die_together();
+    let begin = Instant::now();
+    let done = |what: &str, sidecar: &Cgroup, anon: u64| {
+        let (peak, limit) = (sidecar.number("memory.peak", ""), limit(files) / MIB);
+        let (peak, anon) = (peak / MIB, anon / MIB);
+        let seconds = begin.elapsed().as_secs();
+        println!("{files} files {what} after {seconds} s: {anon} MiB of {limit} MiB, {peak} MiB with caches");
+        assert_eq!(sidecar.number("memory.events", "oom_kill "), 0);
+    };
+    let no_child_failed = |sandbox: &Sandbox| {
+        let log = fs::read_to_string(helper_log(sandbox)).unwrap();
+        assert!(!log.contains("helper save: ") && !log.contains("helper stage: "), "{log}");
+    };
+
+    let parent = saving_to(&registry.host);
+    bind(&disk.path().join("output"), &parent.paths.bundle);
+    make_files(&parent.paths.bundle, files);
+    println!("{files} files made after {} s", begin.elapsed().as_secs());
+    let sidecar = pod.container("parent").limit(limit(files)).all_die_together();
+    let (bundle, anon) = most_memory(&sidecar, || {
+        let helper = helper_in(&sidecar, &parent, "exit 0");
+        assert_eq!(run_in(&container, &parent, "exit 0").finish().record.exit_code, Some(0));
+        assert!(helper.finish());
+        let report = told(&parent).report;
+        assert_eq!((report.not_saved, report.files), (None, files + 2), "and stdout and stderr");
+        report.saved.unwrap().digest
+    });
+    no_child_failed(&parent);
+    done("saved", &sidecar, anon);
+
+    let reference = format!("{}/bundles@{bundle}", registry.host);
+    let child = saving_to(&registry.host).requesting(|request| {
+        request.save = None;
+        request.inputs = vec![RequestedInput::new("data", InputSource::Image { reference, path: None })];
+    });
+    let place = child.paths.inputs.join("0");
+    bind(&disk.path().join("input"), &place);
+    fs::remove_file(child.paths.bin.join("staged")).unwrap_or_default();
+    let sidecar = pod.container("child").limit(limit(files)).all_die_together();
+    let (helper, anon) = most_memory(&sidecar, || helper_in(&sidecar, &child, "exit 0"));
+    assert!(!child.paths.bin.join("end").exists(), "{}", fs::read_to_string(child.paths.bin.join("end")).unwrap());
+    done("staged", &sidecar, anon);
+    no_child_failed(&child);
+    assert_eq!(run_in(&container, &child, "exit 0").finish().record.exit_code, Some(0));
+    assert!(helper.finish());
+    assert_eq!(count_files(&place), files + 2);
+    await_that("an end of the mounts", || {
+        let umount = |at: &Path| Command::new("/bin/umount").arg(at).status().unwrap().success();
+        umount(&place) && umount(&parent.paths.bundle)
+    });
+}
