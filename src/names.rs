@@ -174,6 +174,10 @@ pub mod files {
     pub const SAVED: &str = "saved.json";
     /// In [`super::paths::BIN`]: the [`crate::contract::NotSaved`] of the last try.
     pub const NOT_SAVED: &str = "not-saved.json";
+    /// In [`super::paths::BIN`]: how much was counted in the working directory.
+    pub const MEASURED: &str = "measured.json";
+    /// In [`super::paths::BIN`]: all is reported, and the helper's container cannot end.
+    pub const CANNOT_END: &str = "cannot-end";
     /// In [`super::paths::BIN`]: entries of the output that the last tries failed to read.
     pub const DAMAGED: &str = "damaged.json";
     /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::contract::Progress`].

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // in functions that tests share
 
+#[path = "faulty_disk/mod.rs"]
+mod faulty_disk;
 #[path = "sandbox/helper.rs"]
 mod helping;
 #[path = "sandbox/mod.rs"]
@@ -9,6 +11,7 @@ mod sandbox;
 
 use bundlerun::contract::{Cause, MissingRecord};
 use bundlerun::helper;
+use faulty_disk::{Fault, FaultyDisk};
 use helping::{Helper, fresh, start, told};
 use rustix::process::Signal;
 use sandbox::{Sandbox, await_that, sh};
@@ -53,6 +56,45 @@ fn a_runner_that_dies_is_noticed_at_once() {
     let message = told(&sandbox);
     assert_eq!((message.report.record, message.report.missing), (None, Some(MissingRecord::RunnerDied)));
     assert_eq!(message.stdout_tail, "begun\n");
+}
+
+/// A file system under the working directory; gone with the value.
+struct Mounted<'a>(&'a std::path::Path);
+
+impl<'a> Mounted<'a> {
+    fn on(at: &'a std::path::Path, disk: &FaultyDisk) -> Self {
+        let bind = std::process::Command::new("mount").arg("--bind").args([disk.path(), at]).status();
+        assert!(bind.unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_working_directory_that_gives_no_answer_keeps_no_ending_from_being_told() {
+    let sandbox = fresh().requesting(|request| request.disk_bytes = Some(1 << 30));
+    let disk = FaultyDisk::mount();
+    fs::create_dir(disk.backing().join("dir")).unwrap();
+    fs::write(disk.backing().join("a"), "12345").unwrap();
+    let mounted = Mounted::on(&sandbox.paths.bundle, &disk);
+    // From the start: the watch over the disk hangs in it, too.
+    disk.set("dir", Fault::Hangs);
+    let (helper, runner) = start(&sandbox, &sh("echo out; exit 3"));
+    let run = runner.finish();
+    let cannot_end = sandbox.paths.bin.join("cannot-end");
+    await_that("the report, and that the helper cannot end", || cannot_end.exists());
+    assert!(!helper.thread.is_finished() && disk.held() >= 2, "{} questions wait", disk.held());
+    let message = told(&sandbox);
+    assert_eq!((message.report.record, message.stdout_tail.as_str()), (Some(run.record), "out\n"));
+    assert_eq!((message.report.files, message.report.bytes), (3, 9), "what could be counted");
+    disk.mend();
+    helper.finish();
+    drop(mounted);
 }
 
 #[test]

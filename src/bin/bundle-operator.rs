@@ -119,6 +119,12 @@ enum Helper {
     /// A child of the main process: save the output.
     #[command(hide = true)]
     Save,
+    /// A child of the main process: count what is in the working directory.
+    #[command(hide = true)]
+    Measure,
+    /// A child of the main process: end the run when it fills its disk.
+    #[command(hide = true)]
+    WatchDisk,
 }
 
 fn main() -> ExitCode {
@@ -175,6 +181,8 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::Stage => helper::run_task(paths, Task::Stage),
         Helper::CheckStore => helper::run_task(paths, Task::CheckStore),
         Helper::Save => helper::run_task(paths, Task::Save),
+        Helper::Measure => helper::run_task(paths, Task::Measure),
+        Helper::WatchDisk => helper::run_task(paths, Task::WatchDisk),
     }
 }
 

@@ -1,16 +1,20 @@
 //! Ends a run whose working directory, or whose caches, grow over the limit: the kubelet would notice after half a
 //! minute, evict the pod and lose the output. And warns while the command runs of more files than can be saved.
+//!
+//! A child does it: a disk that gives no answer would keep a thread of ours, and with it this process, for ever.
 
 use crate::bundle::memory_of;
 use crate::contract::{Cause, Request, one_line};
-use crate::helper::markers::{self, order_end};
+use crate::helper::error::Error;
+use crate::helper::markers::{self, is_marked, order_end};
 use crate::helper::room;
+use crate::helper::supervise::{Task, retry_until};
 use crate::helper::tree::{self, Names, Size};
 use crate::names::files;
 use crate::runner::Paths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two walks.
@@ -18,18 +22,19 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A walk is followed by a pause this many times as long: a tenth of the time, at most, goes into walking.
 const PAUSE_PER_WALK: u32 = 9;
 
-/// Watches from its own thread until dropped: a walk through millions of files must not hold up the ending.
+/// Watches until dropped, which ends the child: a walk through millions of files must not hold up the ending.
 #[derive(Debug)]
 pub(super) struct DiskWatch {
     over: Arc<AtomicBool>,
-    thread: Option<Thread>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for DiskWatch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = &self.thread {
-            thread.unpark();
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
         }
     }
 }
@@ -38,56 +43,52 @@ impl DiskWatch {
     /// Starts watching, if there is a limit: of bytes on the disk, or of the memory in which the output is to be saved.
     pub(super) fn start(paths: &Paths, request: Option<&Request>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let limit = request.and_then(|request| request.disk_bytes);
-        let room = request.filter(|request| request.save.is_some()).and_then(|_| room::for_entries(paths));
-        let thread = limit.or(room).and_then(|_| {
+        let is_needed = request.is_some_and(|request| request.disk_bytes.is_some() || request.save.is_some());
+        let thread = is_needed.then_some(()).and_then(|()| {
             let (paths, is_over) = (paths.clone(), Arc::clone(&over));
-            match thread::Builder::new().name("disk".to_owned()).spawn(move || watch(&paths, limit, room, &is_over)) {
-                Ok(handle) => Some(handle.thread().clone()),
-                Err(error) => {
-                    eprintln!("bundle-operator helper: the disk limit is not watched: {error}");
-                    None
-                }
-            }
+            let keep_watching = move || {
+                let mut pause = |time| {
+                    thread::park_timeout(time);
+                    is_over.load(Ordering::Relaxed)
+                };
+                retry_until(&paths, Task::WatchDisk, None, &mut pause, &|| is_marked(&paths.bin, files::END));
+                markers::unmark(&paths.bin, files::WARNING);
+            };
+            let started = thread::Builder::new().name("disk".to_owned()).spawn(keep_watching);
+            started
+                .inspect_err(|error| eprintln!("bundle-operator helper: the disk limit is not watched: {error}"))
+                .ok()
         });
         Self { over, thread }
     }
 }
 
-fn watch(paths: &Paths, limit: Option<u64>, room: Option<u64>, over: &AtomicBool) {
-    let go_on = || !over.load(Ordering::Relaxed);
+/// The child: ends when it has ended the run.
+pub(super) fn watch(paths: &Paths, request: &Request) -> Result<(), Error> {
+    let room = request.save.as_ref().and_then(|_| room::for_entries(paths));
     let mut warned = false;
-    while go_on() {
+    loop {
         let begin = Instant::now();
-        let disk_bytes = |dir| tree::measure(dir, &[], go_on).disk_bytes;
-        let Size { disk_bytes: output, names, .. } = tree::measure(&paths.bundle, &[], go_on);
-        if go_on() {
-            warned = warn(paths, names, room, warned);
+        let Size { disk_bytes: output, names, .. } = tree::measure(&paths.bundle, &[], |_| true);
+        warned = warn(paths, names, room, warned);
+        if let Some(detail) = request.disk_bytes.and_then(|limit| over_limit(paths, output, limit)) {
+            return order_end(&paths.bin, Cause::DiskLimitExceeded, &detail);
         }
-        let over_limit = limit.and_then(|limit| {
-            if output.saturating_add(disk_bytes(&paths.output)) > limit {
-                return Some(String::new());
-            }
-            let cache = disk_bytes(&paths.cache);
-            (cache > limit).then(|| {
-                let dir = paths.shown(&paths.cache);
-                format!(
-                    "the caches in {dir} have {cache} bytes, and as many as the working directory may have: {limit}"
-                )
-            })
-        });
-        if let Some(detail) = over_limit.filter(|_| go_on()) {
-            match order_end(&paths.bin, Cause::DiskLimitExceeded, &detail) {
-                Ok(()) => return,
-                Err(error) => eprintln!("bundle-operator helper: {error}"),
-            }
-        }
-        let next = Instant::now() + PAUSE.max(begin.elapsed() * PAUSE_PER_WALK);
-        while go_on() && Instant::now() < next {
-            thread::park_timeout(next.saturating_duration_since(Instant::now()));
-        }
+        thread::sleep(PAUSE.max(begin.elapsed() * PAUSE_PER_WALK));
     }
-    markers::unmark(&paths.bin, files::WARNING);
+}
+
+/// What is over the limit, if anything is. `output`: bytes of the working directory.
+fn over_limit(paths: &Paths, output: u64, limit: u64) -> Option<String> {
+    let disk_bytes = |dir| tree::measure(dir, &[], |_| true).disk_bytes;
+    if output.saturating_add(disk_bytes(&paths.output)) > limit {
+        return Some(String::new());
+    }
+    let cache = disk_bytes(&paths.cache);
+    (cache > limit).then(|| {
+        let dir = paths.shown(&paths.cache);
+        format!("the caches in {dir} have {cache} bytes, and as many as the working directory may have: {limit}")
+    })
 }
 
 /// Says it when there are so many names that four fifths of the memory would be used to save them, and takes it back when

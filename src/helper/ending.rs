@@ -1,10 +1,9 @@
 //! The record and the output become the helper's last words.
 
-use crate::bundle::RUN_SUFFIX;
 use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
 use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
 use crate::helper::markers::mark;
-use crate::helper::mount_points;
+use crate::helper::supervise::measuring;
 use crate::helper::supervise::saving::{self, SavedOutput};
 use crate::helper::task::stage;
 use crate::helper::tree::{self, Size};
@@ -15,10 +14,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// Counting the output ends here, with what was counted: the ending is more important.
-const COUNT: Duration = Duration::from_mins(1);
 
 /// The message of an earlier life of this helper.
 pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
@@ -26,7 +21,8 @@ pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
 }
 
 /// Leaves the termination message. First without what takes its time, saving and counting: whoever kills us meanwhile
-/// gets that one.
+/// gets that one. Only children look into the working directory, whose disk may give no answer; what is read here is on
+/// that of our own marks, without which there is nothing to be done.
 pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Result<(), String> {
     let record = read_record(&paths.record);
     let digests = stage::digests(paths, request.map_or(&[], |request| &request.inputs));
@@ -35,7 +31,7 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let (stdout, stderr) = (tail(files::STDOUT), tail(files::STDERR));
     let save = request.and_then(|request| request.save.as_ref()).filter(|_| has_begun(paths, record.as_ref().ok()));
     let (known, missing) = match &record {
-        Ok(record) => (Some(with_notes(record, save.and_then(|_| renamed(paths)))), None),
+        Ok(record) => (Some(record.clone()), None),
         Err(NotRead::Missing) => (None, Some(end.without_record())),
         Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
     };
@@ -45,7 +41,10 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
 
     let saved = save.map(|save| saving::save(paths, save, is_interrupted(end, record.as_ref().ok())));
     let report = match saved {
-        Some(Ok(SavedOutput { saved, files, bytes })) => Report { saved: Some(saved), files, bytes, ..first },
+        Some(Ok(SavedOutput { saved, files, bytes, renamed })) => {
+            let record = first.record.as_ref().map(|record| with_note(record, &renamed));
+            Report { record, saved: Some(saved), files, bytes, ..first }
+        }
         Some(Err(not_saved)) => Report { not_saved: Some(not_saved), ..counted(paths, first) },
         None => counted(paths, first),
     };
@@ -54,20 +53,10 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     Ok(mark(&paths.bin, files::REPORTED, message.as_bytes())?)
 }
 
-fn with_notes(record: &Record, note: Option<String>) -> Record {
-    let notes: Vec<String> = [record.detail.clone()].into_iter().filter(|text| !text.is_empty()).chain(note).collect();
+fn with_note(record: &Record, note: &str) -> Record {
+    let notes = [record.detail.as_str(), note];
+    let notes: Vec<&str> = notes.into_iter().filter(|text| !text.is_empty()).collect();
     Record { detail: notes.join("; "), ..record.clone() }
-}
-
-/// What the command said has another name in the bundle where the command has taken the usual one.
-fn renamed(paths: &Paths) -> Option<String> {
-    let is_taken = |name: &&str| rustix::fs::lstat(paths.bundle.join(name)).is_ok();
-    let taken: Vec<String> = [files::STDOUT, files::STDERR]
-        .into_iter()
-        .filter(is_taken)
-        .map(|name| format!("the working directory has a {name} of the command's own: ours is {name}{RUN_SUFFIX}"))
-        .collect();
-    (!taken.is_empty()).then(|| taken.join("; "))
 }
 
 /// What never began has left no output.
@@ -84,9 +73,7 @@ fn is_interrupted(end: End, record: Option<&Record>) -> bool {
 }
 
 fn counted(paths: &Paths, report: Report) -> Report {
-    let until = Instant::now() + COUNT;
-    let left_out = mount_points::made(paths).mounted_over;
-    let Size { files, bytes, .. } = tree::measure(&paths.bundle, &left_out, || Instant::now() < until);
+    let Size { files, bytes, .. } = measuring::measure(paths);
     let said = tree::measure_files(&paths.output, &[files::STDOUT, files::STDERR]);
     Report { files: files + said.files, bytes: bytes.saturating_add(said.bytes), ..report }
 }

@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 pub use supervise::Task;
-use supervise::{staging, store};
+use supervise::{left_behind, measuring, staging, store};
 use task::{check_store, look_up, save, stage};
 use watch::End;
 
@@ -84,14 +84,33 @@ fn live(paths: &Paths, stop: BorrowedFd<'_>) -> Result<(), String> {
     // What cannot be read the runner will tell; it reads the same.
     let request = request::read(&paths.request).ok();
     let request = request.as_ref();
-    if request.is_some_and(|request| request.save.is_some() || staging::is_needed(request)) {
+    let serves = request.is_some_and(|request| request.save.is_some() || staging::is_needed(request));
+    if serves {
         progress::serve(paths);
     }
     // The kubelet keeps it, and the operator tells it, while the helper is started again and again.
     let said = |why: &String| drop(ending::tell(paths, &one_line(why)));
     let lock = prepare::prepare(paths, request, stop).inspect_err(said)?;
     let end = stage_and_watch(paths, request, &lock, stop);
-    ending::report(paths, request, end)
+    ending::report(paths, request, end)?;
+    stay_while_this_container_cannot_end(paths, serves);
+    Ok(())
+}
+
+/// The kubelet would wait for the end of this container in vain: the operator is told here.
+fn stay_while_this_container_cannot_end(paths: &Paths, serves: bool) {
+    if left_behind::count() == 0 {
+        return;
+    }
+    if !serves {
+        progress::serve(paths);
+    }
+    if let Err(error) = markers::mark(&paths.bin, files::CANNOT_END, b"") {
+        eprintln!("bundle-operator helper: {error}");
+    }
+    while left_behind::count() > 0 {
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Stages inputs and asks the store while the run container starts and waits for both.
@@ -148,12 +167,17 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
 #[must_use]
 pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
     supervise::begin(paths, task);
-    let done = request::read(&paths.request).map_err(|never_ran| never_ran.detail).and_then(|request| match task {
-        Task::LookUp => look_up::look_up(paths, &request),
-        Task::Stage => stage::stage(paths, &request),
-        Task::CheckStore => check_store::check_store(paths, &request),
-        Task::Save => save::save(paths, &request),
-    });
+    let request = || request::read(&paths.request).map_err(|never_ran| never_ran.detail);
+    let done = match task {
+        Task::LookUp => request().and_then(|request| look_up::look_up(paths, &request)),
+        Task::Stage => request().and_then(|request| stage::stage(paths, &request)),
+        Task::CheckStore => request().and_then(|request| check_store::check_store(paths, &request)),
+        Task::Save => request().and_then(|request| save::save(paths, &request)),
+        Task::Measure => measuring::count(paths).map_err(|error| error.to_string()),
+        Task::WatchDisk => {
+            request().and_then(|request| disk::watch(paths, &request).map_err(|error| error.to_string()))
+        }
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

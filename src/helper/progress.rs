@@ -2,7 +2,7 @@
 
 use crate::bundle;
 use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line};
-use crate::helper::markers::{self, mark_json, read_json};
+use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::task::check_store::Answer;
 use crate::names::files;
 use crate::runner::Paths;
@@ -101,8 +101,12 @@ const REQUEST_MAX_BYTES: usize = 4096;
 const REQUEST: Duration = Duration::from_secs(1);
 
 /// How far it is, why the last try to save failed, if one did, and what is wrong with the store; while the command runs,
-/// what will go wrong. None: there is nothing to tell.
+/// what will go wrong; or the report that the kubelet cannot tell. None: there is nothing to tell.
 fn document(bin: &Path) -> Option<String> {
+    if is_marked(bin, files::CANNOT_END) {
+        let report = markers::read(bin, files::REPORTED).unwrap_or_default();
+        return serde_json::to_string(&Progress { report, ..Progress::of(ProgressStage::Saving) }).ok();
+    }
     let progress: Option<Progress> = read_json(bin, files::PROGRESS);
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
     let progress = match (progress, failed, store_trouble(bin), markers::read(bin, files::WARNING)) {
@@ -125,7 +129,7 @@ fn document(bin: &Path) -> Option<String> {
 fn store_trouble(bin: &Path) -> Option<StoreTrouble> {
     let answer: Answer = read_json(bin, files::STORE)?;
     let not_saved = answer.trouble()?;
-    Some(StoreTrouble { not_saved, holds: !markers::is_marked(bin, files::STORE_CHECKED) })
+    Some(StoreTrouble { not_saved, holds: !is_marked(bin, files::STORE_CHECKED) })
 }
 
 fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
@@ -146,7 +150,7 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
     }
     let asks_for = |path: &str| buffer.strip_prefix(b"GET ").is_some_and(|rest| rest.starts_with(path.as_bytes()));
     let (status, body) = if asks_for("/ready ") {
-        let ready = store_trouble(bin).is_none() && !markers::is_marked(bin, files::WARNING);
+        let ready = store_trouble(bin).is_none() && !is_marked(bin, files::WARNING);
         (if ready { "200 OK" } else { "503 Service Unavailable" }, String::new())
     } else if let Some(progress) = document(bin).filter(|_| asks_for("/progress ")) {
         ("200 OK", progress)
@@ -205,6 +209,10 @@ mod tests {
             answer.ends_with(r#"{"stage":"Saving","doneBytes":6,"totalBytes":20,"trouble":"401"}"#),
             "what failed the last try is told with how far the present one is: {answer}"
         );
+        fs::write(bin.path().join("cannot-end"), "").unwrap();
+        fs::write(bin.path().join("reported"), "{\"files\":2}\nsaid").unwrap();
+        assert!(ask(address, request).ends_with(r#""report":"{\"files\":2}\nsaid"}"#), "the kubelet cannot tell it");
+        fs::remove_file(bin.path().join("cannot-end")).unwrap();
         drop(telling);
         assert!(ask(address, request).ends_with(r#"{"stage":"Saving","doneBytes":0,"totalBytes":0,"trouble":"401"}"#));
         fs::remove_file(bin.path().join("not-saved.json")).unwrap();

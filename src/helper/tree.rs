@@ -6,6 +6,7 @@ use crate::helper::task::failure::Failure;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::path::Path;
 
@@ -70,16 +71,25 @@ impl Names {
     }
 }
 
-/// Measures the tree below `root`, as far as `go_on` lets it, without what is `left_out`.
-pub(super) fn measure(root: &Path, left_out: &[FileId], go_on: impl FnMut() -> bool) -> Size {
-    let mut sums = Sums::default();
-    walk(root, go_on, |_, _, stat| {
-        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && !left_out.contains(&FileId::from(stat)) {
-            sums.add(stat);
-        }
-        Ok(())
-    })
-    .map_or_else(|()| Size::default(), |names| sums.size(names))
+/// Measures the tree below `root`, as far as `go_on` lets it, without what is `left_out`. `go_on` can learn how much it
+/// is so far.
+pub(super) fn measure(root: &Path, left_out: &[FileId], mut go_on: impl FnMut(&dyn Fn() -> Size) -> bool) -> Size {
+    let sums = RefCell::new(Sums::default());
+    let so_far = || sums.borrow().size(Names::default());
+    let is_output = |stat: &Stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && !left_out.contains(&FileId::from(stat))
+    };
+    let walked = walk(
+        root,
+        || go_on(&so_far),
+        |_, _, stat| {
+            if is_output(stat) {
+                sums.borrow_mut().add(stat);
+            }
+            Ok(())
+        },
+    );
+    walked.map_or_else(|()| Size::default(), |names| sums.borrow().size(names))
 }
 
 /// Measures the regular files of these names in `root`.
@@ -181,7 +191,7 @@ mod tests {
     use std::fs;
 
     fn size(root: &Path) -> Size {
-        measure(root, &[], || true)
+        measure(root, &[], |_| true)
     }
 
     #[test]
@@ -204,7 +214,7 @@ mod tests {
         fs::write(dir.path().join("stub"), "").unwrap();
         fs::write(dir.path().join("output"), "12").unwrap();
         let stub = rustix::fs::stat(dir.path().join("stub")).unwrap();
-        let size = measure(dir.path(), &[FileId::from(&stub)], || true);
+        let size = measure(dir.path(), &[FileId::from(&stub)], |_| true);
         assert_eq!((size.files, size.bytes), (1, 2));
     }
 

@@ -1,6 +1,8 @@
 //! Children of the helper's main process: what may crash, or take much memory, is theirs. The main process starts them
 //! again.
 
+pub(super) mod left_behind;
+pub(super) mod measuring;
 pub(super) mod saving;
 pub(super) mod staging;
 pub(super) mod store;
@@ -30,6 +32,10 @@ pub enum Task {
     CheckStore,
     /// Save the output.
     Save,
+    /// Count what is in the working directory.
+    Measure,
+    /// End the run when it fills its disk.
+    WatchDisk,
 }
 
 impl Task {
@@ -40,6 +46,8 @@ impl Task {
             Task::Stage => "stage",
             Task::CheckStore => "check-store",
             Task::Save => "save",
+            Task::Measure => "measure",
+            Task::WatchDisk => "watch-disk",
         }
     }
 }
@@ -55,7 +63,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(15);
 /// runs.
 const BACK_OFF_MAX_OF_THE_STORE: Duration = Duration::from_secs(30);
 
-/// A child that hangs in the kernel, on a disk that does not answer, cannot be killed: it is left behind after this.
+/// A child that hangs in the kernel, on a disk that does not answer, cannot be killed: it is left behind after this. So is
+/// one that has done its task, and whose threads cannot end.
 const KILLED: Duration = Duration::from_secs(5);
 
 /// How keeping at it ended.
@@ -90,9 +99,9 @@ pub(in crate::helper) fn retry_until(
     let mut tries = Tries::default();
     while !is_done() {
         let end = match start(paths, task) {
-            Ok(child) => match wait(child, until, pause) {
+            Ok(child) => match wait(child, until, pause, is_done) {
                 Waited::Ended(_) if is_done() => return Outcome::Done,
-                Waited::Ended(status) => status.to_string(),
+                Waited::Ended(end) => end,
                 Waited::TimeIsUp => return if is_done() { Outcome::Done } else { Outcome::TimeIsUp(tries) },
                 Waited::Cancelled => return if is_done() { Outcome::Done } else { Outcome::Cancelled },
             },
@@ -101,7 +110,7 @@ pub(in crate::helper) fn retry_until(
         eprintln!("bundle-operator helper {}: {end}", task.word());
         let most = match task {
             Task::Save | Task::CheckStore => BACK_OFF_MAX_OF_THE_STORE,
-            Task::LookUp | Task::Stage => BACK_OFF_MAX,
+            Task::LookUp | Task::Stage | Task::Measure | Task::WatchDisk => BACK_OFF_MAX,
         };
         let back_off = Duration::from_secs(1 << tries.failed.min(5)).min(most);
         tries.failed += 1;
@@ -130,21 +139,34 @@ fn start(paths: &Paths, task: Task) -> io::Result<Child> {
 }
 
 enum Waited {
-    Ended(ExitStatus),
+    /// In words.
+    Ended(String),
     TimeIsUp,
     Cancelled,
 }
 
-fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration) -> bool) -> Waited {
+fn wait(
+    mut child: Child,
+    until: Option<Instant>,
+    pause: &mut dyn FnMut(Duration) -> bool,
+    is_done: &dyn Fn() -> bool,
+) -> Waited {
     let begin = Instant::now();
+    // Since when it has nothing more to do.
+    let mut over: Option<Instant> = None;
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return Waited::Ended(status),
+            Ok(Some(status)) => return Waited::Ended(status.to_string()),
             Ok(None) => {}
             // Somebody else reaped it. What it reached is seen by its marks.
-            Err(_) => return Waited::Ended(ExitStatus::default()),
+            Err(_) => return Waited::Ended(ExitStatus::default().to_string()),
         }
-        let waited = if until.is_some_and(|until| Instant::now() >= until) {
+        if is_done() || left_behind::has_ended_but_for_its_threads(child.id()) {
+            over.get_or_insert_with(Instant::now);
+        }
+        let waited = if over.is_some_and(|over| over.elapsed() >= KILLED) {
+            Waited::Ended("cannot end: a thread of it hangs in the kernel".to_owned())
+        } else if until.is_some_and(|until| Instant::now() >= until) {
             Waited::TimeIsUp
         } else if pause(if begin.elapsed() < SOON { LOOK_SOON } else { LOOK_LATER }) {
             Waited::Cancelled
@@ -153,7 +175,11 @@ fn wait(mut child: Child, until: Option<Instant>, pause: &mut dyn FnMut(Duration
         };
         let _ = child.kill();
         let killed = Instant::now();
-        while matches!(child.try_wait(), Ok(None)) && killed.elapsed() < KILLED {
+        while matches!(child.try_wait(), Ok(None)) {
+            if killed.elapsed() >= KILLED {
+                left_behind::leave(child);
+                break;
+            }
             thread::sleep(LOOK_SOON);
         }
         return waited;
@@ -166,7 +192,7 @@ pub(in crate::helper) fn begin(paths: &Paths, task: Task) {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit_memory(&paths.cgroup);
     // Of a child before this one that crashed. Whoever asks the store does so beside one that stages.
-    if task != Task::CheckStore {
+    if matches!(task, Task::Stage | Task::Save) {
         markers::unmark(&paths.bin, files::PROGRESS);
     }
 }

@@ -21,6 +21,9 @@ pub(in crate::helper) struct SavedOutput {
     /// Their size.
     #[serde(default)]
     pub(in crate::helper) bytes: u64,
+    /// What has another name in it than usual, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(in crate::helper) renamed: String,
 }
 
 /// A try that failed: what the child leaves.
@@ -107,6 +110,7 @@ pub(in crate::helper) fn give_up_at(paths: &Paths) -> Option<SystemTime> {
 fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<FailedTry>) -> NotSaved {
     let progress: Option<Progress> = read_json(&paths.bin, files::PROGRESS);
     let known = last.as_ref().map_or(0, |last| last.done_bytes);
+    let hangs = progress.as_ref().map(|progress| progress.hangs.clone()).filter(|hangs| !hangs.is_empty());
     let further = progress.filter(|progress| progress.done_bytes > known);
     let last = last.map(|last| last.not_saved);
     let (failure, detail) = match (further, last, &tries.last_end) {
@@ -122,7 +126,8 @@ fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<FailedTr
         }
         (None, None, None) => (SaveFailure::SaveDeadlineExceeded, format!("nothing was saved in {seconds} s")),
     };
-    NotSaved { failure, detail: one_line(&detail) }
+    let hangs = hangs.map(|hangs| format!("; the disk gives no answer: {hangs}")).unwrap_or_default();
+    NotSaved { failure, detail: one_line(&(detail + &hangs)) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The child that saves the output.
 
-use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree, sha256};
+use crate::bundle::{self, ErrorKind, GivenUp, Progress, RUN_SUFFIX, SavedBundle, Tree, sha256};
 use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
@@ -23,10 +23,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// How long the disk may take to say which names are taken.
+const NOTE: Duration = Duration::from_secs(5);
 /// Bytes of a `ConfigMap` that is told whole.
 const MOST_TOLD: u64 = 64 << 10;
 
@@ -64,7 +67,8 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
             let SavedBundle { skipped, withheld, damaged, skipped_names, .. } = bundle;
             let saved = Saved { digest, pushed_bytes, skipped, withheld, damaged, skipped_names, mountable };
             markers::unmark(&paths.bin, files::NOT_SAVED);
-            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes }).map_err(helper_failed)
+            let renamed = renamed(paths);
+            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes, renamed }).map_err(helper_failed)
         }
         Err(error) => {
             if !error.damaged.is_empty() {
@@ -74,6 +78,21 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
             Err(failed(failure(error.kind), &error.message, done_bytes))
         }
     }
+}
+
+/// What the command said has another name in the bundle where the command has taken the usual one. It is but a note: a
+/// disk that gives no answer must not cost the mark of a saved output.
+fn renamed(paths: &Paths) -> String {
+    let bundle = paths.bundle.clone();
+    let (told, notes) = mpsc::channel();
+    thread::spawn(move || {
+        let is_taken = |name: &&str| rustix::fs::lstat(bundle.join(name)).is_ok();
+        let taken = [files::STDOUT, files::STDERR].into_iter().filter(is_taken);
+        let note =
+            |name| format!("the working directory has a {name} of the command's own: ours is {name}{RUN_SUFFIX}");
+        let _ = told.send(taken.map(note).collect::<Vec<_>>().join("; "));
+    });
+    notes.recv_timeout(NOTE).unwrap_or_default()
 }
 
 /// Tries that failed to read one entry, one after another.
@@ -253,6 +272,18 @@ mod tests {
         assert_eq!(tree.left_out_if_empty, [identity("b")]);
         assert_eq!(tree.left_out_links, [(PathBuf::from("entry"), listed.join("entry"))]);
         assert_eq!((tree.root, tree.exclude), (paths.bundle.clone(), vec!["*.tmp".to_owned()]));
+    }
+
+    #[test]
+    fn names_that_the_command_has_taken_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.bundle.join("stdout")).unwrap();
+        assert_eq!(renamed(&paths), "the working directory has a stdout of the command's own: ours is stdout.run");
+        std::os::unix::fs::symlink("nowhere", paths.bundle.join("stderr")).unwrap();
+        assert!(renamed(&paths).ends_with(
+            "own: ours is stdout.run; the working directory has a stderr of the command's own: ours is stderr.run"
+        ));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Stage<'_> {
         {
             let name = index.to_string();
             let file = tree::measure_files(&self.paths.inputs, &[&name]);
-            let below = tree::measure(&self.paths.inputs.join(&name), &[], || true);
+            let below = tree::measure(&self.paths.inputs.join(&name), &[], |_| true);
             self.budget.spend(file.files + below.files, file.bytes.saturating_add(below.bytes));
         }
     }
