@@ -11,6 +11,7 @@ mod faulty_disk;
 mod hostile;
 mod images;
 mod logins;
+mod mapped;
 mod proxy;
 mod push;
 mod races;

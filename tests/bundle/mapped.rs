@@ -1,0 +1,112 @@
+//! Files that are changed through a mapping: the file system does not tell.
+
+use crate::common::{Fault, Place, Proxy, Registry, access, fetch, tree, try_save};
+use axum::http::Method;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+
+/// More than is read ahead of what the registry takes.
+const BYTES: usize = 4_000_000;
+
+/// A process that has a file mapped and stores into it.
+struct Mapped {
+    file: PathBuf,
+    process: Child,
+    orders: ChildStdin,
+    done: BufReader<ChildStdout>,
+}
+
+impl Mapped {
+    /// A file in memory: the kernel notes the time of the first store into a page, and again once it has written it back to
+    /// a disk.
+    fn in_memory(dir: &Path) -> Self {
+        let program = "import mmap, sys
+file = open(sys.argv[1], 'r+b')
+with mmap.mmap(file.fileno(), 0) as mapped:
+    mapped[:] = mapped[:]
+    print('mapped', flush=True)
+    for order in sys.stdin:
+        mapped[:] = order.strip().encode() * len(mapped)
+        print('stored', flush=True)
+";
+        let file = dir.join("mapped");
+        fs::write(&file, "a".repeat(BYTES)).unwrap();
+        let mut command = Command::new("python3");
+        command.args(["-c", program]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let (orders, done) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        let mut mapped = Self { file, process, orders, done };
+        mapped.await_word("mapped\n");
+        mapped
+    }
+
+    fn await_word(&mut self, word: &str) {
+        let mut said = String::new();
+        self.done.read_line(&mut said).unwrap();
+        assert_eq!(said, word);
+    }
+
+    /// Fills the file with this letter; no stamp of it moves.
+    fn store(&mut self, letter: &str) {
+        let stamps = || {
+            let metadata = fs::metadata(&self.file).unwrap();
+            (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec(), metadata.len())
+        };
+        let before = stamps();
+        writeln!(self.orders, "{letter}").unwrap();
+        let mut said = String::new();
+        self.done.read_line(&mut said).unwrap();
+        assert_eq!((said.as_str(), stamps()), ("stored\n", before), "the file system tells: nothing is tried here");
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Whether all of the file is this letter.
+async fn is_saved_as(registry: &Registry, letter: &str) -> bool {
+    let place = Place::new();
+    fetch(&registry.repository("a:t"), None, &place.dir, &registry.access()).await.unwrap();
+    fs::read_to_string(place.dir.join("mapped")).unwrap() == letter.repeat(BYTES)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_between_hashing_and_pushing_is_saved() {
+    let (registry, dir) = (Registry::start(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let mapped = Mutex::new(Some(Mapped::in_memory(dir.path())));
+    let proxy = Proxy::before("127.0.0.1", &registry.host, move |method, path, _| {
+        // It has been hashed, and is about to be pushed.
+        if *method == Method::POST
+            && path.contains("/blobs/uploads")
+            && let Some(mut mapped) = mapped.lock().unwrap().take()
+        {
+            mapped.store("b");
+        }
+        Fault::None
+    });
+    try_save(&tree(dir.path()), &proxy.reference("a"), "t", &access(&proxy.host)).await.unwrap();
+    assert!(is_saved_as(&registry, "b").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_between_two_tries_is_saved() {
+    let (registry, dir) = (Registry::start(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let mut mapped = Mapped::in_memory(dir.path());
+    let refuses = Proxy::before("127.0.0.1", &registry.host, |method, path, _| {
+        if *method == Method::PUT && path.contains("/manifests/") { Fault::Status(403) } else { Fault::None }
+    });
+    let tree = tree(dir.path());
+    // All of it is in the registry by then.
+    try_save(&tree, &refuses.reference("a"), "t", &access(&refuses.host)).await.unwrap_err();
+    mapped.store("b");
+    try_save(&tree, &registry.repository("a"), "t", &registry.access()).await.unwrap();
+    assert!(is_saved_as(&registry, "b").await);
+}
