@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn too_many_files_are_told_before_they_are_too_many() {
-        let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
         std::fs::create_dir_all(&paths.bin).unwrap();
         let names = |count| Names { count, bytes: 16 * count };
         let room = Some(memory_of(1_000_000, 16_000_000));

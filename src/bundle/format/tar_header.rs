@@ -107,9 +107,9 @@ fn long(out: &mut Vec<u8>, flag: u8, text: &[u8]) {
 }
 
 /// The magic of GNU's format, with its version.
-const GNU: &[u8; 8] = b"ustar  \0";
+const GNU: [u8; 8] = *b"ustar  \0";
 /// That of PAX: GNU tar looks for sparse files of this format in no other.
-const PAX: &[u8; 8] = b"ustar\x0000";
+const PAX: [u8; 8] = *b"ustar\x0000";
 
 fn block(out: &mut Vec<u8>, name: &[u8], mode: u32, size: u64, flag: u8, link: &[u8]) {
     write_block(out, GNU, &Block { name, mode, size, flag, link });
@@ -123,7 +123,7 @@ struct Block<'a> {
     link: &'a [u8],
 }
 
-fn write_block(out: &mut Vec<u8>, magic: &[u8; 8], &Block { name, mode, size, flag, link }: &Block<'_>) {
+fn write_block(out: &mut Vec<u8>, magic: [u8; 8], &Block { name, mode, size, flag, link }: &Block<'_>) {
     let start = out.len();
     field(out, name, 100);
     octal(out, u64::from(mode), 8);
@@ -135,7 +135,7 @@ fn write_block(out: &mut Vec<u8>, magic: &[u8; 8], &Block { name, mode, size, fl
     out.extend_from_slice(b"        ");
     out.push(flag);
     field(out, link, 100);
-    out.extend_from_slice(magic);
+    out.extend_from_slice(&magic);
     out.resize(start + 512, 0);
     let sum: u64 = out.iter().skip(start).map(|byte| u64::from(*byte)).sum();
     let text = format!("{sum:06o}\0 ");

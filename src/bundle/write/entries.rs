@@ -99,9 +99,9 @@ pub(in crate::bundle) struct Entries {
 impl Entries {
     /// The root alone. Its mode is that of the volume, which is not the run's.
     pub(in crate::bundle) fn new(room: Option<u64>) -> Self {
-        let root = Record { parent: ROOT, name: 0, name_len: 0, mode_and_kind: DIRECTORY | 0o755, number: [0; 2] };
+        let top = Record { parent: ROOT, name: 0, name_len: 0, mode_and_kind: DIRECTORY | 0o755, number: [0; 2] };
         Self {
-            records: vec![root],
+            records: vec![top],
             names: vec![],
             reasons: vec![],
             shared: vec![],

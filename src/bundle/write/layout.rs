@@ -127,14 +127,12 @@ impl Plan {
     }
 
     fn name(&self, index: Index) -> Vec<u8> {
-        match self.escaped.binary_search(&index) {
-            Ok(number) => format!("{ESCAPED}/{number}").into_bytes(),
-            Err(_) => {
-                let path = self.entries.path(index);
-                let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                [CONTENTS.as_bytes(), slash, &path].concat()
-            }
+        if let Ok(number) = self.escaped.binary_search(&index) {
+            return format!("{ESCAPED}/{number}").into_bytes();
         }
+        let path = self.entries.path(index);
+        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+        [CONTENTS.as_bytes(), slash, &path].concat()
     }
 
     fn cut(&mut self, mut layer_bytes: u64) -> Result<(), Error> {
