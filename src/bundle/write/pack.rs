@@ -525,3 +525,15 @@ static HOLE: [u8; 64 << 10] = [0; 64 << 10];
 fn zeros(most: u64) -> &'static [u8] {
     usize::try_from(most).ok().and_then(|most| HOLE.get(..most)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_files_that_are_gone_hold_a_save_up_no_longer_than_one() {
+        let reading = Reading::new(Arc::default());
+        let waits = (0..1000).filter(|_| reading.wait()).count();
+        assert_eq!(waits, MOST_READS as usize);
+    }
+}
