@@ -23,7 +23,7 @@ pub(in crate::helper) fn access(paths: &Paths, request: &Request) -> Access {
     Access { registries: request.registries.clone(), docker_configs: read(own), store }
 }
 
-/// As the kubelet takes Secrets of both types for pulling; OpenShift's own are of the older one.
+/// As the kubelet takes Secrets of both types for pulling; those of `OpenShift` are of the older one.
 fn docker_config(dir: impl AsRef<Path>) -> Option<String> {
     let read = |name| {
         let mut text = String::new();
