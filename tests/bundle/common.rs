@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) use crate::proxy::{Fault, Proxy};
@@ -53,6 +54,12 @@ pub(crate) fn oras(dir: &Path, args: &[&str]) -> String {
     let output = output.expect("no `oras`: set ORAS_BIN, or PATH");
     assert!(output.status.success(), "oras {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What must come to an end: no machine is so busy that it takes as long.
+pub(crate) async fn ends<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(Duration::from_mins(10), work).await;
+    ended.unwrap_or_else(|_| panic!("{what}: it hangs"))
 }
 
 /// Lines of `describe.py`.

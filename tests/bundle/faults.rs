@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A registry behind a proxy that follows a rule.
 fn before(registry: &Registry, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Proxy {
@@ -121,11 +121,9 @@ async fn a_registry_that_comes_back_is_waited_for_and_one_that_does_not_is_named
     let (saved, ()) = tokio::join!(saving, back);
     saved.unwrap();
     registry.stop();
-    let started = Instant::now();
-    let error = try_save(&tree, &repository, "u", &access).await.unwrap_err();
+    let error = ends("a save", try_save(&tree, &repository, "u", &access)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.message.contains(&registry.host) && error.message.contains("refused"), "{error}");
-    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,7 +370,7 @@ async fn a_reference_to_nothing_ends_a_fetch() {
     let (limits, place) = (Limits { entries: 1, bytes: 1 }, Place::new());
     let (missing, access, progress) = (registry.repository("a:none"), registry.access(), Progress::default());
     let fetched = bundlerun::bundle::fetch(&missing, None, &place.dir, limits, &access, &progress);
-    let error = tokio::time::timeout(Duration::from_mins(2), fetched).await.expect("it hangs").unwrap_err();
+    let error = ends("a fetch", fetched).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
 }
 

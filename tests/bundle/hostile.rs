@@ -10,7 +10,6 @@ use bundlerun::bundle::{ErrorKind, Limits, Progress};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_archive_reaches_out_of_its_place() {
@@ -20,9 +19,9 @@ async fn no_archive_reaches_out_of_its_place() {
     for (name, layers, then) in archives::all() {
         let reference = push_image(&registry.host, "hostile", &layers).await;
         let place = Place::new();
-        let started = Instant::now();
         let progress = Progress::default();
-        let fetched = bundlerun::bundle::fetch(&reference, None, &place.dir, limits, &access, &progress).await;
+        let fetched = bundlerun::bundle::fetch(&reference, None, &place.dir, limits, &access, &progress);
+        let fetched = ends(name, fetched).await;
         place.assert_nothing_outside();
         assert_only_plain_things(&place.dir);
         match (then, fetched) {
@@ -31,7 +30,6 @@ async fn no_archive_reaches_out_of_its_place() {
             (Refused(_), Ok(())) => panic!("{name}: unpacked {:?}", names(&place.dir)),
             (Holds(_), Err(error)) => panic!("{name}: {error}"),
         }
-        assert!(started.elapsed() < Duration::from_mins(1), "{name} took {:?}", started.elapsed());
     }
     assert!(!Path::new("/tmp/hostile-absolute").exists() && !Path::new("/tmp/hostile").exists());
 }
