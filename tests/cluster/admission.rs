@@ -64,5 +64,14 @@ impl PodMutation {
     }
 }
 
+/// CEL that makes a patch of a field of a pod's volume. `value`: as in `value: 'Memory'`; empty: none.
+pub fn of_volume(volume: &str, op: &str, field: &str, value: &str) -> String {
+    let comma = if value.is_empty() { "" } else { ", " };
+    format!(
+        "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].filter(i, i < size(object.spec.volumes) && object.spec.volumes[i].name == '{volume}')\
+         .map(i, JSONPatch{{op: '{op}', path: '/spec/volumes/' + string(i) + '/{field}'{comma}{value}}})"
+    )
+}
+
 /// Name of a pod that is never made.
 const TRIAL: &str = "trial";

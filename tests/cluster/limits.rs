@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::admission::PodMutation;
+use crate::admission::{PodMutation, of_volume};
 use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
 use crate::node;
 
@@ -315,16 +315,9 @@ async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
 
 /// Makes a volume of the pods a file system in memory of this size: when it is full, it is full as a disk is.
 fn small(volume: &str, size: &str) -> String {
-    let patch = |field: &str, value: &str| {
-        format!("JSONPatch{{op: 'add', path: '/spec/volumes/' + string(i) + '/emptyDir/{field}', value: '{value}'}}")
-    };
-    let find = |patch: String| {
-        format!(
-            "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].filter(i, i < size(object.spec.volumes) && object.spec.volumes[i].name == '{volume}')\
-             .map(i, {patch})"
-        )
-    };
-    format!("{} + {}", find(patch("medium", "Memory")), find(patch("sizeLimit", size)))
+    let size = format!("value: '{size}'");
+    let of = |field: &str, value: &str| of_volume(volume, "add", &format!("emptyDir/{field}"), value);
+    format!("{} + {}", of("medium", "value: 'Memory'"), of("sizeLimit", &size))
 }
 
 #[tokio::test]

@@ -18,8 +18,11 @@ mod common;
 mod crd;
 mod deletion;
 mod dependencies;
+mod disk_faults;
 mod endings;
 mod examples;
+#[path = "../faulty_disk/mod.rs"]
+mod faulty_disk;
 mod gpu_driver;
 mod gpu_faults;
 mod gpus;
