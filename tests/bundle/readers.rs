@@ -74,6 +74,17 @@ async fn oras_copies_a_bundle_with_how_it_was_made() {
         assert_eq!(made_by.len(), 1, "{found}");
         assert_eq!(made_by[0]["artifactType"], "application/vnd.bundlerun.provenance.v1+json");
     }
+
+    // It is a file, for others and as an input.
+    let found = oras(out.path(), &["discover", "--format", "json", "--plain-http", &reference]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let artifact = found["referrers"][0]["reference"].as_str().unwrap();
+    oras(out.path(), &["pull", "--plain-http", artifact]);
+    let made_by = fs::read(out.path().join("provenance.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&made_by).unwrap()["run"], "t");
+    let place = Place::new();
+    fetch(artifact, None, &place.dir, &access).await.unwrap();
+    assert_eq!(fs::read(place.dir.join("provenance.json")).unwrap(), made_by);
 }
 
 /// A file that is hardly anything but holes is in GNU's sparse format, which these read: they write all of it.

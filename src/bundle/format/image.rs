@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// Annotation of a layer of an artifact: the path of the file that it is (OCI image specification).
+pub(in crate::bundle) const TITLE: &str = "org.opencontainers.image.title";
 pub(in crate::bundle) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(in crate::bundle) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub(in crate::bundle) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";

@@ -3,10 +3,8 @@
 use super::layer_path::{path_of, whiteout};
 use crate::bundle::Error;
 use crate::bundle::error::shown;
-use crate::bundle::format::image::{Descriptor, Manifest};
+use crate::bundle::format::image::{Descriptor, Manifest, TITLE};
 
-/// The path of the file that a layer of an artifact is (OCI image specification, annotations).
-const TITLE: &str = "org.opencontainers.image.title";
 /// `true`: the layer is the archive of a directory, with the directory's name in all its paths (as ORAS makes it).
 const UNPACK: &str = "io.deis.oras.content.unpack";
 

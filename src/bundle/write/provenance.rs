@@ -1,7 +1,7 @@
 //! How a bundle was made: an artifact with the bundle as its subject, which registries list as a referrer.
 
 use crate::bundle::digest::Digest;
-use crate::bundle::format::image::{Descriptor, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE};
+use crate::bundle::format::image::{Descriptor, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE, TITLE};
 use crate::bundle::registry::Repository;
 use crate::bundle::{Error, ErrorKind};
 use crate::names::bundle::PROVENANCE;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// The one configuration of artifacts that have none.
 const EMPTY: &[u8] = b"{}";
+/// Its file, for tools that get files, and as an input.
+const FILE: &str = "provenance.json";
 /// So often an index is written that others write too.
 const MOST_WRITES: u32 = 20;
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
@@ -26,12 +28,14 @@ pub(in crate::bundle) async fn push(
     let content = Bytes::from(made_by.to_string());
     let mut pushed = repository.push_small(&content).await?;
     pushed += repository.push_small(&Bytes::from_static(EMPTY)).await?;
+    let mut layer = Descriptor::new(PROVENANCE, Digest::of(&content), content.len() as u64);
+    layer.annotations.insert(TITLE.to_owned(), FILE.to_owned());
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "artifactType": PROVENANCE,
         "config": Descriptor::new(EMPTY_TYPE, Digest::of(EMPTY), EMPTY.len() as u64),
-        "layers": [Descriptor::new(PROVENANCE, Digest::of(&content), content.len() as u64)],
+        "layers": [layer],
         "subject": subject,
     });
     let body = Bytes::from(manifest.to_string());
