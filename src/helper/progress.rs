@@ -150,7 +150,8 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
     }
     let asks_for = |path: &str| buffer.strip_prefix(b"GET ").is_some_and(|rest| rest.starts_with(path.as_bytes()));
     let (status, body) = if asks_for("/ready ") {
-        let ready = store_trouble(bin).is_none() && !is_marked(bin, files::WARNING);
+        let has_news = [files::WARNING, files::CANNOT_END].iter().any(|mark| is_marked(bin, mark));
+        let ready = store_trouble(bin).is_none() && !has_news;
         (if ready { "200 OK" } else { "503 Service Unavailable" }, String::new())
     } else if let Some(progress) = document(bin).filter(|_| asks_for("/progress ")) {
         ("200 OK", progress)
@@ -212,6 +213,11 @@ mod tests {
         fs::write(bin.path().join("cannot-end"), "").unwrap();
         fs::write(bin.path().join("reported"), "{\"files\":2}\nsaid").unwrap();
         assert!(ask(address, request).ends_with(r#""report":"{\"files\":2}\nsaid"}"#), "the kubelet cannot tell it");
+        let ready = ask(address, "GET /ready HTTP/1.1\r\n\r\n");
+        assert!(
+            ready.starts_with("HTTP/1.1 503 "),
+            "where the run container hangs, too, that is all that changes: {ready}"
+        );
         fs::remove_file(bin.path().join("cannot-end")).unwrap();
         drop(telling);
         assert!(ask(address, request).ends_with(r#"{"stage":"Saving","doneBytes":0,"totalBytes":0,"trouble":"401"}"#));

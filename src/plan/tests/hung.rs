@@ -148,6 +148,16 @@ fn a_command_past_its_time_whose_helper_hangs_too_is_asked_about() {
 }
 
 #[test]
+fn a_helper_that_cannot_end_beside_a_run_container_that_does_not_end_says_so_by_its_readiness() {
+    let run = BundleRun { spec: limited(0).spec, ..in_phase(Phase::Running) };
+    let mut pod = pod().running(5);
+    pod.0["status"]["initContainerStatuses"][0]["ready"] = json!(false);
+    assert_eq!(words(&answered(&run, &pod, None, 20)), ["Ask 10.0.0.7"]);
+    let plan = answered(&run, &pod, last_words(&time_is_up(), 1), 20);
+    assert_eq!(words(&plan), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
 fn a_helper_that_hangs_and_says_nothing_has_the_time_that_the_kubelet_gives_it() {
     let mut pod = pod().run_ended(0, "Completed");
     pod.0["spec"]["terminationGracePeriodSeconds"] = json!(100);
