@@ -1,6 +1,8 @@
 //! A disk under the working directory of real pods that fails, or gives no answer: no false success, no run without an
 //! end, and the words name what it is about.
 
+use std::fs::File;
+use std::path::Path;
 use std::time::Instant;
 
 use bundlerun::api::status::Blame;
@@ -11,9 +13,22 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::admission::{PodMutation, of_volume};
-use crate::common::{Space, cause, condition_of, export, saved_file, stdout, together};
+use crate::common::{Space, cause, condition_of, export, output, saved_file, stdout, together};
 use crate::faulty_disk::{Fault, FaultyDisk};
 use crate::node;
+
+/// Where kubelets and container runtimes see it.
+fn disk() -> FaultyDisk {
+    let mount = |options: &str, at: &Path| {
+        inside(&["mount", "-i", "-t", "fuse", "-o", options, "faulty", at.to_str().unwrap()]);
+    };
+    FaultyDisk::mount_by(mount, |at| inside(&["umount", "-l", at.to_str().unwrap()]))
+}
+
+/// Runs a command in the cluster's namespaces.
+fn inside(command: &[&str]) {
+    output("deploy/local/cluster", &[&["inside"], command].concat());
+}
 
 /// A namespace whose pods have their working directory on such a disk.
 struct Sick {
@@ -24,7 +39,7 @@ struct Sick {
 
 impl Sick {
     async fn beside(space: &Space) -> Self {
-        let (space, disk) = (space.beside().await, FaultyDisk::mount());
+        let (space, disk) = (space.beside().await, disk());
         let host_path = format!("value: {{'path': '{}', 'type': 'Directory'}}", disk.path().display());
         let no_more = of_volume(volumes::BUNDLE, "remove", "emptyDir", "");
         let expression = format!("{no_more} + {}", of_volume(volumes::BUNDLE, "add", "hostPath", &host_path));
@@ -155,11 +170,10 @@ async fn a_command_that_hangs_on_its_disk_ends_with_what_can_be_read() {
 #[tokio::test]
 async fn a_command_that_hangs_elsewhere_is_tried_again() {
     let space = Space::new().await;
-    let (at, disk) = (space.claim("sick").await, FaultyDisk::mount());
+    let (at, disk) = (space.claim("sick").await, disk());
     std::fs::write(disk.backing().join("hung"), "x").unwrap();
     disk.set("hung", Fault::Hangs);
-    let mount = |args: &[&str]| assert!(std::process::Command::new("mount").args(args).status().unwrap().success());
-    mount(&["--bind", disk.path().to_str().unwrap(), at.to_str().unwrap()]);
+    inside(&["mount", "--bind", disk.path().to_str().unwrap(), at.to_str().unwrap()]);
     let command = "echo fine >good; [ $BUNDLE_ATTEMPT = 2 ] || cat sick/hung; echo done";
     let volumes = json!([{"path": "sick", "claim": {"name": "sick"}}]);
     let begin = Instant::now();
@@ -175,7 +189,7 @@ async fn a_command_that_hangs_elsewhere_is_tried_again() {
     assert!(preferred(&space.pods().get("again-2").await.unwrap()) && !preferred(&hung), "another node is preferred");
     disk.mend();
     space.gone::<Pod>("again-1").await;
-    assert!(std::process::Command::new("umount").arg("-l").arg(&at).status().unwrap().success());
+    inside(&["umount", "-l", at.to_str().unwrap()]);
     space.end().await;
 }
 
@@ -192,7 +206,8 @@ async fn a_helper_whose_own_volume_is_full_saves_and_reports() {
     let pod = space.pod_running("full-1").await;
     let helper = node::first_process(&node::container_id(&pod, "bundle"));
     let bin = format!("/proc/{}/root{}", helper.as_raw_nonzero(), paths::BIN);
-    let full = std::fs::copy("/dev/zero", format!("{bin}/fill")).unwrap_err();
+    let open = |path: &str| File::options().read(true).open(path).unwrap();
+    let full = std::io::copy(&mut open("/dev/zero"), &mut File::create(format!("{bin}/fill")).unwrap()).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     std::fs::write(format!("{bin}/other"), "x").unwrap_err();
     std::fs::write(trace.join("go"), "").unwrap();

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -40,21 +41,38 @@ pub(crate) enum Fault {
 pub(crate) struct FaultyDisk {
     disk: Disk,
     mounted: Option<BackgroundSession>,
+    unmount: fn(&Path),
     at: tempfile::TempDir,
 }
 
 impl FaultyDisk {
     /// An empty one.
     pub(crate) fn mount() -> Self {
+        let unmount = |at: &Path| _ = std::process::Command::new("umount").arg("-l").arg(at).output();
+        Self::start(unmount, |disk, at, config| fuser::spawn_mount(disk, at, &config))
+    }
+
+    /// One that other programs mount, such as in another namespace: with these options of `mount`, among them the number
+    /// of a file that they inherit.
+    pub(crate) fn mount_by(mount: fn(&str, &Path), unmount: fn(&Path)) -> Self {
+        Self::start(unmount, |disk, at, config| {
+            let device = rustix::fs::open("/dev/fuse", OFlags::RDWR, Mode::empty())?;
+            let number = device.as_raw_fd();
+            mount(&format!("fd={number},rootmode=40000,user_id=0,group_id=0,allow_other"), at);
+            fuser::Session::from_fd(disk, device, SessionACL::All, config)?.spawn()
+        })
+    }
+
+    fn start(unmount: fn(&Path), mount: impl FnOnce(Disk, &Path, Config) -> io::Result<BackgroundSession>) -> Self {
         let at = tempfile::tempdir().unwrap();
-        let state = State { backing: tempfile::tempdir().unwrap(), ..State::new() };
+        let state = State::new();
         fs::set_permissions(state.backing.path(), Permissions::from_mode(0o777)).unwrap();
         let disk = Disk(Arc::new(state));
         let mut config = Config::default();
         config.n_threads = Some(2);
         config.acl = SessionACL::All;
-        let mounted = fuser::spawn_mount(disk.clone(), at.path(), &config).expect("FUSE needs root and /dev/fuse");
-        Self { disk, mounted: Some(mounted), at }
+        let mounted = mount(disk.clone(), at.path(), config).expect("FUSE needs root and /dev/fuse");
+        Self { disk, mounted: Some(mounted), unmount, at }
     }
 
     /// Where it is mounted.
@@ -90,7 +108,7 @@ impl Drop for FaultyDisk {
         self.mend();
         drop(self.mounted.take());
         // Somebody else may still have it open.
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.at.path()).output();
+        (self.unmount)(self.at.path());
     }
 }
 
