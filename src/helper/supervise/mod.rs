@@ -63,6 +63,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(15);
 /// runs.
 const BACK_OFF_MAX_OF_THE_STORE: Duration = Duration::from_secs(30);
 
+/// However little time is left.
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+
 /// A child that hangs in the kernel, on a disk that does not answer, cannot be killed: it is left behind after this. So is
 /// one that has done its task, and whose threads cannot end.
 const KILLED: Duration = Duration::from_secs(5);
@@ -108,14 +111,10 @@ pub(in crate::helper) fn retry_until(
             Err(error) => format!("cannot be started: {error}"),
         };
         eprintln!("bundle-operator helper {}: {end}", task.word());
-        let most = match task {
-            Task::Save | Task::CheckStore => BACK_OFF_MAX_OF_THE_STORE,
-            Task::LookUp | Task::Stage | Task::Measure | Task::WatchDisk => BACK_OFF_MAX,
-        };
-        let back_off = Duration::from_secs(1 << tries.failed.min(5)).min(most);
+        let next = Instant::now()
+            + back_off(task, tries.failed, until.map(|until| until.saturating_duration_since(Instant::now())));
         tries.failed += 1;
         tries.last_end = Some(end);
-        let next = Instant::now() + back_off;
         while Instant::now() < next {
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Outcome::TimeIsUp(tries);
@@ -126,6 +125,17 @@ pub(in crate::helper) fn retry_until(
         }
     }
     Outcome::Done
+}
+
+/// Before the next try after so many that failed. Never more than half of the time that is `left`, so that there is one in
+/// the last quarter, when what cannot be read is given up.
+fn back_off(task: Task, failed: u32, left: Option<Duration>) -> Duration {
+    let most = match task {
+        Task::Save | Task::CheckStore => BACK_OFF_MAX_OF_THE_STORE,
+        Task::LookUp | Task::Stage | Task::Measure | Task::WatchDisk => BACK_OFF_MAX,
+    };
+    let half = left.map_or(Duration::MAX, |left| left / 2).max(BACK_OFF_MIN);
+    Duration::from_secs(1 << failed.min(5)).min(most).min(half)
 }
 
 fn start(paths: &Paths, task: Task) -> io::Result<Child> {
@@ -272,6 +282,21 @@ mod tests {
         };
         assert!((1..=2).contains(&tries.failed), "{tries:?}");
         assert_eq!(tries.last_end.as_deref(), Some("exit status: 9"));
+    }
+
+    #[test]
+    fn whatever_the_deadline_there_is_a_try_in_its_last_quarter() {
+        for deadline in [10, 20, 30, 40, 120, 3600].map(Duration::from_secs) {
+            let (mut at, mut tries) = (Duration::ZERO, vec![]);
+            while at < deadline {
+                tries.push(at);
+                at += back_off(Task::Save, u32::try_from(tries.len() - 1).unwrap(), Some(deadline.saturating_sub(at)));
+            }
+            let last_quarter = |at: &&Duration| **at >= deadline * 3 / 4 && **at <= deadline * 15 / 16;
+            assert!(tries.iter().any(|at| last_quarter(&at)), "{deadline:?}: {tries:?}");
+            assert!(tries.len() < 200, "{deadline:?}: {} tries", tries.len());
+        }
+        assert_eq!(back_off(Task::Stage, 2, None), Duration::from_secs(4));
     }
 
     #[test]
