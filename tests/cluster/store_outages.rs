@@ -127,7 +127,7 @@ struct TlsStore {
 impl TlsStore {
     fn start() -> Self {
         let certificates = tempfile::tempdir().unwrap();
-        let make = format!(
+        let script = format!(
             "for who in right wrong; do
                 openssl req -x509 -newkey rsa:2048 -nodes -keyout $who.ca.key -out $who.ca -days 2 -subj /CN=$who
                 openssl req -newkey rsa:2048 -nodes -keyout $who.key -out request -subj /CN=registry
@@ -136,9 +136,9 @@ impl TlsStore {
             done",
             node::link_address()
         );
-        let made = std::process::Command::new("sh").args(["-ec", &make]).current_dir(certificates.path()).output();
-        let made = made.unwrap();
-        assert!(made.status.success(), "{made:?}");
+        let output = std::process::Command::new("sh").args(["-ec", &script]).current_dir(certificates.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
         Self::use_certificate(certificates.path(), "right");
         let at = |name: &str| certificates.path().join(name).display().to_string();
         let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("shown.pem"), at("shown.key"));

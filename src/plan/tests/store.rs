@@ -4,7 +4,7 @@ use super::*;
 use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
 
 /// The helper's readiness probe fails.
-fn with_news(pod: PodCase) -> PodFacts {
+fn with_news(pod: &PodCase) -> PodFacts {
     let mut facts = pod.facts();
     facts.status.pod_ip = Some("10.0.0.7".to_owned());
     for helper in &mut facts.status.init_container_statuses {
@@ -33,7 +33,7 @@ fn output_saved(run: &BundleRun) -> Option<(String, String, String)> {
 
 #[test]
 fn a_helper_without_news_is_never_asked() {
-    let mut ready = with_news(pod().running(5));
+    let mut ready = with_news(&pod().running(5));
     ready.status.init_container_statuses[0].ready = Some(true);
     let unknown = pod().running(5).facts();
     for facts in [ready, unknown] {
@@ -44,7 +44,7 @@ fn a_helper_without_news_is_never_asked() {
 
 #[test]
 fn a_probe_that_has_not_succeeded_yet_changes_nothing() {
-    let early = with_news(pod().running(5));
+    let early = with_news(&pod().running(5));
     assert_eq!(look(&run(), &early, ProgressSeen::NotAsked, 5).next, seconds(2), "it may end before");
     assert_eq!(words(&look(&run(), &early, ProgressSeen::NotAsked, 7)), ["Ask 10.0.0.7"]);
     assert_eq!(words(&look(&run(), &early, ProgressSeen::Answered(None), 7)), ["Write Running"]);
@@ -52,7 +52,7 @@ fn a_probe_that_has_not_succeeded_yet_changes_nothing() {
 
 #[test]
 fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
-    let pod_ = with_news(pod().running(5));
+    let pod_ = with_news(&pod().running(5));
     let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 1)"), 7);
     assert_eq!(words(&plan), ["Write Running", "Tell StoreUnreachable"]);
     assert_eq!(plan.next, None, "it is not asked again until something changes");
@@ -74,7 +74,7 @@ fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
 
 #[test]
 fn more_files_than_can_be_saved_are_told_while_the_command_runs() {
-    let pod_ = with_news(pod().running(5));
+    let pod_ = with_news(&pod().running(5));
     let warned = |trouble: &str| {
         let running = Progress::of(ProgressStage::Running);
         ProgressSeen::Answered(Some(Progress { trouble: trouble.to_owned(), ..running }))
@@ -89,7 +89,7 @@ fn more_files_than_can_be_saved_are_told_while_the_command_runs() {
 
 #[test]
 fn a_doubt_about_the_store_ends_with_the_attempt() {
-    let pod_ = with_news(pod().running(5));
+    let pod_ = with_news(&pod().running(5));
     let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503"), 7);
     let told = with_status(&run(), &written(&plan));
     let ended = with_status(&told, &written(&look_at(&told, &pod().reported(&record(0)), 20)));
@@ -104,7 +104,7 @@ fn a_doubt_about_the_store_ends_with_the_attempt() {
 
 #[test]
 fn a_store_that_refuses_is_what_the_run_waits_for() {
-    let pod_ = with_news(pod().running(5));
+    let pod_ = with_news(&pod().running(5));
     let refused = |detail| says(SaveFailure::StoreDenied, true, detail);
     let plan = look(&run(), &pod_, refused("401"), 7);
     assert_eq!(words(&plan), ["Write Pending", "Tell StoreRefused"]);
