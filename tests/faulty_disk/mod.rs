@@ -6,7 +6,7 @@
 //! would end this disk. `echo 1 >/sys/fs/fuse/connections/*/abort` (a mount of the type fusectl) does.
 
 #![allow(dead_code)] // each test binary uses its part
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -316,8 +316,8 @@ impl Filesystem for Disk {
 
     fn mkdir(&self, asked: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let path = self.0.child(parent, name);
-        let made = fs::create_dir(self.0.behind(&path)).and_then(|()| self.0.made(&path, Some(mode & !umask), asked));
-        answer!(reply, made, |made| reply.entry(&AT_ONCE, &made, Generation(0)));
+        let entry = fs::create_dir(self.0.behind(&path)).and_then(|()| self.0.made(&path, Some(mode & !umask), asked));
+        answer!(reply, entry, |entry| reply.entry(&AT_ONCE, &entry, Generation(0)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -382,12 +382,12 @@ impl Filesystem for Disk {
     ) {
         let path = self.0.child(parent, name);
         let flags = flags | libc::O_CREAT;
-        let made = self.0.open(&path, flags, 0o600).and_then(|file| {
+        let opened = self.0.open(&path, flags, 0o600).and_then(|file| {
             let attributes = self.0.made(&path, Some(mode & !umask & 0o7777), asked)?;
             Ok((attributes, self.0.keep(file)))
         });
-        answer!(reply, made, |made| {
-            reply.created(&AT_ONCE, &made.0, Generation(0), made.1, FopenFlags::FOPEN_DIRECT_IO);
+        answer!(reply, opened, |opened| {
+            reply.created(&AT_ONCE, &opened.0, Generation(0), opened.1, FopenFlags::FOPEN_DIRECT_IO);
         });
     }
 

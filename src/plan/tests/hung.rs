@@ -109,6 +109,7 @@ fn answered(run: &BundleRun, pod: &PodCase, progress: Option<Progress>, second: 
 }
 
 /// Its last words, which the kubelet will never tell.
+#[allow(clippy::unnecessary_wraps)] // what an answer is
 fn last_words(record: &Record, damaged: u64) -> Option<Progress> {
     let saved = Saved { digest: DIGEST.to_owned(), skipped: damaged, damaged, ..Saved::default() };
     let report = Report { record: Some(record.clone()), saved: Some(saved), ..Report::default() };
