@@ -177,7 +177,8 @@ fn what_gives_no_answer_when_it_is_pushed_is_left_out_too() {
     let (registry, disk) = (Registry::start(), Arc::new(disk()));
     let of_the_rule = disk.clone();
     let proxy = Proxy::before("127.0.0.1", &registry.host, move |method, path, _| {
-        if *method == Method::POST && path.contains("/blobs/uploads") {
+        // It is asked for once it has been read for its digest, and before it is read to be pushed.
+        if *method == Method::HEAD && path.contains("/blobs/") {
             of_the_rule.set("bad", Fault::Hangs);
         }
         proxy::Fault::None

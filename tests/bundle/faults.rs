@@ -1,6 +1,7 @@
 //! Registries that fail, lie, or do not know us.
 
 use crate::common::*;
+use crate::faulty_disk::FaultyDisk;
 use crate::logins::HTPASSWD;
 use crate::proxy::{Seen, forward};
 use axum::extract::{Request, State};
@@ -343,14 +344,15 @@ async fn one_file_is_read_by_four_requests() {
     assert!(bytes < 100_000, "of 10 MB, {bytes} bytes were read");
 }
 
-/// Each of these files takes a minute, and as many as there are layers in work are read at once.
+/// Each of these files takes a minute, because this file system does not say where their holes are; as many as there are
+/// layers in work are read at once.
 #[test]
 fn who_gives_up_a_save_leaves_nobody_reading() {
-    let (registry, dir) = (Registry::start(), tempfile::tempdir().unwrap());
+    let (registry, disk) = (Registry::start(), FaultyDisk::mount());
     for name in ["a", "b", "c", "d"] {
-        fs::File::create(dir.path().join(name)).unwrap().set_len(60 << 30).unwrap();
+        fs::File::create(disk.backing().join(name)).unwrap().set_len(60 << 30).unwrap();
     }
-    let (tree, repository, access) = (tree(dir.path()), registry.repository("a"), registry.access());
+    let (tree, repository, access) = (tree(disk.path()), registry.repository("a"), registry.access());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let saving =
         async { tokio::time::timeout(Duration::from_secs(1), try_save(&tree, &repository, "t", &access)).await };
