@@ -118,7 +118,9 @@ fn the_output_of_a_container_that_was_killed_as_a_whole_is_saved() {
     let run = run_in(&container, &sandbox, command).finish();
     assert_eq!((run.code, run.stdout().as_str()), (-1, "begun\n"), "the runner is killed, too");
     assert_eq!(container.number("memory.events", "oom_group_kill "), 1);
-    assert!(container.number("memory.events", "oom_kill ") >= 4, "runner, shell, sleep and tail");
+    // They are counted one after another.
+    let killed = || container.number("memory.events", "oom_kill ");
+    await_that("the kill of runner, shell, sleep and tail", || killed() >= 4);
     await_that("the end of them all", || container.number("cgroup.events", "populated ") == 0);
     assert!(helper.finish());
     let lock = File::open(sandbox.paths.record.join("lock")).unwrap();

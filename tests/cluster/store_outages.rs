@@ -10,7 +10,7 @@ use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, condition_of, together};
+use crate::common::{Space, cause, condition, condition_of, eventually, together};
 use crate::node;
 use crate::proxy::Fault;
 use crate::registry::Registry;
@@ -75,7 +75,12 @@ async fn before_the_command(store: &Store, space: &Space, fault: Fault, says: &s
     println!("{fault:?} before the command: {}", message(&status));
     assert_eq!((waiting.reason.as_deref(), status.phase), (Some("StoreRefused"), Some(Phase::Pending)), "{status:#?}");
     assert!(message(&status).contains(says), "{status:#?}");
-    assert!(space.events("waits").await.iter().any(|event| event.reason.as_deref() == Some("StoreRefused")));
+    eventually("the event", async || {
+        let events = space.events("waits").await;
+        let is_told = events.iter().any(|event| event.reason.as_deref() == Some("StoreRefused"));
+        if is_told { Ok(()) } else { Err(events) }
+    })
+    .await;
     tokio::time::sleep(outage()).await;
     assert_eq!(space.logs("waits-1").await, "", "the command has not begun");
     recovered.store(true, Ordering::Relaxed);
