@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// As many as `MANY_FILES` says; a million are for `make test-million`.
 fn many() -> u64 {
-    std::env::var("MANY_FILES").map_or(50_000, |text| text.parse().unwrap())
+    std::env::var("MANY_FILES").map_or(25_000, |text| text.parse().unwrap())
 }
 
 /// 247 MiB for a million files.
