@@ -248,7 +248,7 @@ proptest! {
     ) {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
-        let observed = Observed { run: &run, pod: seen, parents: &Parents::default(), refusal: None, progress: ProgressSeen::NotAsked, pull_secrets: None, written_at: wrote.map(at) };
+        let observed = Observed { written_at: wrote.map(at), ..nothing_but(&run, seen) };
         all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
     }
 
@@ -257,7 +257,7 @@ proptest! {
         run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
     ) {
         let seen = if foreign { PodSeen::Foreign } else { PodSeen::Absent };
-        let observed = Observed { run: &run, pod: seen, parents: &Parents::default(), refusal: refusal.as_ref(), progress: ProgressSeen::NotAsked, pull_secrets: None, written_at: None };
+        let observed = Observed { refusal: refusal.as_ref(), ..nothing_but(&run, seen) };
         all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
     }
 

@@ -37,15 +37,7 @@ fn parents(parent: Parent) -> Parents {
 }
 
 fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
-    let observed = Observed {
-        run,
-        pod: PodSeen::Absent,
-        parents,
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: Some(&[]),
-        written_at: None,
-    };
+    let observed = Observed { parents, pull_secrets: Some(&[]), ..nothing_but(run, PodSeen::Absent) };
     plan(&observed, &with_store(), at(second))
 }
 
@@ -275,16 +267,8 @@ fn a_proxy_is_for_the_helper_alone() {
     let mut settings = settings();
     settings.proxy.https = Some("http://proxy:3128".into());
     settings.proxy.no = vec![".cluster.local".into(), "$(HOME)".into()];
-    let observed = Observed {
-        run: &run(),
-        pod: PodSeen::Absent,
-        parents: &Parents::default(),
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: None,
-        written_at: None,
-    };
-    let spec = created(&plan(&observed, &settings, at(1))).spec.clone().unwrap();
+    let plan = plan(&nothing_but(&run(), PodSeen::Absent), &settings, at(1));
+    let spec = created(&plan).spec.clone().unwrap();
     let env = |container: &k8s_openapi::api::core::v1::Container| {
         let env = container.env.iter().flatten().filter(|var| var.name.ends_with("_PROXY"));
         env.map(|var| format!("{}={}", var.name, var.value.as_deref().unwrap())).collect::<Vec<_>>()
@@ -331,12 +315,8 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     pod.0["status"]["podIP"] = json!("10.0.0.7");
     let facts = pod.facts();
     let look = |run: &BundleRun, progress, written: Option<i64>, second| {
-        let (pod, parents) = (PodSeen::Ours(&facts), &Parents::default());
-        plan(
-            &Observed { run, pod, parents, refusal: None, progress, pull_secrets: None, written_at: written.map(at) },
-            &with_store(),
-            at(second),
-        )
+        let observed = Observed { progress, written_at: written.map(at), ..nothing_but(run, PodSeen::Ours(&facts)) };
+        plan(&observed, &with_store(), at(second))
     };
     assert_eq!(look(&run(), ProgressSeen::NotAsked, None, 9), Plan::after(Duration::from_secs(9)), "it ended at 8");
     assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 18)), ["Ask 10.0.0.7"]);
@@ -473,15 +453,7 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
     let mounted = |mountable, image_volumes| {
         let parents = parents(Parent { mountable, ..prepare(Phase::Succeeded) });
         let settings = Settings { image_volumes, ..with_store() };
-        let observed = Observed {
-            run: &run,
-            pod: PodSeen::Absent,
-            parents: &parents,
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: Some(&[]),
-            written_at: None,
-        };
+        let observed = Observed { parents: &parents, pull_secrets: Some(&[]), ..nothing_but(&run, PodSeen::Absent) };
         let plan = plan(&observed, &settings, at(1));
         let spec = created(&plan).spec.clone().unwrap();
         let images: Vec<_> =
@@ -504,15 +476,7 @@ fn with_account(spec: Value, account: &[&str], image_volumes: bool) -> (Vec<Stri
     let settings = Settings { image_volumes, ..with_store() };
     let names: Vec<String> = account.iter().map(|name| (*name).to_owned()).collect();
     let look = |pull_secrets| {
-        let observed = Observed {
-            run: &run,
-            pod: PodSeen::Absent,
-            parents: &parents,
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets,
-            written_at: None,
-        };
+        let observed = Observed { parents: &parents, pull_secrets, ..nothing_but(&run, PodSeen::Absent) };
         plan(&observed, &settings, at(1))
     };
     let asked: Vec<_> = words(&look(None)).into_iter().filter(|step| step.starts_with("Ask")).collect();

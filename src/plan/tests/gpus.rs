@@ -11,15 +11,7 @@ fn with_profile(profile: GpuProfile, gpus: u32) -> k8s_openapi::api::core::v1::P
     let settings = Settings { gpu_profiles: BTreeMap::from([("default".to_owned(), profile)]), ..settings() };
     let run = run_of(json!({"command": "true", "resources": {"gpus": gpus}, "nodeSelector": {"zone": "a"},
         "tolerations": [{"key": "mine", "operator": "Exists"}]}));
-    let observed = Observed {
-        run: &run,
-        pod: PodSeen::Absent,
-        parents: &Parents::default(),
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: None,
-        written_at: None,
-    };
+    let observed = nothing_but(&run, PodSeen::Absent);
     created(&plan(&observed, &settings, at(0))).clone()
 }
 
@@ -133,15 +125,7 @@ fn a_profiles_variables_are_data_the_runs_own_win_and_without_gpus_there_are_non
         let run = run_of(
             json!({"command": "true", "resources": {"gpus": gpus}, "env": [{"name": "HOME", "value": "/mine"}]}),
         );
-        let observed = Observed {
-            run: &run,
-            pod: PodSeen::Absent,
-            parents: &Parents::default(),
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: None,
-            written_at: None,
-        };
+        let observed = nothing_but(&run, PodSeen::Absent);
         let env = created(&plan(&observed, &settings, at(0))).spec.as_ref().unwrap().containers[0].env.clone().unwrap();
         move |name: &str| -> Vec<String> {
             env.iter().filter(|v| v.name == name).filter_map(|v| v.value.clone()).collect()
@@ -179,15 +163,7 @@ fn an_unknown_profile_ends_the_run_naming_the_known_ones() {
         ..settings()
     };
     let run = run_of(json!({"command": "true", "gpuProfile": "mig-2g"}));
-    let observed = Observed {
-        run: &run,
-        pod: PodSeen::Absent,
-        parents: &Parents::default(),
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: None,
-        written_at: None,
-    };
+    let observed = nothing_but(&run, PodSeen::Absent);
     let plan = plan(&observed, &settings, at(0));
     assert_eq!(words(&plan), ["Write Failed", "Tell InvalidSpec"]);
     let message = written(&plan).message.unwrap();

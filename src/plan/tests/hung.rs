@@ -94,17 +94,9 @@ fn what_the_kubelet_sees_end_after_all_has_its_own_cause() {
 fn answered(run: &BundleRun, pod: &PodCase, progress: Option<Progress>, second: i64) -> Plan {
     let mut pod = pod.clone();
     pod.0["status"]["podIP"] = json!("10.0.0.7");
-    let (pod, parents) = (pod.facts(), &Parents::default());
+    let pod = pod.facts();
     let progress = progress.map_or(ProgressSeen::NotAsked, |progress| ProgressSeen::Answered(Some(progress)));
-    let observed = Observed {
-        run,
-        pod: PodSeen::Ours(&pod),
-        parents,
-        refusal: None,
-        progress,
-        pull_secrets: None,
-        written_at: Some(at(second)),
-    };
+    let observed = Observed { progress, written_at: Some(at(second)), ..nothing_but(run, PodSeen::Ours(&pod)) };
     plan(&observed, &settings(), at(second))
 }
 

@@ -69,15 +69,7 @@ fn another_default_image_does_not_change_what_a_run_asked_for() {
     let mut run = in_attempt(2);
     run.spec.image = None;
     let changed = Settings { cpu_image: "elsewhere/cpu:2".into(), ..settings() };
-    let observed = Observed {
-        run: &run,
-        pod: PodSeen::Absent,
-        parents: &Parents::default(),
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: None,
-        written_at: None,
-    };
+    let observed = nothing_but(&run, PodSeen::Absent);
     let plan = plan(&observed, &changed, at(0));
     let image = created(&plan).spec.as_ref().unwrap().containers[0].image.clone();
     assert_eq!(image, Some(format!("registry:5000/team/image@{DIGEST}")));

@@ -41,15 +41,7 @@ impl Life {
         assert!(self.plans < 100, "there is no end to it: {:?}", self.steps);
         self.plans += 1;
         let seen = self.pod.as_ref().map_or(PodSeen::Absent, PodSeen::Ours);
-        let observed = Observed {
-            run: &self.run,
-            pod: seen,
-            parents: &Parents::default(),
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: None,
-            written_at: self.written_at,
-        };
+        let observed = Observed { written_at: self.written_at, ..nothing_but(&self.run, seen) };
         let plan = plan(&observed, &settings(), at(self.now));
         self.steps.extend(words(&plan));
         self.timer = plan.next.map(|next| self.now + i64::try_from(next.as_secs()).unwrap());

@@ -258,21 +258,17 @@ pub(super) fn told(record: &Record) -> String {
     Message::encode(&report, b"out\n", b"err\n")
 }
 
+static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), cycle: None };
+
+/// A run and its pod, of which nothing else is known: nobody was asked, and this process has written nothing.
+pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<'a> {
+    let (refusal, progress, pull_secrets, written_at) = Default::default();
+    Observed { run, pod, parents: &NO_PARENTS, refusal, progress, pull_secrets, written_at }
+}
+
 /// The plan for what was seen, when this process has written nothing yet.
 pub(super) fn look(run: &BundleRun, pod: PodSeen, second: i64) -> Plan {
-    plan(
-        &Observed {
-            run,
-            pod,
-            parents: &Parents::default(),
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: None,
-            written_at: None,
-        },
-        &settings(),
-        at(second),
-    )
+    plan(&nothing_but(run, pod), &settings(), at(second))
 }
 
 pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
@@ -280,19 +276,7 @@ pub(super) fn look_at(run: &BundleRun, pod: &PodCase, second: i64) -> Plan {
 }
 
 pub(super) fn refused(run: &BundleRun, refusal: &Refusal, second: i64) -> Plan {
-    plan(
-        &Observed {
-            run,
-            pod: PodSeen::Absent,
-            parents: &Parents::default(),
-            refusal: Some(refusal),
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: None,
-            written_at: None,
-        },
-        &settings(),
-        at(second),
-    )
+    plan(&Observed { refusal: Some(refusal), ..nothing_but(run, PodSeen::Absent) }, &settings(), at(second))
 }
 
 /// The steps in words: `Create r-1`, `Write Running`, `Delete r-1`, `Release r-1`, `Tell Completed`.

@@ -14,9 +14,7 @@ fn with_news(pod: &PodCase) -> PodFacts {
 }
 
 fn look(run: &BundleRun, pod: &PodFacts, progress: ProgressSeen, second: i64) -> Plan {
-    let (pod, parents) = (PodSeen::Ours(pod), &Parents::default());
-    let observed = Observed { run, pod, parents, refusal: None, progress, pull_secrets: None, written_at: None };
-    plan(&observed, &settings(), at(second))
+    plan(&Observed { progress, ..nothing_but(run, PodSeen::Ours(pod)) }, &settings(), at(second))
 }
 
 fn says(failure: SaveFailure, holds: bool, detail: &str) -> ProgressSeen {

@@ -9,19 +9,7 @@ fn after(run: &BundleRun, plan: &Plan) -> BundleRun {
 
 fn look_having_written(run: &BundleRun, pod: &PodCase, wrote: i64, now: i64) -> Plan {
     let (pod, written_at) = (pod.facts(), Some(at(wrote)));
-    plan(
-        &Observed {
-            run,
-            pod: PodSeen::Ours(&pod),
-            parents: &Parents::default(),
-            refusal: None,
-            progress: ProgressSeen::NotAsked,
-            pull_secrets: None,
-            written_at,
-        },
-        &settings(),
-        at(now),
-    )
+    plan(&Observed { written_at, ..nothing_but(run, PodSeen::Ours(&pod)) }, &settings(), at(now))
 }
 
 #[test]
@@ -66,15 +54,7 @@ fn a_deadline_that_was_told_is_kept_when_the_settings_change() {
     let typo = pod().run_waits("ErrImagePull").facts();
     let told = after(&run(), &look(&run(), PodSeen::Ours(&typo), 4));
     let shorter = Settings { image_deadline: Duration::from_secs(10), ..settings() };
-    let observed = Observed {
-        run: &told,
-        pod: PodSeen::Ours(&typo),
-        parents: &Parents::default(),
-        refusal: None,
-        progress: ProgressSeen::NotAsked,
-        pull_secrets: None,
-        written_at: None,
-    };
+    let observed = nothing_but(&told, PodSeen::Ours(&typo));
     assert_eq!(plan(&observed, &shorter, at(100)).next, seconds(204));
 }
 
