@@ -52,12 +52,12 @@ impl Decision<'_> {
 
     /// A helper that hangs, too, is asked.
     pub(super) fn past_its_time(&self, pod: &PodFacts) -> Plan {
-        match (&self.progress, &pod.status.pod_ip) {
-            (ProgressSeen::NotAsked, Some(ip)) => Plan::nothing().then(Step::AskProgress { ip: ip.clone() }),
-            (ProgressSeen::Answered(Some(progress)), _) if progress.stage == ProgressStage::Saving => {
-                self.finalizing(pod, self.times_up(pod).unwrap_or(self.now), None)
-            }
-            _ => Plan::after(ASK_AGAIN),
+        if let Some(asks) = self.ask(pod) {
+            return asks;
+        }
+        match self.progress_of(ProgressStage::Saving) {
+            Some(_) => self.finalizing(pod, self.times_up(pod).unwrap_or(self.now), None),
+            None => Plan::after(ASK_AGAIN),
         }
     }
 

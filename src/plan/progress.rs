@@ -42,17 +42,15 @@ impl Decision<'_> {
     /// The helper has something to report of a run container that runs: it is asked, once until that changes.
     /// `next`: something else is due then.
     pub(super) fn with_news(&self, pod: &PodFacts, next: Option<Duration>) -> Plan {
-        match (&self.progress, &pod.status.pod_ip) {
-            (ProgressSeen::NotAsked, Some(ip)) => return Plan::nothing().then(Step::AskProgress { ip: ip.clone() }),
-            (ProgressSeen::NotAsked, None) => return Plan { steps: Vec::new(), next },
-            (ProgressSeen::Answered(_), _) => {}
+        if self.progress == ProgressSeen::NotAsked {
+            return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
             return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) };
         }
         let doubt = self.doubt();
-        let nothing = Plan { steps: Vec::new(), next };
+        let nothing = Plan::nothing_until(next);
         let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, doubt.as_ref()));
         match doubt.filter(|_| !self.tells_of_doubt()) {
             Some(Doubt { reason, message }) => plan.tell(Severity::Warning, &reason, &message),
@@ -123,30 +121,32 @@ impl Decision<'_> {
     ) -> Plan {
         let soonest = |left: Option<Duration>| next.into_iter().chain(left).min();
         if !told && let Some(left) = self.due(since, WRITE_AFTER) {
-            return Plan { steps: Vec::new(), next: soonest(Some(left)) };
+            return Plan::nothing_until(soonest(Some(left)));
         }
         if told && !moves {
-            return Plan { steps: Vec::new(), next };
+            return Plan::nothing_until(next);
         }
         if told && let Some(left) = self.written_at.and_then(|at| self.due(at, AGAIN_AFTER)) {
-            return Plan { steps: Vec::new(), next: soonest(Some(left)) };
+            return Plan::nothing_until(soonest(Some(left)));
         }
-        match &pod.status.pod_ip {
-            Some(ip) if moves && self.progress == ProgressSeen::NotAsked => {
-                Plan::nothing().then(Step::AskProgress { ip: ip.clone() })
-            }
-            _ => {
-                let again = moves.then(|| AGAIN_AFTER.unsigned_abs());
-                Plan { next: soonest(again), ..write(self) }
-            }
+        if let Some(asks) = self.ask(pod).filter(|_| moves) {
+            return asks;
         }
+        let again = moves.then(|| AGAIN_AFTER.unsigned_abs());
+        Plan { next: soonest(again), ..write(self) }
+    }
+
+    /// Asks the helper how far it is; none: it was asked, or has no address.
+    pub(super) fn ask(&self, pod: &PodFacts) -> Option<Plan> {
+        let ip = pod.status.pod_ip.clone().filter(|_| self.progress == ProgressSeen::NotAsked)?;
+        Some(Plan::nothing().then(Step::AskProgress { ip }))
     }
 
     fn words(&self, stage: ProgressStage) -> Option<String> {
         words(self.progress_of(stage)?)
     }
 
-    fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
+    pub(super) fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
         match &self.progress {
             ProgressSeen::Answered(Some(progress)) if progress.stage == stage => Some(progress),
             _ => None,

@@ -161,7 +161,12 @@ impl Plan {
     }
 
     pub(super) fn after(next: Duration) -> Self {
-        Self { steps: Vec::new(), next: Some(next) }
+        Self::nothing_until(Some(next))
+    }
+
+    /// None: until something happens.
+    pub(super) fn nothing_until(next: Option<Duration>) -> Self {
+        Self { steps: Vec::new(), next }
     }
 
     pub(super) fn then(mut self, step: impl Into<Option<Step>>) -> Self {

@@ -81,13 +81,13 @@ impl Decision<'_> {
         let left = deadline.map(|d| until(self.now, d));
         // The kubelet alternates between the failure and its back-off: one of them says enough.
         if known.is_some() && wait.kind != WaitKind::Scheduling {
-            return Plan { steps: Vec::new(), next: left };
+            return Plan::nothing_until(left);
         }
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
             return Plan::after(soon);
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
-        let plan = Plan { steps: Vec::new(), next: left }.write(draft);
+        let plan = Plan::nothing_until(left).write(draft);
         if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, wait.message) }
     }
 
