@@ -43,22 +43,22 @@ impl DiskWatch {
     /// Starts watching, if there is a limit: of bytes on the disk, or of the memory in which the output is to be saved.
     pub(super) fn start(paths: &Paths, request: Option<&Request>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let is_needed = request.is_some_and(|request| request.disk_bytes.is_some() || request.save.is_some());
-        let thread = is_needed.then_some(()).and_then(|()| {
-            let (paths, is_over) = (paths.clone(), Arc::clone(&over));
-            let keep_watching = move || {
-                let mut pause = |time| {
-                    thread::park_timeout(time);
-                    is_over.load(Ordering::Relaxed)
-                };
-                retry_until(&paths, Task::WatchDisk, None, &mut pause, &|| is_marked(&paths.bin, files::END));
-                markers::unmark(&paths.bin, files::WARNING);
+        if !request.is_some_and(|request| request.disk_bytes.is_some() || request.save.is_some()) {
+            return Self { over, thread: None };
+        }
+        let (paths, is_over) = (paths.clone(), Arc::clone(&over));
+        let keep_watching = move || {
+            let mut pause = |time| {
+                thread::park_timeout(time);
+                is_over.load(Ordering::Relaxed)
             };
-            let started = thread::Builder::new().name("disk".to_owned()).spawn(keep_watching);
-            started
-                .inspect_err(|error| eprintln!("bundle-operator helper: the disk limit is not watched: {error}"))
-                .ok()
-        });
+            retry_until(&paths, Task::WatchDisk, None, &mut pause, &|| is_marked(&paths.bin, files::END));
+            markers::unmark(&paths.bin, files::WARNING);
+        };
+        let started = thread::Builder::new().name("disk".to_owned()).spawn(keep_watching);
+        let thread = started
+            .inspect_err(|error| eprintln!("bundle-operator helper: the disk limit is not watched: {error}"))
+            .ok();
         Self { over, thread }
     }
 }

@@ -125,6 +125,11 @@ fn document(bin: &Path) -> Option<String> {
     serde_json::to_string(&progress).ok()
 }
 
+/// There is something that the operator should ask for while the command runs.
+fn has_news(bin: &Path) -> bool {
+    [files::WARNING, files::CANNOT_END].iter().any(|mark| is_marked(bin, mark)) || store_trouble(bin).is_some()
+}
+
 /// What the store answered when it was asked before the command, unless it accepts.
 fn store_trouble(bin: &Path) -> Option<StoreTrouble> {
     let answer: Answer = read_json(bin, files::STORE)?;
@@ -150,10 +155,10 @@ fn answer(mut stream: TcpStream, bin: &Path) -> io::Result<()> {
     }
     let asks_for = |path: &str| buffer.strip_prefix(b"GET ").is_some_and(|rest| rest.starts_with(path.as_bytes()));
     let (status, body) = if asks_for("/ready ") {
-        let has_news = [files::WARNING, files::CANNOT_END].iter().any(|mark| is_marked(bin, mark));
-        let ready = store_trouble(bin).is_none() && !has_news;
-        (if ready { "200 OK" } else { "503 Service Unavailable" }, String::new())
-    } else if let Some(progress) = document(bin).filter(|_| asks_for("/progress ")) {
+        (if has_news(bin) { "503 Service Unavailable" } else { "200 OK" }, String::new())
+    } else if asks_for("/progress ")
+        && let Some(progress) = document(bin)
+    {
         ("200 OK", progress)
     } else {
         ("404 Not Found", String::new())
