@@ -4,6 +4,7 @@ use crate::common::*;
 use crate::faulty_disk::FaultyDisk;
 use crate::logins::HTPASSWD;
 use crate::proxy::{Seen, forward};
+use crate::registry::make_certificate;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -203,23 +204,17 @@ async fn a_registry_that_is_not_listed_as_insecure_gets_no_plain_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_counts_only_with_its_authority() {
-    let make = "{
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority
-        openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=registry
-        echo subjectAltName=IP:127.0.0.1 >names
-        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem
-    } 2>/dev/null";
     let certificates = tempfile::tempdir().unwrap();
-    script("sh", certificates.path(), make);
+    make_certificate(certificates.path(), "registry", "127.0.0.1");
     let at = |name: &str| certificates.path().join(name).to_str().unwrap().to_owned();
-    let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("cert.pem"), at("key.pem"));
+    let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("registry.pem"), at("registry.key"));
     let registry = Registry::start_with(&tls);
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
     let error = try_save(&tree(dir.path()), &registry.repository("a"), "t", &Access::default()).await.unwrap_err();
     assert!(error.kind == ErrorKind::Tls && error.message.contains("certificate"), "{error}");
     let mut access = Access::default();
-    access.registries.ca = Some(fs::read_to_string(at("ca.pem")).unwrap());
+    access.registries.ca = Some(fs::read_to_string(at("registry.ca")).unwrap());
     save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
 }
 

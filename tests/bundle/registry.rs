@@ -115,6 +115,19 @@ impl Registry {
     }
 }
 
+/// Makes `<name>.pem` and `<name>.key`, the certificate of a registry at an address, and `<name>.ca`, its authority.
+pub(crate) fn make_certificate(dir: &Path, name: &str, address: &str) {
+    let script = format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout {name}.ca.key -out {name}.ca -days 2 -subj /CN=authority
+        openssl req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.request -subj /CN=registry
+        echo subjectAltName=IP:{address} >{name}.names
+        openssl x509 -req -in {name}.request -CA {name}.ca -CAkey {name}.ca.key -CAcreateserial -days 2 \\
+            -extfile {name}.names -out {name}.pem"
+    );
+    let made = Command::new("sh").args(["-ec", &script]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
 pub(crate) fn free_port(address: &str) -> u16 {
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::common::{Space, cause, condition, condition_of, eventually, together};
 use crate::node;
 use crate::proxy::Fault;
-use crate::registry::Registry;
+use crate::registry::{Registry, make_certificate};
 use crate::store::{Store, writes};
 
 const DEADLINE: Duration = Duration::from_mins(3);
@@ -25,6 +25,15 @@ fn outage() -> Duration {
 
 fn spec(command: &str) -> Value {
     json!({"command": command, "retry": {"interruptions": 0}})
+}
+
+/// Starts a run whose command ends when there is `end` in the directory that is returned.
+async fn start_until_told(space: &Space, name: &str) -> PathBuf {
+    let claim = space.claim("traces").await;
+    let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
+    let command = "until [ -e /traces/end ]; do sleep 0.2; done";
+    space.start(name, json!({"volumes": volumes, "command": command, "retry": {"interruptions": 0}})).await;
+    claim
 }
 
 /// Until it is set, requests that write meet this fault; those of the check before the command do so with `at_once`.
@@ -107,10 +116,7 @@ async fn for_ever(store: &Store, space: &Space) {
 async fn beside_the_command(store: &Store, space: &Space, fault: Fault) {
     let recovered = Arc::new(AtomicBool::new(false));
     let space = store.namespace(space, until(&recovered, true, fault)).await;
-    let claim = space.claim("traces").await;
-    let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
-    let command = "until [ -e /traces/end ]; do sleep 0.2; done";
-    space.start("runs", json!({"command": command, "volumes": volumes, "retry": {"interruptions": 0}})).await;
+    let claim = start_until_told(&space, "runs").await;
     let in_doubt = |s: &BundleRunStatus| condition(s, "OutputSaved") == Some("Unknown");
     let status = space.until("runs", "to say that the store does not answer", in_doubt).await;
     let told = condition_of(&status, "OutputSaved").unwrap();
@@ -132,18 +138,9 @@ struct TlsStore {
 impl TlsStore {
     fn start() -> Self {
         let certificates = tempfile::tempdir().unwrap();
-        let script = format!(
-            "for who in right wrong; do
-                openssl req -x509 -newkey rsa:2048 -nodes -keyout $who.ca.key -out $who.ca -days 2 -subj /CN=$who
-                openssl req -newkey rsa:2048 -nodes -keyout $who.key -out request -subj /CN=registry
-                echo subjectAltName=IP:{} >names
-                openssl x509 -req -in request -CA $who.ca -CAkey $who.ca.key -CAcreateserial -days 2 -extfile names -out $who.pem
-            done",
-            node::link_address()
-        );
-        let output = std::process::Command::new("sh").args(["-ec", &script]).current_dir(certificates.path()).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{output:?}");
+        for who in ["right", "wrong"] {
+            make_certificate(certificates.path(), who, &node::link_address());
+        }
         Self::use_certificate(certificates.path(), "right");
         let at = |name: &str| certificates.path().join(name).display().to_string();
         let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("shown.pem"), at("shown.key"));
@@ -180,10 +177,7 @@ impl WrongCertificate {
         let mut store = TlsStore::start();
         Store::with_tls(space, &store.registry.host, store.ca(), DEADLINE).await;
         let space = space.beside().await;
-        let claim = space.claim("traces").await;
-        let volumes = json!([{"path": "/traces", "claim": {"name": "traces"}}]);
-        let command = "until [ -e /traces/end ]; do sleep 0.2; done";
-        space.start("saves", json!({"command": command, "volumes": volumes, "retry": {"interruptions": 0}})).await;
+        let claim = start_until_told(&space, "saves").await;
         space.until("saves", "to run", |s| s.phase == Some(Phase::Running)).await;
         store.shows("wrong");
         space.start("waits", spec("true")).await;
