@@ -172,6 +172,7 @@ fn a_stop_ends_the_wait_for_a_store() {
     answers(&sandbox, &[REFUSES; 20]);
     let (helper, runner) = start(&sandbox, &sh("true"));
     await_that("the first answer", || sandbox.paths.bin.join("store.json").exists());
+    await_that("the runner", || sandbox.paths.record.join("started").exists());
     runner.signal(Signal::TERM);
     let run = runner.finish();
     helper.stop();
