@@ -45,6 +45,12 @@ impl Decision<'_> {
         if self.progress == ProgressSeen::NotAsked {
             return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
+        if self.progress == ProgressSeen::Answered(None)
+            && (self.tells_of_doubt() || self.known(WaitKind::Staging).is_some())
+        {
+            // Silence changes nothing of what was told.
+            return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());
+        }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
             return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) };

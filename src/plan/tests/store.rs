@@ -59,6 +59,8 @@ fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
     assert_eq!(output_saved(&told), Some(("Unknown".to_owned(), "StoreUnreachable".to_owned(), words_.to_owned())));
     let again = look(&told, &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 2)"), 60);
     assert_eq!(words(&again), [""; 0], "told once");
+    let silent = look(&told, &pod_, ProgressSeen::Answered(None), 90);
+    assert_eq!((words(&silent), silent.next), (vec![], seconds(10)), "silence takes nothing back");
 
     // The store is back.
     let mut ready = pod_.clone();
@@ -112,7 +114,10 @@ fn a_store_that_refuses_is_what_the_run_waits_for() {
     assert_eq!((waiting.stage.as_deref(), waiting.reason.as_deref()), (Some("Staging"), Some("StoreRefused")));
     assert_eq!(waiting.message.unwrap(), "the store refuses the output, so the command does not start: 401");
     assert_eq!(words(&look(&told, &pod_, refused("401 again"), 20)), [""; 0]);
-    let plan = look(&told, &pod_, ProgressSeen::Answered(None), 30);
+    let silent = look(&told, &pod_, ProgressSeen::Answered(None), 30);
+    assert_eq!((words(&silent), silent.next), (vec![], seconds(10)), "silence takes nothing back");
+    let nothing_more = ProgressSeen::Answered(Some(Progress::of(ProgressStage::Running)));
+    let plan = look(&told, &pod_, nothing_more, 30);
     assert_eq!((words(&plan), written(&plan).waiting), (vec!["Write Running".to_owned()], None));
 }
 
