@@ -5,11 +5,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
-use super::facts::{PodFacts, PodSeen};
-use super::parents::Parents;
-use super::status::Draft;
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::contract::Progress;
+use crate::plan::facts::parents::Parents;
+use crate::plan::facts::pod::{PodFacts, PodSeen};
+use crate::plan::status::Draft;
 
 /// All that a decision may depend on.
 #[derive(Clone, Debug)]
@@ -156,30 +156,30 @@ impl PodRef {
 }
 
 impl Plan {
-    pub(super) fn nothing() -> Self {
+    pub(in crate::plan) fn nothing() -> Self {
         Self::default()
     }
 
-    pub(super) fn after(next: Duration) -> Self {
+    pub(in crate::plan) fn after(next: Duration) -> Self {
         Self::nothing_until(Some(next))
     }
 
     /// None: until something happens.
-    pub(super) fn nothing_until(next: Option<Duration>) -> Self {
+    pub(in crate::plan) fn nothing_until(next: Option<Duration>) -> Self {
         Self { steps: Vec::new(), next }
     }
 
-    pub(super) fn then(mut self, step: impl Into<Option<Step>>) -> Self {
+    pub(in crate::plan) fn then(mut self, step: impl Into<Option<Step>>) -> Self {
         self.steps.extend(step.into());
         self
     }
 
-    pub(super) fn write(self, draft: Draft) -> Self {
+    pub(in crate::plan) fn write(self, draft: Draft) -> Self {
         let step = draft.changed().map(|s| Step::WriteStatus(Box::new(s)));
         self.then(step)
     }
 
-    pub(super) fn tell(self, severity: Severity, reason: &str, note: &str) -> Self {
+    pub(in crate::plan) fn tell(self, severity: Severity, reason: &str, note: &str) -> Self {
         self.then(Step::Tell(Notice { severity, reason: reason.into(), note: note.into() }))
     }
 }

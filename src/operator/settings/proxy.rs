@@ -1,7 +1,7 @@
 //! The proxy of helpers.
 
 use super::fields::{Fields, Problems};
-use crate::plan::settings::Proxy;
+use crate::plan::facts::settings::Proxy;
 
 pub(super) fn read(mut fields: Fields<'_>, problems: &Problems) -> Proxy {
     let mut url = |name| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::{Fields, Problems};
 use crate::contract::Registries;
-use crate::plan::settings::Store;
+use crate::plan::facts::settings::Store;
 
 /// The Secret with the store's credentials when the settings name none.
 const SECRET_NAME: &str = "bundle-store";

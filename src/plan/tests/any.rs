@@ -165,7 +165,7 @@ prop_compose! {
         phase in of(select(&PHASES[..])),
         attempt in 1..6u32,
         recorded in any::<bool>(),
-        waiting in of((select(&crate::plan::facts::WaitKind::ALL[..]), reason(), of(second()), of(second()))),
+        waiting in of((select(&crate::plan::facts::pod::WaitKind::ALL[..]), reason(), of(second()), of(second()))),
         deleted in proptest::bool::weighted(0.1),
         valid in proptest::bool::weighted(0.9),
     ) -> BundleRun {

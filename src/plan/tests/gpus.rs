@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Toleration};
 use super::*;
 use crate::contract::{GpuFacts, GpuModel, HostDriver, Preflight, Request};
 use crate::plan::Driver;
-use crate::plan::request::validate;
+use crate::plan::validate::validate;
 
 fn with_profile(profile: GpuProfile, gpus: u32) -> k8s_openapi::api::core::v1::Pod {
     let settings = Settings { gpu_profiles: BTreeMap::from([("default".to_owned(), profile)]), ..settings() };

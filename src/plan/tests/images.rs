@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::oci::without_tag_and_digest;
-use crate::plan::image::digest_of;
+use crate::plan::facts::image::digest_of;
 
 fn pulled(run: &BundleRun) -> (String, String) {
     let plan = look(run, PodSeen::Absent, 0);

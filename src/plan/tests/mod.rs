@@ -59,7 +59,7 @@ pub(super) fn settings() -> Settings {
         store: None,
         image_volumes: false,
         registries: Registries::default(),
-        proxy: crate::plan::settings::Proxy::default(),
+        proxy: crate::plan::facts::settings::Proxy::default(),
         gpu_profiles: BTreeMap::from([("default".to_owned(), gpu)]),
     }
 }

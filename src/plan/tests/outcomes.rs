@@ -3,8 +3,8 @@
 use super::*;
 use crate::api::status::Blame::{self, Platform, Quota, User};
 use crate::api::status::Waiting;
-use crate::plan::causes::Verdict::{self, Failed, Interrupted, Succeeded};
 use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
+use crate::plan::words::cause::Verdict::{self, Failed, Interrupted, Succeeded};
 
 fn outcome(pod: &PodCase) -> Outcome {
     let pod = pod.facts();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract::{Command, Request};
-use crate::plan::request::{RunRequest, validate};
+use crate::plan::validate::{RunRequest, validate};
 
 fn request(spec: Value) -> Result<RunRequest, Vec<String>> {
     validate(&run_of(spec), &settings())

@@ -1,7 +1,7 @@
 //! Where a pod stands on its way, and what a plan does about it.
 
 use super::*;
-use crate::plan::facts::{Stage, WaitKind};
+use crate::plan::facts::pod::{Stage, WaitKind};
 
 fn stage(pod: &PodCase) -> String {
     match pod.facts().stage() {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::api::status::Blame;
 use crate::plan::Cause;
-use crate::plan::causes::Verdict;
 use crate::plan::outcome::Outcome;
-use crate::plan::reasons::Reason;
+use crate::plan::words::cause::Verdict;
+use crate::plan::words::wait_reason::Reason;
 
 #[test]
 fn who_is_to_blame_is_told_what_to_do() {

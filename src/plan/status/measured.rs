@@ -2,12 +2,17 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::facts::PodFacts;
 use crate::api::BundleRun;
 use crate::api::status::{Gpu, Output, Timeline, Usage};
 use crate::contract::{Message, Record};
+use crate::plan::facts::pod::PodFacts;
 
-pub(super) fn timeline(run: &BundleRun, attempt: u32, pod: Option<&PodFacts>, record: Option<&Record>) -> Timeline {
+pub(in crate::plan) fn timeline(
+    run: &BundleRun,
+    attempt: u32,
+    pod: Option<&PodFacts>,
+    record: Option<&Record>,
+) -> Timeline {
     let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
     // Of the last attempt: it began to wait when the one before it ended.
     let attempts = run.status.iter().flat_map(|s| s.attempts.iter()).filter(|a| a.attempt < attempt);
@@ -42,7 +47,7 @@ fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
     u32::try_from(whole).ok().map(f64::from)
 }
 
-pub(super) fn usage(record: &Record) -> Usage {
+pub(in crate::plan) fn usage(record: &Record) -> Usage {
     Usage {
         wall_seconds: Some(seconds(record.usage.wall_ms)),
         cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
@@ -57,7 +62,7 @@ fn seconds(ms: u64) -> f64 {
 }
 
 /// The devices of a record.
-pub(super) fn gpus(record: &Record) -> Vec<Gpu> {
+pub(in crate::plan) fn gpus(record: &Record) -> Vec<Gpu> {
     let Some(facts) = &record.gpus else { return Vec::new() };
     let device = |name: &Option<String>, uuid: &String| Gpu {
         uuid: Some(uuid.clone()),
@@ -67,7 +72,7 @@ pub(super) fn gpus(record: &Record) -> Vec<Gpu> {
     facts.models.iter().flat_map(|model| model.uuids.iter().map(|uuid| device(&model.name, uuid))).collect()
 }
 
-pub(super) fn output(message: &Message, bundle: Option<String>) -> Output {
+pub(in crate::plan) fn output(message: &Message, bundle: Option<String>) -> Output {
     let tail = |text: &String| (!text.is_empty()).then(|| text.clone());
     Output {
         mountable: bundle.as_ref().and(message.report.saved.as_ref()).map(|saved| saved.mountable),
@@ -80,12 +85,12 @@ pub(super) fn output(message: &Message, bundle: Option<String>) -> Output {
 }
 
 /// When the command began, by its record.
-pub(super) fn started_at(record: &Record) -> Option<Timestamp> {
+pub(in crate::plan) fn started_at(record: &Record) -> Option<Timestamp> {
     time(record.started_at_ms?)
 }
 
 /// When the command ended, by its record.
-pub(super) fn finished_at(record: &Record) -> Option<Timestamp> {
+pub(in crate::plan) fn finished_at(record: &Record) -> Option<Timestamp> {
     time(record.finished_at_ms)
 }
 

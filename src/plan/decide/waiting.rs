@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::causes::Cause;
-use super::decision::{Decision, until};
-use super::facts::{PodFacts, Wait, WaitKind};
-use super::outcome::{Outcome, gave_up};
-use super::reasons::Reason;
-use super::steps::{Plan, PodRef, Refusal, Severity, Step};
 use crate::api::Phase;
 use crate::api::status::Waiting;
+use crate::plan::decide::{Decision, until};
+use crate::plan::facts::pod::{PodFacts, Wait, WaitKind};
+use crate::plan::outcome::{Outcome, gave_up};
+use crate::plan::steps::{Plan, PodRef, Refusal, Severity, Step};
+use crate::plan::words::cause::Cause;
+use crate::plan::words::wait_reason::Reason;
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -28,7 +28,7 @@ const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
-    pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
+    pub(in crate::plan) fn starting(&self, pod: &PodFacts) -> Plan {
         if let Some(plan) = self.helper_on_trial(pod) {
             return plan;
         }
@@ -63,11 +63,11 @@ impl Decision<'_> {
     }
 
     /// The wait of this kind that the object tells already.
-    pub(super) fn known(&self, kind: WaitKind) -> Option<&Waiting> {
+    pub(in crate::plan) fn known(&self, kind: WaitKind) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(kind.stage()))
     }
 
-    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
+    pub(in crate::plan) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
         let known = self.known(wait.kind);
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
@@ -92,7 +92,7 @@ impl Decision<'_> {
     }
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
-    pub(super) fn inputs_missing(&self, wait: Wait) -> Plan {
+    pub(in crate::plan) fn inputs_missing(&self, wait: Wait) -> Plan {
         let known = self.known(wait.kind);
         let told = |w: &Waiting| w.reason.as_deref() == Some(wait.reason) && w.message.as_deref() == Some(wait.message);
         if known.is_some_and(told) {
@@ -106,7 +106,7 @@ impl Decision<'_> {
 
     /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
     /// and nobody but the administrator can say for how long.
-    pub(super) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
+    pub(in crate::plan) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
         if self.until_node_lost(pod).is_some() {
             return None;
         }
@@ -125,13 +125,13 @@ impl Decision<'_> {
     }
 
     /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
-    pub(super) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
+    pub(in crate::plan) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
         let at = pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(NODE_LOST_AFTER).ok()?;
         (at > self.now).then(|| until(self.now, at))
     }
 
     /// The API server does not take the pod: wait with a deadline, or end.
-    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
+    pub(in crate::plan) fn refused(&self, refusal: &Refusal) -> Plan {
         let (reason, message, retry) = match refusal {
             Refusal::NamespaceTerminating => return Plan::nothing(),
             Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),

@@ -5,36 +5,36 @@
 
 use k8s_openapi::jiff::SignedDuration;
 
-use super::causes::{Cause, Verdict};
-use super::facts::{PodFacts, TerminatedFacts, WaitKind};
-use super::reasons::Reason;
 use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
 use crate::contract::{self, Message, MissingRecord, Record, SaveFailure, Saved};
+use crate::plan::facts::pod::{PodFacts, TerminatedFacts, WaitKind};
+use crate::plan::words::cause::{Cause, Verdict};
+use crate::plan::words::wait_reason::Reason;
 
 /// How an attempt ended, and what the user is told of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Outcome {
+pub(in crate::plan) struct Outcome {
     ended_as: Cause,
     /// Kubernetes' own word for it, which is passed on.
     reason: Option<String>,
-    pub(super) message: String,
+    pub(in crate::plan) message: String,
 }
 
 /// The facts of an ended attempt.
-pub(super) struct Ending<'a> {
-    pub(super) pod: &'a PodFacts,
-    pub(super) message: Option<&'a Message>,
+pub(in crate::plan) struct Ending<'a> {
+    pub(in crate::plan) pod: &'a PodFacts,
+    pub(in crate::plan) message: Option<&'a Message>,
     /// What the object says the pod was waiting for.
-    pub(super) waiting: Option<&'a Waiting>,
+    pub(in crate::plan) waiting: Option<&'a Waiting>,
     /// How large `/dev/shm` was, if that is known.
-    pub(super) shared_memory_bytes: Option<u64>,
+    pub(in crate::plan) shared_memory_bytes: Option<u64>,
     /// A container of the pod does not end, although the helper has said its last words or had its time for them.
-    pub(super) hangs: bool,
+    pub(in crate::plan) hangs: bool,
 }
 
 impl Outcome {
-    pub(super) fn new(ended_as: Cause, message: impl Into<String>) -> Self {
+    pub(in crate::plan) fn new(ended_as: Cause, message: impl Into<String>) -> Self {
         Self { ended_as, reason: None, message: message.into() }
     }
 
@@ -47,25 +47,25 @@ impl Outcome {
         Self { reason: Some(reason.into()), ..Self::new(ended_as, message) }
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(in crate::plan) fn verdict(&self) -> Verdict {
         self.ended_as.verdict()
     }
 
     /// CamelCase, becomes `status.reason` and `status.result.cause`.
-    pub(super) fn cause(&self) -> &str {
+    pub(in crate::plan) fn cause(&self) -> &str {
         self.reason.as_deref().unwrap_or_else(|| self.ended_as.name())
     }
 
-    pub(super) fn blame(&self) -> Option<Blame> {
+    pub(in crate::plan) fn blame(&self) -> Option<Blame> {
         self.ended_as.blame()
     }
 
-    pub(super) fn hint(&self) -> Option<String> {
+    pub(in crate::plan) fn hint(&self) -> Option<String> {
         self.ended_as.hint()
     }
 
     /// `stop` was set, and this is what became of the attempt; none: there was none.
-    pub(super) fn stopped(interruption: Option<&Self>) -> Self {
+    pub(in crate::plan) fn stopped(interruption: Option<&Self>) -> Self {
         let message = match interruption {
             Some(outcome) => format!("ended because stop was set: {}", outcome.message),
             None => "ended because stop was set, before its command had started".into(),
@@ -74,14 +74,14 @@ impl Outcome {
     }
 
     /// What is known is in the record, if there is one.
-    pub(super) fn node_hung(record: Option<&Record>) -> Self {
+    pub(in crate::plan) fn node_hung(record: Option<&Record>) -> Self {
         let words = Cause::NodeHung.words();
         let detail = record.map(|record| record.detail.as_str()).filter(|detail| !detail.is_empty());
         Self::new(Cause::NodeHung, detail.map_or_else(|| words.clone(), |detail| format!("{words}: {detail}")))
     }
 
     /// The pod is gone although nobody released it: whatever it did, nobody saw it end.
-    pub(super) fn pod_gone(pod: &str) -> Self {
+    pub(in crate::plan) fn pod_gone(pod: &str) -> Self {
         Self::new(Cause::PodGone, format!("pod {pod} disappeared before its ending could be recorded"))
     }
 }
@@ -108,7 +108,7 @@ const CHECKS: [Check; 14] = [
 ];
 
 /// Decides; total, because the last resort is an interruption.
-pub(super) fn decide(ending: &Ending) -> Outcome {
+pub(in crate::plan) fn decide(ending: &Ending) -> Outcome {
     let outcome = CHECKS.iter().find_map(|check| check(ending)).unwrap_or_else(|| Outcome::of(Cause::Unknown));
     // A command that succeeded is never started again: with its output lost, the run has failed.
     match outcome.verdict() {
@@ -154,7 +154,7 @@ fn output_in_part(ending: &Ending) -> Option<Outcome> {
 
 /// `5 entries were not saved: a.sock (a socket), b (a FIFO), c (a device) and 2 more, which the bundle lists`; none: all
 /// was saved.
-pub(super) fn lacking(saved: &Saved) -> Option<String> {
+pub(in crate::plan) fn lacking(saved: &Saved) -> Option<String> {
     let (count, names) = (saved.skipped, &saved.skipped_names);
     let were = if count == 1 { "1 entry was".to_owned() } else { format!("{count} entries were") };
     let more = count.saturating_sub(names.len() as u64);
@@ -195,7 +195,7 @@ fn waited_too_long(ending: &Ending) -> Option<Outcome> {
 }
 
 /// The ending of a run whose wait passed its deadline.
-pub(super) fn gave_up(waiting: &Waiting) -> Outcome {
+pub(in crate::plan) fn gave_up(waiting: &Waiting) -> Outcome {
     let message = waiting.message.clone().unwrap_or_default();
     let reason = waiting.reason.as_deref().unwrap_or(Cause::DeadlineExceeded.name());
     let is = |known: Reason| reason == known.name();

@@ -1,24 +1,28 @@
 //! The one function that decides: observed facts in, steps out.
 
+mod hung;
+mod lasting;
+mod waiting;
+
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::causes::{Cause, Verdict};
-use super::facts::{PodFacts, PodSeen, Stage};
-use super::image;
-use super::nodes;
-use super::outcome::{self, Ending, Outcome};
-use super::parents::{self, Parents, Unready};
-use super::pod;
-use super::request;
-use super::settings::Settings;
-use super::status::{self, Draft};
-use super::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 use crate::contract::Message;
+use crate::plan::facts::image;
+use crate::plan::facts::parents::{self, Parents, Unready};
+use crate::plan::facts::pod::{PodFacts, PodSeen, Stage};
+use crate::plan::facts::settings::Settings;
+use crate::plan::outcome::{self, Ending, Outcome};
+use crate::plan::pod;
+use crate::plan::pod::affinity;
+use crate::plan::status::{self, Draft};
+use crate::plan::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
+use crate::plan::validate;
+use crate::plan::words::cause::{Cause, Verdict};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
@@ -97,29 +101,29 @@ fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
 }
 
 /// One run that is not over: what is decided about it.
-pub(super) struct Decision<'a> {
-    pub(super) run: &'a BundleRun,
+pub(in crate::plan) struct Decision<'a> {
+    pub(in crate::plan) run: &'a BundleRun,
     /// The image that was asked for.
-    pub(super) requested: &'a str,
-    pub(super) settings: &'a Settings,
-    pub(super) parents: &'a Parents,
-    pub(super) now: Timestamp,
-    pub(super) attempt: u32,
-    pub(super) progress: ProgressSeen,
-    pub(super) pull_secrets: Option<&'a [String]>,
-    pub(super) written_at: Option<Timestamp>,
+    pub(in crate::plan) requested: &'a str,
+    pub(in crate::plan) settings: &'a Settings,
+    pub(in crate::plan) parents: &'a Parents,
+    pub(in crate::plan) now: Timestamp,
+    pub(in crate::plan) attempt: u32,
+    pub(in crate::plan) progress: ProgressSeen,
+    pub(in crate::plan) pull_secrets: Option<&'a [String]>,
+    pub(in crate::plan) written_at: Option<Timestamp>,
 }
 
 impl<'a> Decision<'a> {
-    pub(super) fn status(&self) -> Option<&'a BundleRunStatus> {
+    pub(in crate::plan) fn status(&self) -> Option<&'a BundleRunStatus> {
         self.run.status.as_ref()
     }
 
-    pub(super) fn phase(&self) -> Option<Phase> {
+    pub(in crate::plan) fn phase(&self) -> Option<Phase> {
         self.status().and_then(|s| s.phase)
     }
 
-    pub(super) fn draft(&self) -> Draft<'a> {
+    pub(in crate::plan) fn draft(&self) -> Draft<'a> {
         Draft::of(self.run, self.now)
     }
 
@@ -142,7 +146,7 @@ impl<'a> Decision<'a> {
         if let Some(left) = self.retry_in() {
             return Plan::after(left);
         }
-        let pinned = match request::validate(self.run, self.settings) {
+        let pinned = match validate::validate(self.run, self.settings) {
             Ok(request) => parents::pin(self.run, self.parents).map(|pins| (request, pins)),
             // Stored under rules that let more through than ours, or a setting it needs is gone.
             Err(problems) => Err(Unready::Ends(Outcome::new(Cause::InvalidSpec, problems.join("; ")))),
@@ -164,7 +168,7 @@ impl<'a> Decision<'a> {
                     let account = request.service_account_name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
                     return Plan::nothing().then(Step::AskPullSecrets { namespace: request.namespace, account });
                 }
-                let pod = nodes::rather_elsewhere(pod::build(&request, &attempt, self.settings), self.status());
+                let pod = affinity::rather_elsewhere(pod::build(&request, &attempt, self.settings), self.status());
                 Plan::after(LOOK_AFTER_CREATE)
                     .then(release_last(self.run, self.attempt))
                     .then(Step::CreatePod(Box::new(pod)))
@@ -217,9 +221,14 @@ impl<'a> Decision<'a> {
         }
     }
 
-    pub(super) fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {
+    pub(in crate::plan) fn ending<'b>(
+        &'b self,
+        pod: &'b PodFacts,
+        message: Option<&'b Message>,
+        hangs: bool,
+    ) -> Ending<'b> {
         let waiting = self.status().and_then(|s| s.waiting.as_ref());
-        let shared_memory_bytes = request::shared_memory_bytes(&self.run.spec.resources, self.settings);
+        let shared_memory_bytes = validate::shared_memory_bytes(&self.run.spec.resources, self.settings);
         Ending { pod, message, waiting, shared_memory_bytes, hangs }
     }
 
@@ -254,12 +263,17 @@ impl<'a> Decision<'a> {
     }
 
     /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
-    pub(super) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
+    pub(in crate::plan) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
         self.end_as_told(pod, pod.and_then(PodFacts::message).as_ref(), outcome)
     }
 
     /// [`Self::end`] with the helper's last words, however they came.
-    pub(super) fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
+    pub(in crate::plan) fn end_as_told(
+        &self,
+        pod: Option<&PodFacts>,
+        message: Option<&Message>,
+        outcome: &Outcome,
+    ) -> Plan {
         let image = self.requested;
         let stopped;
         let outcome = if self.run.spec.stop && outcome.verdict() == Verdict::Interrupted {
@@ -287,13 +301,13 @@ impl<'a> Decision<'a> {
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one
     /// that is ahead of ours by more than the wait holds up nothing.
-    pub(super) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
+    pub(in crate::plan) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
         let ahead = since.duration_since(self.now) > wait;
         let at = since.checked_add(wait).ok()?;
         (at > self.now && !ahead).then(|| until(self.now, at))
     }
 }
 
-pub(super) fn until(now: Timestamp, at: Timestamp) -> Duration {
+pub(in crate::plan) fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }

@@ -1,12 +1,12 @@
 //! Image references and digests: what was asked for, what ran, what to pull.
 
-use super::settings::Settings;
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::oci::{Digest, without_tag_and_digest};
+use crate::plan::facts::settings::Settings;
 
 /// What was asked for: the spec's image, or else the default of the day the run began. The admin may have set another
 /// default since, and the recorded digest is none of that one's.
-pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
+pub(in crate::plan) fn requested(run: &BundleRun, settings: &Settings) -> String {
     let recorded = || run.status.as_ref()?.image.as_ref()?.requested.clone();
     let default = || if run.spec.resources.gpus == 0 { &settings.cpu_image } else { &settings.gpu_image };
     run.spec.image.clone().or_else(recorded).unwrap_or_else(|| default().clone())
@@ -15,14 +15,14 @@ pub(super) fn requested(run: &BundleRun, settings: &Settings) -> String {
 /// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
 /// Without one it is the id of an image's configuration, which the runtime shows for images that no registry gave it:
 /// nothing can be pulled by that.
-pub(super) fn digest_of(image_id: &str) -> Option<Digest> {
+pub(in crate::plan) fn digest_of(image_id: &str) -> Option<Digest> {
     let (_, digest) = image_id.rsplit_once('@')?;
     Digest::parse(digest).ok()
 }
 
 /// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
 /// run the same image.
-pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
+pub(in crate::plan) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
     let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
     match digest {
         Some(digest) => format!("{}@{digest}", without_tag_and_digest(requested)),
@@ -32,7 +32,7 @@ pub(super) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, a
 
 /// The registry and the repository that a reference names, each written in one way only. Of `host` alone the repository
 /// is empty.
-pub(super) fn place(reference: &str) -> (String, String) {
+pub(in crate::plan) fn place(reference: &str) -> (String, String) {
     let has_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
     let (host, repository) = match reference.split_once('/') {
         Some((host, rest)) if has_host(host) => (host, without_tag_and_digest(rest)),

@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::image::digest_of;
-use super::pod::Attempt;
-use super::request::RunRequest;
+use crate::plan::facts::image::digest_of;
+use crate::plan::pod::Attempt;
+use crate::plan::validate::RunRequest;
 
 /// What always fits: who it is, the image, the resources.
-pub(super) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+pub(in crate::plan) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
     let quantity = |bytes: u64| Value::from(bytes.to_string());
     let resources = json!({
         "cpus": format!("{}m", request.cpu_millis),
@@ -36,7 +36,7 @@ pub(super) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, V
 }
 
 /// What can be large: the environment, where inputs come from, volumes.
-pub(super) fn details(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+pub(in crate::plan) fn details(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
     let inputs: Vec<Value> = (0..request.inputs.len()).map(|index| source(request, attempt, index)).collect();
     let volumes = request.volumes.iter().map(|volume| {
         let path = volume.sub_path.as_ref().map(|path| ("claimPath".to_owned(), json!(path)));

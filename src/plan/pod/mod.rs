@@ -1,5 +1,10 @@
 //! Validated request -> pod. Infallible.
 
+pub(in crate::plan) mod affinity;
+pub(in crate::plan) mod gpu;
+pub(in crate::plan) mod inputs;
+mod provenance;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
@@ -14,13 +19,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use serde_json::{Map, Value};
 
-use super::inputs::Inputs;
-use super::provenance;
-use super::request::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, RunRequest};
-use super::settings::Settings;
 use crate::contract::{GIVE_UP_SECONDS, Pin, Pins, Request, SaveRequest};
 use crate::names::{self, files, paths, volumes};
 use crate::oci::without_tag_and_digest;
+use crate::plan::facts::settings::Settings;
+use crate::plan::pod::inputs::Inputs;
+use crate::plan::validate::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, RunRequest};
 
 /// What the helper has after the runner's grace and the time for saving, to count the files and report.
 const REPORT_GRACE_SECONDS: u64 = 30;
@@ -35,29 +39,29 @@ const ACCOUNT_PULL_SECRETS_MAX: usize = 16;
 const STARTED_PERIOD_SECONDS: u64 = 2;
 
 /// Name of the pod of an attempt.
-pub(super) fn pod_name(run: &str, attempt: u32) -> String {
+pub(in crate::plan) fn pod_name(run: &str, attempt: u32) -> String {
     format!("{run}-{attempt}")
 }
 
 /// One attempt of a run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt<'a> {
+pub(in crate::plan) struct Attempt<'a> {
     /// Its number, from 1.
-    pub(super) number: u32,
+    pub(in crate::plan) number: u32,
     /// The image that was asked for.
-    pub(super) requested: &'a str,
+    pub(in crate::plan) requested: &'a str,
     /// What to pull: the requested image, or its digest once that is known.
-    pub(super) image: &'a str,
+    pub(in crate::plan) image: &'a str,
     /// Of inputs, by their index.
-    pub(super) pins: &'a BTreeMap<usize, Pin>,
+    pub(in crate::plan) pins: &'a BTreeMap<usize, Pin>,
     /// Of inputs that an earlier attempt had and that could have changed since, by their index.
-    pub(super) digests: &'a BTreeMap<usize, String>,
+    pub(in crate::plan) digests: &'a BTreeMap<usize, String>,
     /// Names of the pull secrets of the service account, where they were asked for.
-    pub(super) account_pull_secrets: &'a [String],
+    pub(in crate::plan) account_pull_secrets: &'a [String],
 }
 
 /// The pod of one attempt.
-pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Pod {
+pub(in crate::plan) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> Pod {
     let mut node_selector = request.gpus.node_selector();
     node_selector.extend(request.node_selector.clone());
     let mut tolerations = request.tolerations.clone();
@@ -102,7 +106,11 @@ pub(super) fn build(request: &RunRequest, attempt: &Attempt, settings: &Settings
 }
 
 /// Whether [`Attempt::account_pull_secrets`] makes a difference to the pod.
-pub(super) fn needs_pull_secrets_of_account(request: &RunRequest, attempt: &Attempt, settings: &Settings) -> bool {
+pub(in crate::plan) fn needs_pull_secrets_of_account(
+    request: &RunRequest,
+    attempt: &Attempt,
+    settings: &Settings,
+) -> bool {
     let inputs = inputs(request, attempt, settings);
     inputs.need_logins_of_users() || (request.image_pull_secrets.is_empty() && inputs.need_the_store_on_nodes())
 }
@@ -475,7 +483,7 @@ fn same_path(key: &str) -> KeyToPath {
 }
 
 /// A volume of which the helper keeps the limit: what the kubelet does is only a backstop.
-pub(super) fn backstop(disk_bytes: u64) -> EmptyDirVolumeSource {
+pub(in crate::plan) fn backstop(disk_bytes: u64) -> EmptyDirVolumeSource {
     let most = disk_bytes.saturating_mul(2).saturating_add(DISK_BACKSTOP_BYTES);
     EmptyDirVolumeSource { size_limit: Some(bytes(most)), medium: None }
 }
@@ -484,11 +492,11 @@ fn claim_volume(index: usize) -> String {
     format!("claim-{index}")
 }
 
-pub(super) fn mount(volume: &str, path: &str) -> VolumeMount {
+pub(in crate::plan) fn mount(volume: &str, path: &str) -> VolumeMount {
     VolumeMount { name: volume.into(), mount_path: path.into(), ..VolumeMount::default() }
 }
 
-pub(super) fn read_only(mount: VolumeMount) -> VolumeMount {
+pub(in crate::plan) fn read_only(mount: VolumeMount) -> VolumeMount {
     VolumeMount { read_only: Some(true), ..mount }
 }
 

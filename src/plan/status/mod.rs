@@ -1,16 +1,10 @@
 //! Facts -> status: phase, conditions, times, the record. A condition's transition time moves only when it flips.
 
+mod measured;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::causes::Verdict;
-use super::conditions::{self, ConditionType};
-use super::facts::{PodFacts, Wait, WaitKind};
-use super::image::digest_of;
-use super::measured::{finished_at, gpus, output, started_at, timeline, usage};
-use super::outcome::{Outcome, lacking};
-use super::pod;
-use super::reasons::Reason;
 use crate::api::BundleRun;
 use crate::api::spec::Input;
 use crate::api::status::{
@@ -19,38 +13,52 @@ use crate::api::status::{
 use crate::bundle::sha256;
 use crate::contract::{Message, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
+use crate::plan::facts::image::digest_of;
+use crate::plan::facts::pod::{PodFacts, Wait, WaitKind};
+use crate::plan::outcome::{Outcome, lacking};
+use crate::plan::pod;
+use crate::plan::status::measured::{finished_at, gpus, output, started_at, timeline, usage};
+use crate::plan::words::cause::Verdict;
+use crate::plan::words::condition::{self, ConditionType};
+use crate::plan::words::wait_reason::Reason;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
 
 /// Why the output may not be saved, while the command runs.
-pub(super) struct Doubt {
+pub(in crate::plan) struct Doubt {
     /// One of those of outputs that are not saved.
-    pub(super) reason: String,
-    pub(super) message: String,
+    pub(in crate::plan) reason: String,
+    pub(in crate::plan) message: String,
 }
 
 /// A status in the making: the run's present one, changed by the named steps below.
-pub(super) struct Draft<'a> {
+pub(in crate::plan) struct Draft<'a> {
     run: &'a BundleRun,
     status: BundleRunStatus,
     now: Timestamp,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(run: &'a BundleRun, now: Timestamp) -> Self {
+    pub(in crate::plan) fn of(run: &'a BundleRun, now: Timestamp) -> Self {
         let mut status = run.status.clone().unwrap_or_default();
         status.observed_generation = run.metadata.generation;
         Self { run, status, now }
     }
 
     /// The status, if it differs from what the object has.
-    pub(super) fn changed(self) -> Option<BundleRunStatus> {
+    pub(in crate::plan) fn changed(self) -> Option<BundleRunStatus> {
         (self.run.status.as_ref() != Some(&self.status)).then_some(self.status)
     }
 
     /// Held up: by what, since when, and when it is given up.
-    pub(super) fn waiting(mut self, phase: Phase, attempt: u32, wait: &Wait, deadline: Option<Timestamp>) -> Self {
+    pub(in crate::plan) fn waiting(
+        mut self,
+        phase: Phase,
+        attempt: u32,
+        wait: &Wait,
+        deadline: Option<Timestamp>,
+    ) -> Self {
         let same_stage = self.status.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
         let since = same_stage.and_then(|w| w.since.clone()).unwrap_or(Time(self.now));
         let message = cut(wait.message);
@@ -72,14 +80,20 @@ impl<'a> Draft<'a> {
     }
 
     /// Nothing holds it up any more.
-    pub(super) fn starting(mut self, attempt: u32) -> Self {
+    pub(in crate::plan) fn starting(mut self, attempt: u32) -> Self {
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
         self.active(Phase::Pending, None, None)
     }
 
     /// The run container runs.
-    pub(super) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts, doubt: Option<&Doubt>) -> Self {
+    pub(in crate::plan) fn running(
+        mut self,
+        requested: &str,
+        attempt: u32,
+        pod: &PodFacts,
+        doubt: Option<&Doubt>,
+    ) -> Self {
         match doubt {
             Some(doubt) => self.in_doubt(doubt),
             None => self.not_in_doubt(),
@@ -93,17 +107,17 @@ impl<'a> Draft<'a> {
     /// Told once for each reason: the words can differ each time, as with the number of a request in them.
     fn in_doubt(&mut self, doubt: &Doubt) {
         let mut conditions = self.status.conditions.iter();
-        if !conditions.any(|known| conditions::is_in_doubt(known) && known.reason == doubt.reason) {
+        if !conditions.any(|known| condition::is_in_doubt(known) && known.reason == doubt.reason) {
             self.set(ConditionType::OutputSaved, "Unknown", &doubt.reason, &doubt.message);
         }
     }
 
     fn not_in_doubt(&mut self) {
-        self.status.conditions.retain(|condition| !conditions::is_in_doubt(condition));
+        self.status.conditions.retain(|condition| !condition::is_in_doubt(condition));
     }
 
     /// The command has ended or was told to, the helper has not.
-    pub(super) fn finalizing(
+    pub(in crate::plan) fn finalizing(
         mut self,
         requested: &str,
         attempt: u32,
@@ -117,7 +131,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The attempt ended in a way that is not the run's end: the next one is announced here.
-    pub(super) fn interrupted(
+    pub(in crate::plan) fn interrupted(
         mut self,
         requested: &str,
         attempt: u32,
@@ -137,7 +151,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The run's end. After this nothing but `observedGeneration` changes.
-    pub(super) fn ended(
+    pub(in crate::plan) fn ended(
         mut self,
         requested: &str,
         attempt: u32,
@@ -205,7 +219,7 @@ impl<'a> Draft<'a> {
         let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(|digest| digest.to_string()).or(known);
         self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest });
         if let Some(scheduled) = pod.condition("PodScheduled") {
-            let reason = if scheduled.status == "True" { conditions::SCHEDULED } else { Reason::Unschedulable.name() };
+            let reason = if scheduled.status == "True" { condition::SCHEDULED } else { Reason::Unschedulable.name() };
             self.set_at(
                 ConditionType::Scheduled,
                 &scheduled.status,
@@ -253,7 +267,7 @@ impl<'a> Draft<'a> {
                 entry.digest = told_by_the_spec(input);
             }
         }
-        self.set(ConditionType::InputsReady, "True", conditions::PINNED, "");
+        self.set(ConditionType::InputsReady, "True", condition::PINNED, "");
     }
 
     /// What the helper found under the tags of images, and in `ConfigMaps`: later attempts get the same.
@@ -360,9 +374,9 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
     let report = &message.report;
     if let Some(saved) = &report.saved {
         let (status, reason) = match saved {
-            Saved { damaged: 1.., .. } => ("False", conditions::OUTPUT_DAMAGED),
-            Saved { withheld: 1.., .. } => ("True", conditions::SAVED_IN_PART),
-            Saved { .. } => ("True", conditions::SAVED),
+            Saved { damaged: 1.., .. } => ("False", condition::OUTPUT_DAMAGED),
+            Saved { withheld: 1.., .. } => ("True", condition::SAVED_IN_PART),
+            Saved { .. } => ("True", condition::SAVED),
         };
         return Some((status, reason.into(), lacking(saved).unwrap_or_default()));
     }
@@ -374,7 +388,7 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
         Some(_) => {
             ("False", format!("{:?}", SaveFailure::HelperFailed), "the helper ended before the output was saved".into())
         }
-        None => ("False", conditions::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
+        None => ("False", condition::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
     })
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::causes::Cause;
-use super::outcome::Outcome;
-use super::reasons::Reason;
 use crate::api::spec::Input;
 use crate::api::{BundleRun, Phase};
 use crate::contract::Pin;
+use crate::plan::outcome::Outcome;
+use crate::plan::words::cause::Cause;
+use crate::plan::words::wait_reason::Reason;
 
 /// The runs that a run names as inputs, as the caches have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn names(run: &BundleRun) -> impl Iterator<Item = &str> {
 
 /// Why the inputs of a run cannot be pinned.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Unready {
+pub(in crate::plan) enum Unready {
     /// Not now: reason and message.
     Waits(Reason, String),
     /// Never.
@@ -67,7 +67,7 @@ pub(super) enum Unready {
 }
 
 /// The pins of a run's inputs, by their index in the spec: what was pinned before stays, whatever became of the parents.
-pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, Pin>, Unready> {
+pub(in crate::plan) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, Pin>, Unready> {
     // How it came to the first attempt is not recorded: later ones fetch it, which works everywhere.
     let recorded = |input: &Input| {
         let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
@@ -109,7 +109,7 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
 
 /// What the first attempt found in `ConfigMaps`, by the index of the input: later ones must find the same. All other
 /// inputs are pinned by what they are asked for with.
-pub(super) fn digests(run: &BundleRun) -> BTreeMap<usize, String> {
+pub(in crate::plan) fn digests(run: &BundleRun) -> BTreeMap<usize, String> {
     let recorded = |input: &Input| {
         let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
         entry.digest.clone().filter(|_| input.config_map.is_some())

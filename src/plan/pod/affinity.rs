@@ -4,12 +4,12 @@ use k8s_openapi::api::core::v1::{
     Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
 };
 
-use super::causes::Cause;
 use crate::api::BundleRunStatus;
+use crate::plan::words::cause::Cause;
 
 /// The pod, to be put on another node than those where earlier attempts met a cause that is the node's; where there is
 /// no other, on one of them again.
-pub(super) fn rather_elsewhere(mut pod: Pod, status: Option<&BundleRunStatus>) -> Pod {
+pub(in crate::plan) fn rather_elsewhere(mut pod: Pod, status: Option<&BundleRunStatus>) -> Pod {
     let nodes = met(status);
     if let Some(spec) = pod.spec.as_mut().filter(|_| !nodes.is_empty()) {
         spec.affinity = Some(Affinity { node_affinity: Some(preferring_others(&nodes)), ..Affinity::default() });

@@ -8,63 +8,63 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
 
-use super::gpu::Gpus;
-use super::image;
-use super::inputs::Inputs;
-use super::settings::Settings;
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
 use crate::contract::{Command, Request};
 use crate::names;
+use crate::plan::facts::image;
+use crate::plan::facts::settings::Settings;
+use crate::plan::pod::gpu::Gpus;
+use crate::plan::pod::inputs::Inputs;
 
 /// `resources.cpus` of runs that say none, in thousandths.
 const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
 const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
 /// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
-pub(super) const REQUEST_MAX_BYTES: usize = 250_000;
+pub(in crate::plan) const REQUEST_MAX_BYTES: usize = 250_000;
 /// What the pin of one input may add to the annotations: a reference, twice, and a uid.
-pub(super) const PINS_MAX_BYTES: usize = 1000;
+pub(in crate::plan) const PINS_MAX_BYTES: usize = 1000;
 
 /// A run whose every field is known to be usable.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct RunRequest {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) uid: String,
-    pub(super) queue: Option<String>,
+pub(in crate::plan) struct RunRequest {
+    pub(in crate::plan) name: String,
+    pub(in crate::plan) namespace: String,
+    pub(in crate::plan) uid: String,
+    pub(in crate::plan) queue: Option<String>,
     /// What the runner and the helper are told, but for what depends on the attempt and the pins.
-    pub(super) request: Request,
-    pub(super) inputs: Vec<spec::Input>,
-    pub(super) exclude: Vec<String>,
-    pub(super) env: Vec<EnvVar>,
-    pub(super) volumes: Vec<ClaimMount>,
-    pub(super) gpus: Gpus,
-    pub(super) gpu_profile: Option<String>,
-    pub(super) cpu_millis: u64,
-    pub(super) memory_bytes: u64,
-    pub(super) disk_bytes: u64,
-    pub(super) shared_memory_bytes: u64,
-    pub(super) run_as_user: Option<i64>,
-    pub(super) node_selector: BTreeMap<String, String>,
-    pub(super) tolerations: Vec<Toleration>,
-    pub(super) priority_class_name: Option<String>,
-    pub(super) scheduler_name: Option<String>,
-    pub(super) image_pull_secrets: Vec<String>,
-    pub(super) service_account_name: Option<String>,
+    pub(in crate::plan) request: Request,
+    pub(in crate::plan) inputs: Vec<spec::Input>,
+    pub(in crate::plan) exclude: Vec<String>,
+    pub(in crate::plan) env: Vec<EnvVar>,
+    pub(in crate::plan) volumes: Vec<ClaimMount>,
+    pub(in crate::plan) gpus: Gpus,
+    pub(in crate::plan) gpu_profile: Option<String>,
+    pub(in crate::plan) cpu_millis: u64,
+    pub(in crate::plan) memory_bytes: u64,
+    pub(in crate::plan) disk_bytes: u64,
+    pub(in crate::plan) shared_memory_bytes: u64,
+    pub(in crate::plan) run_as_user: Option<i64>,
+    pub(in crate::plan) node_selector: BTreeMap<String, String>,
+    pub(in crate::plan) tolerations: Vec<Toleration>,
+    pub(in crate::plan) priority_class_name: Option<String>,
+    pub(in crate::plan) scheduler_name: Option<String>,
+    pub(in crate::plan) image_pull_secrets: Vec<String>,
+    pub(in crate::plan) service_account_name: Option<String>,
 }
 
 /// A persistent volume claim and where the command finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ClaimMount {
+pub(in crate::plan) struct ClaimMount {
     /// Absolute path in the container.
-    pub(super) mount_path: String,
-    pub(super) claim: String,
-    pub(super) sub_path: Option<String>,
+    pub(in crate::plan) mount_path: String,
+    pub(in crate::plan) claim: String,
+    pub(in crate::plan) sub_path: Option<String>,
 }
 
 /// Validates a run. The error lists every problem, each naming its field.
-pub(super) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunRequest, Vec<String>> {
+pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunRequest, Vec<String>> {
     let spec = &run.spec;
     let mut problems = Problems(Vec::new());
 
@@ -220,7 +220,7 @@ fn memory(resources: &Resources) -> Result<u64, String> {
 }
 
 /// How large `/dev/shm` is, by the settings of today.
-pub(super) fn shared_memory_bytes(resources: &Resources, settings: &Settings) -> Option<u64> {
+pub(in crate::plan) fn shared_memory_bytes(resources: &Resources, settings: &Settings) -> Option<u64> {
     shared_memory(resources, memory(resources).ok(), settings).ok()
 }
 
@@ -347,7 +347,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Where a path of the spec is in the run container.
-pub(super) fn in_container(path: &str) -> String {
+pub(in crate::plan) fn in_container(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", names::paths::BUNDLE) }
 }
 

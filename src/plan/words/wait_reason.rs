@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::causes::Cause;
-use super::facts::{Wait, WaitKind};
-use super::outcome::gave_up;
-use super::settings::Settings;
 use super::table::table;
 use crate::api::status::Waiting;
+use crate::plan::facts::pod::{Wait, WaitKind};
+use crate::plan::facts::settings::Settings;
+use crate::plan::outcome::gave_up;
+use crate::plan::words::cause::Cause;
 
 /// The setting that says when a wait is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Reason {
     }
 
     /// The reason of a container that waits.
-    pub(super) fn of_the_kubelet(reason: &str) -> Option<Self> {
+    pub(in crate::plan) fn of_the_kubelet(reason: &str) -> Option<Self> {
         let of_a_container = |r: &&Self| matches!(r.kind(), WaitKind::Image | WaitKind::ImageName | WaitKind::Config);
         Self::ALL.iter().filter(of_a_container).find(|r| r.row().names.contains(&reason)).copied()
     }
@@ -196,11 +196,11 @@ impl Reason {
     }
 
     /// For one of ours.
-    pub(super) fn wait(self, message: &str) -> Wait<'_> {
+    pub(in crate::plan) fn wait(self, message: &str) -> Wait<'_> {
         Wait { kind: self.kind(), reason: self.name(), message }
     }
 
-    pub(super) fn given_up_after(self, settings: &Settings) -> Option<Duration> {
+    pub(in crate::plan) fn given_up_after(self, settings: &Settings) -> Option<Duration> {
         self.deadline().after(settings)
     }
 }
@@ -217,7 +217,7 @@ impl WaitKind {
     }
 
     /// The same, of the helper's container.
-    pub(super) fn of_the_helper(self) -> Option<Self> {
+    pub(in crate::plan) fn of_the_helper(self) -> Option<Self> {
         match self {
             Self::Image | Self::ImageName => Some(Self::HelperImage),
             Self::Config => Some(Self::Helper),
@@ -226,7 +226,7 @@ impl WaitKind {
     }
 
     /// Whatever the reason is.
-    pub(super) fn given_up_after(self, settings: &Settings) -> Option<Duration> {
+    pub(in crate::plan) fn given_up_after(self, settings: &Settings) -> Option<Duration> {
         self.deadline().after(settings)
     }
 }

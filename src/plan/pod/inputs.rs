@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 
-use super::pod::{backstop, mount, read_only};
 use crate::api::spec::{Input, KeySource};
 use crate::contract::{InputSource, Pin, RequestedInput};
 use crate::names::{self, paths, volumes};
+use crate::plan::pod::{backstop, mount, read_only};
 
 /// The API server takes no larger one.
 const CONFIG_MAP_MAX_BYTES: u64 = 1 << 20;
@@ -28,11 +28,11 @@ const ABSENCE_IS_TOLD: Option<bool> = Some(true);
 
 /// The inputs of one attempt, by their index in the spec.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Inputs<'a> {
-    pub(super) spec: &'a [Input],
-    pub(super) pins: &'a BTreeMap<usize, Pin>,
+pub(in crate::plan) struct Inputs<'a> {
+    pub(in crate::plan) spec: &'a [Input],
+    pub(in crate::plan) pins: &'a BTreeMap<usize, Pin>,
     /// Whether the cluster has image volumes.
-    pub(super) image_volumes: bool,
+    pub(in crate::plan) image_volumes: bool,
 }
 
 impl<'a> Inputs<'a> {
@@ -52,7 +52,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// What the runner and the helper are told.
-    pub(super) fn requested(self) -> Vec<RequestedInput> {
+    pub(in crate::plan) fn requested(self) -> Vec<RequestedInput> {
         let requested = |(_, input, pin): (usize, &Input, Option<&Pin>)| RequestedInput {
             path: input.path.clone(),
             source: match self.as_image(input, pin) {
@@ -66,22 +66,22 @@ impl<'a> Inputs<'a> {
     }
 
     /// Something has to come from elsewhere before the command can start.
-    pub(super) fn take_time(self) -> bool {
+    pub(in crate::plan) fn take_time(self) -> bool {
         self.each().any(|(_, input, pin)| self.is_staged(input, pin) && input.text.is_none())
     }
 
     /// The helper fetches something from a registry.
-    pub(super) fn need_registries(self) -> bool {
+    pub(in crate::plan) fn need_registries(self) -> bool {
         self.each().any(|(_, i, pin)| self.is_staged(i, pin) && (i.run.is_some() || i.image.is_some()))
     }
 
     /// The helper fetches something that is no output of a run.
-    pub(super) fn need_logins_of_users(self) -> bool {
+    pub(in crate::plan) fn need_logins_of_users(self) -> bool {
         self.each().any(|(_, input, _)| input.image.is_some())
     }
 
     /// The node fetches something from the store.
-    pub(super) fn need_the_store_on_nodes(self) -> bool {
+    pub(in crate::plan) fn need_the_store_on_nodes(self) -> bool {
         self.each().any(|(_, input, pin)| self.as_image(input, pin).is_some())
     }
 
@@ -90,7 +90,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// What the helper may put into the volume of inputs: all of them together have as much room as the working directory.
-    pub(super) fn staged_bytes(self, disk_bytes: u64) -> u64 {
+    pub(in crate::plan) fn staged_bytes(self, disk_bytes: u64) -> u64 {
         let staged = self.each().filter(|(_, input, pin)| self.is_staged(input, *pin));
         let sizes = staged.map(|(_, input, _)| match (&input.text, &input.config_map) {
             (Some(text), _) => text.len() as u64,
@@ -102,7 +102,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// The pod's volumes.
-    pub(super) fn pod_volumes(self, disk_bytes: u64) -> Vec<Volume> {
+    pub(in crate::plan) fn pod_volumes(self, disk_bytes: u64) -> Vec<Volume> {
         let staged = self.any_is_staged().then(|| Volume {
             name: volumes::INPUTS.into(),
             empty_dir: Some(backstop(disk_bytes)),
@@ -114,7 +114,7 @@ impl<'a> Inputs<'a> {
 
     /// What the helper has to see: it copies `ConfigMaps`, tells of Secrets that do not exist, and makes links to the
     /// entries of what is mounted at `.`.
-    pub(super) fn helper_mounts(self) -> Vec<VolumeMount> {
+    pub(in crate::plan) fn helper_mounts(self) -> Vec<VolumeMount> {
         let inputs = self.any_is_staged().then(|| mount(volumes::INPUTS, paths::INPUTS));
         let source = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
             let listed = input.path == "." && !self.is_staged(input, pin);
@@ -128,11 +128,11 @@ impl<'a> Inputs<'a> {
     }
 
     /// What the command sees.
-    pub(super) fn run_mounts(self) -> Vec<VolumeMount> {
+    pub(in crate::plan) fn run_mounts(self) -> Vec<VolumeMount> {
         let mount_of = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
             let at = match input.path.as_str() {
                 "." => format!("{}/{index}", paths::SOURCES),
-                path => super::request::in_container(path),
+                path => crate::plan::validate::in_container(path),
             };
             read_only(if self.is_staged(input, pin) {
                 VolumeMount { sub_path: Some(index.to_string()), ..mount(volumes::INPUTS, &at) }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use super::image;
 use crate::contract::{HostDriver, Preflight, Registries};
+use crate::plan::facts::image;
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +86,7 @@ impl Store {
     /// Whether a reference names what may be an output of another namespace. Nodes and helpers have the store's login,
     /// which can be one for all. A store that is a whole registry has other images too: only what a namespace's
     /// repository could be is one.
-    pub(super) fn is_of_another_namespace(&self, reference: &str, namespace: &str) -> bool {
+    pub(in crate::plan) fn is_of_another_namespace(&self, reference: &str, namespace: &str) -> bool {
         let (host, prefix) = image::place(&self.prefix);
         let (of, repository) = image::place(reference);
         let below = if prefix.is_empty() {

@@ -6,37 +6,37 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{EnvVar, HostPathVolumeSource, Toleration, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::settings::{Driver, GpuProfile};
 use crate::contract::{GpuRequest, HostDriver};
 use crate::names::volumes;
+use crate::plan::facts::settings::{Driver, GpuProfile};
 
 /// `count` GPUs of one profile.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gpus {
-    pub(super) count: u32,
-    pub(super) profile: GpuProfile,
+pub(in crate::plan) struct Gpus {
+    pub(in crate::plan) count: u32,
+    pub(in crate::plan) profile: GpuProfile,
 }
 
 impl Gpus {
     /// The device plugin's limit; none for no GPU: a limit of 0 would still need the plugin's resource to exist.
-    pub(super) fn limits(&self) -> BTreeMap<String, Quantity> {
+    pub(in crate::plan) fn limits(&self) -> BTreeMap<String, Quantity> {
         self.if_any(|| (self.profile.resource_name.clone(), Quantity(self.count.to_string()))).into_iter().collect()
     }
 
     /// What a run without GPUs must have, and nobody can change: CUDA images bake in `NVIDIA_VISIBLE_DEVICES=all`, and
     /// the NVIDIA runtime would hand a pod without a limit every GPU of the node. A pod's env comes after the device
     /// plugin's, so nothing may be set when there is a limit.
-    pub(super) fn no_devices(&self) -> Option<EnvVar> {
+    pub(in crate::plan) fn no_devices(&self) -> Option<EnvVar> {
         (self.count == 0).then(|| env_var("NVIDIA_VISIBLE_DEVICES", "void"))
     }
 
     /// The profile's variables.
-    pub(super) fn env(&self) -> Vec<EnvVar> {
+    pub(in crate::plan) fn env(&self) -> Vec<EnvVar> {
         self.if_any(|| self.profile.env.iter().map(|(name, value)| env_var(name, value)).collect()).unwrap_or_default()
     }
 
     /// What the runner has to do; nothing for no GPU.
-    pub(super) fn request(&self) -> Option<GpuRequest> {
+    pub(in crate::plan) fn request(&self) -> Option<GpuRequest> {
         self.if_any(|| GpuRequest {
             count: self.count,
             preflight: self.profile.preflight.clone(),
@@ -45,7 +45,7 @@ impl Gpus {
     }
 
     /// The host's folder with the driver.
-    pub(super) fn driver_volume(&self) -> Option<Volume> {
+    pub(in crate::plan) fn driver_volume(&self) -> Option<Volume> {
         self.host_driver().map(|(path, _)| Volume {
             name: volumes::DRIVER.into(),
             // No type: with `Directory` a pod on a node without the driver would wait in silence, while the runner
@@ -56,7 +56,7 @@ impl Gpus {
     }
 
     /// Where the run container sees it.
-    pub(super) fn driver_mount(&self) -> Option<VolumeMount> {
+    pub(in crate::plan) fn driver_mount(&self) -> Option<VolumeMount> {
         self.host_driver().map(|(_, inside)| VolumeMount {
             name: volumes::DRIVER.into(),
             mount_path: inside.mount_path.clone(),
@@ -66,7 +66,7 @@ impl Gpus {
     }
 
     /// Whether a mount at this path and the driver's would hide each other.
-    pub(super) fn driver_collides_with(&self, path: &str) -> Option<&str> {
+    pub(in crate::plan) fn driver_collides_with(&self, path: &str) -> Option<&str> {
         let (_, inside) = self.host_driver()?;
         let (path, mount) = (Path::new(path), Path::new(&inside.mount_path));
         (path.starts_with(mount) || mount.starts_with(path)).then_some(inside.mount_path.as_str())
@@ -79,15 +79,15 @@ impl Gpus {
         }
     }
 
-    pub(super) fn runtime_class_name(&self) -> Option<String> {
+    pub(in crate::plan) fn runtime_class_name(&self) -> Option<String> {
         self.if_any(|| self.profile.runtime_class_name.clone()).flatten()
     }
 
-    pub(super) fn tolerations(&self) -> Vec<Toleration> {
+    pub(in crate::plan) fn tolerations(&self) -> Vec<Toleration> {
         self.if_any(|| self.profile.tolerations.clone()).unwrap_or_default()
     }
 
-    pub(super) fn node_selector(&self) -> BTreeMap<String, String> {
+    pub(in crate::plan) fn node_selector(&self) -> BTreeMap<String, String> {
         self.if_any(|| self.profile.node_selector.clone()).unwrap_or_default()
     }
 

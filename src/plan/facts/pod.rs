@@ -6,9 +6,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::reasons::Reason;
 use crate::contract::{Message, MissingRecord, Pins};
 use crate::names;
+use crate::plan::words::wait_reason::Reason;
 
 /// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Resource)]

@@ -5,17 +5,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::table::table;
 
 /// Of `InputsReady`.
-pub(super) const PINNED: &str = "Pinned";
+pub(in crate::plan) const PINNED: &str = "Pinned";
 /// Of `Scheduled`.
-pub(super) const SCHEDULED: &str = "Scheduled";
+pub(in crate::plan) const SCHEDULED: &str = "Scheduled";
 /// Of `OutputSaved`.
-pub(super) const SAVED: &str = "Saved";
+pub(in crate::plan) const SAVED: &str = "Saved";
 /// Of `OutputSaved`.
-pub(super) const SAVED_IN_PART: &str = "SavedInPart";
+pub(in crate::plan) const SAVED_IN_PART: &str = "SavedInPart";
 /// Of `OutputSaved`.
-pub(super) const OUTPUT_DAMAGED: &str = "OutputDamaged";
+pub(in crate::plan) const OUTPUT_DAMAGED: &str = "OutputDamaged";
 /// Of `OutputSaved`.
-pub(super) const NO_STORE: &str = "NoStore";
+pub(in crate::plan) const NO_STORE: &str = "NoStore";
 
 /// `True`, `False` or both, by what reason.
 type Reasons = &'static [(&'static str, &'static str)];
@@ -71,7 +71,7 @@ table! {
 }
 
 /// `OutputSaved` of a run whose command runs, while things are such that the output would not be saved.
-pub(super) fn is_in_doubt(condition: &Condition) -> bool {
+pub(in crate::plan) fn is_in_doubt(condition: &Condition) -> bool {
     condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
 }
 

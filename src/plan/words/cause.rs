@@ -388,7 +388,7 @@ impl Cause {
     }
 
     /// What the runner or the helper has told.
-    pub(super) fn seen_in_the_pod(cause: contract::Cause) -> Self {
+    pub(in crate::plan) fn seen_in_the_pod(cause: contract::Cause) -> Self {
         use contract::Cause as Seen;
         match cause {
             Seen::TimeLimitExceeded => Self::TimeLimitExceeded,
@@ -412,7 +412,7 @@ impl Cause {
     }
 
     /// Kubernetes ended a pod, or did not take it, for a reason of its own.
-    pub(super) fn of_kubernetes(reason: &str) -> Self {
+    pub(in crate::plan) fn of_kubernetes(reason: &str) -> Self {
         if Self::NotAdmitted.names().contains(&reason) { Self::NotAdmitted } else { Self::Disrupted }
     }
 
@@ -434,12 +434,12 @@ impl Cause {
     }
 
     /// As it begins the message.
-    pub(super) fn words(self) -> String {
+    pub(in crate::plan) fn words(self) -> String {
         plain(self.means())
     }
 
     /// As it is on the object.
-    pub(super) fn hint(self) -> Option<String> {
+    pub(in crate::plan) fn hint(self) -> Option<String> {
         self.row().hint.map(plain)
     }
 
@@ -450,12 +450,12 @@ impl Cause {
     }
 
     /// The container ran, and the command did not: what stood in its way may still be there.
-    pub(super) fn is_before_the_command(self) -> bool {
+    pub(in crate::plan) fn is_before_the_command(self) -> bool {
         self.row().before_the_command
     }
 
     /// The next attempt had better be on another node.
-    pub(super) fn is_of_the_node(self) -> bool {
+    pub(in crate::plan) fn is_of_the_node(self) -> bool {
         self.row().of_the_node
     }
 }

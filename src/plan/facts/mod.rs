@@ -1,0 +1,6 @@
+//! What is seen of a run: its pod, the runs that are its inputs, the settings of the cluster.
+
+pub(in crate::plan) mod image;
+pub mod parents;
+pub mod pod;
+pub mod settings;
