@@ -8,7 +8,7 @@ use kube_runtime::watcher;
 
 use super::GuardedRun;
 use crate::plan::PodFacts;
-use crate::plan::facts::pod::Stage;
+use crate::plan::facts::stage::Stage;
 
 /// Remembers of every pod what it looked like when its run was last triggered.
 #[derive(Default)]

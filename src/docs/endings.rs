@@ -90,7 +90,7 @@ fn reasons() -> String {
     let rows = Reason::ALL.iter().map(|reason| {
         row([
             &code_list(reason.names()),
-            &code_list(reason.kinds().iter().map(|kind| kind.stage())),
+            &code_list(reason.stages().iter().map(|stage| stage.name())),
             &sentence(reason.awaited()),
             &until(*reason),
             &sentence(reason.what_to_do()),
@@ -104,7 +104,7 @@ fn until(reason: Reason) -> String {
     if causes.is_empty() {
         return "no deadline".into();
     }
-    let causes = code_list(causes.iter().map(String::as_str));
+    let causes = code_list(causes.into_iter());
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
         (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),

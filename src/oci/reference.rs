@@ -58,6 +58,28 @@ pub fn without_tag_and_digest(reference: &str) -> &str {
     parts(reference).name
 }
 
+/// The registry and the repository that a reference names, each written in one way only. Of `host` alone the repository
+/// is empty.
+#[must_use]
+pub fn place(reference: &str) -> (String, String) {
+    let has_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
+    let (host, repository) = match reference.split_once('/') {
+        Some((host, rest)) if has_host(host) => (host, without_tag_and_digest(rest)),
+        None if has_host(reference) && !reference.contains('@') && !without_tag_and_digest(reference).is_empty() => {
+            // `python:3` is an image, `host:5000` a registry: a tag is no number with a dot or `localhost` before it.
+            match reference.split_once(':') {
+                Some((name, _)) if !has_host(name) => ("docker.io", name),
+                _ => (reference, ""),
+            }
+        }
+        _ => ("docker.io", without_tag_and_digest(reference)),
+    };
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(&host).trim_end_matches('.');
+    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
+    (host.to_owned(), repository.to_owned())
+}
+
 struct Parts<'a> {
     /// Host and repository.
     name: &'a str,

@@ -12,7 +12,7 @@ use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
 use crate::contract::{Command, Request};
 use crate::names;
-use crate::plan::facts::image;
+use crate::oci::place;
 use crate::plan::facts::settings::Settings;
 use crate::plan::pod::gpu::Gpus;
 use crate::plan::pod::inputs::Inputs;
@@ -327,7 +327,7 @@ fn images_of_the_pod_itself(spec: &BundleRunSpec) -> Vec<String> {
     let inputs = spec.inputs.iter().enumerate();
     let references = inputs.filter_map(|(i, input)| Some((i, &input.image.as_ref()?.reference)));
     references
-        .filter(|(_, reference)| is_loopback(&image::place(reference).0))
+        .filter(|(_, reference)| is_loopback(&place(reference).0))
         .map(|(i, reference)| {
             format!(
                 "spec.inputs[{i}].image.reference: {reference:?} is on the pod itself, because inputs are fetched in the \

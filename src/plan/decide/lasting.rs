@@ -7,11 +7,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::Phase;
 use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
 use crate::plan::decide::Decision;
-use crate::plan::facts::pod::{PodFacts, WaitKind};
+use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
 use crate::plan::steps::{Plan, ProgressSeen, Severity, Step};
 use crate::plan::words::condition;
-use crate::plan::words::wait_reason::Reason;
+use crate::plan::words::wait_reason::{Reason, WaitStage};
 
 /// Staging and saving are written when they last longer than this,
 const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -24,7 +24,7 @@ impl Decision<'_> {
     /// The container is there and waits for its inputs.
     pub(in crate::plan) fn staging(&self, pod: &PodFacts) -> Plan {
         let since = pod.run_started_at().map_or(self.now, |t| t.0);
-        let told = self.known(WaitKind::Staging).is_some();
+        let told = self.known(WaitStage::Staging).is_some();
         let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
         self.lasting(pod, since, told, moves, None, |this| {
             if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
@@ -46,7 +46,7 @@ impl Decision<'_> {
             return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
         if self.progress == ProgressSeen::Answered(None)
-            && (self.tells_of_doubt() || self.known(WaitKind::Staging).is_some())
+            && (self.tells_of_doubt() || self.known(WaitStage::Staging).is_some())
         {
             // Silence changes nothing of what was told.
             return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());
@@ -81,7 +81,7 @@ impl Decision<'_> {
         let message = format!("the store refuses the output, so the command does not start: {detail}");
         let wait = Reason::StoreRefused.wait(&message);
         // Told once: the words can differ each time, as with the number of a request in them.
-        if self.known(WaitKind::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
+        if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
             return Plan::nothing();
         }
         Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)).tell(

@@ -2,20 +2,23 @@
 
 mod hung;
 mod lasting;
+mod pin;
 mod waiting;
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use self::pin::Unready;
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 use crate::contract::Message;
 use crate::plan::facts::image;
-use crate::plan::facts::parents::{self, Parents, Unready};
-use crate::plan::facts::pod::{PodFacts, PodSeen, Stage};
+use crate::plan::facts::parents::Parents;
+use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::facts::settings::Settings;
+use crate::plan::facts::stage::Stage;
 use crate::plan::outcome::{self, Ending, Outcome};
 use crate::plan::pod;
 use crate::plan::pod::affinity;
@@ -147,14 +150,14 @@ impl<'a> Decision<'a> {
             return Plan::after(left);
         }
         let pinned = match validate::validate(self.run, self.settings) {
-            Ok(request) => parents::pin(self.run, self.parents).map(|pins| (request, pins)),
+            Ok(request) => pin::pin(self.run, self.parents).map(|pins| (request, pins)),
             // Stored under rules that let more through than ours, or a setting it needs is gone.
             Err(problems) => Err(Unready::Ends(Outcome::new(Cause::InvalidSpec, problems.join("; ")))),
         };
         match pinned {
             Ok((request, pins)) => {
                 let image = image::image_to_pull(self.requested, self.status(), self.attempt);
-                let digests = parents::digests(self.run);
+                let digests = pin::digests(self.run);
                 let attempt = pod::Attempt {
                     number: self.attempt,
                     requested: self.requested,

@@ -7,11 +7,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::Phase;
 use crate::api::status::Waiting;
 use crate::plan::decide::{Decision, until};
-use crate::plan::facts::pod::{PodFacts, Wait, WaitKind};
+use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, gave_up};
 use crate::plan::steps::{Plan, PodRef, Refusal, Severity, Step};
 use crate::plan::words::cause::Cause;
-use crate::plan::words::wait_reason::Reason;
+use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -52,35 +52,35 @@ impl Decision<'_> {
     /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has
     /// stayed up for a while.
     fn helper_on_trial(&self, pod: &PodFacts) -> Option<Plan> {
-        self.known(WaitKind::Helper)?;
+        self.known(WaitStage::Helper)?;
         let running = pod.helper().and_then(|c| c.state.running.as_ref());
         let left = match running {
             Some(running) => Some(self.due(running.started_at.as_ref()?.0, HELPER_TRIAL)?),
             None => None,
         };
-        let plan = self.waiting(pod, &Wait { kind: WaitKind::Helper, reason: "", message: "" });
+        let plan = self.waiting(pod, &Wait { stage: WaitStage::Helper, reason: "", message: "" });
         Some(Plan { next: plan.next.into_iter().chain(left).min(), ..plan })
     }
 
     /// The wait of this kind that the object tells already.
-    pub(in crate::plan) fn known(&self, kind: WaitKind) -> Option<&Waiting> {
-        self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(kind.stage()))
+    pub(in crate::plan) fn known(&self, stage: WaitStage) -> Option<&Waiting> {
+        self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(stage.name()))
     }
 
     pub(in crate::plan) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let known = self.known(wait.kind);
+        let known = self.known(wait.stage);
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
         let deadline = match known {
             Some(known) => known.deadline.as_ref().map(|t| t.0),
-            None => given_up_at(since, wait.kind.given_up_after(self.settings)),
+            None => given_up_at(since, self.settings.given_up_after(wait.stage.deadline())),
         };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
             return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
         }
         let left = deadline.map(|d| until(self.now, d));
         // The kubelet alternates between the failure and its back-off: one of them says enough.
-        if known.is_some() && wait.kind != WaitKind::Scheduling {
+        if known.is_some() && wait.stage != WaitStage::Scheduling {
             return Plan::nothing_until(left);
         }
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
@@ -93,7 +93,7 @@ impl Decision<'_> {
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
     pub(in crate::plan) fn inputs_missing(&self, wait: Wait) -> Plan {
-        let known = self.known(wait.kind);
+        let known = self.known(wait.stage);
         let told = |w: &Waiting| w.reason.as_deref() == Some(wait.reason) && w.message.as_deref() == Some(wait.message);
         if known.is_some_and(told) {
             return Plan::nothing();
@@ -110,7 +110,7 @@ impl Decision<'_> {
         if self.until_node_lost(pod).is_some() {
             return None;
         }
-        if self.known(WaitKind::Node).is_some() {
+        if self.known(WaitStage::Node).is_some() {
             return Some(Plan::nothing());
         }
         let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
@@ -146,7 +146,7 @@ impl Decision<'_> {
         let wait = reason.wait(message);
         let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(wait.reason));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
-        let deadline = given_up_at(since, reason.given_up_after(self.settings));
+        let deadline = given_up_at(since, self.settings.given_up_after(reason.deadline()));
         if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
             return self.end(None, &gave_up(waiting));
         }

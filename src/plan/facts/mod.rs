@@ -4,3 +4,4 @@ pub(in crate::plan) mod image;
 pub mod parents;
 pub mod pod;
 pub mod settings;
+pub mod stage;

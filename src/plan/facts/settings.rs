@@ -6,7 +6,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Toleration;
 
 use crate::contract::{HostDriver, Preflight, Registries};
-use crate::plan::facts::image;
+use crate::oci::place;
+use crate::plan::words::wait_reason::Deadline;
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,18 @@ pub struct Settings {
     pub proxy: Proxy,
     /// By name; `default` is what runs use that name none.
     pub gpu_profiles: BTreeMap<String, GpuProfile>,
+}
+
+impl Settings {
+    /// How long the operator waits; `None`: it gives up nothing.
+    pub(in crate::plan) fn given_up_after(&self, deadline: Deadline) -> Option<Duration> {
+        match deadline {
+            Deadline::None | Deadline::Staging | Deadline::Store => None,
+            Deadline::AtOnce => Some(Duration::ZERO),
+            Deadline::ImagePull => Some(self.image_deadline),
+            Deadline::Configuration => Some(self.config_deadline),
+        }
+    }
 }
 
 /// A proxy for HTTP. What is not set here is not used.
@@ -87,8 +100,8 @@ impl Store {
     /// which can be one for all. A store that is a whole registry has other images too: only what a namespace's
     /// repository could be is one.
     pub(in crate::plan) fn is_of_another_namespace(&self, reference: &str, namespace: &str) -> bool {
-        let (host, prefix) = image::place(&self.prefix);
-        let (of, repository) = image::place(reference);
+        let (host, prefix) = place(&self.prefix);
+        let (of, repository) = place(reference);
         let below = if prefix.is_empty() {
             Some(repository.as_str())
         } else {

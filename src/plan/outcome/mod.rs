@@ -3,14 +3,22 @@
 //! Only the helper's report makes a success; the pod's phase never does (Kubernetes says Succeeded also when the
 //! helper died and the output with it, or when the kernel killed a child of a command that exits 0).
 
+mod given_up;
+mod kubelet;
+
 use k8s_openapi::jiff::SignedDuration;
 
+use self::kubelet::{
+    container_could_not_start, deleted, out_of_memory_says_the_kubelet, refused_or_evicted_by_the_kubelet, why_asked,
+};
 use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
 use crate::contract::{self, Message, MissingRecord, Record, SaveFailure, Saved};
-use crate::plan::facts::pod::{PodFacts, TerminatedFacts, WaitKind};
+use crate::plan::facts::pod::{PodFacts, TerminatedFacts};
 use crate::plan::words::cause::{Cause, Verdict};
-use crate::plan::words::wait_reason::Reason;
+use crate::plan::words::wait_reason::WaitStage;
+
+pub(in crate::plan) use self::given_up::gave_up;
 
 /// How an attempt ended, and what the user is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,71 +195,11 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
     // Where there is a pod, its admission is not waited for any more.
-    let waiting = ending.waiting.filter(|w| w.stage.as_deref() != Some(WaitKind::Admission.stage()))?;
+    let waiting = ending.waiting.filter(|w| w.stage.as_deref() != Some(WaitStage::Admission.name()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;
     let started = ending.pod.run_started_at().is_some() || ending.record().is_some_and(|r| r.started_at_ms.is_some());
     (asked >= deadline && !started).then(|| gave_up(waiting))
-}
-
-/// The ending of a run whose wait passed its deadline.
-pub(in crate::plan) fn gave_up(waiting: &Waiting) -> Outcome {
-    let message = waiting.message.clone().unwrap_or_default();
-    let reason = waiting.reason.as_deref().unwrap_or(Cause::DeadlineExceeded.name());
-    let is = |known: Reason| reason == known.name();
-    let kind = WaitKind::ALL.into_iter().find(|k| Some(k.stage()) == waiting.stage.as_deref());
-    match kind {
-        Some(WaitKind::Image | WaitKind::ImageName) => image_pull_failed(message),
-        Some(WaitKind::HelperImage) => Outcome::new(Cause::HelperImagePullFailed, message),
-        Some(WaitKind::Helper) => Outcome::new(Cause::HelperFailed, message),
-        Some(WaitKind::Config) if is(Reason::ConfigurationMissing) => {
-            Outcome::new(Cause::CreateContainerConfigError, message)
-        }
-        Some(WaitKind::Config) => container_not_created(reason, message),
-        Some(WaitKind::Admission) if is(Reason::Forbidden) => forbidden(message),
-        Some(WaitKind::Admission) if is(Reason::PodNameTaken) => Outcome::new(Cause::PodNameTaken, message),
-        Some(
-            WaitKind::Inputs
-            | WaitKind::Staging
-            | WaitKind::Scheduling
-            | WaitKind::Starting
-            | WaitKind::Node
-            | WaitKind::Admission,
-        )
-        | None => Outcome::told_by_kubernetes(Cause::DeadlineExceeded, reason, message),
-    }
-}
-
-fn image_pull_failed(message: String) -> Outcome {
-    // containerd's text for an image index that lacks the node's architecture.
-    let other_platform = message.contains("no match for platform");
-    let cause = if other_platform { Cause::ImageForOtherPlatform } else { Cause::ImagePullFailed };
-    Outcome::new(cause, message)
-}
-
-fn container_not_created(reason: &str, message: String) -> Outcome {
-    // containerd's texts for a USER that is a name: no such entry, and no passwd file to look it up in.
-    let unknown_user = ["no users found", "etc/passwd: no such file", "statat etc: no such file"];
-    if unknown_user.iter().any(|words| message.contains(words)) {
-        let message = format!("{} ({message})", Cause::UserUnknown.words());
-        return Outcome::told_by_kubernetes(Cause::UserUnknown, reason, message);
-    }
-    Outcome::told_by_kubernetes(Cause::ContainerNotCreated, reason, message)
-}
-
-/// The texts are those of the API server's admission plugins.
-fn forbidden(message: String) -> Outcome {
-    let says = |words: &str| message.contains(words);
-    let cause = if says("error looking up service account") || says("no PriorityClass with name") {
-        Cause::ForbiddenName
-    } else if says("cannot create resource") {
-        Cause::ForbiddenToOperator
-    } else if says("RuntimeClass") {
-        Cause::ForbiddenRuntimeClass
-    } else {
-        Cause::ForbiddenByPolicy
-    };
-    Outcome::new(cause, message)
 }
 
 /// A command that ended by itself is not started again for what it left behind.
@@ -366,73 +314,6 @@ fn signal_name(signal: i32) -> &'static str {
         31 => " (SIGSYS)",
         _ => "",
     }
-}
-
-fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
-    told_by_the_kubelet(ending.pod)
-}
-
-/// `Evicted`, `UnexpectedAdmissionError`, `OutOfcpu`, `NodeAffinity`, `Terminated` (node shutdown), `Preempting`...:
-/// the kubelet ended the pod or never took it.
-fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
-    let reason = pod.status.reason.as_deref().filter(|r| !r.is_empty())?;
-    let message = pod.status.message.clone().unwrap_or_default();
-    // The texts of the kubelet's eviction manager for limits; all other evictions are for the node's sake.
-    let says = |words: &str| reason == "Evicted" && message.contains(words);
-    let limit = if says("Usage of EmptyDir volume") {
-        Some(Cause::EmptyDirLimitExceeded)
-    } else if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers")
-    {
-        Some(Cause::EphemeralStorageLimitExceeded)
-    } else {
-        None
-    };
-    Some(match limit {
-        Some(limit) => Outcome::new(limit, message),
-        None => Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message),
-    })
-}
-
-/// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
-/// give the container its GPUs.
-fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
-    let ended =
-        ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
-    let message = ended.message.clone().unwrap_or_default();
-    // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
-    let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));
-    let cause = match (gpu, message.contains("unsatisfied condition")) {
-        (true, true) => Cause::CudaTooNew,
-        (true, false) => Cause::GpuUnavailable,
-        (false, _) => Cause::ContainerCannotStart,
-    };
-    Some(Outcome::new(cause, message))
-}
-
-/// The whole container was killed, the runner with it.
-fn out_of_memory_says_the_kubelet(ending: &Ending) -> Option<Outcome> {
-    (ending.run_ended()?.reason.as_deref() == Some("OOMKilled")).then(|| {
-        let message = "the kernel killed the whole container because resources.memory was used up";
-        Outcome::new(Cause::OutOfMemory, message)
-    })
-}
-
-fn deleted(ending: &Ending) -> Option<Outcome> {
-    ending.pod.is_deleting().then(|| why_asked(ending.pod))
-}
-
-/// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
-/// deletion neither.
-fn why_asked(pod: &PodFacts) -> Outcome {
-    if let Some(outcome) = told_by_the_kubelet(pod) {
-        return outcome;
-    }
-    if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
-        let reason = disruption.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or(Cause::Disrupted.name());
-        let message = disruption.message.clone().unwrap_or_default();
-        return Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message);
-    }
-    Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })
 }
 
 /// A runner that is killed ends with a signal, and one that could do nothing with its own code: any other it has from a

@@ -14,13 +14,13 @@ use crate::bundle::sha256;
 use crate::contract::{Message, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::digest_of;
-use crate::plan::facts::pod::{PodFacts, Wait, WaitKind};
+use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, lacking};
 use crate::plan::pod;
 use crate::plan::status::measured::{finished_at, gpus, output, started_at, timeline, usage};
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
-use crate::plan::words::wait_reason::Reason;
+use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -59,21 +59,21 @@ impl<'a> Draft<'a> {
         wait: &Wait,
         deadline: Option<Timestamp>,
     ) -> Self {
-        let same_stage = self.status.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(wait.kind.stage()));
+        let same_stage = self.status.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(wait.stage.name()));
         let since = same_stage.and_then(|w| w.since.clone()).unwrap_or(Time(self.now));
         let message = cut(wait.message);
         self.status.waiting = Some(Waiting {
-            stage: Some(wait.kind.stage().into()),
+            stage: Some(wait.stage.name().into()),
             reason: Some(wait.reason.into()),
             message: Some(message.clone()),
             since: Some(since),
             deadline: deadline.map(Time),
         });
         self.status.attempt = Some(attempt);
-        if wait.kind == WaitKind::Inputs {
+        if wait.stage == WaitStage::Inputs {
             self.set(ConditionType::InputsReady, "False", wait.reason, &message);
         }
-        if wait.kind == WaitKind::Scheduling {
+        if wait.stage == WaitStage::Scheduling {
             self.set(ConditionType::Scheduled, "False", wait.reason, "");
         }
         self.active(phase, Some(wait.reason), Some(message))

@@ -165,7 +165,7 @@ prop_compose! {
         phase in of(select(&PHASES[..])),
         attempt in 1..6u32,
         recorded in any::<bool>(),
-        waiting in of((select(&crate::plan::facts::pod::WaitKind::ALL[..]), reason(), of(second()), of(second()))),
+        waiting in of((select(&crate::plan::words::wait_reason::WaitStage::ALL[..]), reason(), of(second()), of(second()))),
         deleted in proptest::bool::weighted(0.1),
         valid in proptest::bool::weighted(0.9),
     ) -> BundleRun {
@@ -174,7 +174,7 @@ prop_compose! {
             status["attempts"] = json!([{"attempt": attempt, "pod": format!("r-{attempt}"), "uid": format!("p{attempt}")}]);
         }
         if let Some((kind, reason, since, deadline)) = waiting {
-            status["waiting"] = json!({"stage": kind.stage(), "reason": reason, "since": since.map(time), "deadline": deadline.map(time)});
+            status["waiting"] = json!({"stage": kind.name(), "reason": reason, "since": since.map(time), "deadline": deadline.map(time)});
         }
         let run = if valid { run() } else { run_of(json!({})) };
         let mut run = with_status(&run, &serde_json::from_value(status).unwrap());

@@ -1,11 +1,12 @@
 //! Where a pod stands on its way, and what a plan does about it.
 
 use super::*;
-use crate::plan::facts::pod::{Stage, WaitKind};
+use crate::plan::facts::stage::Stage;
+use crate::plan::words::wait_reason::WaitStage;
 
 fn stage(pod: &PodCase) -> String {
     match pod.facts().stage() {
-        Stage::Waiting(wait) => format!("Waiting {:?} {}", wait.kind, wait.reason),
+        Stage::Waiting(wait) => format!("Waiting {:?} {}", wait.stage, wait.reason),
         other => format!("{other:?}"),
     }
 }
@@ -53,8 +54,8 @@ fn every_pod_is_in_one_stage() {
 
 #[test]
 fn every_kind_of_waiting_has_a_stage_of_its_own() {
-    let stages: std::collections::BTreeSet<_> = WaitKind::ALL.iter().map(|k| k.stage()).collect();
-    assert_eq!(stages.len(), WaitKind::ALL.len());
+    let stages: std::collections::BTreeSet<_> = WaitStage::ALL.iter().map(|stage| stage.name()).collect();
+    assert_eq!(stages.len(), WaitStage::ALL.len());
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! Where a pod stands on its way: all that decides whether a change of a pod is worth a plan.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::pod::{ContainerFacts, PodFacts};
+use crate::contract::{Message, MissingRecord};
+use crate::names;
+use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
+
+/// See [`PodFacts::stage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage<'a> {
+    /// On its way without trouble: being scheduled, pulled or prepared.
+    Starting,
+    /// Held up.
+    Waiting(Wait<'a>),
+    /// The run container waits for its inputs.
+    Staging,
+    /// The command runs.
+    Running,
+    /// The run container has ended, the helper has not.
+    Finalizing,
+    /// The helper has reported, and the run container does not end.
+    Hung,
+    /// Asked to go away, not gone.
+    Deleting,
+    /// All containers have ended, or none will ever start.
+    Ended,
+}
+
+impl PodFacts {
+    /// Where the pod stands on its way.
+    #[must_use]
+    pub fn stage(&self) -> Stage<'_> {
+        let phase_ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let run = self.run().map(|c| &c.state);
+        let helper = self.helper().map(|c| &c.state);
+        let run_ended = run.is_some_and(|s| s.terminated.is_some());
+        let helper_ended = helper.is_some_and(|s| s.terminated.is_some());
+        let never_bound = self.spec.node_name.is_none();
+        if (run_ended && helper_ended) || phase_ended || (self.is_deleting() && never_bound) {
+            return Stage::Ended;
+        }
+        if self.hung_since().is_some() {
+            return Stage::Hung;
+        }
+        if self.is_deleting() {
+            return Stage::Deleting;
+        }
+        if run_ended {
+            return Stage::Finalizing;
+        }
+        if run.is_some_and(|s| s.running.is_some()) {
+            // With inputs a startup probe tells when the command begins.
+            let staging = self.run().is_some_and(|c| c.started == Some(false));
+            return if staging { Stage::Staging } else { Stage::Running };
+        }
+        if never_bound {
+            return match self.condition("PodScheduled") {
+                Some(c) if c.status == "False" => Stage::Waiting(Wait {
+                    stage: WaitStage::Scheduling,
+                    reason: c.reason.as_deref().unwrap_or("Unschedulable"),
+                    message: c.message.as_deref().unwrap_or_default(),
+                }),
+                _ => Stage::Starting,
+            };
+        }
+        [self.helper(), self.run()]
+            .into_iter()
+            .flatten()
+            .find_map(|container| {
+                let waiting = container.state.waiting.as_ref()?;
+                let reason = waiting.reason.as_deref().unwrap_or_default();
+                let stage = awaited_by(&container.name, reason)?;
+                // Better than the kubelet's: that it backs off.
+                let words = container.last_words().or(waiting.message.as_deref());
+                Some(Stage::Waiting(Wait { stage, reason, message: words.unwrap_or_default() }))
+            })
+            .unwrap_or(Stage::Starting)
+    }
+
+    /// The command runs, and the helper has something to report.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let helper = self.helper().filter(|helper| helper.state.running.is_some());
+        helper.is_some_and(|helper| helper.ready == Some(false)) && self.stage() == Stage::Running
+    }
+
+    /// When the helper reported that the runner is gone and something of the run could not be killed, or that the runner
+    /// died, while its container has not ended; none: there is nothing of the kind. The run container can write what the
+    /// report is made of, so that only what lasts is to be believed.
+    #[must_use]
+    pub fn hung_since(&self) -> Option<Timestamp> {
+        self.run()?.state.running.as_ref()?;
+        let ended = self.helper_ended().filter(|ended| ended.exit_code == 0)?;
+        let report = self.message()?.report;
+        let hangs = match (&report.record, report.missing) {
+            (Some(record), _) => record.unkillable,
+            (None, Some(MissingRecord::RunnerDied | MissingRecord::Unreadable)) => true,
+            (None, Some(MissingRecord::NeverStarted) | None) => false,
+        };
+        ended.finished_at.as_ref().filter(|_| hangs).map(|t| t.0)
+    }
+}
+
+impl ContainerFacts {
+    /// What its container before this one said when it failed.
+    fn last_words(&self) -> Option<&str> {
+        self.last_state.terminated.as_ref()?.message.as_deref().filter(|words| Message::decode(words).is_none())
+    }
+}
+
+/// What a container waits for, by the reason the kubelet gives while it retries; `None`: it makes progress as usual
+/// (`ContainerCreating`, `PodInitializing`).
+fn awaited_by(container: &str, reason: &str) -> Option<WaitStage> {
+    let stage = Reason::of_the_kubelet(reason)?.stage();
+    if container == names::HELPER_CONTAINER { stage.of_the_helper() } else { Some(stage) }
+}

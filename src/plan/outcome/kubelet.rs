@@ -1,0 +1,72 @@
+//! What the kubelet says of the end of a pod.
+
+use super::{Ending, Outcome};
+use crate::plan::facts::pod::PodFacts;
+use crate::plan::words::cause::Cause;
+
+pub(super) fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    told_by_the_kubelet(ending.pod)
+}
+
+/// `Evicted`, `UnexpectedAdmissionError`, `OutOfcpu`, `NodeAffinity`, `Terminated` (node shutdown), `Preempting`...:
+/// the kubelet ended the pod or never took it.
+fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
+    let reason = pod.status.reason.as_deref().filter(|r| !r.is_empty())?;
+    let message = pod.status.message.clone().unwrap_or_default();
+    // The texts of the kubelet's eviction manager for limits; all other evictions are for the node's sake.
+    let says = |words: &str| reason == "Evicted" && message.contains(words);
+    let limit = if says("Usage of EmptyDir volume") {
+        Some(Cause::EmptyDirLimitExceeded)
+    } else if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers")
+    {
+        Some(Cause::EphemeralStorageLimitExceeded)
+    } else {
+        None
+    };
+    Some(match limit {
+        Some(limit) => Outcome::new(limit, message),
+        None => Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message),
+    })
+}
+
+/// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
+/// give the container its GPUs.
+pub(super) fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
+    let ended =
+        ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
+    let message = ended.message.clone().unwrap_or_default();
+    // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
+    let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));
+    let cause = match (gpu, message.contains("unsatisfied condition")) {
+        (true, true) => Cause::CudaTooNew,
+        (true, false) => Cause::GpuUnavailable,
+        (false, _) => Cause::ContainerCannotStart,
+    };
+    Some(Outcome::new(cause, message))
+}
+
+/// The whole container was killed, the runner with it.
+pub(super) fn out_of_memory_says_the_kubelet(ending: &Ending) -> Option<Outcome> {
+    (ending.run_ended()?.reason.as_deref() == Some("OOMKilled")).then(|| {
+        let message = "the kernel killed the whole container because resources.memory was used up";
+        Outcome::new(Cause::OutOfMemory, message)
+    })
+}
+
+pub(super) fn deleted(ending: &Ending) -> Option<Outcome> {
+    ending.pod.is_deleting().then(|| why_asked(ending.pod))
+}
+
+/// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
+/// deletion neither.
+pub(super) fn why_asked(pod: &PodFacts) -> Outcome {
+    if let Some(outcome) = told_by_the_kubelet(pod) {
+        return outcome;
+    }
+    if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
+        let reason = disruption.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or(Cause::Disrupted.name());
+        let message = disruption.message.clone().unwrap_or_default();
+        return Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message);
+    }
+    Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })
+}
