@@ -2,6 +2,19 @@
 //!
 //! [`plan`] is total and deterministic: the clock is a parameter, nothing is read or written, waiting is a value.
 //! The object is the state: whatever a later plan needs is on the `BundleRun` or its pod, so a crash loses nothing.
+//!
+//! Each room uses only those above it; `tests/structure.rs` sees to it.
+//!
+//! | room | subject |
+//! |---|---|
+//! | `words` | what may be said: tables of causes, reasons to wait and conditions |
+//! | `facts` | what is seen: the pod and where it stands, runs that are inputs, settings |
+//! | `outcome` | an attempt that ended -> its cause |
+//! | `pod` | a valid run -> the pod of an attempt |
+//! | `validate` | a `BundleRun` -> a valid run, or all that is wrong with it |
+//! | `status` | facts -> the status of the object |
+//! | `steps` | what a plan is made of |
+//! | `decide` | facts -> steps |
 
 mod decide;
 pub mod facts;

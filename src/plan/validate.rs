@@ -1,4 +1,4 @@
-//! Raw spec -> validated request: the only fallible part of a plan, and it tells all problems at once.
+//! Raw spec -> valid run: the only fallible part of a plan, and it tells all problems at once.
 //!
 //! The API server has already refused most bad input (schema and CEL). What is checked here is what CEL cannot say,
 //! and what an object stored under an older schema may still hold.
@@ -6,7 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector, Toleration};
+use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
@@ -16,55 +16,16 @@ use crate::oci::place;
 use crate::plan::facts::settings::Settings;
 use crate::plan::pod::gpu::Gpus;
 use crate::plan::pod::inputs::Inputs;
+use crate::plan::pod::mounts::{in_container, unexpanded};
+use crate::plan::pod::valid_run::{ClaimMount, PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
 
 /// `resources.cpus` of runs that say none, in thousandths.
 const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
 const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
-/// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
-pub(in crate::plan) const REQUEST_MAX_BYTES: usize = 250_000;
-/// What the pin of one input may add to the annotations: a reference, twice, and a uid.
-pub(in crate::plan) const PINS_MAX_BYTES: usize = 1000;
-
-/// A run whose every field is known to be usable.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::plan) struct RunRequest {
-    pub(in crate::plan) name: String,
-    pub(in crate::plan) namespace: String,
-    pub(in crate::plan) uid: String,
-    pub(in crate::plan) queue: Option<String>,
-    /// What the runner and the helper are told, but for what depends on the attempt and the pins.
-    pub(in crate::plan) request: Request,
-    pub(in crate::plan) inputs: Vec<spec::Input>,
-    pub(in crate::plan) exclude: Vec<String>,
-    pub(in crate::plan) env: Vec<EnvVar>,
-    pub(in crate::plan) volumes: Vec<ClaimMount>,
-    pub(in crate::plan) gpus: Gpus,
-    pub(in crate::plan) gpu_profile: Option<String>,
-    pub(in crate::plan) cpu_millis: u64,
-    pub(in crate::plan) memory_bytes: u64,
-    pub(in crate::plan) disk_bytes: u64,
-    pub(in crate::plan) shared_memory_bytes: u64,
-    pub(in crate::plan) run_as_user: Option<i64>,
-    pub(in crate::plan) node_selector: BTreeMap<String, String>,
-    pub(in crate::plan) tolerations: Vec<Toleration>,
-    pub(in crate::plan) priority_class_name: Option<String>,
-    pub(in crate::plan) scheduler_name: Option<String>,
-    pub(in crate::plan) image_pull_secrets: Vec<String>,
-    pub(in crate::plan) service_account_name: Option<String>,
-}
-
-/// A persistent volume claim and where the command finds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::plan) struct ClaimMount {
-    /// Absolute path in the container.
-    pub(in crate::plan) mount_path: String,
-    pub(in crate::plan) claim: String,
-    pub(in crate::plan) sub_path: Option<String>,
-}
 
 /// Validates a run. The error lists every problem, each naming its field.
-pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<RunRequest, Vec<String>> {
+pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<ValidRun, Vec<String>> {
     let spec = &run.spec;
     let mut problems = Problems(Vec::new());
 
@@ -123,7 +84,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             Some(shared_memory_bytes),
             Some(gpus),
             Some(request),
-        ) if problems.0.is_empty() => Ok(RunRequest {
+        ) if problems.0.is_empty() => Ok(ValidRun {
             name: run.metadata.name.clone().unwrap_or_default(),
             namespace: run.metadata.namespace.clone().unwrap_or_default(),
             uid: run.metadata.uid.clone().unwrap_or_default(),
@@ -346,16 +307,10 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Where a path of the spec is in the run container.
-pub(in crate::plan) fn in_container(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", names::paths::BUNDLE) }
-}
-
 fn env_var(var: &spec::EnvVar) -> EnvVar {
     EnvVar {
         name: var.name.clone(),
-        // Kubernetes expands $(NAME) and $$ in values: doubling every $ hands it to the process unchanged.
-        value: var.value.as_ref().map(|v| v.replace('$', "$$")),
+        value: var.value.as_deref().map(unexpanded),
         value_from: var.value_from.as_ref().map(|from| EnvVarSource {
             secret_key_ref: from.secret_key_ref.as_ref().map(|k| SecretKeySelector {
                 name: k.name.clone(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::Decision;
 use crate::api::duration::parse_seconds;
 use crate::contract::{Message, ProgressStage};
-use crate::plan::decide::Decision;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{self, Outcome};
 use crate::plan::steps::{Plan, PodRef, ProgressSeen, Step};
@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Decision<'_> {
     /// The helper has reported that something of the run cannot be killed.
-    pub(in crate::plan) fn hung(&self, pod: &PodFacts) -> Plan {
+    pub(super) fn hung(&self, pod: &PodFacts) -> Plan {
         match pod.hung_since().and_then(|since| self.due(since, HUNG_AFTER)) {
             Some(left) => Plan::after(left),
             None => self.end_hung(pod, pod.message().as_ref()),
@@ -33,7 +33,7 @@ impl Decision<'_> {
     }
 
     /// The helper was asked, and said its last words: it cannot end.
-    pub(in crate::plan) fn told_by_the_helper_itself(&self) -> Option<Message> {
+    pub(super) fn told_by_the_helper_itself(&self) -> Option<Message> {
         match &self.progress {
             ProgressSeen::Answered(Some(progress)) => Message::decode(&progress.report),
             _ => None,
@@ -41,17 +41,17 @@ impl Decision<'_> {
     }
 
     /// The command should be over, whatever the containers look like.
-    pub(in crate::plan) fn is_past_its_time(&self, pod: &PodFacts) -> bool {
+    pub(super) fn is_past_its_time(&self, pod: &PodFacts) -> bool {
         self.times_up(pod).is_some() && self.until_past_its_time(pod).is_none()
     }
 
     /// How long until then; none: it is, or has all time.
-    pub(in crate::plan) fn until_past_its_time(&self, pod: &PodFacts) -> Option<Duration> {
+    pub(super) fn until_past_its_time(&self, pod: &PodFacts) -> Option<Duration> {
         self.due(self.times_up(pod)?, SLACK)
     }
 
     /// A helper that hangs, too, is asked.
-    pub(in crate::plan) fn past_its_time(&self, pod: &PodFacts) -> Plan {
+    pub(super) fn past_its_time(&self, pod: &PodFacts) -> Plan {
         if let Some(asks) = self.ask(pod) {
             return asks;
         }
@@ -70,14 +70,14 @@ impl Decision<'_> {
 
     /// The run container ended at `ended`, and the helper has not in all the time that the kubelet gives it: it hangs, and
     /// does not answer either. None: it has time.
-    pub(in crate::plan) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
+    pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
         let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);
         self.due(ended, grace.checked_add(SLACK)?).is_none().then(|| self.end_hung(pod, None))
     }
 
     /// The pod is deleted although it will not go: the node shall end it as soon as it can, and tell that it is no more of
     /// use. That goes first: once the end is recorded, nobody looks at this pod again.
-    pub(in crate::plan) fn end_hung(&self, pod: &PodFacts, message: Option<&Message>) -> Plan {
+    pub(super) fn end_hung(&self, pod: &PodFacts, message: Option<&Message>) -> Plan {
         let outcome = outcome::decide(&self.ending(pod, message, true));
         // Nobody but the helper may speak at that port once the run container has ended. Before, a success needs the
         // kubelet's word.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::Decision;
 use crate::api::Phase;
 use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
-use crate::plan::decide::Decision;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
 use crate::plan::steps::{Plan, ProgressSeen, Severity, Step};
@@ -22,7 +22,7 @@ const HELD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 impl Decision<'_> {
     /// The container is there and waits for its inputs.
-    pub(in crate::plan) fn staging(&self, pod: &PodFacts) -> Plan {
+    pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
         let since = pod.run_started_at().map_or(self.now, |t| t.0);
         let told = self.known(WaitStage::Staging).is_some();
         let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
@@ -41,7 +41,7 @@ impl Decision<'_> {
 
     /// The helper has something to report of a run container that runs: it is asked, once until that changes.
     /// `next`: something else is due then.
-    pub(in crate::plan) fn with_news(&self, pod: &PodFacts, next: Option<Duration>) -> Plan {
+    pub(super) fn with_news(&self, pod: &PodFacts, next: Option<Duration>) -> Plan {
         if self.progress == ProgressSeen::NotAsked {
             return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
@@ -99,12 +99,12 @@ impl Decision<'_> {
     }
 
     /// The object says that the output may not be saved.
-    pub(in crate::plan) fn tells_of_doubt(&self) -> bool {
+    pub(super) fn tells_of_doubt(&self) -> bool {
         self.status().is_some_and(|status| status.conditions.iter().any(condition::is_in_doubt))
     }
 
     /// The command has ended, or was told to.
-    pub(in crate::plan) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
+    pub(super) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
         let told = self.phase() == Some(Phase::Finalizing);
         // Also without a store: a helper that hangs has something to say that nobody else would.
         let moves = pod.pins().repository.is_some() || pod.status.pod_ip.is_some();
@@ -143,7 +143,7 @@ impl Decision<'_> {
     }
 
     /// Asks the helper how far it is; none: it was asked, or has no address.
-    pub(in crate::plan) fn ask(&self, pod: &PodFacts) -> Option<Plan> {
+    pub(super) fn ask(&self, pod: &PodFacts) -> Option<Plan> {
         let ip = pod.status.pod_ip.clone().filter(|_| self.progress == ProgressSeen::NotAsked)?;
         Some(Plan::nothing().then(Step::AskProgress { ip }))
     }
@@ -152,7 +152,7 @@ impl Decision<'_> {
         words(self.progress_of(stage)?)
     }
 
-    pub(in crate::plan) fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
+    pub(super) fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
         match &self.progress {
             ProgressSeen::Answered(Some(progress)) if progress.stage == stage => Some(progress),
             _ => None,

@@ -104,29 +104,29 @@ fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
 }
 
 /// One run that is not over: what is decided about it.
-pub(in crate::plan) struct Decision<'a> {
-    pub(in crate::plan) run: &'a BundleRun,
+struct Decision<'a> {
+    run: &'a BundleRun,
     /// The image that was asked for.
-    pub(in crate::plan) requested: &'a str,
-    pub(in crate::plan) settings: &'a Settings,
-    pub(in crate::plan) parents: &'a Parents,
-    pub(in crate::plan) now: Timestamp,
-    pub(in crate::plan) attempt: u32,
-    pub(in crate::plan) progress: ProgressSeen,
-    pub(in crate::plan) pull_secrets: Option<&'a [String]>,
-    pub(in crate::plan) written_at: Option<Timestamp>,
+    requested: &'a str,
+    settings: &'a Settings,
+    parents: &'a Parents,
+    now: Timestamp,
+    attempt: u32,
+    progress: ProgressSeen,
+    pull_secrets: Option<&'a [String]>,
+    written_at: Option<Timestamp>,
 }
 
 impl<'a> Decision<'a> {
-    pub(in crate::plan) fn status(&self) -> Option<&'a BundleRunStatus> {
+    fn status(&self) -> Option<&'a BundleRunStatus> {
         self.run.status.as_ref()
     }
 
-    pub(in crate::plan) fn phase(&self) -> Option<Phase> {
+    fn phase(&self) -> Option<Phase> {
         self.status().and_then(|s| s.phase)
     }
 
-    pub(in crate::plan) fn draft(&self) -> Draft<'a> {
+    fn draft(&self) -> Draft<'a> {
         Draft::of(self.run, self.now)
     }
 
@@ -224,12 +224,7 @@ impl<'a> Decision<'a> {
         }
     }
 
-    pub(in crate::plan) fn ending<'b>(
-        &'b self,
-        pod: &'b PodFacts,
-        message: Option<&'b Message>,
-        hangs: bool,
-    ) -> Ending<'b> {
+    fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {
         let waiting = self.status().and_then(|s| s.waiting.as_ref());
         let shared_memory_bytes = validate::shared_memory_bytes(&self.run.spec.resources, self.settings);
         Ending { pod, message, waiting, shared_memory_bytes, hangs }
@@ -266,17 +261,12 @@ impl<'a> Decision<'a> {
     }
 
     /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.
-    pub(in crate::plan) fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
+    fn end(&self, pod: Option<&PodFacts>, outcome: &Outcome) -> Plan {
         self.end_as_told(pod, pod.and_then(PodFacts::message).as_ref(), outcome)
     }
 
     /// [`Self::end`] with the helper's last words, however they came.
-    pub(in crate::plan) fn end_as_told(
-        &self,
-        pod: Option<&PodFacts>,
-        message: Option<&Message>,
-        outcome: &Outcome,
-    ) -> Plan {
+    fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
         let image = self.requested;
         let stopped;
         let outcome = if self.run.spec.stop && outcome.verdict() == Verdict::Interrupted {
@@ -304,13 +294,13 @@ impl<'a> Decision<'a> {
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one
     /// that is ahead of ours by more than the wait holds up nothing.
-    pub(in crate::plan) fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
+    fn due(&self, since: Timestamp, wait: SignedDuration) -> Option<Duration> {
         let ahead = since.duration_since(self.now) > wait;
         let at = since.checked_add(wait).ok()?;
         (at > self.now && !ahead).then(|| until(self.now, at))
     }
 }
 
-pub(in crate::plan) fn until(now: Timestamp, at: Timestamp) -> Duration {
+fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }

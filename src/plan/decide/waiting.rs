@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::{Decision, until};
 use crate::api::Phase;
 use crate::api::status::Waiting;
-use crate::plan::decide::{Decision, until};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, gave_up};
 use crate::plan::steps::{Plan, PodRef, Refusal, Severity, Step};
@@ -28,7 +28,7 @@ const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
-    pub(in crate::plan) fn starting(&self, pod: &PodFacts) -> Plan {
+    pub(super) fn starting(&self, pod: &PodFacts) -> Plan {
         if let Some(plan) = self.helper_on_trial(pod) {
             return plan;
         }
@@ -63,11 +63,11 @@ impl Decision<'_> {
     }
 
     /// The wait of this kind that the object tells already.
-    pub(in crate::plan) fn known(&self, stage: WaitStage) -> Option<&Waiting> {
+    pub(super) fn known(&self, stage: WaitStage) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(stage.name()))
     }
 
-    pub(in crate::plan) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
+    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
         let known = self.known(wait.stage);
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
@@ -92,7 +92,7 @@ impl Decision<'_> {
     }
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
-    pub(in crate::plan) fn inputs_missing(&self, wait: Wait) -> Plan {
+    pub(super) fn inputs_missing(&self, wait: Wait) -> Plan {
         let known = self.known(wait.stage);
         let told = |w: &Waiting| w.reason.as_deref() == Some(wait.reason) && w.message.as_deref() == Some(wait.message);
         if known.is_some_and(told) {
@@ -106,7 +106,7 @@ impl Decision<'_> {
 
     /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
     /// and nobody but the administrator can say for how long.
-    pub(in crate::plan) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
+    pub(super) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
         if self.until_node_lost(pod).is_some() {
             return None;
         }
@@ -125,13 +125,13 @@ impl Decision<'_> {
     }
 
     /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
-    pub(in crate::plan) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
+    pub(super) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
         let at = pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(NODE_LOST_AFTER).ok()?;
         (at > self.now).then(|| until(self.now, at))
     }
 
     /// The API server does not take the pod: wait with a deadline, or end.
-    pub(in crate::plan) fn refused(&self, refusal: &Refusal) -> Plan {
+    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
         let (reason, message, retry) = match refusal {
             Refusal::NamespaceTerminating => return Plan::nothing(),
             Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),

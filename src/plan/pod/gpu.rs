@@ -6,6 +6,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{EnvVar, HostPathVolumeSource, Toleration, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::mounts::literal;
 use crate::contract::{GpuRequest, HostDriver};
 use crate::names::volumes;
 use crate::plan::facts::settings::{Driver, GpuProfile};
@@ -27,12 +28,12 @@ impl Gpus {
     /// the NVIDIA runtime would hand a pod without a limit every GPU of the node. A pod's env comes after the device
     /// plugin's, so nothing may be set when there is a limit.
     pub(in crate::plan) fn no_devices(&self) -> Option<EnvVar> {
-        (self.count == 0).then(|| env_var("NVIDIA_VISIBLE_DEVICES", "void"))
+        (self.count == 0).then(|| literal("NVIDIA_VISIBLE_DEVICES", "void"))
     }
 
     /// The profile's variables.
     pub(in crate::plan) fn env(&self) -> Vec<EnvVar> {
-        self.if_any(|| self.profile.env.iter().map(|(name, value)| env_var(name, value)).collect()).unwrap_or_default()
+        self.if_any(|| self.profile.env.iter().map(|(name, value)| literal(name, value)).collect()).unwrap_or_default()
     }
 
     /// What the runner has to do; nothing for no GPU.
@@ -94,9 +95,4 @@ impl Gpus {
     fn if_any<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
         (self.count > 0).then(f)
     }
-}
-
-/// Kubernetes expands `$(NAME)` and `$$` in values: doubling every `$` hands it to the process unchanged.
-fn env_var(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.into(), value: Some(value.replace('$', "$$")), ..EnvVar::default() }
 }

@@ -12,10 +12,13 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 
+use super::Attempt;
+use super::mounts::{backstop, in_container, mount, read_only};
+use super::valid_run::ValidRun;
 use crate::api::spec::{Input, KeySource};
 use crate::contract::{InputSource, Pin, RequestedInput};
 use crate::names::{self, paths, volumes};
-use crate::plan::pod::{backstop, mount, read_only};
+use crate::plan::facts::settings::Settings;
 
 /// The API server takes no larger one.
 const CONFIG_MAP_MAX_BYTES: u64 = 1 << 20;
@@ -36,6 +39,10 @@ pub(in crate::plan) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
+    pub(super) fn of(run: &'a ValidRun, attempt: &Attempt<'a>, settings: &Settings) -> Self {
+        Self { spec: &run.inputs, pins: attempt.pins, image_volumes: settings.image_volumes }
+    }
+
     fn each(self) -> impl Iterator<Item = (usize, &'a Input, Option<&'a Pin>)> {
         self.spec.iter().enumerate().map(move |(index, input)| (index, input, self.pins.get(&index)))
     }
@@ -132,7 +139,7 @@ impl<'a> Inputs<'a> {
         let mount_of = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
             let at = match input.path.as_str() {
                 "." => format!("{}/{index}", paths::SOURCES),
-                path => crate::plan::validate::in_container(path),
+                path => in_container(path),
             };
             read_only(if self.is_staged(input, pin) {
                 VolumeMount { sub_path: Some(index.to_string()), ..mount(volumes::INPUTS, &at) }

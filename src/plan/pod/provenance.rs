@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Attempt;
+use super::valid_run::ValidRun;
 use crate::plan::facts::image::digest_of;
-use crate::plan::pod::Attempt;
-use crate::plan::validate::RunRequest;
 
 /// What always fits: who it is, the image, the resources.
-pub(in crate::plan) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+pub(in crate::plan) fn identity(request: &ValidRun, attempt: &Attempt) -> Map<String, Value> {
     let quantity = |bytes: u64| Value::from(bytes.to_string());
     let resources = json!({
         "cpus": format!("{}m", request.cpu_millis),
@@ -36,7 +36,7 @@ pub(in crate::plan) fn identity(request: &RunRequest, attempt: &Attempt) -> Map<
 }
 
 /// What can be large: the environment, where inputs come from, volumes.
-pub(in crate::plan) fn details(request: &RunRequest, attempt: &Attempt) -> Map<String, Value> {
+pub(in crate::plan) fn details(request: &ValidRun, attempt: &Attempt) -> Map<String, Value> {
     let inputs: Vec<Value> = (0..request.inputs.len()).map(|index| source(request, attempt, index)).collect();
     let volumes = request.volumes.iter().map(|volume| {
         let path = volume.sub_path.as_ref().map(|path| ("claimPath".to_owned(), json!(path)));
@@ -54,7 +54,7 @@ pub(in crate::plan) fn details(request: &RunRequest, attempt: &Attempt) -> Map<S
 }
 
 /// The variables of the spec: those from Secrets and `ConfigMaps` by the names of these.
-fn env(request: &RunRequest) -> Vec<Value> {
+fn env(request: &ValidRun) -> Vec<Value> {
     let told = request.env.iter().map(|var| match (&var.value, &var.value_from) {
         // In the pod every $ is there twice.
         (Some(value), _) => json!({"name": var.name, "value": value.replace("$$", "$")}),
@@ -66,7 +66,7 @@ fn env(request: &RunRequest) -> Vec<Value> {
 
 /// An input as in the spec, and by digest where that is known. The helper has texts and addresses: addresses can hold
 /// passwords and signatures.
-fn source(request: &RunRequest, attempt: &Attempt, index: usize) -> Value {
+fn source(request: &ValidRun, attempt: &Attempt, index: usize) -> Value {
     let mut told = json!(request.inputs.get(index));
     let Some(known) = told.as_object_mut() else { return told };
     known.remove("text");

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::contract::{Command, Request};
-use crate::plan::validate::{RunRequest, validate};
+use crate::plan::pod::valid_run::ValidRun;
+use crate::plan::validate::validate;
 
-fn request(spec: Value) -> Result<RunRequest, Vec<String>> {
+fn request(spec: Value) -> Result<ValidRun, Vec<String>> {
     validate(&run_of(spec), &settings())
 }
 
