@@ -9,9 +9,9 @@ use kube_runtime::reflector::ObjectRef;
 use serde_json::json;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::observe::Cluster;
-use super::{Error, bounded, failed, progress};
 use crate::api::{BundleRun, BundleRunStatus};
+use crate::cluster::observe::Cluster;
+use crate::cluster::{Error, bounded, failed, helper_progress};
 use crate::contract::Progress;
 use crate::names;
 use crate::plan::{Notice, PodFacts, PodRef, Refusal, Severity, Step};
@@ -49,7 +49,7 @@ impl Cluster {
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod(pod) => self.delete_pod(&pod).await,
             Step::Release(pod) => self.release(&pod).await,
-            Step::AskProgress { ip } => Ok(Answer::Progress(progress::ask(&self.helpers, &ip).await)),
+            Step::AskProgress { ip } => Ok(Answer::Progress(helper_progress::ask(&self.helpers, &ip).await)),
             Step::AskPullSecrets { namespace, account } => {
                 let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
                 Ok(Answer::PullSecrets(names))
@@ -201,7 +201,7 @@ fn status_refused(words: &str) -> Notice {
 }
 
 /// Whether the finalizer is gone; false: the pod is not as these facts say.
-pub(super) async fn remove_finalizer(
+pub(in crate::cluster) async fn remove_finalizer(
     client: &Client,
     action: &str,
     pod: &PodRef,
@@ -227,11 +227,11 @@ pub(super) async fn remove_finalizer(
     }
 }
 
-pub(super) fn post() -> PostParams {
+pub(in crate::cluster) fn post() -> PostParams {
     PostParams { field_manager: Some(names::OPERATOR.into()), ..PostParams::default() }
 }
 
-pub(super) fn patch_params() -> PatchParams {
+pub(in crate::cluster) fn patch_params() -> PatchParams {
     PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
 }
 

@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
 use kube::{Api, Client};
 
-use super::carry_out::post;
-use super::{Error, bounded, failed};
+use crate::cluster::carry_out::post;
+use crate::cluster::{Error, bounded, failed};
 
 /// A lease by its name.
 pub struct Leases {

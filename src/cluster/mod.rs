@@ -4,31 +4,24 @@
 
 mod carry_out;
 mod client;
-mod held;
+mod helper_progress;
 mod lease;
-mod merge;
 mod observe;
-mod pod_triggers;
-mod progress;
 mod pull_secrets;
-mod requests;
-mod run_triggers;
-mod trial;
+mod smoke_test;
+mod uninstall;
 mod watch;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use carry_out::Answer;
-pub use client::{connect, has_image_volumes};
-pub use held::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
+pub use client::{Requests, connect, has_image_volumes};
 pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};
-pub use pod_triggers::PodTriggers;
-pub use requests::Requests;
-pub use run_triggers::RunTriggers;
-pub use trial::{create_run, delete_run, get_run};
-pub use watch::{Event, pods, runs};
+pub use smoke_test::{create_run, delete_run, get_run};
+pub use uninstall::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
+pub use watch::{Event, PodTriggers, RunTriggers, pods, runs};
 
 use crate::api::BundleRun;
 

@@ -8,26 +8,26 @@ use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 
-use super::pull_secrets::PullSecrets;
-use super::{Error, GuardedRun, bounded, failed, progress};
 use crate::api::{BundleRun, Phase};
+use crate::cluster::pull_secrets::PullSecrets;
+use crate::cluster::{Error, GuardedRun, bounded, failed, helper_progress};
 use crate::names;
 use crate::plan::{self, Observed, Parent, Parents, PodFacts, PodSeen, ProgressSeen, Refusal, parents};
 
 /// The cluster, as the operator sees it.
 pub struct Cluster {
-    pub(super) client: Client,
+    pub(in crate::cluster) client: Client,
     /// For the helpers of pods.
-    pub(super) helpers: reqwest::Client,
+    pub(in crate::cluster) helpers: reqwest::Client,
     runs: Store<GuardedRun>,
-    pub(super) pods: Store<PodFacts>,
-    pub(super) recorder: Recorder,
-    pub(super) pull_secrets: PullSecrets,
+    pub(in crate::cluster) pods: Store<PodFacts>,
+    pub(in crate::cluster) recorder: Recorder,
+    pub(in crate::cluster) pull_secrets: PullSecrets,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
-    pub(super) written: Mutex<HashMap<String, Written>>,
+    pub(in crate::cluster) written: Mutex<HashMap<String, Written>>,
 }
 
-pub(super) struct Written {
+pub(in crate::cluster) struct Written {
     /// None once the cache has it, too.
     run: Option<Arc<BundleRun>>,
     at: Timestamp,
@@ -88,7 +88,7 @@ impl Cluster {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        let helpers = progress::client()?;
+        let helpers = helper_progress::client()?;
         let (pull_secrets, written) = Default::default();
         Ok(Self { client, helpers, runs, pods, recorder, pull_secrets, written })
     }
@@ -126,13 +126,13 @@ impl Cluster {
     }
 
     /// A pod as the API server has it now.
-    pub(super) async fn get_pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, Error> {
+    pub(in crate::cluster) async fn get_pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, Error> {
         let action = format!("get pod {namespace}/{name}");
         let api: Api<PodFacts> = Api::namespaced(self.client.clone(), namespace);
         bounded(&action, api.get_opt(name)).await?.map_err(|e| failed(&action, e))
     }
 
-    pub(super) fn remember(&self, run: BundleRun) {
+    pub(in crate::cluster) fn remember(&self, run: BundleRun) {
         let Some(uid) = run.metadata.uid.clone() else { return };
         let written = Written { run: Some(Arc::new(run)), at: Timestamp::now() };
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 use tracing::info;
 
-use super::{Error, bounded, failed};
+use crate::cluster::{Error, bounded, failed};
 
 /// So long an answer counts, so that many runs of one account cost one read.
 const LIFE: Duration = Duration::from_mins(1);
@@ -17,7 +17,7 @@ type Account = (String, String);
 
 /// What was read lately, by namespace and name of the account.
 #[derive(Default)]
-pub(super) struct PullSecrets(Mutex<HashMap<Account, (Instant, Vec<String>)>>);
+pub(in crate::cluster) struct PullSecrets(Mutex<HashMap<Account, (Instant, Vec<String>)>>);
 
 impl PullSecrets {
     /// Names of Secrets in the account's namespace. None where the operator may not read accounts, or where there is no
@@ -25,7 +25,12 @@ impl PullSecrets {
     ///
     /// # Errors
     /// When there is no answer, or one that says nothing about the account.
-    pub(super) async fn of(&self, client: &Client, namespace: &str, name: &str) -> Result<Vec<String>, Error> {
+    pub(in crate::cluster) async fn of(
+        &self,
+        client: &Client,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Vec<String>, Error> {
         let account = (namespace.to_owned(), name.to_owned());
         if let Some(known) = self.known(&account) {
             return Ok(known);

@@ -9,13 +9,13 @@ const LONGEST: Duration = Duration::from_mins(2);
 
 /// Doubles per key from one second to two minutes; back to one second after a success.
 #[derive(Default)]
-pub(super) struct Backoff {
+pub(in crate::operator) struct Backoff {
     failures: Mutex<HashMap<String, u32>>,
 }
 
 impl Backoff {
     /// The wait after one more failure.
-    pub(super) fn next(&self, key: &str) -> Duration {
+    pub(in crate::operator) fn next(&self, key: &str) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(key.to_owned()).or_default();
         let wait = FIRST.saturating_mul(1 << (*count).min(16)).min(LONGEST);
@@ -24,7 +24,7 @@ impl Backoff {
     }
 
     /// A success.
-    pub(super) fn reset(&self, key: &str) {
+    pub(in crate::operator) fn reset(&self, key: &str) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }

@@ -2,17 +2,13 @@
 //! whose run is gone. Of several replicas the one that holds the lease does so; the others keep their caches current.
 
 mod backoff;
-mod election;
-mod health;
-mod lease;
-mod log;
-mod metrics;
+mod commands;
+mod leader;
+mod observability;
+mod orphans;
+mod queue;
 mod reconcile;
-mod release;
 mod settings;
-mod smoke_test;
-mod triggers;
-mod uninstall;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,14 +26,13 @@ use tracing::{debug, error, info, warn};
 
 use crate::cluster::{self, Cluster, Leases, Requests};
 use crate::names;
-use health::Health;
-use lease::Leadership;
-use metrics::Metrics;
+use leader::Leadership;
+use observability::http::Health;
+use observability::metrics::Metrics;
 use reconcile::Context;
 
-pub use log::{Log, LogFormat, start_log};
-pub use smoke_test::{SmokeTest, smoke_test};
-pub use uninstall::{Release, release};
+pub use commands::{Release, SmokeTest, release, smoke_test};
+pub use observability::{Log, LogFormat, start_log};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;
@@ -87,16 +82,16 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         leadership: leadership.clone(),
     };
     let health = health.serve(options.listen).await?;
-    let (letting_go, releases) = release::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
-    let (triggers, triggered) = triggers::queue(Arc::clone(&metrics));
+    let (letting_go, releases) = orphans::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
+    let (triggers, triggered) = queue::queue(Arc::clone(&metrics));
     // The watches run on their own: the caches stay current also while every reconcile is busy, or while we stand by.
-    let run_watch = triggers::follow_runs(
+    let run_watch = queue::follow_runs(
         cluster::runs(&client, &options.namespaces, runs_writer),
         triggers.clone(),
         letting_go.clone(),
         Arc::clone(&cluster),
     );
-    let pod_watch = triggers::follow_pods(
+    let pod_watch = queue::follow_pods(
         cluster::pods(&client, &options.namespaces, pods_writer),
         triggers.clone(),
         letting_go.clone(),
@@ -176,7 +171,7 @@ async fn stand(
     let client = cluster::connect(&requests(&metrics, &Leadership::always())).await?;
     let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
-    lease::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
+    leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }
 
 fn requests(metrics: &Arc<Metrics>, leadership: &Leadership) -> Requests {

@@ -13,10 +13,10 @@ use kube_runtime::controller::Action;
 use tokio::sync::Semaphore;
 use tracing::{Instrument, info_span, warn};
 
-use super::backoff::Backoff;
-use super::metrics::{Looked, Metrics};
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answer, Answers, Cluster, GuardedRun, Snapshot};
+use crate::operator::backoff::Backoff;
+use crate::operator::observability::metrics::{Looked, Metrics};
 use crate::plan::{Notice, Plan, ProgressSeen, Settings, Severity, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
@@ -29,7 +29,7 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 const PLANS_MAX: u32 = 3;
 
 /// What every reconcile uses.
-pub(super) struct Context {
+pub(in crate::operator) struct Context {
     cluster: Arc<Cluster>,
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -39,7 +39,12 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(cluster: Arc<Cluster>, settings: Settings, metrics: Arc<Metrics>, concurrency: u16) -> Self {
+    pub(in crate::operator) fn new(
+        cluster: Arc<Cluster>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        concurrency: u16,
+    ) -> Self {
         let places = usize::from(concurrency / 2).max(1);
         Self { cluster, settings, metrics, creating: Semaphore::new(places), backoff: Backoff::default() }
     }
@@ -47,7 +52,7 @@ impl Context {
 
 /// Why a reconcile did not get through.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(in crate::operator) enum Error {
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
     /// A defect of ours; it stalls this run, not the others.
@@ -56,7 +61,7 @@ pub(super) enum Error {
 }
 
 /// Looks at one run and does what its plan says.
-pub(super) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Result<Action, Error> {
+pub(in crate::operator) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Result<Action, Error> {
     let span = info_span!("run", namespace = run.namespace(), name = run.name_any());
     context.metrics.taken(&run.name_any(), run.namespace().as_deref());
     context.metrics.look_begun();
@@ -100,7 +105,7 @@ fn undecodable(error: &str) -> Notice {
 
 /// Later and later, per run.
 #[allow(clippy::needless_pass_by_value)] // the signature is the controller's
-pub(super) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Arc<Context>) -> Action {
+pub(in crate::operator) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Arc<Context>) -> Action {
     Action::requeue(context.backoff.next(run.uid().as_deref().unwrap_or_default()))
 }
 

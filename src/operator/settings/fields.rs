@@ -7,26 +7,26 @@ use serde_json::{Map, Value};
 
 /// The problems found so far, each beginning with the path of its field.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<String>>);
+pub(in crate::operator) struct Problems(RefCell<Vec<String>>);
 
 impl Problems {
-    pub(super) fn note(&self, path: &str, problem: impl std::fmt::Display) {
+    pub(in crate::operator) fn note(&self, path: &str, problem: impl std::fmt::Display) {
         self.0.borrow_mut().push(format!("{path}: {problem}"));
     }
 
     /// Keeps the value, or notes the problem.
-    pub(super) fn check<T>(&self, path: &str, result: Result<T, impl std::fmt::Display>) -> Option<T> {
+    pub(in crate::operator) fn check<T>(&self, path: &str, result: Result<T, impl std::fmt::Display>) -> Option<T> {
         result.map_err(|problem| self.note(path, problem)).ok()
     }
 
-    pub(super) fn into_result(self) -> Result<(), String> {
+    pub(in crate::operator) fn into_result(self) -> Result<(), String> {
         let problems = self.0.into_inner();
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
     }
 }
 
 /// A map of the file. When it is dropped, what nobody asked for is noted as unknown.
-pub(super) struct Fields<'a> {
+pub(in crate::operator) struct Fields<'a> {
     path: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
@@ -35,7 +35,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Of a map, or of nothing for one that is not there.
-    pub(super) fn of(path: &str, value: Option<Value>, problems: &'a Problems) -> Self {
+    pub(in crate::operator) fn of(path: &str, value: Option<Value>, problems: &'a Problems) -> Self {
         let values = match value {
             Some(Value::Object(values)) => values,
             None | Some(Value::Null) => Map::new(),
@@ -48,30 +48,30 @@ impl<'a> Fields<'a> {
     }
 
     /// The path of one of its fields.
-    pub(super) fn path(&self, name: &str) -> String {
+    pub(in crate::operator) fn path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// The value as it is.
-    pub(super) fn raw(&mut self, name: &'static str) -> Option<Value> {
+    pub(in crate::operator) fn raw(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
     /// A map within.
-    pub(super) fn section(&mut self, name: &'static str) -> Fields<'a> {
+    pub(in crate::operator) fn section(&mut self, name: &'static str) -> Fields<'a> {
         let value = self.raw(name);
         Fields::of(&self.path(name), value, self.problems)
     }
 
     /// A value of this type, if it is there.
-    pub(super) fn get<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
+    pub(in crate::operator) fn get<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
         let value = self.raw(name)?;
         self.problems.check(&self.path(name), serde_json::from_value(value))
     }
 
     /// A text that must be there and not be empty.
-    pub(super) fn required(&mut self, name: &'static str, what: &str) -> String {
+    pub(in crate::operator) fn required(&mut self, name: &'static str, what: &str) -> String {
         let before = self.problems.0.borrow().len();
         let text: String = self.get(name).unwrap_or_default();
         if text.is_empty() && self.problems.0.borrow().len() == before {

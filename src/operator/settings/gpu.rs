@@ -41,7 +41,7 @@ const NEEDED_BY_IMAGES: [&str; 13] = [
 const TAKEN: [&str; 6] = ["/proc", "/sys", "/dev", "/run", paths::BUNDLE, paths::OURS];
 
 /// Reads all profiles. There is always one named `default`.
-pub(super) fn profiles(value: Option<Value>, problems: &Problems) -> BTreeMap<String, GpuProfile> {
+pub(in crate::operator) fn profiles(value: Option<Value>, problems: &Problems) -> BTreeMap<String, GpuProfile> {
     let named = match value {
         Some(Value::Object(named)) => named,
         None => serde_json::Map::new(),

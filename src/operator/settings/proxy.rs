@@ -3,7 +3,7 @@
 use super::fields::{Fields, Problems};
 use crate::plan::facts::settings::Proxy;
 
-pub(super) fn read(mut fields: Fields<'_>, problems: &Problems) -> Proxy {
+pub(in crate::operator) fn read(mut fields: Fields<'_>, problems: &Problems) -> Proxy {
     let mut url = |name| {
         let url: Option<String> = fields.get(name);
         let url = url.filter(|url| !url.is_empty());

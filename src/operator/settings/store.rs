@@ -12,7 +12,7 @@ const SECRET_NAME: &str = "bundle-store";
 const CA_MAX_BYTES: usize = 16 * 1024;
 
 /// Reads `store` and `registries`.
-pub(super) fn read(
+pub(in crate::operator) fn read(
     file: &mut Fields<'_>,
     seconds: &impl Fn(&mut Fields<'_>, &'static str, &str) -> Duration,
     problems: &Problems,

@@ -4,26 +4,26 @@
 use std::time::Duration;
 
 /// A holder that does not renew for this long may be replaced.
-pub(super) const LEASE_DURATION: Duration = Duration::from_secs(15);
+pub(in crate::operator) const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// A holder that could not renew for this long stops by itself: some seconds before anybody may replace it.
-pub(super) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+pub(in crate::operator) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at the lease, or two renewals.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
+pub(in crate::operator) const RETRY: Duration = Duration::from_secs(2);
 
 /// What matters of the lease as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(in crate::operator) struct Stored {
     /// None or empty: it was let go.
-    pub(super) holder: Option<String>,
+    pub(in crate::operator) holder: Option<String>,
     /// What its holder promised.
-    pub(super) duration: Option<Duration>,
+    pub(in crate::operator) duration: Option<Duration>,
     /// Another one with every write.
-    pub(super) version: String,
+    pub(in crate::operator) version: String,
 }
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::operator) enum Next {
     /// Nothing for this long.
     Wait(Duration),
     /// Read the lease.
@@ -36,7 +36,7 @@ pub(super) enum Next {
 
 /// A candidate's view. All times are of one clock that also goes on while the process or its machine sleeps.
 #[derive(Debug)]
-pub(super) struct Election {
+pub(in crate::operator) struct Election {
     identity: String,
     /// The lease as seen last, and since when it is so; none: it was never looked at, or there is none.
     seen: Option<(Stored, Duration)>,
@@ -50,21 +50,21 @@ pub(super) struct Election {
 
 impl Election {
     /// A candidate that has seen nothing. No other may ever have the same identity.
-    pub(super) fn new(identity: String) -> Self {
+    pub(in crate::operator) fn new(identity: String) -> Self {
         Self { identity, seen: None, fresh: false, held_until: None, lost: false, next_at: Duration::ZERO }
     }
 
-    pub(super) fn identity(&self) -> &str {
+    pub(in crate::operator) fn identity(&self) -> &str {
         &self.identity
     }
 
     /// Until when we lead.
-    pub(super) fn held_until(&self) -> Option<Duration> {
+    pub(in crate::operator) fn held_until(&self) -> Option<Duration> {
         self.held_until.filter(|_| !self.lost)
     }
 
     /// What to do now.
-    pub(super) fn next(&mut self, now: Duration) -> Next {
+    pub(in crate::operator) fn next(&mut self, now: Duration) -> Next {
         if self.lost || self.held_until.is_some_and(|until| now >= until) {
             self.lost = true;
             return Next::Lost;
@@ -84,7 +84,7 @@ impl Election {
     }
 
     /// The answer to a look; `now` is when it came.
-    pub(super) fn saw(&mut self, lease: Option<Stored>, now: Duration) {
+    pub(in crate::operator) fn saw(&mut self, lease: Option<Stored>, now: Duration) {
         let ours = lease.as_ref().is_some_and(|lease| lease.holder.as_deref() == Some(&self.identity));
         self.lost |= self.held_until.is_some() && !ours;
         self.seen = match (lease, self.seen.take()) {
@@ -95,7 +95,7 @@ impl Election {
     }
 
     /// Our write was taken. It counts from before it was sent: from then on others may have seen it.
-    pub(super) fn holds(&mut self, lease: Stored, asked_at: Duration) {
+    pub(in crate::operator) fn holds(&mut self, lease: Stored, asked_at: Duration) {
         self.seen = Some((lease, asked_at));
         self.fresh = true;
         self.held_until = Some(asked_at + RENEW_DEADLINE);
@@ -103,7 +103,7 @@ impl Election {
     }
 
     /// Somebody else wrote first, or there was no answer, so that nobody knows whether our write was taken.
-    pub(super) fn try_again_later(&mut self, now: Duration) {
+    pub(in crate::operator) fn try_again_later(&mut self, now: Duration) {
         self.fresh = false;
         self.next_at = now + RETRY;
     }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::fields::{Fields, Problems};
-use super::Failure;
 use crate::api::{Quantity, duration};
+use crate::operator::Failure;
 use crate::plan::Settings;
 
 /// Reads and validates the file.
-pub(super) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
+pub(in crate::operator) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|e| format!("cannot read the settings {}: {e}", path.display()))?;
     parse(&text, helper_image).map_err(|e| format!("settings {}: {e}", path.display()).into())
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_file_we_ship_is_valid_and_shows_every_setting() {
-        let manifest = include_str!("../../deploy/operator/settings.yaml");
+        let manifest = include_str!("../../../deploy/operator/settings.yaml");
         let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
         let text = manifest["data"]["settings.yaml"].as_str().unwrap();
         assert_eq!(parse(text, "us").unwrap().gpu_profiles.len(), 1);

@@ -1,11 +1,15 @@
 //! The connection to the API server.
 
+mod write_guard;
+
 use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
-use super::{Error, Requests, bounded, failed};
+use crate::cluster::{Error, bounded, failed};
+
+pub use write_guard::Requests;
 
 /// Connects as the kubeconfig says, else as the pod's service account. Every request passes `requests`.
 ///

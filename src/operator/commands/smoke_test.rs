@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Failure;
 use crate::api::spec::Resources;
 use crate::api::{BundleRun, BundleRunSpec, BundleRunStatus, Phase};
 use crate::cluster::{self, LOOK_AGAIN, Requests};
 use crate::names;
+use crate::operator::Failure;
 
 /// What to try.
 #[derive(Clone, Debug)]

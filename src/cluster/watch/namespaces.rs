@@ -9,14 +9,17 @@ use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
 use kube_runtime::watcher;
 
-use super::Event;
+use crate::cluster::Event;
 
 /// The watches of several namespaces as one stream for the writer of `store`, which must have taken each event before
 /// it asks for the next one.
 ///
 /// The first list is complete when every namespace has been listed. When one is listed anew, the whole is: what the
 /// store has of the others is repeated.
-pub(super) fn merged<K, S>(watches: Vec<(String, S)>, store: Store<K>) -> impl Stream<Item = Event<K>> + Send
+pub(in crate::cluster) fn merged<K, S>(
+    watches: Vec<(String, S)>,
+    store: Store<K>,
+) -> impl Stream<Item = Event<K>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     S: Stream<Item = Event<K>> + Send + Unpin,

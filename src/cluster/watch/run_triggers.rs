@@ -7,8 +7,8 @@ use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 
-use super::GuardedRun;
 use crate::api::{BundleRun, Phase};
+use crate::cluster::GuardedRun;
 use crate::plan::{Parent, parents};
 
 /// Remembers of every run what it looked like when others were last triggered by it, and who waits for whom.

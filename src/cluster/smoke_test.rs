@@ -3,9 +3,9 @@
 use kube::api::{DeleteParams, ObjectMeta, PropagationPolicy};
 use kube::{Api, Client};
 
-use super::carry_out::post;
-use super::{Error, bounded, failed};
 use crate::api::{BundleRun, BundleRunSpec};
+use crate::cluster::carry_out::post;
+use crate::cluster::{Error, bounded, failed};
 
 /// Makes a run with a name of its own.
 ///

@@ -13,13 +13,13 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_MAX_BYTES: usize = 1024 + 4 * MESSAGE_MAX_BYTES;
 
 /// A client for helpers.
-pub(super) fn client() -> reqwest::Result<reqwest::Client> {
+pub(in crate::cluster) fn client() -> reqwest::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
     builder.redirect(reqwest::redirect::Policy::none()).build()
 }
 
 /// The helper's answer; none: it gave none that can be used, or cannot be reached.
-pub(super) async fn ask(client: &reqwest::Client, ip: &str) -> Option<Progress> {
+pub(in crate::cluster) async fn ask(client: &reqwest::Client, ip: &str) -> Option<Progress> {
     let address = SocketAddr::new(ip.parse::<IpAddr>().ok()?, names::PROGRESS_PORT);
     let mut answer = client.get(format!("http://{address}/progress")).send().await.ok()?.error_for_status().ok()?;
     let mut text = Vec::new();

@@ -15,15 +15,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::lease::Leadership;
 use crate::api::status::{Attempt, Timeline};
 use crate::api::{BundleRunStatus, Phase};
 use crate::cluster::GuardedRun;
 use crate::names;
+use crate::operator::leader::Leadership;
 use crate::plan::Cause;
 
 /// What a scraper is told the text is.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(in crate::operator) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The value of `controller` and `name`, as dashboards of controller-runtime know them.
 const CONTROLLER: &str = "bundlerun";
@@ -39,7 +39,7 @@ const PHASES: [Phase; 7] = [
 ];
 
 /// The numbers of one operator.
-pub(super) struct Metrics {
+pub(in crate::operator) struct Metrics {
     registry: Registry,
     reconciles: Family<Reconcile, Counter>,
     reconcile_errors: Family<Controller, Counter>,
@@ -112,7 +112,7 @@ struct Build {
 
 /// How a reconcile went.
 #[derive(Clone, Copy)]
-pub(super) enum Looked {
+pub(in crate::operator) enum Looked {
     /// Nothing more to do until something changes.
     Done,
     /// It asked to be called again.
@@ -134,7 +134,7 @@ fn long() -> Histogram {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(in crate::operator) fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             reconciles: Family::default(),
@@ -224,25 +224,25 @@ impl Metrics {
     }
 
     /// A run was put into the queue.
-    pub(super) fn triggered(&self, name: &str, namespace: Option<&str>) {
+    pub(in crate::operator) fn triggered(&self, name: &str, namespace: Option<&str>) {
         self.adds.get_or_create(&QUEUE).inc();
         let run = (namespace.map(str::to_owned), name.to_owned());
         self.queued.lock().unwrap_or_else(PoisonError::into_inner).insert(run);
     }
 
     /// A run left the queue: it is looked at now, or is gone.
-    pub(super) fn taken(&self, name: &str, namespace: Option<&str>) {
+    pub(in crate::operator) fn taken(&self, name: &str, namespace: Option<&str>) {
         let run = (namespace.map(str::to_owned), name.to_owned());
         self.queued.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
     }
 
     /// A reconcile begins.
-    pub(super) fn look_begun(&self) {
+    pub(in crate::operator) fn look_begun(&self) {
         self.active_workers.get_or_create(&CONTROLLER_LABEL).inc();
     }
 
     /// A reconcile is over.
-    pub(super) fn looked(&self, how: Looked, took: Duration) {
+    pub(in crate::operator) fn looked(&self, how: Looked, took: Duration) {
         self.active_workers.get_or_create(&CONTROLLER_LABEL).dec();
         self.reconcile_seconds.get_or_create(&CONTROLLER_LABEL).observe(took.as_secs_f64());
         let result = match how {
@@ -257,13 +257,18 @@ impl Metrics {
     }
 
     /// A request to the API server got its answer, or none.
-    pub(super) fn answered(&self, method: &Method, status: Option<StatusCode>) {
+    pub(in crate::operator) fn answered(&self, method: &Method, status: Option<StatusCode>) {
         let code = status.map_or_else(|| "<error>".into(), |status| status.as_u16().to_string());
         self.requests.get_or_create(&Request { code, method: method.to_string() }).inc();
     }
 
     /// The status of a run with so many GPUs was written.
-    pub(super) fn status_written(&self, gpus: u32, before: Option<&BundleRunStatus>, after: &BundleRunStatus) {
+    pub(in crate::operator) fn status_written(
+        &self,
+        gpus: u32,
+        before: Option<&BundleRunStatus>,
+        after: &BundleRunStatus,
+    ) {
         let had_ended = |attempt: &Attempt| {
             let same = |a: &&Attempt| a.attempt == attempt.attempt && a.uid == attempt.uid;
             before.iter().flat_map(|s| &s.attempts).find(same).is_some_and(|a| a.finish_time.is_some())
@@ -305,7 +310,7 @@ impl Metrics {
     }
 
     /// The exposition, with what the cache and the lease say now.
-    pub(super) fn exposition(&self, runs: &Store<GuardedRun>, leadership: &Leadership) -> String {
+    pub(in crate::operator) fn exposition(&self, runs: &Store<GuardedRun>, leadership: &Leadership) -> String {
         let mut counts = PHASES.map(|phase| (phase, 0));
         let mut invalid = 0;
         for run in runs.state() {

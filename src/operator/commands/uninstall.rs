@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Failure;
 use crate::cluster::{self, LOOK_AGAIN, Requests};
+use crate::operator::Failure;
 
 /// What to let go of.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 
-use super::GuardedRun;
+use crate::cluster::GuardedRun;
 use crate::plan::PodFacts;
 use crate::plan::facts::stage::Stage;
 

@@ -11,20 +11,20 @@ use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 use tracing::warn;
 
-use super::metrics::Metrics;
-use super::release;
 use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers};
+use crate::operator::observability::metrics::Metrics;
+use crate::operator::orphans;
 use crate::plan::PodFacts;
 
 /// The queue of runs to look at, and what comes out of it.
-pub(super) fn queue(metrics: Arc<Metrics>) -> (Triggers, mpsc::UnboundedReceiver<ObjectRef<GuardedRun>>) {
+pub(in crate::operator) fn queue(metrics: Arc<Metrics>) -> (Triggers, mpsc::UnboundedReceiver<ObjectRef<GuardedRun>>) {
     let (queue, triggered) = mpsc::unbounded();
     (Triggers { queue, is_open: Arc::default(), metrics }, triggered)
 }
 
 /// Where the watches put the runs to look at.
 #[derive(Clone)]
-pub(super) struct Triggers {
+pub(in crate::operator) struct Triggers {
     queue: mpsc::UnboundedSender<ObjectRef<GuardedRun>>,
     is_open: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -33,7 +33,7 @@ pub(super) struct Triggers {
 impl Triggers {
     /// From now on something takes from the queues. Before, while the caches fill or another replica leads, they take
     /// nothing, so that they do not grow; nothing is lost, because all that the caches hold after this is looked at.
-    pub(super) fn open(&self) {
+    pub(in crate::operator) fn open(&self) {
         self.is_open.store(true, Ordering::SeqCst);
     }
 
@@ -49,16 +49,16 @@ impl Triggers {
     }
 
     /// A run goes into the queue.
-    pub(super) fn count(&self, run: &ObjectRef<GuardedRun>) {
+    pub(in crate::operator) fn count(&self, run: &ObjectRef<GuardedRun>) {
         self.metrics.triggered(&run.name, run.namespace.as_deref());
     }
 }
 
 /// Run events: what is new is reconciled, what is gone lets its pods go.
-pub(super) async fn follow_runs(
+pub(in crate::operator) async fn follow_runs(
     events: impl Stream<Item = cluster::Event<GuardedRun>>,
     triggers: Triggers,
-    letting_go: release::Queue,
+    letting_go: orphans::Queue,
     cluster: Arc<Cluster>,
 ) {
     let mut which = RunTriggers::default();
@@ -89,10 +89,10 @@ pub(super) async fn follow_runs(
 }
 
 /// Pod events: those that change what a plan depends on trigger their run.
-pub(super) async fn follow_pods(
+pub(in crate::operator) async fn follow_pods(
     events: impl Stream<Item = cluster::Event<PodFacts>>,
     triggers: Triggers,
-    letting_go: release::Queue,
+    letting_go: orphans::Queue,
 ) {
     let mut which = PodTriggers::default();
     let mut events = pin!(events);

@@ -11,9 +11,9 @@ use futures::channel::mpsc;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tracing::{info, warn};
 
-use super::backoff::Backoff;
 use crate::cluster::{Answer, Cluster, Error, GuardedRun};
 use crate::names;
+use crate::operator::backoff::Backoff;
 use crate::plan::{PodFacts, PodRef};
 
 /// How many pods are looked at side by side.
@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 16;
 
 /// Where the watches put what the loop shall look at.
 #[derive(Clone)]
-pub(super) struct Queue(mpsc::UnboundedSender<Item>);
+pub(in crate::operator) struct Queue(mpsc::UnboundedSender<Item>);
 
 enum Item {
     Pod(Held),
@@ -38,25 +38,25 @@ struct Held {
 
 impl Queue {
     /// A pod was seen.
-    pub(super) fn pod_changed(&self, pod: &PodFacts) {
+    pub(in crate::operator) fn pod_changed(&self, pod: &PodFacts) {
         if let Some(held) = held(pod) {
             let _ = self.0.unbounded_send(Item::Pod(held)); // fails only when the operator is stopping
         }
     }
 
     /// A run was deleted.
-    pub(super) fn run_is_gone(&self, uid: String) {
+    pub(in crate::operator) fn run_is_gone(&self, uid: String) {
         let _ = self.0.unbounded_send(Item::RunGone(uid)); // fails only when the operator is stopping
     }
 
     /// Runs may have gone without an event that we saw: all were listed anew, or somebody else led until now.
-    pub(super) fn look_at_all(&self) {
+    pub(in crate::operator) fn look_at_all(&self) {
         let _ = self.0.unbounded_send(Item::All); // fails only when the operator is stopping
     }
 }
 
 /// The queue and the loop that works it off.
-pub(super) fn queue(
+pub(in crate::operator) fn queue(
     cluster: Arc<Cluster>,
     runs: Store<GuardedRun>,
     pods: Store<PodFacts>,

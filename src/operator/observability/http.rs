@@ -13,24 +13,27 @@ use axum::routing::get;
 use futures::FutureExt;
 use kube_runtime::reflector::Store;
 
-use super::Failure;
-use super::lease::Leadership;
-use super::metrics::{self, Metrics};
 use crate::cluster::GuardedRun;
+use crate::operator::Failure;
+use crate::operator::leader::Leadership;
+use crate::operator::observability::metrics::{self, Metrics};
 use crate::plan::PodFacts;
 
 /// What is told of the operator.
 #[derive(Clone)]
-pub(super) struct Health {
-    pub(super) runs: Store<GuardedRun>,
-    pub(super) pods: Store<PodFacts>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) leadership: Leadership,
+pub(in crate::operator) struct Health {
+    pub(in crate::operator) runs: Store<GuardedRun>,
+    pub(in crate::operator) pods: Store<PodFacts>,
+    pub(in crate::operator) metrics: Arc<Metrics>,
+    pub(in crate::operator) leadership: Leadership,
 }
 
 impl Health {
     /// Binds the port now, so that a taken one is told at the start, and serves until dropped.
-    pub(super) async fn serve(self, listen: SocketAddr) -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
+    pub(in crate::operator) async fn serve(
+        self,
+        listen: SocketAddr,
+    ) -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
         let listener =
             tokio::net::TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
         let app = Router::new()

@@ -1,5 +1,9 @@
 //! The two watches everything is fed from: runs and the pods made for them.
 
+mod namespaces;
+mod pod_triggers;
+mod run_triggers;
+
 use std::fmt::Debug;
 
 use futures::stream::BoxStream;
@@ -11,10 +15,13 @@ use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{self, watcher};
 use serde::de::DeserializeOwned;
 
-use super::GuardedRun;
-use super::merge::merged;
+use crate::cluster::GuardedRun;
 use crate::names;
 use crate::plan::PodFacts;
+use namespaces::merged;
+
+pub use pod_triggers::PodTriggers;
+pub use run_triggers::RunTriggers;
 
 /// What a watch yields.
 pub type Event<K> = watcher::Result<watcher::Event<K>>;

@@ -1,5 +1,7 @@
 //! Leading and standing by: keeps the lease, and says to everybody else whether we lead.
 
+mod election;
+
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
@@ -12,38 +14,38 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Failure;
-use super::election::{Election, LEASE_DURATION, Next, Stored};
 use crate::cluster::Leases;
+use crate::operator::Failure;
+use crate::operator::leader::election::{Election, LEASE_DURATION, Next, Stored};
 
 /// Two tries fit before the deadline of a renewal.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Whether this process leads, for all who act.
 #[derive(Clone)]
-pub(super) struct Leadership {
+pub(in crate::operator) struct Leadership {
     /// By [`now`]; zero: it does not lead.
     until: Arc<watch::Sender<Duration>>,
 }
 
 impl Leadership {
     /// Without a lease: this operator is the only one.
-    pub(super) fn always() -> Self {
+    pub(in crate::operator) fn always() -> Self {
         Self { until: Arc::new(watch::Sender::new(Duration::MAX)) }
     }
 
     /// Nobody leads before the lease is held.
-    pub(super) fn not_yet() -> Self {
+    pub(in crate::operator) fn not_yet() -> Self {
         Self { until: Arc::new(watch::Sender::new(Duration::ZERO)) }
     }
 
     /// Whether the lease is held now. It needs no other task to have run: a process that was paused knows by its clock.
-    pub(super) fn is_held(&self) -> bool {
+    pub(in crate::operator) fn is_held(&self) -> bool {
         now() < *self.until.borrow()
     }
 
     /// Resolves when it is held for the first time.
-    pub(super) async fn begun(&self) {
+    pub(in crate::operator) async fn begun(&self) {
         let mut until = self.until.subscribe();
         let _ = until.wait_for(|until| *until > Duration::ZERO).await; // fails only without a sender, and we have one
     }
@@ -67,7 +69,7 @@ fn identity(pod: &str) -> String {
 ///
 /// # Errors
 /// When it was held and is lost: whoever called must end then, without another write.
-pub(super) async fn keep(
+pub(in crate::operator) async fn keep(
     leases: Leases,
     leadership: Leadership,
     pod: &str,
