@@ -8,7 +8,7 @@ use std::time::Duration;
 use bundlerun::api::crd::CrdError;
 use bundlerun::docs::Page;
 use bundlerun::helper::{self, Task};
-use bundlerun::operator::{self, Failure, LogFormat, Options, Release, SmokeTest};
+use bundlerun::operator::{self, Failure, LogFormat, Options, SmokeTest, Uninstall};
 use bundlerun::runner::Paths;
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -49,8 +49,9 @@ enum Command {
         #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
         log_format: LogFormat,
     },
-    /// Let go of all pods, for when the operator is taken away: exit code 1 with what is left.
-    Release {
+    /// Remove our finalizer from all pods before the operator is uninstalled; exits with 1 and lists what remains.
+    #[command(alias = "release")]
+    Uninstall {
         /// The operator's Deployment, scaled to nothing first.
         #[arg(long, value_name = "DEPLOYMENT", requires = "namespace")]
         scale_down: Option<String>,
@@ -155,9 +156,9 @@ fn main() -> ExitCode {
                 }),
             )
         }
-        Command::Release { scale_down, namespace, namespaces, instance, timeout } => finish(
+        Command::Uninstall { scale_down, namespace, namespaces, instance, timeout } => finish(
             LogFormat::Text,
-            operator::release(Release {
+            operator::uninstall(Uninstall {
                 scale_down: namespace.zip(scale_down),
                 namespaces: named(namespaces),
                 own_pod: instance,

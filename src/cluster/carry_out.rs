@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
-use kube_runtime::events::{self, EventType};
+use kube_runtime::events;
 use kube_runtime::reflector::ObjectRef;
 use serde_json::json;
 use tracing::{Instrument, info, info_span, warn};
@@ -14,11 +14,11 @@ use crate::cluster::observe::Cluster;
 use crate::cluster::{Error, bounded, failed, helper_progress};
 use crate::contract::Progress;
 use crate::names;
-use crate::plan::{Notice, PodFacts, PodRef, Refusal, Severity, Step};
+use crate::plan::{Event, EventType, PodFacts, PodRef, Refusal, Step};
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
-pub enum Answer {
+pub enum StepResult {
     /// It is done, or was already.
     Done,
     /// The API server will not take the pod: worth another plan.
@@ -38,49 +38,49 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no answer, or one that says nothing about the step (the server is overloaded, for instance).
-    pub async fn carry_out(&self, run: &BundleRun, step: Step) -> Result<Answer, Error> {
+    pub async fn carry_out(&self, run: &BundleRun, step: Step) -> Result<StepResult, Error> {
         let span = info_span!("step", otel.name = step.name());
         self.act(run, step).instrument(span).await
     }
 
-    async fn act(&self, run: &BundleRun, step: Step) -> Result<Answer, Error> {
+    async fn act(&self, run: &BundleRun, step: Step) -> Result<StepResult, Error> {
         match step {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod(pod) => self.delete_pod(&pod).await,
-            Step::Release(pod) => self.release(&pod).await,
-            Step::AskProgress { ip } => Ok(Answer::Progress(helper_progress::ask(&self.helpers, &ip).await)),
+            Step::RemoveFinalizer(pod) => self.release(&pod).await,
+            Step::AskProgress { ip } => Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await)),
             Step::AskPullSecrets { namespace, account } => {
                 let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
-                Ok(Answer::PullSecrets(names))
+                Ok(StepResult::PullSecrets(names))
             }
-            Step::Tell(notice) => {
-                self.tell(run, notice).await;
-                Ok(Answer::Done)
+            Step::Event(event) => {
+                self.create_event(run, event).await;
+                Ok(StepResult::Done)
             }
         }
     }
 
-    async fn create_pod(&self, run: &BundleRun, pod: Pod) -> Result<Answer, Error> {
+    async fn create_pod(&self, run: &BundleRun, pod: Pod) -> Result<StepResult, Error> {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
         let action = format!("create pod {namespace}/{name}");
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
         match bounded(&action, api.create(&post(), &pod)).await? {
             Ok(_) => {
                 info!(pod = name, "created the pod");
-                Ok(Answer::Done)
+                Ok(StepResult::Done)
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 let there = self.get_pod(&namespace, &name).await?;
                 let owner = there.as_ref().and_then(PodFacts::owner).map(|(_, uid)| uid);
                 if owner.is_some() && owner == run.metadata.uid.as_deref() {
                     info!(pod = name, "adopted the pod: it was made for this very run");
-                    return Ok(Answer::Done);
+                    return Ok(StepResult::Done);
                 }
-                Ok(Answer::Refused(Refusal::NameTaken))
+                Ok(StepResult::Refused(Refusal::NameTaken))
             }
             Err(kube::Error::Api(status)) => {
-                refusal(&status).map(Answer::Refused).ok_or_else(|| failed(&action, kube::Error::Api(status)))
+                refusal(&status).map(StepResult::Refused).ok_or_else(|| failed(&action, kube::Error::Api(status)))
             }
             Err(error) => Err(failed(&action, error)),
         }
@@ -88,7 +88,7 @@ impl Cluster {
 
     /// Replaces the whole status of exactly the version that was observed, so that neither a stale cache nor a second
     /// operator can undo an ending.
-    async fn write_status(&self, run: &BundleRun, status: BundleRunStatus) -> Result<Answer, Error> {
+    async fn write_status(&self, run: &BundleRun, status: BundleRunStatus) -> Result<StepResult, Error> {
         let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
         let action = format!("write status of {namespace}/{name}");
         let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
@@ -110,20 +110,20 @@ impl Cluster {
             Ok(written) => {
                 info!(phase = phase.map(|p| format!("{p:?}")), reason, "wrote the status");
                 self.remember(written);
-                Ok(Answer::Done)
+                Ok(StepResult::Done)
             }
-            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Answer::Stale),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Gone),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(StepResult::Stale),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(StepResult::Gone),
             Err(error) => {
                 if matches!(&error, kube::Error::Api(status) if status.is_invalid()) {
-                    self.tell(run, status_refused(&error.to_string())).await;
+                    self.create_event(run, status_refused(&error.to_string())).await;
                 }
                 Err(failed(&action, error))
             }
         }
     }
 
-    async fn delete_pod(&self, pod: &PodRef) -> Result<Answer, Error> {
+    async fn delete_pod(&self, pod: &PodRef) -> Result<StepResult, Error> {
         let action = format!("delete pod {}/{}", pod.namespace, pod.name);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let only_this = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
@@ -131,9 +131,9 @@ impl Cluster {
         match bounded(&action, api.delete(&pod.name, &params)).await? {
             Ok(_) => {
                 info!(pod = pod.name, "deleted the pod");
-                Ok(Answer::Done)
+                Ok(StepResult::Done)
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(Answer::Done),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(StepResult::Done),
             Err(error) => Err(failed(&action, error)),
         }
     }
@@ -142,36 +142,36 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn release(&self, pod: &PodRef) -> Result<Answer, Error> {
+    pub async fn release(&self, pod: &PodRef) -> Result<StepResult, Error> {
         let action = format!("release pod {}/{}", pod.namespace, pod.name);
         let cached = self.pods.get(&ObjectRef::new(&pod.name).within(&pod.namespace));
         if let Some(facts) = cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid))
             && remove_finalizer(&self.client, &action, pod, &facts).await?
         {
-            return Ok(Answer::Done);
+            return Ok(StepResult::Done);
         }
         match self.get_pod(&pod.namespace, &pod.name).await? {
-            Some(facts) if !remove_finalizer(&self.client, &action, pod, &facts).await? => Ok(Answer::Stale),
-            _ => Ok(Answer::Done),
+            Some(facts) if !remove_finalizer(&self.client, &action, pod, &facts).await? => Ok(StepResult::Stale),
+            _ => Ok(StepResult::Done),
         }
     }
 
     /// An event that cannot be written is lost with a line in the log: it is news, not state.
-    async fn tell(&self, run: &BundleRun, notice: Notice) {
+    async fn create_event(&self, run: &BundleRun, what: Event) {
         let event = events::Event {
-            type_: match notice.severity {
-                Severity::Normal => EventType::Normal,
-                Severity::Warning => EventType::Warning,
+            type_: match what.type_ {
+                EventType::Normal => events::EventType::Normal,
+                EventType::Warning => events::EventType::Warning,
             },
             action: "Run".into(),
-            reason: notice.reason.chars().take(128).collect(),
+            reason: what.reason.chars().take(128).collect(),
             // Kubernetes allows 1024 bytes.
-            note: notice.note.get(..notice.note.floor_char_boundary(1000)).map(str::to_owned).filter(|n| !n.is_empty()),
+            note: what.note.get(..what.note.floor_char_boundary(1000)).map(str::to_owned).filter(|n| !n.is_empty()),
             secondary: None,
         };
         let told = bounded("write an event", self.recorder.publish(&event, &run.object_ref(&()))).await;
         if let Err(error) = told.and_then(|r| r.map_err(|e| failed("write an event", e))) {
-            warn!(reason = notice.reason, %error, "an event was lost");
+            warn!(reason = what.reason, %error, "an event was lost");
         }
     }
 
@@ -189,9 +189,9 @@ impl Cluster {
 
 /// With every status the API server looks at the whole object: one that was stored under another definition may be such
 /// that none is taken. Then an event is all that can be told.
-fn status_refused(words: &str) -> Notice {
-    Notice {
-        severity: Severity::Warning,
+fn status_refused(words: &str) -> Event {
+    Event {
+        type_: EventType::Warning,
         reason: "StatusRefused".into(),
         note: format!(
             "the API server takes no status for this run as it is stored, so nothing of it can be recorded: apply it \

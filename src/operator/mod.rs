@@ -24,14 +24,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::cluster::{self, Cluster, Leases, Requests};
+use crate::cluster::{self, Cluster, Leases, WriteGuard};
 use crate::names;
 use leader::Leadership;
 use observability::http::Health;
 use observability::metrics::Metrics;
 use reconcile::Context;
 
-pub use commands::{Release, SmokeTest, release, smoke_test};
+pub use commands::{SmokeTest, Uninstall, smoke_test, uninstall};
 pub use observability::{Log, LogFormat, start_log};
 
 /// How many runs are looked at side by side.
@@ -69,7 +69,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut settings = settings::load(&options.settings, &options.helper_image)?;
     let metrics = Arc::new(Metrics::new());
     let leadership = if options.leader_election { Leadership::not_yet() } else { Leadership::always() };
-    let client = cluster::connect(&requests(&metrics, &leadership)).await?;
+    let client = cluster::connect(&write_guard(&metrics, &leadership)).await?;
     settings.image_volumes &= cluster::has_image_volumes(&client).await?;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
@@ -123,12 +123,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     )
     .for_each(|result| {
         match result {
-            Ok((run, _)) => debug!(%run, "looked at"),
+            Ok((run, _)) => debug!(%run, "reconciled"),
             Err(controller::Error::ObjectNotFound(run)) => {
                 counted.taken(&run.name, run.namespace.as_deref());
-                debug!(%run, "is gone");
+                debug!(%run, "is deleted");
             }
-            Err(controller::Error::ReconcilerFailed(error, run)) => warn!(%run, %error, "will be tried again"),
+            Err(controller::Error::ReconcilerFailed(error, run)) => {
+                warn!(%run, %error, "reconcile failed; it is retried")
+            }
             Err(error) => error!(%error, "the queue failed"),
         }
         future::ready(())
@@ -168,15 +170,15 @@ async fn stand(
         return Ok(());
     }
     // A client of its own: who does not lead yet must be able to write this one object.
-    let client = cluster::connect(&requests(&metrics, &Leadership::always())).await?;
+    let client = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
     let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
     leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }
 
-fn requests(metrics: &Arc<Metrics>, leadership: &Leadership) -> Requests {
+fn write_guard(metrics: &Arc<Metrics>, leadership: &Leadership) -> WriteGuard {
     let (metrics, leadership) = (Arc::clone(metrics), leadership.clone());
-    Requests {
+    WriteGuard {
         may_write: Arc::new(move || leadership.is_held()),
         answered: Arc::new(move |method, status| metrics.answered(method, status)),
     }

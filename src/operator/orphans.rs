@@ -11,7 +11,7 @@ use futures::channel::mpsc;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tracing::{info, warn};
 
-use crate::cluster::{Answer, Cluster, Error, GuardedRun};
+use crate::cluster::{Cluster, Error, GuardedRun, StepResult};
 use crate::names;
 use crate::operator::backoff::Backoff;
 use crate::plan::{PodFacts, PodRef};
@@ -123,7 +123,7 @@ async fn try_release(cluster: &Cluster, held: &Held) -> Result<bool, Error> {
         return Ok(false);
     }
     match cluster.release(&held.pod).await? {
-        Answer::Done => Ok(true),
+        StepResult::Done => Ok(true),
         // It changed between the look and the patch.
         _ => Err(Error::Changed { action: format!("release pod {}/{}", held.pod.namespace, held.pod.name) }),
     }

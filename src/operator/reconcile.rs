@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, info_span, warn};
 
 use crate::api::{BundleRun, Phase};
-use crate::cluster::{self, Answer, Answers, Cluster, GuardedRun, Snapshot};
+use crate::cluster::{self, Answers, Cluster, GuardedRun, Snapshot, StepResult};
 use crate::operator::backoff::Backoff;
-use crate::operator::observability::metrics::{Looked, Metrics};
-use crate::plan::{Notice, Plan, ProgressSeen, Settings, Severity, Step, plan};
+use crate::operator::observability::metrics::{Metrics, ReconcileResult};
+use crate::plan::{Event, EventType, Plan, ProgressSeen, Settings, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -60,41 +60,41 @@ pub(in crate::operator) enum Error {
     Panic(String),
 }
 
-/// Looks at one run and does what its plan says.
+/// Reconciles one run, and measures it.
 pub(in crate::operator) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Context>) -> Result<Action, Error> {
     let span = info_span!("run", namespace = run.namespace(), name = run.name_any());
     context.metrics.taken(&run.name_any(), run.namespace().as_deref());
-    context.metrics.look_begun();
+    context.metrics.reconcile_begun();
     let begun = Instant::now();
-    let result = look(&run, &context).instrument(span).await;
+    let result = reconcile_guarded(&run, &context).instrument(span).await;
     let how = match &result {
-        Ok(action) if *action == Action::await_change() => Looked::Done,
-        Ok(_) => Looked::Again,
-        Err(_) => Looked::Failed,
+        Ok(action) if *action == Action::await_change() => ReconcileResult::Done,
+        Ok(_) => ReconcileResult::Again,
+        Err(_) => ReconcileResult::Failed,
     };
-    context.metrics.looked(how, begun.elapsed());
+    context.metrics.reconciled(how, begun.elapsed());
     result
 }
 
-async fn look(run: &GuardedRun, context: &Context) -> Result<Action, Error> {
+async fn reconcile_guarded(run: &GuardedRun, context: &Context) -> Result<Action, Error> {
     let run = match &run.0 {
         Ok(run) => run,
         Err(invalid) => {
             warn!(error = invalid.error, "this BundleRun cannot be decoded: it is left alone until it changes");
             let run = BundleRun { metadata: invalid.metadata.clone(), ..BundleRun::default() };
-            context.cluster.carry_out(&run, Step::Tell(undecodable(&invalid.error))).await?;
+            context.cluster.carry_out(&run, Step::Event(undecodable(&invalid.error))).await?;
             return Ok(Action::await_change());
         }
     };
-    let action = contain_panic(follow(run, context).boxed()).await?;
+    let action = contain_panic(reconcile_valid(run, context).boxed()).await?;
     context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
     Ok(action)
 }
 
 /// Its status is not touched: a newer version of the operator may understand it, and be at work on it.
-fn undecodable(error: &str) -> Notice {
-    Notice {
-        severity: Severity::Warning,
+fn undecodable(error: &str) -> Event {
+    Event {
+        type_: EventType::Warning,
         reason: "Undecodable".into(),
         note: format!(
             "this version of the operator cannot read the object and leaves it alone: {error}; it was stored under \
@@ -109,7 +109,7 @@ pub(in crate::operator) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Ar
     Action::requeue(context.backoff.next(run.uid().as_deref().unwrap_or_default()))
 }
 
-async fn follow(run: &BundleRun, context: &Context) -> Result<Action, Error> {
+async fn reconcile_valid(run: &BundleRun, context: &Context) -> Result<Action, Error> {
     let mut answers = Answers::default();
     for _ in 0..PLANS_MAX {
         let seen = context.cluster.observe(run).await?;
@@ -146,26 +146,26 @@ async fn carry_out(
             _ => None,
         };
         match context.cluster.carry_out(&seen.run, step).await? {
-            Answer::Done => {
+            StepResult::Done => {
                 if let Some(status) = written {
                     let gpus = seen.run.spec.resources.gpus;
                     context.metrics.status_written(gpus, seen.run.status.as_ref(), &status);
                 }
             }
-            Answer::Refused(refusal) => {
+            StepResult::Refused(refusal) => {
                 answers.refusal = Some(refusal);
                 return Ok(None);
             }
-            Answer::Progress(progress) => {
+            StepResult::Progress(progress) => {
                 answers.progress = ProgressSeen::Answered(progress);
                 return Ok(None);
             }
-            Answer::PullSecrets(names) => {
+            StepResult::PullSecrets(names) => {
                 answers.pull_secrets = Some(names);
                 return Ok(None);
             }
-            Answer::Stale => return Ok(Some(Action::requeue(CATCH_UP))),
-            Answer::Gone => return Ok(Some(Action::await_change())),
+            StepResult::Stale => return Ok(Some(Action::requeue(CATCH_UP))),
+            StepResult::Gone => return Ok(Some(Action::await_change())),
         }
     }
     Ok(Some(match plan.next {

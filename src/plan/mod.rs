@@ -34,7 +34,7 @@ pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
 pub use facts::settings::{Driver, GpuProfile, Settings, Store};
 pub use status::current_pod;
-pub use steps::{Notice, Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
+pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 pub(crate) use words::cause::{Cause, Subject};
 pub(crate) use words::condition::ConditionType;
 pub(crate) use words::wait_reason::{Deadline, Reason};

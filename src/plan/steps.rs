@@ -78,7 +78,7 @@ pub enum Step {
     /// Delete a pod of ours with its own grace.
     DeletePod(PodRef),
     /// Take our finalizer off a pod.
-    Release(PodRef),
+    RemoveFinalizer(PodRef),
     /// Ask the helper of a pod how far it is: worth another plan.
     AskProgress {
         /// Address of the pod.
@@ -92,7 +92,7 @@ pub enum Step {
         account: String,
     },
     /// Tell the user by an event.
-    Tell(Notice),
+    Event(Event),
 }
 
 impl Step {
@@ -103,10 +103,10 @@ impl Step {
             Step::CreatePod(_) => "create pod",
             Step::WriteStatus(_) => "write status",
             Step::DeletePod(_) => "delete pod",
-            Step::Release(_) => "release pod",
+            Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",
-            Step::Tell(_) => "tell",
+            Step::Event(_) => "create event",
         }
     }
 }
@@ -124,18 +124,18 @@ pub struct PodRef {
 
 /// An event on the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct Event {
     /// Normal or Warning.
-    pub severity: Severity,
+    pub type_: EventType,
     /// CamelCase.
     pub reason: String,
     /// For people.
     pub note: String,
 }
 
-/// Severity of an event.
+/// EventType of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub enum EventType {
     /// As expected.
     Normal,
     /// Somebody may want to look.
@@ -179,7 +179,7 @@ impl Plan {
         self.then(step)
     }
 
-    pub(in crate::plan) fn tell(self, severity: Severity, reason: &str, note: &str) -> Self {
-        self.then(Step::Tell(Notice { severity, reason: reason.into(), note: note.into() }))
+    pub(in crate::plan) fn event(self, type_: EventType, reason: &str, note: &str) -> Self {
+        self.then(Step::Event(Event { type_, reason: reason.into(), note: note.into() }))
     }
 }

@@ -344,13 +344,13 @@ async fn the_smoke_test_says_whether_runs_run() {
 }
 
 #[tokio::test]
-async fn release_stops_the_operator_and_lets_go_of_every_pod() {
+async fn uninstall_stops_the_operator_and_removes_every_finalizer() {
     let space = Space::exclusive().await;
     let names = ["a", "b", "c"];
     together(names.iter().map(|name| space.start(name, json!({"command": "sleep 1h"})))).await;
     together(names.iter().map(|name| space.until(name, "to run", |s| s.phase == Some(Phase::Running)))).await;
-    let release = ["release", "--scale-down", "bundle-operator", "--namespace", "bundlerun", "--timeout", "60s"];
-    let (done, text) = command(&release);
+    let uninstall = ["uninstall", "--scale-down", "bundle-operator", "--namespace", "bundlerun", "--timeout", "60s"];
+    let (done, text) = command(&uninstall);
     assert!(done, "{text}");
     // What has ended may be listed for a moment more.
     eventually("the operator to be gone", async || {

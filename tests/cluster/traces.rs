@@ -57,7 +57,7 @@ async fn every_look_at_a_run_is_a_trace_with_its_steps() {
             })
         };
         let missing: Vec<_> =
-            ["create pod", "write status", "release pod"].into_iter().filter(|name| !step_of(name)).collect();
+            ["create pod", "write status", "remove finalizer"].into_iter().filter(|name| !step_of(name)).collect();
         if missing.is_empty() { Ok(looks.into_iter().cloned().collect()) } else { Err((missing, spans.len())) }
     };
     let looks: Vec<Value> = eventually("the spans of a run", async || of_the_run()).await;

@@ -9,13 +9,13 @@ use kube::{Client, Config};
 
 use crate::cluster::{Error, bounded, failed};
 
-pub use write_guard::Requests;
+pub use write_guard::WriteGuard;
 
 /// Connects as the kubeconfig says, else as the pod's service account. Every request passes `requests`.
 ///
 /// # Errors
 /// When neither is there, or what is there cannot be used.
-pub async fn connect(requests: &Requests) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn connect(requests: &WriteGuard) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(10));
     // Our own back-off per run says what fails and lets others go on; the client's silent retries do neither.

@@ -11,7 +11,7 @@ use tower::{BoxError, Layer, Service};
 
 /// What the operator has to say to requests, and wants to hear of them.
 #[derive(Clone)]
-pub struct Requests {
+pub struct WriteGuard {
     /// Asked just before a write is sent. A process that was paused finds out here, whatever it was about to do.
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Told the answer; none: there was none.
@@ -21,7 +21,7 @@ pub struct Requests {
 /// Takes the method of a request and the status of its answer.
 type Answered = dyn Fn(&Method, Option<StatusCode>) + Send + Sync;
 
-impl Default for Requests {
+impl Default for WriteGuard {
     /// Everything may be sent, nothing is counted.
     fn default() -> Self {
         Self { may_write: Arc::new(|| true), answered: Arc::new(|_, _| ()) }
@@ -33,7 +33,7 @@ impl Default for Requests {
 #[error("not sent: this operator does not hold the lease")]
 struct MayNotWrite;
 
-impl<S> Layer<S> for Requests {
+impl<S> Layer<S> for WriteGuard {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
@@ -41,10 +41,10 @@ impl<S> Layer<S> for Requests {
     }
 }
 
-/// A client's service behind [`Requests`].
+/// A client's service behind [`WriteGuard`].
 pub struct Guarded<S> {
     inner: S,
-    requests: Requests,
+    requests: WriteGuard,
 }
 
 impl<S, B> Service<Request<Body>> for Guarded<S>
@@ -107,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn no_write_is_sent_while_none_is_allowed_and_every_request_is_told() {
         let (allowed, told) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
-        let requests = Requests {
+        let requests = WriteGuard {
             may_write: Arc::new({
                 let allowed = Arc::clone(&allowed);
                 move || allowed.load(Ordering::SeqCst)

@@ -4,4 +4,4 @@ mod smoke_test;
 mod uninstall;
 
 pub use smoke_test::{SmokeTest, smoke_test};
-pub use uninstall::{Release, release};
+pub use uninstall::{Uninstall, uninstall};

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::spec::Resources;
 use crate::api::{BundleRun, BundleRunSpec, BundleRunStatus, Phase};
-use crate::cluster::{self, LOOK_AGAIN, Requests};
+use crate::cluster::{self, LOOK_AGAIN, WriteGuard};
 use crate::names;
 use crate::operator::Failure;
 
@@ -30,7 +30,7 @@ const SAYS: &str = "a BundleRun ran here";
 /// # Errors
 /// When it did not succeed in time.
 pub async fn smoke_test(what: SmokeTest) -> Result<(), Failure> {
-    let client = cluster::connect(&Requests::default()).await?;
+    let client = cluster::connect(&WriteGuard::default()).await?;
     let run = cluster::create_run(&client, &what.namespace, "smoke-test-", spec(what.image, what.run_as_user)?).await?;
     let name = run.metadata.name.unwrap_or_default();
     println!("created BundleRun {}/{name}", what.namespace);

@@ -1,16 +1,16 @@
-//! `bundle-operator release`: lets go of all pods, for when nobody will be there to do it.
+//! `bundle-operator uninstall`: removes our finalizer from all pods, for when no operator will be there to do it.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cluster::{self, LOOK_AGAIN, Requests};
+use crate::cluster::{self, LOOK_AGAIN, WriteGuard};
 use crate::operator::Failure;
 
-/// What to let go of.
+/// What to uninstall.
 #[derive(Clone, Debug)]
-pub struct Release {
+pub struct Uninstall {
     /// The operator's Deployment and its namespace, to be scaled to nothing first: an operator would go on making pods.
     pub scale_down: Option<(String, String)>,
     /// In these namespaces; none named: in all.
@@ -25,9 +25,9 @@ pub struct Release {
 ///
 /// # Errors
 /// When it was not done in time: what is left.
-pub async fn release(what: Release) -> Result<(), Failure> {
+pub async fn uninstall(what: Uninstall) -> Result<(), Failure> {
     let until = Instant::now() + what.timeout;
-    let client = cluster::connect(&Requests::default()).await?;
+    let client = cluster::connect(&WriteGuard::default()).await?;
     let mut trouble = None;
     let mut stopped = what.scale_down.is_none();
     loop {
@@ -60,7 +60,7 @@ pub async fn release(what: Release) -> Result<(), Failure> {
     }
 }
 
-async fn operator_is_gone(client: &kube::Client, what: &Release) -> Result<bool, cluster::Error> {
+async fn operator_is_gone(client: &kube::Client, what: &Uninstall) -> Result<bool, cluster::Error> {
     let Some((namespace, name)) = &what.scale_down else { return Ok(true) };
     let Some(selector) = cluster::scale_down(client, namespace, name).await? else {
         println!("there is no deployment {namespace}/{name}");

@@ -9,7 +9,7 @@ use crate::api::Phase;
 use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
-use crate::plan::steps::{Plan, ProgressSeen, Severity, Step};
+use crate::plan::steps::{EventType, Plan, ProgressSeen, Step};
 use crate::plan::words::condition;
 use crate::plan::words::wait_reason::{Reason, WaitStage};
 
@@ -59,7 +59,7 @@ impl Decision<'_> {
         let nothing = Plan::nothing_until(next);
         let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, doubt.as_ref()));
         match doubt.filter(|_| !self.tells_of_doubt()) {
-            Some(Doubt { reason, message }) => plan.tell(Severity::Warning, &reason, &message),
+            Some(Doubt { reason, message }) => plan.event(EventType::Warning, &reason, &message),
             None => plan,
         }
     }
@@ -84,8 +84,8 @@ impl Decision<'_> {
         if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
             return Plan::nothing();
         }
-        Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)).tell(
-            Severity::Warning,
+        Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)).event(
+            EventType::Warning,
             wait.reason,
             wait.message,
         )

@@ -23,7 +23,7 @@ use crate::plan::outcome::{self, Ending, Outcome};
 use crate::plan::pod;
 use crate::plan::pod::affinity;
 use crate::plan::status::{self, Draft};
-use crate::plan::steps::{Observed, Plan, PodRef, ProgressSeen, Refusal, Severity, Step};
+use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
 
@@ -85,7 +85,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 /// The record is written, or nobody wants it: only the pod is left to be ended and let go.
 fn clean_up(pod: PodSeen) -> Plan {
     let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
-    let release = pod.is_held().then(|| Step::Release(PodRef::of(pod)));
+    let release = pod.is_held().then(|| Step::RemoveFinalizer(PodRef::of(pod)));
     match pod.stage() {
         Stage::Ended | Stage::Deleting => Plan::nothing().then(release),
         _ => Plan::nothing().then(Step::DeletePod(PodRef::of(pod))).then(release),
@@ -96,7 +96,7 @@ fn clean_up(pod: PodSeen) -> Plan {
 /// only, so a release that failed there would never be tried again.
 fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
     let last = run.status.as_ref()?.attempts.iter().find(|a| a.attempt + 1 == attempt)?;
-    Some(Step::Release(PodRef {
+    Some(Step::RemoveFinalizer(PodRef {
         namespace: run.metadata.namespace.clone()?,
         name: last.pod.clone()?,
         uid: last.uid.clone()?,
@@ -278,15 +278,19 @@ impl<'a> Decision<'a> {
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(image, self.attempt, pod, message, outcome);
-            return Plan::after(Duration::ZERO).write(draft).tell(Severity::Warning, outcome.cause(), &outcome.message);
+            return Plan::after(Duration::ZERO).write(draft).event(
+                EventType::Warning,
+                outcome.cause(),
+                &outcome.message,
+            );
         }
-        let release = pod.filter(|p| p.is_held()).map(|p| Step::Release(PodRef::of(p)));
-        let severity = match outcome.verdict() {
-            Verdict::Succeeded | Verdict::Stopped => Severity::Normal,
-            Verdict::Failed | Verdict::Interrupted => Severity::Warning,
+        let release = pod.filter(|p| p.is_held()).map(|p| Step::RemoveFinalizer(PodRef::of(p)));
+        let type_ = match outcome.verdict() {
+            Verdict::Succeeded | Verdict::Stopped => EventType::Normal,
+            Verdict::Failed | Verdict::Interrupted => EventType::Warning,
         };
-        Plan::nothing().write(self.draft().ended(image, self.attempt, pod, message, outcome)).then(release).tell(
-            severity,
+        Plan::nothing().write(self.draft().ended(image, self.attempt, pod, message, outcome)).then(release).event(
+            type_,
             outcome.cause(),
             &outcome.message,
         )

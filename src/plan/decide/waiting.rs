@@ -9,7 +9,7 @@ use crate::api::Phase;
 use crate::api::status::Waiting;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, gave_up};
-use crate::plan::steps::{Plan, PodRef, Refusal, Severity, Step};
+use crate::plan::steps::{EventType, Plan, PodRef, Refusal, Step};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
@@ -88,7 +88,7 @@ impl Decision<'_> {
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
         let plan = Plan::nothing_until(left).write(draft);
-        if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, wait.message) }
+        if known.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, wait.message) }
     }
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.
@@ -121,7 +121,7 @@ impl Decision<'_> {
         );
         let wait = Reason::NodeNotResponding.wait(&message);
         let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
-        Some(Plan::nothing().write(draft).tell(Severity::Warning, wait.reason, wait.message))
+        Some(Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message))
     }
 
     /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
@@ -151,7 +151,7 @@ impl Decision<'_> {
             return self.end(None, &gave_up(waiting));
         }
         let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
-        if known.is_some() { plan } else { plan.tell(Severity::Warning, wait.reason, message) }
+        if known.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
     }
 }
 

@@ -54,7 +54,7 @@ impl Life {
                     self.run = with_status(&self.run, &status);
                     self.written_at = Some(at(self.now));
                 }
-                Step::Release(_) => {
+                Step::RemoveFinalizer(_) => {
                     if let Some(pod) = &mut self.pod {
                         pod.metadata.finalizers = None;
                     }
@@ -66,7 +66,7 @@ impl Life {
                     pod.metadata.creation_timestamp = Some(Time(at(self.now)));
                     self.pod = Some(pod);
                 }
-                Step::DeletePod(_) | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Tell(_) => {}
+                Step::DeletePod(_) | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Event(_) => {}
             }
         }
     }

@@ -285,10 +285,10 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::CreatePod(pod) => format!("Create {}", pod.metadata.name.as_deref().unwrap()),
         Step::WriteStatus(status) => format!("Write {:?}", status.phase.unwrap()),
         Step::DeletePod(pod) => format!("Delete {}", pod.name),
-        Step::Release(pod) => format!("Release {}", pod.name),
+        Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),
-        Step::Tell(notice) => format!("Tell {}", notice.reason),
+        Step::Event(notice) => format!("Tell {}", notice.reason),
     };
     plan.steps.iter().map(word).collect()
 }

@@ -112,7 +112,7 @@ struct Build {
 
 /// How a reconcile went.
 #[derive(Clone, Copy)]
-pub(in crate::operator) enum Looked {
+pub(in crate::operator) enum ReconcileResult {
     /// Nothing more to do until something changes.
     Done,
     /// It asked to be called again.
@@ -237,21 +237,21 @@ impl Metrics {
     }
 
     /// A reconcile begins.
-    pub(in crate::operator) fn look_begun(&self) {
+    pub(in crate::operator) fn reconcile_begun(&self) {
         self.active_workers.get_or_create(&CONTROLLER_LABEL).inc();
     }
 
     /// A reconcile is over.
-    pub(in crate::operator) fn looked(&self, how: Looked, took: Duration) {
+    pub(in crate::operator) fn reconciled(&self, how: ReconcileResult, took: Duration) {
         self.active_workers.get_or_create(&CONTROLLER_LABEL).dec();
         self.reconcile_seconds.get_or_create(&CONTROLLER_LABEL).observe(took.as_secs_f64());
         let result = match how {
-            Looked::Done => "success",
-            Looked::Again => "requeue_after",
-            Looked::Failed => "error",
+            ReconcileResult::Done => "success",
+            ReconcileResult::Again => "requeue_after",
+            ReconcileResult::Failed => "error",
         };
         self.reconciles.get_or_create(&Reconcile { controller: CONTROLLER, result }).inc();
-        if let Looked::Failed = how {
+        if let ReconcileResult::Failed = how {
             self.reconcile_errors.get_or_create(&CONTROLLER_LABEL).inc();
         }
     }

@@ -125,8 +125,8 @@ fn a_run_waits_in_the_queue_once_however_often_it_is_triggered() {
     }
     metrics.triggered("b", Some("n"));
     metrics.taken("b", Some("n"));
-    metrics.look_begun();
-    metrics.looked(Looked::Failed, Duration::from_millis(5));
+    metrics.reconcile_begun();
+    metrics.reconciled(ReconcileResult::Failed, Duration::from_millis(5));
     metrics.answered(&Method::PUT, Some(StatusCode::CONFLICT));
     metrics.answered(&Method::GET, None);
     let mut found = lines(
