@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::listing::{read_bytes, write_bytes};
+use super::path_text::{read_bytes, write_bytes};
 use crate::bundle::Error;
 use crate::bundle::digest::Digest;
 

@@ -12,14 +12,13 @@
 
 use std::io::{Read, Write};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::list_index::{self, IndexPlace, ListMember};
+use super::path_text::{read_bytes, write_bytes};
 use super::tar_header::{self, Type};
 use crate::bundle::Error;
 use crate::bundle::digest::{Digest, Digester};
@@ -110,23 +109,6 @@ struct SparseLine {
     bytes: u64,
     /// Of these. Hex.
     sha256: String,
-}
-
-pub(super) fn write_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(BASE64.encode(bytes))),
-    }
-}
-
-pub(super) fn read_bytes(text: Option<String>, base64: Option<&String>) -> Result<Option<Vec<u8>>, Error> {
-    match (text, base64) {
-        (Some(text), _) => Ok(Some(text.into_bytes())),
-        (None, Some(base64)) => {
-            BASE64.decode(base64).map(Some).map_err(|_| Error::invalid("the bundle's list has wrong base 64"))
-        }
-        (None, None) => Ok(None),
-    }
 }
 
 impl Listed {

@@ -1,8 +1,9 @@
 //! What is in one of our bundles, read from its list of entries, and the files in it by ranges of its layers.
 
-use super::destination::{Budget, Maker};
+use super::budget::Budget;
+use super::destination::{Maker, Piece};
 use super::feed::{Need, feed};
-use super::staged::{COPY, Content, Piece, Planner, Tree, copy};
+use super::staged::{COPY, Content, Planner, Tree, copy};
 use super::way::{Way, below};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};

@@ -1,7 +1,7 @@
 //! For people at a terminal: looking into a bundle and taking things out of it, by the least that must be read.
 
 use super::contents::Bundle;
-use super::staged::Piece;
+use super::destination::Piece;
 use super::{Image, wanted};
 use crate::bundle::format::listing::{Listed, ListedAs};
 use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};

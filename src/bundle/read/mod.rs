@@ -2,6 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `budget` | how much an input may be |
 //! | `contents` | reading a bundle: by its list, and by ranges of its layers |
 //! | `way` | symbolic links on the way to a path of a bundle |
 //! | `staged`, `path_log` | what is to be made of a bundle, in little memory |
@@ -12,6 +13,7 @@
 //! | `inspect` | list, read one file, download |
 
 mod artifact;
+mod budget;
 mod contents;
 mod destination;
 mod feed;
@@ -29,12 +31,12 @@ use crate::bundle::registry::{Download, Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Kind, Progress, Resolved};
 use crate::oci::Reference;
 use artifact::Content;
+pub use budget::Budget;
 use contents::{Bundle, kind_of};
-pub use destination::Budget;
+use destination::Piece;
 use destination::{NewFile, Place, checked, other_kind};
 use feed::{Need, feed};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use staged::Piece;
 use stat::{Seen, look};
 use std::path::Path;
 use std::sync::atomic::Ordering;

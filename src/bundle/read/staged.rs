@@ -1,6 +1,7 @@
 //! What is to be made of a bundle in a place, in little memory, and the making of its files.
 
-use super::destination::{Budget, Held, Maker, checked};
+use super::budget::{Budget, Held};
+use super::destination::{Maker, Piece, checked};
 use super::feed::Feed;
 use super::path_log::PathLog;
 use crate::bundle::digest::{Digest, Digester};
@@ -189,13 +190,6 @@ impl From<&ListedFile> for Content {
     fn from(&ListedFile { size, stored, digest, .. }: &ListedFile) -> Self {
         Self { size, stored, digest }
     }
-}
-
-/// Of a file, from its begin to its end.
-pub(super) enum Piece<'a> {
-    Bytes(&'a [u8]),
-    /// So many zeros.
-    Hole(u64),
 }
 
 /// Gives a file piece by piece to `take`; an error, if its bytes are not those that the list says.

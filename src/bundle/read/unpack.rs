@@ -1,7 +1,8 @@
 //! Layers of any image, put on top of each other in a place.
 
 use super::artifact::Content;
-use super::destination::{Budget, Maker, NewFile, Place, other_kind};
+use super::budget::Budget;
+use super::destination::{Maker, NewFile, Place, other_kind};
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
 use crate::bundle::error::shown;
 use crate::bundle::format::tar_header;

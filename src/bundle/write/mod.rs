@@ -6,6 +6,10 @@
 //! | `entries` | the entries of a tree in little memory |
 //! | `outside` | files that are elsewhere |
 //! | `layout` | which entry goes into which layer |
+//! | `exclude` | what is left out because the run says so |
+//! | `content` | the bytes of one file |
+//! | `lacking` | what a bundle lacks |
+//! | `cancel` | the end of a save that nobody waits for |
 //! | `skip` | what is left out, and what that means |
 //! | `hang` | disks that give no answer |
 //! | `pack` | the bytes of a layer, read from the tree |
@@ -13,9 +17,13 @@
 //! | `provenance` | how a bundle was made |
 //! | `check` | whether the store would accept one |
 
+mod cancel;
 pub(super) mod check;
+mod content;
 mod entries;
+mod exclude;
 mod hang;
+mod lacking;
 mod layout;
 mod list;
 mod outside;
@@ -26,7 +34,7 @@ mod walk;
 
 use crate::bundle::blocking::blocking;
 use crate::bundle::digest::Digest;
-use crate::bundle::error::{MOST_DAMAGED, shown};
+use crate::bundle::error::shown;
 use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
 use crate::bundle::format::listing::ListLayer;
 use crate::bundle::registry::{Purpose, Repository};
@@ -34,23 +42,25 @@ use crate::bundle::retry::Tries;
 use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use crate::oci::Reference;
 use bytes::Bytes;
+use cancel::Cancel;
 pub(crate) use entries::memory_of;
 use entries::{Index, ROOT};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hang::{About, Asked, Hung, unless_hung};
+use lacking::Skipped;
 use layout::Plan;
 use list::Packed;
 use pack::{Layer, Reading, Unread};
 use serde_json::Value;
-use skip::{Because, Skip};
+use skip::Skip;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use walk::{Cancelled, HungBefore};
+use walk::HungBefore;
 
 /// Layers that are hashed or pushed at once.
 const AT_ONCE: usize = 4;
@@ -101,16 +111,6 @@ pub async fn save(
     };
     progress.done_bytes.store(progress.total_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     Ok(saved)
-}
-
-/// Tells the threads that read when nobody waits for them any more.
-#[derive(Default)]
-struct Cancel(Arc<Cancelled>);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 struct Saving<'a> {
@@ -383,78 +383,6 @@ fn name(plan: Option<&Plan>, about: &About) -> String {
         About::Entry(index) => plan.map(|plan| plan.entries.path(*index)).unwrap_or_default(),
     };
     if path.is_empty() { "the working directory itself".to_owned() } else { shown(&path) }
-}
-
-/// What a bundle lacks.
-#[derive(Default)]
-struct Skipped {
-    all: u64,
-    withheld: u64,
-    damaged: u64,
-    /// Of the first ones, what is worst first.
-    names: Vec<String>,
-    /// Those of the damaged that another try may find better.
-    may_come_back: u64,
-    /// Digests of the paths of these, of the first of them.
-    damaged_paths: Vec<String>,
-}
-
-impl Skipped {
-    /// As many are named.
-    const NAMES: usize = 3;
-
-    fn of(packed: &Packed) -> Self {
-        let mut skipped = Self::default();
-        let mut names: [Vec<String>; 3] = Default::default();
-        let entries = &packed.plan.entries;
-        for index in entries.indices() {
-            let Some(Skip { why, because }) = packed.skip(index) else { continue };
-            let [damaged, withheld, others] = &mut names;
-            skipped.all += 1;
-            let names = match because {
-                Because::Hung => {
-                    skipped.damaged += 1;
-                    damaged
-                }
-                Because::OfTheMachine => {
-                    skipped.damaged += 1;
-                    skipped.may_come_back += 1;
-                    if skipped.damaged_paths.len() < MOST_DAMAGED {
-                        skipped.damaged_paths.push(Digest::of(&entries.path(index)).to_string());
-                    }
-                    damaged
-                }
-                Because::OfTheRun => {
-                    skipped.withheld += 1;
-                    withheld
-                }
-                Because::NoOutput | Because::Gone => others,
-            };
-            if names.len() < Self::NAMES {
-                names.push(format!("{} ({why})", shown(&entries.path(index))));
-            }
-        }
-        skipped.names = names.into_iter().flatten().take(Self::NAMES).collect();
-        skipped
-    }
-
-    /// An error if anything is missing that the machine failed to read and nobody has given up.
-    fn check(&self, given_up: &GivenUp) -> Result<(), Error> {
-        let is_over = given_up.all_after.is_some_and(|after| SystemTime::now() >= after);
-        let are_given_up = self.may_come_back <= MOST_DAMAGED as u64
-            && self.damaged_paths.iter().all(|path| given_up.entries.contains(path));
-        if is_over || are_given_up {
-            return Ok(());
-        }
-        let first = self.names.first().map(String::as_str).unwrap_or_default();
-        let more = match self.damaged {
-            0 | 1 => String::new(),
-            2 => " and 1 more".to_owned(),
-            n => format!(" and {} more", n - 1),
-        };
-        let error = Error::new(ErrorKind::Local, format!("the output is not whole: {first}{more}"));
-        Err(Error { damaged: self.damaged_paths.clone(), ..error })
-    }
 }
 
 /// Reads a layer in a thread of its own. The result is why that ended early, if it did.

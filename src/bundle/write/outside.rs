@@ -1,9 +1,9 @@
 //! Files of a bundle that are not in its tree: what the command said. A stranger can have put anything in their place.
 
+use super::content::{size, to_read};
 use super::entries::{Entries, ROOT, What};
-use super::pack;
+use super::exclude::exclude;
 use super::skip::Skip;
-use super::walk::{exclude, size};
 use crate::bundle::untrusted::{open_in, open_mount};
 use crate::bundle::{Error, RUN_SUFFIX, Tree};
 use rustix::fd::OwnedFd;
@@ -27,7 +27,7 @@ pub(super) fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> 
         }
         let (mode, what) = match rustix::fs::lstat(file) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                entries.count_bytes(pack::to_read(&stat));
+                entries.count_bytes(to_read(&stat));
                 (stat.st_mode & 0o7777, Ok(size(&stat)))
             }
             Ok(_) => (0, Err(Skip::no_output("is no file any more"))),

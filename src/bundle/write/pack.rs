@@ -1,19 +1,18 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
+use super::cancel::Cancelled;
+use super::content::{CopyEnd, Seen, Stamp, copy, look, map_of, zeros};
 use super::entries::{Index, What};
 use super::hang::{about_entry, ask};
 use super::layout::Plan;
 use super::skip::Skip;
-use super::walk::{Cancelled, size};
 use crate::bundle::digest::{Digest, Digester};
-use crate::bundle::format::sparse::{self, SparseMap};
+use crate::bundle::format::sparse::SparseMap;
 use crate::bundle::format::tar_header::{self, Type};
-use crate::bundle::{Error, ErrorKind, FileId};
-use rustix::fs::{FileType, SeekFrom, Stat};
+use crate::bundle::{Error, ErrorKind};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,11 +21,6 @@ const READ: usize = 256 << 10;
 /// So often a file is read that changes meanwhile.
 const MOST_READS: u32 = 4;
 const BETWEEN_READS: Duration = Duration::from_millis(50);
-/// A file that has more holes than that, and more than data, is saved as a sparse one. The holes of others are zeros in
-/// the archive: all programs read those, and nodes can mount them.
-const MANY_HOLES: u64 = 1 << 30;
-/// Where a file system does not say where holes are, so many may be read as zeros.
-const MOST_HOLES_READ: u64 = 64 << 30;
 
 /// A layer whose digest is known.
 pub(in crate::bundle) struct Layer {
@@ -104,10 +98,6 @@ impl Layer {
     }
 }
 
-/// The same content, as far as the file system can tell: a hash of what it says of times and size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp(u64);
-
 /// Why a layer was not read to its end.
 #[derive(Debug)]
 pub(in crate::bundle) enum Unread {
@@ -117,12 +107,6 @@ pub(in crate::bundle) enum Unread {
     Failed(Index, Skip),
     /// Who takes the bytes takes no more.
     NotTaken,
-}
-
-enum CopyEnd {
-    Changed,
-    Failed(Errno),
-    Sink(Error),
 }
 
 /// What all who read a tree share.
@@ -231,13 +215,11 @@ fn hash_file(
             Err(skip) => return Ok(Err(skip)),
         };
         let Seen { size, stamp, .. } = seen;
-        let sparse = map.map(|map| SparseFile { entry: index, stored: map.stored(), map: Some(map) });
-        let content = content(size, sparse.as_ref());
-        let stored = sparse.as_ref().map_or(size, |sparse| sparse.stored);
-        let header = plan.header(index, content);
+        let header = plan.header(index, tar_type(size, map.as_ref().map(SparseMap::stored)));
+        let stored = map.as_ref().map_or(size, SparseMap::stored);
         let (mut all, mut own) = (digester.clone(), Digester::default());
         all.update(&header);
-        let copied = copy(&file, &seen, sparse.as_ref(), buffer, |bytes| {
+        let copied = copy(&file, &seen, map.as_ref(), buffer, |bytes| {
             all.update(bytes);
             own.update(bytes);
             reading.cancelled.check()
@@ -258,17 +240,15 @@ fn hash_file(
         let offset = *position + header.len() as u64;
         *position = offset + stored + padding;
         let file = StoredFile { entry: index, offset, size, digest: own.finish() };
+        let sparse = map.map(|map| SparseFile { entry: index, stored, map: Some(map) });
         return Ok(Ok(Hashed { file, stamp, sparse }));
     }
     Ok(Err(skip))
 }
 
-/// How the content of a file is kept in a layer.
-fn content(size: u64, sparse: Option<&SparseFile>) -> Type<'static> {
-    match sparse {
-        Some(SparseFile { stored, .. }) => Type::Sparse { stored: *stored, size },
-        None => Type::File { size },
-    }
+/// How a file is kept in a layer. `stored`: of a sparse one, the bytes of its map and its data.
+fn tar_type(size: u64, stored: Option<u64>) -> Type<'static> {
+    stored.map_or(Type::File { size }, |stored| Type::Sparse { stored, size })
 }
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
@@ -285,14 +265,16 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
         }
         if let Some((stored, known)) = files.next_if(|(stored, _)| stored.entry == index) {
             let sparse = layer.sparse(index);
-            pending.extend(plan.header(index, content(stored.size, sparse)));
+            pending.extend(plan.header(index, tar_type(stored.size, sparse.map(|sparse| sparse.stored))));
             let (file, seen) = open(plan, index).map_err(|skip| {
                 if skip.is_of_the_machine() { Unread::Failed(index, skip) } else { Unread::Changed(index) }
             })?;
             if (seen.size, seen.stamp) != (stored.size, *known) {
                 return Err(Unread::Changed(index));
             }
-            let copied = copy(&file, &seen, sparse, &mut buffer, |bytes| {
+            // The map is forgotten only when the layer is not read any more.
+            let map = sparse.map(|sparse| sparse.map.as_ref().ok_or(Unread::Changed(index))).transpose()?;
+            let copied = copy(&file, &seen, map, &mut buffer, |bytes| {
                 pending.extend_from_slice(bytes);
                 let full = pending.len() >= READ;
                 let more = !full || take(&pending);
@@ -331,199 +313,6 @@ fn open(plan: &Plan, index: Index) -> Result<(File, Seen), Skip> {
     let file: File = ask(|| plan.open(index)).map_err(Skip::unreadable)?.into();
     let seen = ask(|| look(&file)).map_err(Skip::unreadable)?;
     Ok((file, seen.ok_or_else(|| Skip::unreadable(Errno::NXIO))?))
-}
-
-/// What a file system says of a file.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    size: u64,
-    /// Bytes that seem to take no space.
-    holes: u64,
-    stamp: Stamp,
-}
-
-/// None: it is no regular file.
-fn look(file: &File) -> Result<Option<Seen>, Errno> {
-    let stat = rustix::fs::fstat(file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(None);
-    }
-    let mut hasher = DefaultHasher::new();
-    FileId::from(&stat).hash(&mut hasher);
-    (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
-    Ok(Some(Seen { size: size(&stat), holes: holes(&stat), stamp: Stamp(hasher.finish()) }))
-}
-
-fn holes(stat: &Stat) -> u64 {
-    let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-    size(stat).saturating_sub(on_disk)
-}
-
-fn are_many(holes: u64, size: u64) -> bool {
-    holes > MANY_HOLES && holes > size / 2
-}
-
-/// How many bytes of a file go into a layer, as far as its entry tells.
-pub(super) fn to_read(stat: &Stat) -> u64 {
-    let (size, holes) = (size(stat), holes(stat));
-    if are_many(holes, size) { size - holes } else { size }
-}
-
-/// Where the data of a file are, if it is to be saved as a sparse one; or why it cannot be saved.
-fn map_of(
-    file: &File,
-    seen: &Seen,
-    buffer: &mut [u8],
-    cancelled: &Cancelled,
-) -> Result<Result<Option<SparseMap>, Skip>, Error> {
-    let Seen { size, holes, .. } = *seen;
-    if !are_many(holes, size) {
-        return Ok(Ok(None));
-    }
-    // A file system that compresses has less on the disk without holes, and one may not know where they are.
-    let (mut found, mut at) = (0, 0);
-    while at < size {
-        let stretch = ask(|| stretch(file, at, size));
-        found += stretch.data - at;
-        at = stretch.end.max(stretch.data);
-    }
-    if !are_many(found, size) {
-        let why = || {
-            let gib = MOST_HOLES_READ >> 30;
-            Skip::of_the_run(&format!("has more than {gib} GiB of holes, and its file system does not say where"))
-        };
-        return Ok(if holes > MOST_HOLES_READ && found == 0 { Err(why()) } else { Ok(None) });
-    }
-    let (mut map, mut at) = (SparseMap::new(size), 0);
-    while at < size {
-        cancelled.check()?;
-        let stretch = ask(|| stretch(file, at, size));
-        // What is before the data in their first block is a hole, which reads as zeros.
-        let mut from = (stretch.data / sparse::BLOCK * sparse::BLOCK).max(at);
-        while from < stretch.end {
-            let most = usize::try_from(stretch.end - from).unwrap_or(usize::MAX).min(buffer.len());
-            let part = buffer.get_mut(..most).unwrap_or_default();
-            let got = match ask(|| rustix::io::pread(file, part, from)) {
-                // It has become shorter, which is seen when it is read for its digest.
-                Ok(0) => break,
-                Ok(got) => got,
-                Err(Errno::INTR) => continue,
-                Err(error) => return Ok(Err(Skip::unreadable(error))),
-            };
-            let mut rest = buffer.get(..got).unwrap_or_default();
-            while !rest.is_empty() {
-                let used = usize::try_from(from % sparse::BLOCK).unwrap_or(0);
-                let in_block = usize::try_from(sparse::BLOCK).unwrap_or(usize::MAX) - used;
-                let (block, after) = rest.split_at_checked(in_block).unwrap_or((rest, &[]));
-                if HOLE.get(..block.len()) != Some(block) {
-                    map.add(from);
-                }
-                from += block.len() as u64;
-                rest = after;
-            }
-        }
-        at = stretch.end.max(stretch.data);
-    }
-    Ok(Ok(Some(map)))
-}
-
-/// Reads as many bytes as it has, and makes sure that they are one version of the file. Holes are not read.
-fn copy(
-    file: &File,
-    seen: &Seen,
-    sparse: Option<&SparseFile>,
-    buffer: &mut [u8],
-    mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), CopyEnd> {
-    match sparse {
-        None => copy_whole(file, seen.size, buffer, &mut sink)?,
-        Some(sparse) => {
-            // It is forgotten only when the layer is not read any more.
-            let map = sparse.map.as_ref().ok_or(CopyEnd::Changed)?;
-            map.write(&mut sink).map_err(CopyEnd::Sink)?;
-            for (start, length) in map.pieces() {
-                copy_data(file, start, start + length, buffer, &mut sink)?;
-            }
-        }
-    }
-    match ask(|| look(file)) {
-        Ok(Some(now)) if (now.size, now.stamp) == (seen.size, seen.stamp) => Ok(()),
-        Ok(_) => Err(CopyEnd::Changed),
-        Err(error) => Err(CopyEnd::Failed(error)),
-    }
-}
-
-fn copy_whole(
-    file: &File,
-    size: u64,
-    buffer: &mut [u8],
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), CopyEnd> {
-    let mut at = 0;
-    while at < size {
-        let stretch = ask(|| stretch(file, at, size));
-        while at < stretch.data {
-            let most = (stretch.data - at).min(HOLE.len() as u64);
-            sink(zeros(most)).map_err(CopyEnd::Sink)?;
-            at += most;
-        }
-        copy_data(file, at, stretch.end, buffer, sink)?;
-        at = at.max(stretch.end);
-    }
-    Ok(())
-}
-
-fn copy_data(
-    file: &File,
-    mut at: u64,
-    end: u64,
-    buffer: &mut [u8],
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), CopyEnd> {
-    while at < end {
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
-        let got = match ask(|| rustix::io::pread(file, &mut *part, at)) {
-            Ok(0) => return Err(CopyEnd::Changed),
-            Ok(got) => got,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(CopyEnd::Failed(error)),
-        };
-        sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
-        at += got as u64;
-    }
-    Ok(())
-}
-
-/// Of a file from some place on: a hole until `data`, then data until `end`. Either can be empty, not both.
-struct Stretch {
-    data: u64,
-    end: u64,
-}
-
-fn stretch(file: &File, at: u64, size: u64) -> Stretch {
-    let seek = |to| rustix::fs::seek(file, to);
-    // Most files are small, and read sooner than asked about.
-    if size <= HOLE.len() as u64 {
-        return Stretch { data: at, end: size };
-    }
-    let data = match seek(SeekFrom::Data(at)) {
-        Ok(data) => data.clamp(at, size),
-        // There is none any more.
-        Err(Errno::NXIO) => return Stretch { data: size, end: size },
-        // This file system does not tell: all of it is read.
-        Err(_) => return Stretch { data: at, end: size },
-    };
-    let end = seek(SeekFrom::Hole(data)).map_or(size, |hole| hole.clamp(data, size));
-    // No end of it may stay where it was, whatever a file system says.
-    if end > at { Stretch { data, end } } else { Stretch { data: at, end: size } }
-}
-
-static HOLE: [u8; 64 << 10] = [0; 64 << 10];
-
-/// So many, at most as many as [`HOLE`] has.
-fn zeros(most: u64) -> &'static [u8] {
-    usize::try_from(most).ok().and_then(|most| HOLE.get(..most)).unwrap_or_default()
 }
 
 #[cfg(test)]

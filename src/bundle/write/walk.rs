@@ -3,40 +3,27 @@
 //! The tree was written by a stranger, who may still be writing it: it is only looked at through descriptors of its
 //! directories, links are never followed, and other file systems are not entered.
 
+use super::cancel::Cancelled;
+use super::content::{size, to_read};
 use super::entries::{Entries, Index, ROOT, What};
+use super::exclude::exclude;
 use super::hang::{about_path, ask};
-use super::pack;
 use super::skip::Skip;
 use crate::bundle::untrusted::{open_beneath, open_mount};
-use crate::bundle::{Error, ErrorKind, FileId, Tree};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use crate::bundle::{Error, FileId, Tree};
+use globset::GlobSet;
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
 /// grows with the square of its depth.
 const LONGEST_PATH: usize = 16 << 10;
-/// Whether a walk shall end early, because nobody waits for it any more.
-#[derive(Debug, Default)]
-pub(in crate::bundle) struct Cancelled(AtomicBool);
-
-impl Cancelled {
-    pub(in crate::bundle) fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(in crate::bundle) fn check(&self) -> Result<(), Error> {
-        if self.0.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Local, "given up")) } else { Ok(()) }
-    }
-}
-
 /// What hung in walks before this one, and for how long, by its path.
 pub(in crate::bundle) type HungBefore = BTreeMap<Vec<u8>, Duration>;
 
@@ -71,19 +58,6 @@ pub(in crate::bundle) fn walk(
 /// Opens the root of a tree.
 pub(in crate::bundle) fn open_root(tree: &Tree) -> Result<OwnedFd, Error> {
     ask(|| open_mount(&tree.root)).map_err(|error| Error::local(format!("open {}", tree.root.display()), error))
-}
-
-/// `*` and `?` match no slash, so `*.tmp` is about the top directory and `**/*.tmp` about all. A slash at the begin is
-/// the working directory, as in gitignore; one at the end says nothing.
-pub(super) fn exclude(globs: &[String]) -> Result<GlobSet, Error> {
-    let wrong = |glob: &str, error: &globset::Error| Error::invalid(format!("{glob:?} is no glob: {}", error.kind()));
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        let plain = glob.strip_prefix("./").or_else(|| glob.strip_prefix('/')).unwrap_or(glob);
-        let plain = plain.strip_suffix('/').unwrap_or(plain);
-        set.add(GlobBuilder::new(plain).literal_separator(true).build().map_err(|error| wrong(glob, &error))?);
-    }
-    set.build().map_err(|error| wrong("exclude", &error))
 }
 
 struct Walk<'a> {
@@ -190,7 +164,7 @@ impl Walk<'_> {
             }
             FileType::RegularFile => {
                 let index = self.add(place, mode, What::File { size: size(&stat) })?;
-                self.entries.count_bytes(pack::to_read(&stat));
+                self.entries.count_bytes(to_read(&stat));
                 if stat.st_nlink > 1 {
                     self.entries.share(index, id);
                 }
@@ -251,10 +225,6 @@ struct Before {
     entries: Index,
     waiting: usize,
     if_filled: usize,
-}
-
-pub(super) fn size(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_size).unwrap_or(0)
 }
 
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
