@@ -1,6 +1,6 @@
 //! `BundleRun`: run a command in a container on a GPU cluster and keep what came out.
 //!
-//! The map; a module uses only modules above it (`tests/structure.rs` checks):
+//! The map; a module uses only modules above it (`tests/structure` checks):
 //!
 //! | module | what it is | may touch |
 //! |---|---|---|

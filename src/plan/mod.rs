@@ -3,7 +3,7 @@
 //! [`plan`] is total and deterministic: the clock is a parameter, nothing is read or written, waiting is a value.
 //! The object is the state: whatever a later plan needs is on the `BundleRun` or its pod, so a crash loses nothing.
 //!
-//! Each room uses only those above it; `tests/structure.rs` sees to it.
+//! Each room uses only those above it; `tests/structure` sees to it.
 //!
 //! | room | subject |
 //! |---|---|
