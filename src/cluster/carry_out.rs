@@ -123,7 +123,11 @@ impl Cluster {
         }
     }
 
-    async fn delete_pod(&self, pod: &PodRef) -> Result<StepResult, Error> {
+    /// Deletes a pod with its own grace; one that is gone is deleted.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn delete_pod(&self, pod: &PodRef) -> Result<StepResult, Error> {
         let action = format!("delete pod {}/{}", pod.namespace, pod.name);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let only_this = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };

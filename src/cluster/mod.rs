@@ -3,6 +3,7 @@
 //! Nothing is decided here. 404 and 409 are answers, not errors; every call has a timeout.
 
 mod carry_out;
+mod caught_up;
 mod client;
 mod helper_progress;
 mod lease;
@@ -21,7 +22,7 @@ pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};
 pub use smoke_test::{create_run, delete_run, get_run};
 pub use uninstall::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
-pub use watch::{Event, PodTriggers, RunTriggers, pods, runs};
+pub use watch::{Event, PodTriggers, RunTriggers, Triggered, pods, runs};
 
 use crate::api::BundleRun;
 

@@ -19,7 +19,7 @@ pub struct Cluster {
     pub(in crate::cluster) client: Client,
     /// For the helpers of pods.
     pub(in crate::cluster) helpers: reqwest::Client,
-    runs: Store<GuardedRun>,
+    pub(in crate::cluster) runs: Store<GuardedRun>,
     pub(in crate::cluster) pods: Store<PodFacts>,
     pub(in crate::cluster) recorder: Recorder,
     pub(in crate::cluster) pull_secrets: PullSecrets,
@@ -100,7 +100,7 @@ impl Cluster {
     /// # Errors
     /// When that one look gets no answer.
     pub async fn observe(&self, cached: &BundleRun) -> Result<Snapshot, Error> {
-        let (run, written_at) = self.newest(cached);
+        let (run, written_at) = self.newest_and_when(cached);
         let (attempt, pod_name) = plan::current_pod(&run);
         let namespace = run.namespace().unwrap_or_default();
         let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
@@ -118,7 +118,7 @@ impl Cluster {
         let namespace = run.namespace().unwrap_or_default();
         let known = |name: &str| {
             let cached = self.runs.get(&ObjectRef::new(name).within(&namespace))?;
-            Some(self.newest(cached.0.as_ref().ok()?).0)
+            Some(self.newest(cached.0.as_ref().ok()?))
         };
         let named = |name: &str| known(name).map(|run| (name.to_owned(), Parent::of(&run)));
         let runs = parents::names(run).filter_map(named).collect();
@@ -143,13 +143,19 @@ impl Cluster {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    fn newest(&self, cached: &BundleRun) -> (Arc<BundleRun>, Option<Timestamp>) {
+    /// A run as it was last seen or written, whichever is newer.
+    #[must_use]
+    pub fn newest(&self, cached: &BundleRun) -> Arc<BundleRun> {
+        self.newest_and_when(cached).0
+    }
+
+    fn newest_and_when(&self, cached: &BundleRun) -> (Arc<BundleRun>, Option<Timestamp>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ours) = cached.metadata.uid.as_deref().and_then(|uid| written.get_mut(uid)) else {
             return (Arc::new(cached.clone()), None);
         };
         match &ours.run {
-            Some(run) if version(run) > version(cached) => (Arc::clone(run), Some(ours.at)),
+            Some(run) if version(run.as_ref()) > version(cached) => (Arc::clone(run), Some(ours.at)),
             _ => {
                 ours.run = None;
                 (Arc::new(cached.clone()), Some(ours.at))
@@ -194,6 +200,6 @@ fn cycle(run: &BundleRun, known: impl Fn(&str) -> Option<Arc<BundleRun>>) -> Opt
 }
 
 /// Resource versions of one resource are ordered integers (Kubernetes KEP-5504; true of every etcd-backed server before).
-fn version(run: &BundleRun) -> u128 {
-    run.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+pub(in crate::cluster) fn version<K: ResourceExt>(run: &K) -> u128 {
+    run.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }

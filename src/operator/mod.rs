@@ -1,5 +1,5 @@
-//! The operator: two watches feed one queue; a reconcile is observe -> plan -> carry out; a second loop lets go of pods
-//! whose run is gone. Of several replicas the one that holds the lease does so; the others keep their caches current.
+//! The operator: two watches feed one queue; a reconcile is observe -> plan -> carry out; a second loop handles pods
+//! that no plan looks at. Of several replicas the one that holds the lease does so; the others keep their caches current.
 
 mod backoff;
 mod commands;
@@ -26,6 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::cluster::{self, Cluster, Leases, WriteGuard};
 use crate::names;
+use backoff::Backoff;
 use leader::Leadership;
 use observability::http::Health;
 use observability::metrics::Metrics;
@@ -82,41 +83,44 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         leadership: leadership.clone(),
     };
     let health = health.serve(options.listen).await?;
-    let (letting_go, releases) = orphans::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
+    let (orphans, orphan_loop) = orphans::queue(Arc::clone(&cluster), runs.clone(), pods.clone());
+    let backoff = Arc::new(Backoff::default());
     let (triggers, triggered) = queue::queue(Arc::clone(&metrics));
     // The watches run on their own: the caches stay current also while every reconcile is busy, or while we stand by.
     let run_watch = queue::follow_runs(
         cluster::runs(&client, &options.namespaces, runs_writer),
         triggers.clone(),
-        letting_go.clone(),
+        orphans.clone(),
         Arc::clone(&cluster),
+        Arc::clone(&backoff),
     );
-    let pod_watch = queue::follow_pods(
-        cluster::pods(&client, &options.namespaces, pods_writer),
-        triggers.clone(),
-        letting_go.clone(),
-    );
+    let pod_watch =
+        queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
 
     let (work_is_done, work_done) = oneshot::channel();
     let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
     let stop = stopped()?.shared();
     let all_runs = runs.clone();
-    let triggered = async move {
+    let caches = Arc::clone(&cluster);
+    let triggered = async {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
         // Nor is a run that others wait for.
         let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
         leadership.begun().await;
+        if options.leader_election {
+            catch_up(&caches, &options.namespaces).await;
+        }
         // What happened before was nobody's or the last leader's matter, and may have been left half done.
         triggers.open();
         let all: Vec<_> = all_runs.state().iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
-        letting_go.look_at_all();
+        orphans.check_all();
         stream::iter(all).inspect(move |run| triggers.count(run)).chain(triggered)
     };
     let counted = Arc::clone(&metrics);
     let reconciles = applier(
         |run, context| reconcile::reconcile(run, context).boxed(),
         reconcile::on_error,
-        Arc::new(Context::new(cluster, settings, metrics, CONCURRENCY)),
+        Arc::new(Context::new(cluster, settings, metrics, backoff, CONCURRENCY)),
         runs,
         triggered.flatten_stream().map(Ok::<_, Infallible>).take_until(stop.clone()),
         controller::Config::default().concurrency(CONCURRENCY),
@@ -146,13 +150,23 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = too_long => warn!("stopped with work under way"),
         () = run_watch => return Err("the watch of BundleRuns ended".into()),
         () = pod_watch => return Err("the watch of pods ended".into()),
-        () = releases => return Err("the release loop ended".into()),
+        () = orphan_loop => return Err("the loop over pods without a plan ended".into()),
         result = health => result?,
         result = &mut lease => result?,
     }
     // Nothing of this process acts any more: the next one may.
     let _ = work_is_done.send(()); // fails only when the lease is not kept
     lease.await
+}
+
+/// Waits until the caches have what the last leader wrote.
+async fn catch_up(cluster: &Cluster, namespaces: &[String]) {
+    let backoff = Backoff::default();
+    while let Err(error) = cluster.caught_up(namespaces).await {
+        let wait = backoff.next("");
+        warn!(%error, retry_in = ?wait, "cannot tell whether the caches are current");
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// Keeps the lease, where there is one, until the work is done.

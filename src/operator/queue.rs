@@ -1,4 +1,4 @@
-//! From the watches to the two queues: runs to look at, and pods to let go.
+//! From the watches to the two queues: runs to reconcile, and pods that no plan looks at.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
-use kube::ResourceExt;
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 use tracing::warn;
 
-use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers};
+use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers, Triggered};
+use crate::operator::backoff::Backoff;
 use crate::operator::observability::metrics::Metrics;
 use crate::operator::orphans;
 use crate::plan::PodFacts;
@@ -58,8 +58,9 @@ impl Triggers {
 pub(in crate::operator) async fn follow_runs(
     events: impl Stream<Item = cluster::Event<GuardedRun>>,
     triggers: Triggers,
-    letting_go: orphans::Queue,
+    orphans: orphans::Queue,
     cluster: Arc<Cluster>,
+    backoff: Arc<Backoff>,
 ) {
     let mut which = RunTriggers::default();
     let mut events = pin!(events);
@@ -71,18 +72,18 @@ pub(in crate::operator) async fn follow_runs(
                 continue;
             }
         };
-        if let watcher::Event::Delete(run) = &event
-            && let Some(uid) = run.uid()
-        {
-            cluster.forget(&uid);
-            if triggers.is_open() {
-                letting_go.run_is_gone(uid);
+        let Triggered { runs, gone, next_attempt } = which.on(&event);
+        for uid in &gone {
+            cluster.forget(uid);
+            backoff.reset(uid);
+        }
+        if triggers.is_open() {
+            gone.into_iter().chain(next_attempt).for_each(|uid| orphans.run_changed(uid));
+            if matches!(event, watcher::Event::InitDone) {
+                orphans.check_all();
             }
         }
-        if matches!(event, watcher::Event::InitDone) && triggers.is_open() {
-            letting_go.look_at_all();
-        }
-        for run in which.on(&event) {
+        for run in runs {
             triggers.send(run);
         }
     }
@@ -92,7 +93,7 @@ pub(in crate::operator) async fn follow_runs(
 pub(in crate::operator) async fn follow_pods(
     events: impl Stream<Item = cluster::Event<PodFacts>>,
     triggers: Triggers,
-    letting_go: orphans::Queue,
+    orphans: orphans::Queue,
 ) {
     let mut which = PodTriggers::default();
     let mut events = pin!(events);
@@ -107,7 +108,7 @@ pub(in crate::operator) async fn follow_pods(
         if let watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) = &event
             && triggers.is_open()
         {
-            letting_go.pod_changed(pod);
+            orphans.pod_changed(pod);
         }
         for run in which.on(&event) {
             triggers.send(run);

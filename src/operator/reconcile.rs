@@ -35,7 +35,7 @@ pub(in crate::operator) struct Context {
     metrics: Arc<Metrics>,
     /// New pods take at most half of the places, so that a burst of them never delays a record.
     creating: Semaphore,
-    backoff: Backoff,
+    backoff: Arc<Backoff>,
 }
 
 impl Context {
@@ -43,10 +43,11 @@ impl Context {
         cluster: Arc<Cluster>,
         settings: Settings,
         metrics: Arc<Metrics>,
+        backoff: Arc<Backoff>,
         concurrency: u16,
     ) -> Self {
         let places = usize::from(concurrency / 2).max(1);
-        Self { cluster, settings, metrics, creating: Semaphore::new(places), backoff: Backoff::default() }
+        Self { cluster, settings, metrics, creating: Semaphore::new(places), backoff }
     }
 }
 

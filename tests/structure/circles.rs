@@ -16,7 +16,7 @@ static PATH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(?:crate|super)(?
 type Module = Vec<String>;
 
 /// The circles among these files, given as path below `src` and code without tests; each as `folder: a, b, c`.
-pub fn circles(files: &[(String, String)]) -> Vec<String> {
+pub(crate) fn circles(files: &[(String, String)]) -> Vec<String> {
     let files: BTreeMap<Module, &str> = files.iter().map(|(path, code)| (module(path), code.as_str())).collect();
     let exported = exported(&files);
     let mut uses: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();

@@ -21,7 +21,7 @@ use crate::plan::PodFacts;
 use namespaces::merged;
 
 pub use pod_triggers::PodTriggers;
-pub use run_triggers::RunTriggers;
+pub use run_triggers::{RunTriggers, Triggered};
 
 /// What a watch yields.
 pub type Event<K> = watcher::Result<watcher::Event<K>>;

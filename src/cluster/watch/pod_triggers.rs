@@ -14,8 +14,15 @@ use crate::plan::facts::stage::Stage;
 #[derive(Default)]
 pub struct PodTriggers {
     seen: HashMap<String, Seen>,
-    /// Uids in the list that is coming in, while one is.
-    listing: Option<HashSet<String>>,
+    /// The list that is coming in, while one is.
+    listing: Option<Listing>,
+}
+
+/// The cache has what is listed only when the list is complete: what it triggers waits for that.
+#[derive(Default)]
+struct Listing {
+    uids: HashSet<String>,
+    triggered: Vec<ObjectRef<GuardedRun>>,
 }
 
 struct Seen {
@@ -29,24 +36,28 @@ impl PodTriggers {
         match event {
             watcher::Event::Apply(pod) => self.changed(pod).into_iter().collect(),
             watcher::Event::InitApply(pod) => {
-                if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
-                    listing.insert(uid.clone());
-                }
-                self.changed(pod).into_iter().collect()
+                let triggered = self.changed(pod);
+                let listing = self.listing.get_or_insert_default();
+                listing.uids.extend(pod.metadata.uid.clone());
+                listing.triggered.extend(triggered);
+                Vec::new()
             }
             watcher::Event::Delete(pod) => {
                 let uid = pod.metadata.uid.as_deref().unwrap_or_default();
                 self.seen.remove(uid).map(|seen| seen.owner).into_iter().collect()
             }
             watcher::Event::Init => {
-                self.listing = Some(HashSet::new());
+                // A list that broke off has triggered what is still to be done.
+                let triggered = self.listing.take().map(|listing| listing.triggered).unwrap_or_default();
+                self.listing = Some(Listing { triggered, ..Listing::default() });
                 Vec::new()
             }
             // A pod that went while the watch was down gives no event of its own.
             watcher::Event::InitDone => {
-                let listed = self.listing.take().unwrap_or_default();
-                let gone: Vec<_> = self.seen.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
-                gone.iter().filter_map(|uid| self.seen.remove(uid)).map(|seen| seen.owner).collect()
+                let Listing { uids, mut triggered } = self.listing.take().unwrap_or_default();
+                let gone: Vec<_> = self.seen.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+                triggered.extend(gone.iter().filter_map(|uid| self.seen.remove(uid)).map(|seen| seen.owner));
+                triggered
             }
         }
     }

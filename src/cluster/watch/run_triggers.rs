@@ -9,7 +9,7 @@ use kube_runtime::watcher;
 
 use crate::api::{BundleRun, Phase};
 use crate::cluster::GuardedRun;
-use crate::plan::{Parent, parents};
+use crate::plan::{Parent, current_pod, parents};
 
 /// Remembers of every run what it looked like when others were last triggered by it, and who waits for whom.
 #[derive(Default)]
@@ -17,13 +17,40 @@ pub struct RunTriggers {
     seen: HashMap<String, Seen>,
     /// Runs that have not ended, by the namespace and name of each of their inputs.
     children: HashMap<(String, String), HashSet<ObjectRef<GuardedRun>>>,
-    /// Uids in the list that is coming in, while one is.
-    listing: Option<HashSet<String>>,
+    /// The list that is coming in, while one is.
+    listing: Option<Listing>,
+}
+
+/// The cache has what is listed only when the list is complete: what it triggers waits for that.
+#[derive(Default)]
+struct Listing {
+    uids: HashSet<String>,
+    triggered: Triggered,
+}
+
+/// What follows from an event.
+#[derive(Debug, Default, PartialEq)]
+pub struct Triggered {
+    /// The runs to reconcile.
+    pub runs: Vec<ObjectRef<GuardedRun>>,
+    /// Uids of runs that have been deleted.
+    pub gone: Vec<String>,
+    /// Uids of runs whose pods of earlier attempts have no business any more.
+    pub next_attempt: Vec<String>,
+}
+
+impl Triggered {
+    fn add(&mut self, other: Self) {
+        self.runs.extend(other.runs);
+        self.gone.extend(other.gone);
+        self.next_attempt.extend(other.next_attempt);
+    }
 }
 
 struct Seen {
     run: ObjectRef<GuardedRun>,
     generation: i64,
+    attempt: u32,
     /// As a run that others wait for.
     parent: Parent,
     /// The runs it waits for.
@@ -31,53 +58,70 @@ struct Seen {
 }
 
 impl RunTriggers {
-    /// The runs to look at because of this event.
-    pub fn on(&mut self, event: &watcher::Event<GuardedRun>) -> Vec<ObjectRef<GuardedRun>> {
-        match event {
+    /// What follows from this event, which the cache has taken before.
+    pub fn on(&mut self, event: &watcher::Event<GuardedRun>) -> Triggered {
+        let triggered = match event {
             watcher::Event::Apply(run) | watcher::Event::InitApply(run) => self.changed(run),
             watcher::Event::Delete(run) => run.uid().map(|uid| self.gone(&uid)).unwrap_or_default(),
             watcher::Event::Init => {
-                self.listing = Some(HashSet::new());
-                Vec::new()
+                // A list that broke off has triggered what is still to be done.
+                let triggered = self.listing.take().map(|listing| listing.triggered).unwrap_or_default();
+                self.listing = Some(Listing { triggered, ..Listing::default() });
+                Triggered::default()
             }
             watcher::Event::InitDone => {
-                let Some(listed) = self.listing.take() else { return Vec::new() };
-                let gone: Vec<_> = self.seen.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
-                gone.iter().flat_map(|uid| self.gone(uid)).collect()
+                let Listing { uids, mut triggered } = self.listing.take().unwrap_or_default();
+                let gone: Vec<_> = self.seen.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+                for uid in gone {
+                    triggered.add(self.gone(&uid));
+                }
+                return triggered;
             }
+        };
+        match &mut self.listing {
+            Some(listing) => {
+                listing.triggered.add(triggered);
+                Triggered::default()
+            }
+            None => triggered,
         }
     }
 
-    fn changed(&mut self, guarded: &GuardedRun) -> Vec<ObjectRef<GuardedRun>> {
-        let Some(uid) = guarded.uid() else { return Vec::new() };
+    fn changed(&mut self, guarded: &GuardedRun) -> Triggered {
+        let Some(uid) = guarded.uid() else { return Triggered::default() };
         if let Some(listing) = &mut self.listing {
-            listing.insert(uid.clone());
+            listing.uids.insert(uid.clone());
         }
         let run = ObjectRef::from_obj(guarded);
+        let attempt = guarded.0.as_ref().map_or(0, |run| current_pod(run).0);
         let generation = guarded.meta().generation.unwrap_or_default();
         let parent = guarded.0.as_ref().map(as_parent).unwrap_or_default();
         let waits_for = guarded.0.as_ref().map(waits_for).unwrap_or_default();
         let before = self.seen.remove(&uid);
-        let mut triggered = Vec::new();
+        let mut triggered = Triggered::default();
         if before.as_ref().is_none_or(|before| before.generation != generation) {
-            triggered.push(run.clone());
+            triggered.runs.push(run.clone());
         }
         if before.as_ref().is_none_or(|before| before.parent != parent) {
-            triggered.extend(self.children_of(&run));
+            triggered.runs.extend(self.children_of(&run));
+        }
+        if before.as_ref().is_some_and(|before| before.attempt != attempt) {
+            triggered.next_attempt.push(uid.clone());
         }
         self.forget(&run, before.map(|before| before.waits_for).unwrap_or_default());
         let namespace = run.namespace.clone().unwrap_or_default();
         for name in &waits_for {
             self.children.entry((namespace.clone(), name.clone())).or_default().insert(run.clone());
         }
-        self.seen.insert(uid, Seen { run, generation, parent, waits_for });
+        self.seen.insert(uid, Seen { run, generation, attempt, parent, waits_for });
         triggered
     }
 
-    fn gone(&mut self, uid: &str) -> Vec<ObjectRef<GuardedRun>> {
-        let Some(seen) = self.seen.remove(uid) else { return Vec::new() };
+    fn gone(&mut self, uid: &str) -> Triggered {
+        let gone = vec![uid.to_owned()];
+        let Some(seen) = self.seen.remove(uid) else { return Triggered { gone, ..Triggered::default() } };
         self.forget(&seen.run, seen.waits_for);
-        self.children_of(&seen.run)
+        Triggered { runs: self.children_of(&seen.run), gone, ..Triggered::default() }
     }
 
     fn children_of(&self, run: &ObjectRef<GuardedRun>) -> Vec<ObjectRef<GuardedRun>> {
@@ -136,7 +180,7 @@ mod tests {
     fn children_are_looked_at_when_their_parent_ends_comes_or_goes_and_at_no_other_time() {
         let mut triggers = RunTriggers::default();
         let mut apply = |name: &str, inputs: Value, status: Value| {
-            names(&triggers.on(&watcher::Event::Apply(run(name, inputs, status)))).join(" ")
+            names(&triggers.on(&watcher::Event::Apply(run(name, inputs, status))).runs).join(" ")
         };
         let of_p = json!([{"path": "a", "run": {"name": "p"}}, {"path": "b", "run": {"name": "p"}}]);
         assert_eq!(apply("c1", of_p.clone(), json!({})), "c1");
@@ -148,9 +192,37 @@ mod tests {
         assert_eq!(apply("p", json!([]), over.clone()), "");
         assert_eq!(apply("c1", of_p.clone(), json!({"phase": "Failed"})), "", "it waits for nobody any more");
         let gone = triggers.on(&watcher::Event::Delete(run("p", json!([]), over)));
-        assert_eq!(names(&gone), ["c2"]);
+        assert_eq!((names(&gone.runs), gone.gone), (vec!["c2"], vec!["p".to_owned()]));
         triggers.on(&watcher::Event::Init);
-        assert!(triggers.on(&watcher::Event::InitDone).is_empty());
+        let mut gone = triggers.on(&watcher::Event::InitDone);
+        gone.gone.sort_unstable();
+        assert_eq!((names(&gone.runs), gone.gone), (vec![], ["c1", "c2"].map(str::to_owned).to_vec()));
         assert!(triggers.children.is_empty() && triggers.seen.is_empty());
+    }
+
+    #[test]
+    fn what_a_list_triggers_waits_until_the_cache_has_all_of_it() {
+        let mut triggers = RunTriggers::default();
+        triggers.on(&watcher::Event::Init);
+        let listed = |name| watcher::Event::InitApply(run(name, json!([]), json!({})));
+        assert_eq!(triggers.on(&listed("a")), Triggered::default());
+        // The list breaks off, and another one begins.
+        assert_eq!(triggers.on(&watcher::Event::Init), Triggered::default());
+        assert_eq!(triggers.on(&listed("a")), Triggered::default());
+        assert_eq!(triggers.on(&listed("made meanwhile")), Triggered::default());
+        let all = triggers.on(&watcher::Event::InitDone);
+        assert_eq!((names(&all.runs), all.gone), (vec!["a", "made meanwhile"], vec![]));
+    }
+
+    #[test]
+    fn another_attempt_is_told_once() {
+        let mut triggers = RunTriggers::default();
+        let mut next = |attempt: u32| {
+            triggers.on(&watcher::Event::Apply(run("a", json!([]), json!({"attempt": attempt})))).next_attempt
+        };
+        assert_eq!(next(1), [""; 0]);
+        assert_eq!(next(1), [""; 0]);
+        assert_eq!(next(2), ["a"]);
+        assert_eq!(next(2), [""; 0]);
     }
 }
