@@ -121,7 +121,8 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
 
-    /// Ends the run now and keeps what is there. May be changed at any time; a stopped run stays stopped.
+    /// Ends the run now and keeps what is there. May be set at any time; taking it back has no effect once the operator
+    /// has seen it.
     /// Default: false. Example: `true`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stop: bool,

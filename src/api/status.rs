@@ -32,6 +32,12 @@ pub struct BundleRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// When the operator first saw `stop: true` on the run while it was not over. From then on it is being stopped,
+    /// whatever becomes of the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub stop_requested_at: Option<Time>,
+
     /// Number of the current or last attempt, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,

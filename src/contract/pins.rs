@@ -25,6 +25,9 @@ pub struct Pins {
     /// Where the output goes, `host[:port]/repository`; none: no store is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// The image of a run that names none: the default may be another one later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_image: Option<String>,
     /// By the index of the input.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<usize, Pin>,

@@ -92,6 +92,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             request,
             inputs: spec.inputs.clone(),
             exclude: spec.outputs.exclude.clone(),
+            default_image: spec.image.is_none(),
             env: spec.env.iter().map(env_var).collect(),
             volumes,
             gpus,

@@ -50,9 +50,14 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         return clean_up(observed.pod).then(release_last(run, attempt));
     }
     if run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
-        return clean_up(observed.pod);
+        // Nothing else of a terminal run changes.
+        return clean_up(observed.pod).write(Draft::of(run, now));
     }
-    let requested = image::requested(run, settings);
+    let ours = match observed.pod {
+        PodSeen::Ours(pod) => Some(pod),
+        PodSeen::Absent | PodSeen::Foreign(_) => None,
+    };
+    let requested = image::requested(run, ours, settings);
     let decision = Decision {
         run,
         requested: &requested,
@@ -67,17 +72,16 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     match (observed.pod, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
-        (PodSeen::Absent | PodSeen::Foreign, None) if decision.pod_was_recorded() => {
+        (PodSeen::Absent | PodSeen::Foreign(_), None) if decision.pod_was_recorded() => {
             decision.end(None, &Outcome::pod_gone(&pod_name))
         }
         // There is nothing to end and nothing to save.
-        (PodSeen::Absent | PodSeen::Foreign, _) if run.spec.stop => {
-            let mut plan = decision.end(None, &Outcome::stopped(None));
-            plan.steps.extend(release_last(run, attempt));
-            plan
+        (PodSeen::Absent | PodSeen::Foreign(_), _) if decision.is_being_stopped() => {
+            decision.end(None, &Outcome::stopped(None)).then(release_last(run, attempt))
         }
         (PodSeen::Absent, None) => decision.create(),
-        (PodSeen::Foreign, _) => decision.refused(&Refusal::NameTaken),
+        (PodSeen::Foreign(pod), _) => decision.name_taken(Some(pod)).then(release_last(run, attempt)),
+        (PodSeen::Absent, Some(Refusal::NameTaken)) => decision.name_taken(None),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
     }
 }
@@ -124,6 +128,11 @@ impl<'a> Decision<'a> {
 
     fn phase(&self) -> Option<Phase> {
         self.status().and_then(|s| s.phase)
+    }
+
+    /// `stop` is set, or was when somebody looked.
+    fn is_being_stopped(&self) -> bool {
+        self.run.spec.stop || self.status().is_some_and(|status| status.stop_requested_at.is_some())
     }
 
     fn draft(&self) -> Draft<'a> {
@@ -197,9 +206,11 @@ impl<'a> Decision<'a> {
     /// The pod exists: what its stage asks for.
     fn follow(&self, pod: &PodFacts) -> Plan {
         let stage = pod.stage();
-        if self.run.spec.stop && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
+        if self.is_being_stopped()
+            && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {
-            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+            // On the record first: the field may be taken back before the pod has ended.
+            return Plan::nothing().write(self.draft().stopping()).then(Step::DeletePod(PodRef::of(pod)));
         }
         if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
             return self.end_hung(pod, Some(&message));
@@ -238,7 +249,7 @@ impl<'a> Decision<'a> {
         if let Some(plan) = self.node_lost(pod) {
             return plan;
         }
-        let reason = if self.run.spec.stop { STOPPING } else { Cause::PodDeleted.name() };
+        let reason = if self.is_being_stopped() { STOPPING } else { Cause::PodDeleted.name() };
         self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some(reason))
     }
 
@@ -269,7 +280,7 @@ impl<'a> Decision<'a> {
     fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
         let image = self.requested;
         let stopped;
-        let outcome = if self.run.spec.stop && outcome.verdict() == Verdict::Interrupted {
+        let outcome = if self.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
             stopped = Outcome::stopped(Some(outcome));
             &stopped
         } else {

@@ -15,14 +15,18 @@ use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
-/// A wait that is told already is told anew at most this often.
+/// A wait that is told already is told again with other words after a quarter of the time that it has lasted, but at most
+/// and at least this often.
 const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
+const TELL_AGAIN_AFTER_MAX: SignedDuration = SignedDuration::from_mins(5);
 /// A helper that crashed is trusted again when it has run for this long.
 const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
 /// A pod that is still there so long after its grace is on a node that does not answer.
 const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
-/// A refused pod is tried again after this.
-const REFUSED_RETRY: Duration = Duration::from_secs(15);
+/// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
+/// often.
+const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
+const REFUSED_RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
@@ -83,7 +87,8 @@ impl Decision<'_> {
         if known.is_some() && wait.stage != WaitStage::Scheduling {
             return Plan::nothing_until(left);
         }
-        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
+        let again = again_after(self.now.duration_since(since));
+        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, again)) {
             return Plan::after(soon);
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
@@ -130,29 +135,70 @@ impl Decision<'_> {
         (at > self.now).then(|| until(self.now, at))
     }
 
-    /// The API server does not take the pod: wait with a deadline, or end.
+    /// The API server refuses the pod: wait with a deadline, or end.
     pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
-        let (reason, message, retry) = match refusal {
+        let (reason, message) = match refusal {
             Refusal::NamespaceTerminating => return Plan::nothing(),
             Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
             Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
-            Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message.as_str(), REFUSED_RETRY),
-            Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message.as_str(), REFUSED_RETRY),
-            Refusal::Forbidden(message) => (Reason::Forbidden, message.as_str(), REFUSED_RETRY),
-            Refusal::NameTaken => {
-                (Reason::PodNameTaken, "a pod of this name exists and belongs to something else", FOREIGN_RETRY)
-            }
+            Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
+            Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message),
+            Refusal::Forbidden(message) => (Reason::Forbidden, message),
+            Refusal::NameTaken => return self.name_taken(None),
         };
+        let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
+        let retry = waited.map_or(REFUSED_RETRY, |waited| (waited / 8).clamp(REFUSED_RETRY, REFUSED_RETRY_MAX));
+        self.not_admitted(reason, message, retry.unsigned_abs())
+    }
+
+    /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: as far as the cache has it.
+    pub(super) fn name_taken(&self, pod: Option<&PodFacts>) -> Plan {
+        let name = self.run.metadata.name.as_deref();
+        let is_of_an_earlier_run = |pod: &&PodFacts| pod.owner().is_some_and(|(owner, _)| Some(owner) == name);
+        let Some(pod) = pod.filter(|pod| pod.is_deleting() || is_of_an_earlier_run(pod)) else {
+            let message = "a pod of this name exists and belongs to something else";
+            return self.not_admitted(Reason::PodNameTaken, message, FOREIGN_RETRY);
+        };
+        let whose = if is_of_an_earlier_run(&pod) { "an earlier run of this name" } else { "somebody else" };
+        let until = pod.metadata.deletion_timestamp.as_ref().map_or_else(
+            || "; it is about to be deleted".to_owned(),
+            |at| format!(": it has until {} to save its output and to end", at.0),
+        );
+        let message = format!("pod {} of {whose} has not ended yet{until}", PodRef::of(pod).name);
+        self.not_admitted(Reason::PreviousPod, &message, FOREIGN_RETRY)
+    }
+
+    /// There is no pod, because of this: the API server is asked again after `retry`.
+    fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
         let wait = reason.wait(message);
-        let known = self.status().and_then(|s| s.waiting.as_ref()).filter(|w| w.reason.as_deref() == Some(wait.reason));
-        let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
+        let told = self.told(reason);
+        let since = told.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         let deadline = given_up_at(since, self.settings.given_up_after(reason.deadline()));
-        if let Some(waiting) = known.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
+        if let Some(waiting) = told.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
             return self.end(None, &gave_up(waiting));
         }
-        let plan = Plan::after(retry).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
-        if known.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
+        let plan = Plan::after(retry);
+        // The numbers in the message of a quota change all the time.
+        if told.is_some() && self.is_told_enough(since) {
+            return plan;
+        }
+        let plan = plan.write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
+        if told.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
     }
+
+    /// The wait for this reason that the object shows.
+    fn told(&self, reason: Reason) -> Option<&Waiting> {
+        self.status()?.waiting.as_ref().filter(|waiting| waiting.reason.as_deref() == Some(reason.name()))
+    }
+
+    /// What is told already is told again later and later: a wait of an hour costs some ten writes.
+    fn is_told_enough(&self, since: Timestamp) -> bool {
+        self.written_at.is_some_and(|at| self.due(at, again_after(self.now.duration_since(since))).is_some())
+    }
+}
+
+fn again_after(waited: SignedDuration) -> SignedDuration {
+    (waited / 4).clamp(TELL_AGAIN_AFTER, TELL_AGAIN_AFTER_MAX)
 }
 
 fn given_up_at(since: Timestamp, after: Option<Duration>) -> Option<Timestamp> {

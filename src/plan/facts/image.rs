@@ -2,14 +2,16 @@
 
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::oci::{Digest, without_tag_and_digest};
+use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::settings::Settings;
 
-/// What was asked for: the spec's image, or else the default of the day the run began. The admin may have set another
-/// default since, and the recorded digest is none of that one's.
-pub(in crate::plan) fn requested(run: &BundleRun, settings: &Settings) -> String {
+/// What was asked for: the spec's image, or else the default of the day the run began, as its pod or its status has it.
+/// The admin may have set another default since, and the recorded digest is none of that one's.
+pub(in crate::plan) fn requested(run: &BundleRun, pod: Option<&PodFacts>, settings: &Settings) -> String {
+    let pinned = || pod?.pins().default_image;
     let recorded = || run.status.as_ref()?.image.as_ref()?.requested.clone();
     let default = || if run.spec.resources.gpus == 0 { &settings.cpu_image } else { &settings.gpu_image };
-    run.spec.image.clone().or_else(recorded).unwrap_or_else(|| default().clone())
+    run.spec.image.clone().or_else(recorded).or_else(pinned).unwrap_or_else(|| default().clone())
 }
 
 /// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.

@@ -144,7 +144,7 @@ pub enum PodSeen<'a> {
     /// The pod of this run and attempt.
     Ours(&'a PodFacts),
     /// A pod of that name that belongs to somebody else, such as a deleted run of the same name.
-    Foreign,
+    Foreign(&'a PodFacts),
 }
 
 impl PodFacts {

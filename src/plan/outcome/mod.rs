@@ -213,11 +213,16 @@ fn node_hung(ending: &Ending) -> Option<Outcome> {
     record.is_none_or(|record| record.unkillable && ordered(record)).then(|| Outcome::node_hung(record))
 }
 
+/// The exit code of a container that was ended by KILL.
+const KILLED: i32 = 128 + 9;
+
 /// The run container can write the record; the exit code is the kubelet's own observation.
 fn record_contradicts_kubelet(ending: &Ending) -> Option<Outcome> {
     let record = ending.record()?;
     let seen = ending.run_ended()?;
-    (record.container_exit_code() != seen.exit_code).then(|| {
+    // A KILL of the kubelet's may come between the record and the runner's exit.
+    let killed_late = seen.exit_code == KILLED && (record.asked_to_stop || ending.pod.is_deleting());
+    (record.container_exit_code() != seen.exit_code && !killed_late).then(|| {
         let message = format!(
             "the record in the pod says the container ends with {}, the kubelet saw {}",
             record.container_exit_code(),

@@ -177,8 +177,11 @@ fn own_repositories(request: &ValidRun, attempt: &Attempt, settings: &Settings) 
 }
 
 fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request) -> ObjectMeta {
-    let pins =
-        Pins { repository: complete.save.as_ref().map(|save| save.repository.clone()), inputs: attempt.pins.clone() };
+    let pins = Pins {
+        repository: complete.save.as_ref().map(|save| save.repository.clone()),
+        default_image: request.default_image.then(|| attempt.requested.to_owned()),
+        inputs: attempt.pins.clone(),
+    };
     // Maps with texts as keys, and nothing that fails: an error is no case.
     let json = |text: serde_json::Result<String>| text.unwrap_or_default();
     let mut annotations =

@@ -24,6 +24,8 @@ pub(in crate::plan) struct ValidRun {
     pub(in crate::plan) request: Request,
     pub(in crate::plan) inputs: Vec<spec::Input>,
     pub(in crate::plan) exclude: Vec<String>,
+    /// The run names no image.
+    pub(in crate::plan) default_image: bool,
     pub(in crate::plan) env: Vec<EnvVar>,
     pub(in crate::plan) volumes: Vec<ClaimMount>,
     pub(in crate::plan) gpus: Gpus,

@@ -116,6 +116,12 @@ impl<'a> Draft<'a> {
         self.status.conditions.retain(|condition| !condition::is_in_doubt(condition));
     }
 
+    /// The user asked for the end, and the pod is about to be deleted.
+    pub(in crate::plan) fn stopping(mut self) -> Self {
+        self.status.stop_requested_at.get_or_insert_with(|| whole_seconds(self.now));
+        self
+    }
+
     /// The command has ended or was told to, the helper has not.
     pub(in crate::plan) fn finalizing(
         mut self,

@@ -206,13 +206,21 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     assert!(count("Tell") == 0 || count("Write") == 1, "news without a write would be told again and again: {steps:?}");
 
     if is_terminal(run) || run.metadata.deletion_timestamp.is_some() {
-        assert_eq!(count("Write") + count("Create") + count("Tell"), 0, "{steps:?}");
+        assert_eq!(count("Create") + count("Tell"), 0, "{steps:?}");
+        let seen = run.status.as_ref().and_then(|status| status.observed_generation);
+        let moved = run.metadata.deletion_timestamp.is_none() && seen != run.metadata.generation;
+        assert_eq!(count("Write"), usize::from(moved), "{steps:?}");
+        if moved {
+            let known = BundleRunStatus { observed_generation: seen, ..written(plan) };
+            assert_eq!(Some(known), run.status, "nothing else changes");
+        }
+        return;
     }
     if count("Create") > 0 {
         assert_eq!(pod, PodSeen::Absent);
         assert_eq!(count("Write"), 0);
     }
-    if matches!(pod, PodSeen::Absent | PodSeen::Foreign) {
+    if matches!(pod, PodSeen::Absent | PodSeen::Foreign(_)) {
         assert_eq!(count("Delete"), 0, "{steps:?}");
     }
     if count("Write") == 0 {
@@ -256,7 +264,8 @@ proptest! {
     fn a_plan_keeps_its_promises_where_there_is_no_pod(
         run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
     ) {
-        let seen = if foreign { PodSeen::Foreign } else { PodSeen::Absent };
+        let other = super::foreign("other").facts();
+        let seen = if foreign { PodSeen::Foreign(&other) } else { PodSeen::Absent };
         let observed = Observed { refusal: refusal.as_ref(), ..nothing_but(&run, seen) };
         all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
     }

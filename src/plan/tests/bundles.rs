@@ -50,6 +50,7 @@ fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
     let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()), mountable: false };
     let pins = Pins {
         repository: Some(REPOSITORY.into()),
+        default_image: None,
         inputs: inputs.iter().map(|(index, digest)| (*index, pin(digest))).collect(),
     };
     let mut pod = pod;
@@ -124,7 +125,7 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let first = look_with(&child(), &parents(prepare(Phase::Succeeded)), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
     let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()), mountable: false };
-    assert_eq!(pins, Pins { repository: Some(REPOSITORY.into()), inputs: BTreeMap::from([(0, pin)]) });
+    assert_eq!((pins.repository.as_deref(), pins.inputs), (Some(REPOSITORY), BTreeMap::from([(0, pin)])));
     let request: Request = annotation(&first, crate::names::REQUEST_ANNOTATION);
     let source = |reference: &str, path: Option<&str>| InputSource::Image {
         reference: reference.into(),
@@ -288,7 +289,14 @@ fn stop_ends_a_run_at_every_stage() {
     let told = written(&look(&stopped(), PodSeen::Absent, 1));
     assert_eq!((told.phase, told.reason.as_deref()), (Some(Phase::Stopped), Some("Stopped")));
     for pod in [pod(), pod().unschedulable("full"), pod().run_waits("ErrImagePull"), pod().running(5)] {
-        assert_eq!(words(&look_at(&stopped(), &pod, 8)), ["Delete r-1"]);
+        let plan = look_at(&stopped(), &pod, 8);
+        assert_eq!(words(&plan), ["Write Waiting", "Delete r-1"]);
+        let mut taken_back = with_status(&stopped(), &written(&plan));
+        taken_back.spec.stop = false;
+        assert_eq!(words(&look_at(&taken_back, &pod, 9)), ["Delete r-1"], "seen is seen");
+        let asked = Record { asked_to_stop: true, ..killed(15) };
+        let ended = written(&look_at(&taken_back, &pod.clone().reported(&asked).deleted(9), 12));
+        assert_eq!(ended.phase, Some(Phase::Stopped));
         assert!(!words(&look_at(&stopped(), &pod.deleted(8), 9)).contains(&"Delete r-1".to_owned()), "asked once");
     }
     let asked = Record { asked_to_stop: true, ..killed(15) };

@@ -45,6 +45,24 @@ fn a_repository_is_a_reference_without_tag_and_digest() {
 }
 
 #[test]
+fn a_default_image_is_that_of_the_day_the_pod_was_made() {
+    let run = run_of(json!({"command": "true"}));
+    let pod_made = created(&look(&run, PodSeen::Absent, 0)).clone();
+    let mut pod = pod().running(5);
+    pod.0["metadata"]["annotations"] = json!(pod_made.metadata.annotations);
+    let mut today = settings();
+    today.cpu_image = "registry:5000/cpu:2".into();
+    let facts = pod.facts();
+    let plan = plan(&nothing_but(&run, PodSeen::Ours(&facts)), &today, at(8));
+    assert_eq!(written(&plan).image.unwrap().requested.as_deref(), Some("registry:5000/cpu:1"));
+    let next = with_status(&run, &written(&plan));
+    let interrupted = written(&super::plan(&nothing_but(&next, PodSeen::Absent), &today, at(9)));
+    let plan = super::plan(&nothing_but(&with_status(&run, &interrupted), PodSeen::Absent), &today, at(99));
+    let image = created(&plan).spec.as_ref().unwrap().containers[0].image.clone();
+    assert_eq!(image.unwrap(), format!("registry:5000/cpu@{DIGEST}"), "nor does another attempt run another image");
+}
+
+#[test]
 fn attempt_1_pulls_what_was_asked_for() {
     assert_eq!(pulled(&run()), ("registry:5000/team/image:v1".into(), "Always".into()));
     let pinned = format!("image@{DIGEST}");

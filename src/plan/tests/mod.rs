@@ -88,7 +88,8 @@ pub(super) fn with_status(run: &BundleRun, status: &BundleRunStatus) -> BundleRu
 }
 
 pub(super) fn in_phase(phase: Phase) -> BundleRun {
-    with_status(&run(), &BundleRunStatus { phase: Some(phase), ..BundleRunStatus::default() })
+    let status = BundleRunStatus { phase: Some(phase), observed_generation: Some(1), ..BundleRunStatus::default() };
+    with_status(&run(), &status)
 }
 
 /// The run in an attempt whose predecessors were interrupted, and which ran the image with [`DIGEST`].
@@ -114,6 +115,14 @@ pub(super) fn pod() -> PodCase {
         "spec": {},
         "status": {"phase": "Pending", "conditions": [], "containerStatuses": [], "initContainerStatuses": []},
     }))
+}
+
+/// A pod of the same name that is of another run, made by hand or of this name before.
+pub(super) fn foreign(run: &str) -> PodCase {
+    let mut pod = pod();
+    pod.0["metadata"]["ownerReferences"][0]["name"] = json!(run);
+    pod.0["metadata"]["ownerReferences"][0]["uid"] = json!("earlier");
+    pod
 }
 
 impl PodCase {

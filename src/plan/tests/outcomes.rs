@@ -91,6 +91,27 @@ fn the_kubelets_exit_code_overrules_the_record() {
             "RecordContradicted",
             Some(User),
         ),
+        (
+            "the kubelet's KILL came between the record and the exit",
+            ended(137, "Error").helper_ended(0, &told(&asked(143))).deleted(7),
+            Interrupted,
+            "PodDeleted",
+            Some(Platform),
+        ),
+        (
+            "the same of an eviction that the kubelet forgot to mark",
+            ended(137, "Error").helper_ended(0, &told(&asked(143))),
+            Interrupted,
+            "AskedToStop",
+            Some(Platform),
+        ),
+        (
+            "a KILL that nobody ordered",
+            ended(137, "Error").helper_ended(0, &told(&record(0))),
+            Failed,
+            "RecordContradicted",
+            Some(User),
+        ),
     ]);
 }
 

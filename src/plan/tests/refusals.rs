@@ -18,7 +18,7 @@ fn a_quota_is_a_queue_without_a_deadline() {
     let run = with_status(&run(), &written(&plan));
     assert_eq!(written(&plan).waiting.unwrap().deadline, None);
     let plan = refused(&run, &refusal, 1_000_000);
-    assert_eq!((words(&plan).len(), plan.next), (0, seconds(15)));
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(60)));
     assert_eq!(words(&look(&run, PodSeen::Absent, 16)), ["Create r-1"], "it is tried again");
 }
 
@@ -65,14 +65,60 @@ fn pod_security_names_the_field_that_helps() {
 
 #[test]
 fn a_name_that_is_taken_is_waited_for() {
-    let plan = look(&run(), PodSeen::Foreign, 1);
+    let somebodys = foreign("other").facts();
+    let plan = look(&run(), PodSeen::Foreign(&somebodys), 1);
     assert_eq!(
         (words(&plan), plan.next),
         (vec!["Write Pending".to_owned(), "Tell PodNameTaken".to_owned()], seconds(5))
     );
     assert_eq!(refused(&run(), &Refusal::NameTaken, 1), plan, "whether the cache or the API server tells");
     let told = with_status(&run(), &written(&plan));
-    assert_eq!(words(&look(&told, PodSeen::Foreign, 121)), ["Write Failed", "Tell PodNameTaken"]);
+    assert_eq!(words(&look(&told, PodSeen::Foreign(&somebodys), 121)), ["Write Failed", "Tell PodNameTaken"]);
+}
+
+#[test]
+fn the_pod_of_an_earlier_run_of_the_name_is_waited_for_without_a_deadline() {
+    for ending in [foreign("r"), foreign("r").deleted(1), foreign("other").deleted(1)] {
+        let facts = ending.facts();
+        let plan = look(&run(), PodSeen::Foreign(&facts), 3);
+        assert_eq!(words(&plan), ["Write Pending", "Tell PreviousPod"]);
+        let told = with_status(&run(), &written(&plan));
+        let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+        assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Admission"), None));
+        assert!(waiting.message.unwrap().starts_with("pod r-1 of "));
+        let later = look(&told, PodSeen::Foreign(&facts), 4000);
+        assert_eq!((words(&later), later.next), (vec![], seconds(5)));
+    }
+    let facts = foreign("r").deleted(1).facts();
+    let message = written(&look(&run(), PodSeen::Foreign(&facts), 3)).message.unwrap();
+    assert_eq!(
+        message,
+        "pod r-1 of an earlier run of this name has not ended yet: it has until 2026-01-01T00:01:01Z to save its output and to end"
+    );
+    // The pod of the attempt before is not forgotten meanwhile.
+    let facts = foreign("other").of_attempt(2).facts();
+    assert!(words(&look(&in_attempt(2), PodSeen::Foreign(&facts), 3)).contains(&"Release r-1".to_owned()));
+}
+
+#[test]
+fn a_quota_that_lasts_is_told_and_asked_about_later_and_later() {
+    let quota = |second: i64| Refusal::QuotaExceeded(format!("exceeded quota: used {second}"));
+    let mut run = with_status(&run(), &written(&refused(&run(), &quota(0), 0)));
+    let (mut second, mut wrote, mut writes, mut asked) = (0, 0, 0, 0);
+    while second < 3600 {
+        let refusal = quota(second);
+        let observed =
+            Observed { refusal: Some(&refusal), written_at: Some(at(wrote)), ..nothing_but(&run, PodSeen::Absent) };
+        let plan = plan(&observed, &settings(), at(second));
+        if words(&plan).contains(&"Write Pending".to_owned()) {
+            run = with_status(&run, &written(&plan));
+            (wrote, writes) = (second, writes + 1);
+        }
+        asked += 1;
+        second += i64::try_from(plan.next.unwrap().as_secs()).unwrap();
+    }
+    assert!((10..=25).contains(&writes), "{writes} writes");
+    assert!((60..=80).contains(&asked), "{asked} questions");
 }
 
 #[test]

@@ -128,10 +128,24 @@ fn a_deletion_that_lasts_is_told_as_such() {
 fn a_terminal_run_costs_no_step() {
     for phase in [Phase::Succeeded, Phase::Failed, Phase::Stopped] {
         assert_eq!(look(&in_phase(phase), PodSeen::Absent, 99), Plan::default());
-        assert_eq!(look(&in_phase(phase), PodSeen::Foreign, 99), Plan::default());
+        assert_eq!(look(&in_phase(phase), PodSeen::Foreign(&foreign("r").facts()), 99), Plan::default());
         assert_eq!(look_at(&in_phase(phase), &pod().reported(&record(0)).let_go(), 99), Plan::default());
         assert_eq!(words(&look_at(&in_phase(phase), &pod().reported(&record(0)), 99)), ["Release r-1"]);
         assert_eq!(words(&look_at(&in_phase(phase), &pod().running(5), 99)), ["Delete r-1", "Release r-1"]);
+    }
+}
+
+#[test]
+fn of_a_terminal_run_nothing_changes_but_the_generation_that_was_seen() {
+    for phase in [Phase::Succeeded, Phase::Failed, Phase::Stopped] {
+        let mut run = in_phase(phase);
+        run.metadata.generation = Some(2);
+        run.spec.stop = true;
+        let plan = look(&run, PodSeen::Absent, 99);
+        let status = written(&plan);
+        assert_eq!(status.observed_generation, Some(2));
+        assert_eq!(BundleRunStatus { observed_generation: Some(1), ..status.clone() }, run.status.clone().unwrap());
+        assert_eq!((plan.steps.len(), look(&with_status(&run, &status), PodSeen::Absent, 99)), (1, Plan::default()));
     }
 }
 
@@ -147,7 +161,8 @@ fn a_deleted_run_lets_its_pods_go() {
 #[test]
 fn a_missing_pod_is_never_success() {
     let run = with_status(&run(), &written(&look_at(&run(), &pod().running(5), 7)));
-    for seen in [PodSeen::Absent, PodSeen::Foreign] {
+    let other = foreign("other").facts();
+    for seen in [PodSeen::Absent, PodSeen::Foreign(&other)] {
         let plan = look(&run, seen, 60);
         assert_eq!(words(&plan), ["Write Pending", "Tell PodGone"]);
         let status = written(&plan);

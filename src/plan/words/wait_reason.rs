@@ -91,6 +91,10 @@ table! {
         PodNameTaken: Row::new(WaitStage::Admission, "a pod of the run's name exists and is not the run's")
             .to_do("delete that pod, or use another name")
             .ends_as(Cause::PodNameTaken),
+        PreviousPod: Row::new(WaitStage::Admission, "the pod of an earlier run of this name has not ended: it may still be \
+            saving its output")
+            .to_do("nothing: the run starts when that pod is gone. The message says how long it may take")
+            .without_deadline(),
         Unschedulable: Row::new(WaitStage::Scheduling, "no node has room, or none fits. What else the scheduler says is \
             passed on, too")
             .to_do("wait, or ask for less: the message counts the nodes by reason")
