@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
 use kube_runtime::reflector::ObjectRef;
@@ -79,9 +78,7 @@ impl Cluster {
                 }
                 Ok(StepResult::Refused(Refusal::NameTaken))
             }
-            Err(kube::Error::Api(status)) => {
-                refusal(&status).map(StepResult::Refused).ok_or_else(|| failed(&action, kube::Error::Api(status)))
-            }
+            Err(kube::Error::Api(status)) => Ok(StepResult::Refused(Refusal::of(status.code, status.message))),
             Err(error) => Err(failed(&action, error)),
         }
     }
@@ -237,20 +234,4 @@ pub(in crate::cluster) fn post() -> PostParams {
 
 pub(in crate::cluster) fn patch_params() -> PatchParams {
     PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
-}
-
-/// What a refusal to create a pod means. Kubernetes has no field for most of it, only words.
-fn refusal(status: &Status) -> Option<Refusal> {
-    let message = status.message.clone();
-    let says = |words: &str| message.contains(words);
-    match status.code {
-        403 if says("exceeded quota") => Some(Refusal::QuotaExceeded(message)),
-        403 if says("violates PodSecurity") => Some(Refusal::PodSecurity(message)),
-        403 if says("because it is being terminated") => Some(Refusal::NamespaceTerminating),
-        403 => Some(Refusal::Forbidden(message)),
-        500.. if says("failed calling webhook") => Some(Refusal::Unavailable(message)),
-        404 if says("namespaces") => Some(Refusal::NamespaceTerminating),
-        400 | 413 | 422 => Some(Refusal::Invalid(message)),
-        _ => None,
-    }
 }

@@ -108,6 +108,9 @@ fn until(reason: Reason) -> String {
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
         (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),
+        (Deadline::ImageRefused, _) => {
+            format!("40 seconds, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
+        }
         (_, Some(setting)) => format!("`{setting}`, then the run ends: {causes}"),
         (_, None) => format!("the run ends at once: {causes}"),
     }

@@ -10,6 +10,7 @@ use crate::contract::Progress;
 use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::status::Draft;
+use crate::plan::words::message::{Meaning, Source, meaning};
 
 /// All that a decision may depend on.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub enum Refusal {
     QuotaExceeded(String),
     /// A policy, or something the pod names does not exist: wait a while, somebody may mend it.
     Forbidden(String),
-    /// The API server cannot decide: an admission webhook does not answer. Wait.
+    /// The API server fails, or a webhook that it asks. Wait.
     Unavailable(String),
     /// Pod Security refuses this pod and will go on doing so.
     PodSecurity(String),
@@ -57,6 +58,28 @@ pub enum Refusal {
     NameTaken,
     /// The namespace is going away, and the run with it.
     NamespaceTerminating,
+}
+
+impl Refusal {
+    /// What a refusal to create a pod means, by the HTTP status and its message.
+    #[must_use]
+    pub fn of(code: u16, message: String) -> Self {
+        match meaning(Source::Admission, &message) {
+            Some(Meaning::QuotaUsedUp) => Self::QuotaExceeded(message),
+            Some(Meaning::PodSecurity | Meaning::PodSecurityOfDriver | Meaning::PodSecurityOfRoot) => {
+                Self::PodSecurity(message)
+            }
+            Some(Meaning::NamespaceIsGoing) => Self::NamespaceTerminating,
+            Some(Meaning::WebhookDoesNotAnswer) => Self::Unavailable(message),
+            // Whatever its status is: a policy says 422 unless it was told otherwise, and a webhook 400.
+            Some(_) => Self::Forbidden(message),
+            None => match code {
+                400 | 404 | 413 | 422 => Self::Invalid(message),
+                429 | 500.. => Self::Unavailable(message),
+                _ => Self::Forbidden(message),
+            },
+        }
+    }
 }
 
 /// What shall be done.

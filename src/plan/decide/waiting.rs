@@ -11,6 +11,7 @@ use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, gave_up};
 use crate::plan::steps::{EventType, Plan, PodRef, Refusal, Step};
 use crate::plan::words::cause::Cause;
+use crate::plan::words::message::{Meaning, Source, meaning};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
@@ -27,6 +28,8 @@ const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// often.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
 const REFUSED_RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
+/// The same where the API server failed.
+const UNAVAILABLE_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
@@ -62,7 +65,10 @@ impl Decision<'_> {
             Some(running) => Some(self.due(running.started_at.as_ref()?.0, HELPER_TRIAL)?),
             None => None,
         };
-        let plan = self.waiting(pod, &Wait { stage: WaitStage::Helper, reason: "", message: "" });
+        let plan = self.waiting(
+            pod,
+            &Wait { stage: WaitStage::Helper, deadline: WaitStage::Helper.deadline(), reason: "", message: "" },
+        );
         Some(Plan { next: plan.next.into_iter().chain(left).min(), ..plan })
     }
 
@@ -72,12 +78,12 @@ impl Decision<'_> {
     }
 
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let known = self.known(wait.stage);
+        let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
         let deadline = match known {
             Some(known) => known.deadline.as_ref().map(|t| t.0),
-            None => given_up_at(since, self.settings.given_up_after(wait.stage.deadline())),
+            None => given_up_at(since, self.settings.given_up_after(wait.deadline)),
         };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
             return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
@@ -147,7 +153,9 @@ impl Decision<'_> {
             Refusal::NameTaken => return self.name_taken(None),
         };
         let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
-        let retry = waited.map_or(REFUSED_RETRY, |waited| (waited / 8).clamp(REFUSED_RETRY, REFUSED_RETRY_MAX));
+        // What fails may pass in a moment; what is refused changes slowly.
+        let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
+        let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
         self.not_admitted(reason, message, retry.unsigned_abs())
     }
 
@@ -205,13 +213,18 @@ fn given_up_at(since: Timestamp, after: Option<Duration>) -> Option<Timestamp> {
     since.checked_add(after?).ok()
 }
 
-/// By the field that helps. The words are those of the Pod Security admission plugin.
+/// What is waited for is not what it was: a registry that did not answer says now that there is no such image.
+fn is_another(known: &Waiting, wait: &Wait) -> bool {
+    let (reason, message) = (known.reason.as_deref().unwrap_or_default(), known.message.as_deref().unwrap_or_default());
+    let before = Reason::of_the_kubelet(reason, message).map(Reason::deadline);
+    wait.says_why() && wait.stage == WaitStage::Image && before.is_some_and(|before| before != wait.deadline)
+}
+
+/// By the field that helps.
 fn pod_security(message: &str) -> Cause {
-    if message.contains("hostPath") {
-        Cause::PodSecurityOfDriver
-    } else if message.contains("must not set securityContext.runAsNonRoot=false") {
-        Cause::PodSecurityOfRoot
-    } else {
-        Cause::PodSecurity
+    match meaning(Source::Admission, message) {
+        Some(Meaning::PodSecurityOfDriver) => Cause::PodSecurityOfDriver,
+        Some(Meaning::PodSecurityOfRoot) => Cause::PodSecurityOfRoot,
+        _ => Cause::PodSecurity,
     }
 }

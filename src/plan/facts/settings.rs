@@ -9,6 +9,10 @@ use crate::contract::{HostDriver, Preflight, Registries};
 use crate::oci::place;
 use crate::plan::words::wait_reason::Deadline;
 
+/// An image that the registry refuses is given up after this, or after `deadlines.imagePull` if that is less: the kubelet
+/// has asked three times by then.
+const IMAGE_REFUSED: Duration = Duration::from_secs(40);
+
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -49,6 +53,7 @@ impl Settings {
             Deadline::None | Deadline::Staging | Deadline::Store => None,
             Deadline::AtOnce => Some(Duration::ZERO),
             Deadline::ImagePull => Some(self.image_deadline),
+            Deadline::ImageRefused => Some(self.image_deadline.min(IMAGE_REFUSED)),
             Deadline::Configuration => Some(self.config_deadline),
         }
     }

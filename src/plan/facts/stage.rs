@@ -5,7 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::pod::{ContainerFacts, PodFacts};
 use crate::contract::{Message, MissingRecord};
 use crate::names;
-use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
+use crate::plan::words::message::{Meaning, Source, meaning};
+use crate::plan::words::wait_reason::{Deadline, Reason, Wait};
 
 /// See [`PodFacts::stage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,11 +58,14 @@ impl PodFacts {
         }
         if never_bound {
             return match self.condition("PodScheduled") {
-                Some(c) if c.status == "False" => Stage::Waiting(Wait {
-                    stage: WaitStage::Scheduling,
-                    reason: c.reason.as_deref().unwrap_or("Unschedulable"),
-                    message: c.message.as_deref().unwrap_or_default(),
-                }),
+                Some(c) if c.status == "False" => {
+                    let message = c.message.as_deref().unwrap_or_default();
+                    if meaning(Source::Scheduler, message) == Some(Meaning::ClaimIsMissing) {
+                        return Stage::Waiting(Reason::ClaimMissing.wait(message));
+                    }
+                    let reason = c.reason.as_deref().unwrap_or(Reason::Unschedulable.name());
+                    Stage::Waiting(Wait { reason, ..Reason::Unschedulable.wait(message) })
+                }
                 _ => Stage::Starting,
             };
         }
@@ -71,10 +75,9 @@ impl PodFacts {
             .find_map(|container| {
                 let waiting = container.state.waiting.as_ref()?;
                 let reason = waiting.reason.as_deref().unwrap_or_default();
-                let stage = awaited_by(&container.name, reason)?;
                 // Better than the kubelet's: that it backs off.
-                let words = container.last_words().or(waiting.message.as_deref());
-                Some(Stage::Waiting(Wait { stage, reason, message: words.unwrap_or_default() }))
+                let message = container.last_words().or(waiting.message.as_deref()).unwrap_or_default();
+                awaited_by(&container.name, reason, message).map(Stage::Waiting)
             })
             .unwrap_or(Stage::Starting)
     }
@@ -110,9 +113,15 @@ impl ContainerFacts {
     }
 }
 
-/// What a container waits for, by the reason the kubelet gives while it retries; `None`: it makes progress as usual
+/// What a container waits for, by what the kubelet says while it retries; `None`: it makes progress as usual
 /// (`ContainerCreating`, `PodInitializing`).
-fn awaited_by(container: &str, reason: &str) -> Option<WaitStage> {
-    let stage = Reason::of_the_kubelet(reason)?.stage();
-    if container == names::HELPER_CONTAINER { stage.of_the_helper() } else { Some(stage) }
+fn awaited_by<'a>(container: &str, reason: &'a str, message: &'a str) -> Option<Wait<'a>> {
+    let wait = Wait { reason, ..Reason::of_the_kubelet(reason, message)?.wait(message) };
+    if container != names::HELPER_CONTAINER {
+        return Some(wait);
+    }
+    let stage = wait.stage.of_the_helper()?;
+    // Whatever is wrong with it, it is the platform's, which mends it or does not.
+    let deadline = if wait.deadline == Deadline::None { Deadline::None } else { stage.deadline() };
+    Some(Wait { stage, deadline, ..wait })
 }

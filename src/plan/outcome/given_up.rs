@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::api::status::Waiting;
 use crate::plan::words::cause::Cause;
+use crate::plan::words::message::{Meaning, meaning};
 use crate::plan::words::wait_reason::{WaitStage, given_up_as};
 
 /// The ending of a run whose wait passed its deadline.
@@ -10,43 +11,36 @@ pub(in crate::plan) fn gave_up(waiting: &Waiting) -> Outcome {
     let message = waiting.message.clone().unwrap_or_default();
     let reason = waiting.reason.as_deref().unwrap_or(Cause::DeadlineExceeded.name());
     let stage = WaitStage::ALL.into_iter().find(|stage| Some(stage.name()) == waiting.stage.as_deref());
-    match given_up_as(stage, reason) {
-        Cause::ImagePullFailed => image_pull_failed(message),
-        Cause::ContainerNotCreated => container_not_created(reason, message),
-        Cause::ForbiddenByPolicy => forbidden(message),
-        Cause::DeadlineExceeded => Outcome::told_by_kubernetes(Cause::DeadlineExceeded, reason, message),
-        cause => Outcome::new(cause, message),
+    let cause = given_up_as(stage, reason, &message);
+    let means = stage.and_then(WaitStage::source).and_then(|source| meaning(source, &message));
+    match (cause, means) {
+        (Cause::ImagePullFailed, Some(Meaning::ImageIsForOtherPlatform)) => {
+            Outcome::new(Cause::ImageForOtherPlatform, message)
+        }
+        // Nobody knows that it is the user's: a disk that is full, a certificate.
+        (Cause::ImagePullFailed, None) if stage == Some(WaitStage::Image) => {
+            Outcome::new(Cause::ImageNotPulled, message)
+        }
+        (Cause::ContainerNotCreated, Some(Meaning::UserIsUnknown)) => {
+            let message = format!("{} ({message})", Cause::UserUnknown.words());
+            Outcome::told_by_kubernetes(Cause::UserUnknown, reason, message)
+        }
+        (Cause::ContainerNotCreated, Some(Meaning::CudaIsTooNew)) => Outcome::new(Cause::CudaTooNew, message),
+        (Cause::ForbiddenByPolicy, means) => Outcome::new(forbidden(means), message),
+        (Cause::ContainerNotCreated | Cause::DeadlineExceeded, _) => {
+            Outcome::told_by_kubernetes(cause, reason, message)
+        }
+        _ => Outcome::new(cause, message),
     }
 }
 
-fn image_pull_failed(message: String) -> Outcome {
-    // containerd's text for an image index that lacks the node's architecture.
-    let other_platform = message.contains("no match for platform");
-    let cause = if other_platform { Cause::ImageForOtherPlatform } else { Cause::ImagePullFailed };
-    Outcome::new(cause, message)
-}
-
-fn container_not_created(reason: &str, message: String) -> Outcome {
-    // containerd's texts for a USER that is a name: no such entry, and no passwd file to look it up in.
-    let unknown_user = ["no users found", "etc/passwd: no such file", "statat etc: no such file"];
-    if unknown_user.iter().any(|words| message.contains(words)) {
-        let message = format!("{} ({message})", Cause::UserUnknown.words());
-        return Outcome::told_by_kubernetes(Cause::UserUnknown, reason, message);
+fn forbidden(means: Option<Meaning>) -> Cause {
+    match means {
+        Some(Meaning::NameIsMissing) => Cause::ForbiddenName,
+        Some(Meaning::OperatorMayNot) => Cause::ForbiddenToOperator,
+        Some(Meaning::RuntimeClassIsMissing) => Cause::ForbiddenRuntimeClass,
+        Some(Meaning::LimitRange) => Cause::ForbiddenByLimitRange,
+        Some(Meaning::QuotaNeedsLimits) => Cause::ForbiddenByQuota,
+        _ => Cause::ForbiddenByPolicy,
     }
-    Outcome::told_by_kubernetes(Cause::ContainerNotCreated, reason, message)
-}
-
-/// The texts are those of the API server's admission plugins.
-fn forbidden(message: String) -> Outcome {
-    let says = |words: &str| message.contains(words);
-    let cause = if says("error looking up service account") || says("no PriorityClass with name") {
-        Cause::ForbiddenName
-    } else if says("cannot create resource") {
-        Cause::ForbiddenToOperator
-    } else if says("RuntimeClass") {
-        Cause::ForbiddenRuntimeClass
-    } else {
-        Cause::ForbiddenByPolicy
-    };
-    Outcome::new(cause, message)
 }

@@ -3,6 +3,7 @@
 use super::{Ending, Outcome};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::words::cause::Cause;
+use crate::plan::words::message::{Meaning, Source, meaning};
 
 pub(super) fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outcome> {
     told_by_the_kubelet(ending.pod)
@@ -13,15 +14,10 @@ pub(super) fn refused_or_evicted_by_the_kubelet(ending: &Ending) -> Option<Outco
 fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
     let reason = pod.status.reason.as_deref().filter(|r| !r.is_empty())?;
     let message = pod.status.message.clone().unwrap_or_default();
-    // The texts of the kubelet's eviction manager for limits; all other evictions are for the node's sake.
-    let says = |words: &str| reason == "Evicted" && message.contains(words);
-    let limit = if says("Usage of EmptyDir volume") {
-        Some(Cause::EmptyDirLimitExceeded)
-    } else if says("exceeded its local ephemeral storage limit") || says("usage exceeds the total limit of containers")
-    {
-        Some(Cause::EphemeralStorageLimitExceeded)
-    } else {
-        None
+    let limit = match meaning(Source::Eviction, &message).filter(|_| reason == "Evicted") {
+        Some(Meaning::EmptyDirIsFull) => Some(Cause::EmptyDirLimitExceeded),
+        Some(Meaning::EphemeralStorageIsUsedUp) => Some(Cause::EphemeralStorageLimitExceeded),
+        _ => None,
     };
     Some(match limit {
         Some(limit) => Outcome::new(limit, message),
@@ -35,12 +31,10 @@ pub(super) fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
     let ended =
         ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
     let message = ended.message.clone().unwrap_or_default();
-    // The NVIDIA hook's and CDI's texts. A condition is one the image sets, such as cuda>=12.9.
-    let gpu = ["nvidia-container", "CDI device"].iter().any(|words| message.contains(words));
-    let cause = match (gpu, message.contains("unsatisfied condition")) {
-        (true, true) => Cause::CudaTooNew,
-        (true, false) => Cause::GpuUnavailable,
-        (false, _) => Cause::ContainerCannotStart,
+    let cause = match meaning(Source::Runtime, &message) {
+        Some(Meaning::CudaIsTooNew) => Cause::CudaTooNew,
+        Some(Meaning::GpuIsUnavailable) => Cause::GpuUnavailable,
+        _ => Cause::ContainerCannotStart,
     };
     Some(Outcome::new(cause, message))
 }

@@ -186,6 +186,12 @@ impl PodCase {
             .run(&json!({"waiting": {"reason": reason, "message": "words"}}))
     }
 
+    /// What the kubelet says of the run container that waits.
+    pub(super) fn saying(mut self, message: &str) -> Self {
+        self.0["status"]["containerStatuses"][0]["state"]["waiting"]["message"] = json!(message);
+        self
+    }
+
     pub(super) fn running(mut self, since: i64) -> Self {
         self.0["status"]["phase"] = json!("Running");
         self.bound()

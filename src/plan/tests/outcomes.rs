@@ -398,7 +398,7 @@ fn waiting(stage: &str, reason: &str, message: &str, deadline: i64) -> Waiting {
 #[test]
 fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
     let cases = [
-        ("ImagePull", "ErrImagePull", "", "ImagePullFailed", User),
+        ("ImagePull", "ErrImagePull", "r/x:1: not found", "ImagePullFailed", User),
         ("ImageName", "InvalidImageName", "", "ImagePullFailed", User),
         ("HelperImagePull", "ErrImagePull", "", "HelperImagePullFailed", Platform),
         ("Helper", "CrashLoopBackOff", "", "HelperFailed", Platform),
@@ -415,6 +415,8 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         ("Admission", "Forbidden", "no PriorityClass with name high was found", "Forbidden", User),
         ("Admission", "Forbidden", "pod rejected: RuntimeClass \"nvidia\" not found", "Forbidden", Platform),
         ("Admission", "Forbidden", "User \"operator\" cannot create resource \"pods\"", "Forbidden", Platform),
+        ("Admission", "Forbidden", "minimum cpu usage per Container is 50m, but request is 10m", "Forbidden", Quota),
+        ("Admission", "Forbidden", "failed quota: q: must specify limits.cpu for: bundle", "Forbidden", Quota),
         ("Admission", "PodNameTaken", "", "PodNameTaken", Platform),
         ("a stage of a later version", "New", "", "New", Platform),
     ];

@@ -64,6 +64,37 @@ fn pod_security_names_the_field_that_helps() {
 }
 
 #[test]
+fn what_a_refusal_means_is_in_its_words_before_its_code() {
+    let policy = "ValidatingAdmissionPolicy 'team' with binding 'team' denied request: every pod needs a label team";
+    let webhook = "admission webhook \"validate.example\" denied the request: no";
+    for (code, message, expected) in [
+        (422, policy, "Forbidden"),
+        (400, webhook, "Forbidden"),
+        (403, webhook, "Forbidden"),
+        (500, "Internal error occurred: failed calling webhook \"w\": 500", "Unavailable"),
+        (500, "etcdserver: request timed out", "Unavailable"),
+        (429, "too many requests", "Unavailable"),
+        (403, "pods \"r-1\" is forbidden: exceeded quota: q", "QuotaExceeded"),
+        (403, "pods \"r-1\" is forbidden: something new", "Forbidden"),
+        (422, "Pod \"r-1\" is invalid: spec.containers[0].image: Required value", "Invalid"),
+        (404, "namespaces \"n\" not found", "NamespaceTerminating"),
+    ] {
+        let got = format!("{:?}", Refusal::of(code, message.to_owned()));
+        assert!(got.starts_with(expected), "{code} {message}: {got}");
+    }
+}
+
+#[test]
+fn an_api_server_that_fails_is_told_at_once_and_asked_again_soon() {
+    let refusal = Refusal::of(500, "etcdserver: request timed out".to_owned());
+    let plan = refused(&run(), &refusal, 1);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (vec!["Write Pending".to_owned(), "Tell AdmissionUnavailable".to_owned()], seconds(2))
+    );
+}
+
+#[test]
 fn a_name_that_is_taken_is_waited_for() {
     let somebodys = foreign("other").facts();
     let plan = look(&run(), PodSeen::Foreign(&somebodys), 1);

@@ -32,7 +32,7 @@ fn a_pod_that_no_scheduler_looked_at_is_not_said_to_pull() {
 
 #[test]
 fn an_image_that_cannot_be_pulled_ends_after_its_deadline() {
-    let typo = pod().run_waits("ErrImagePull");
+    let typo = pod().run_waits("ErrImagePull").saying("no such host");
     let plan = look_at(&run(), &typo, 4);
     assert_eq!(words(&plan), ["Write Pending", "Tell ErrImagePull"]);
     assert_eq!(plan.next, seconds(300));
@@ -46,7 +46,69 @@ fn an_image_that_cannot_be_pulled_ends_after_its_deadline() {
     let gone = PodCase::deleted(pod().run_waits("ImagePullBackOff"), 304).failed("", "");
     let plan = look_at(&told, &gone, 306);
     assert_eq!(words(&plan), ["Write Failed", "Release r-1", "Tell ImagePullFailed"]);
-    assert_eq!(written(&plan).message.as_deref(), Some("words"));
+    assert_eq!(written(&plan).message.as_deref(), Some("no such host"));
+}
+
+/// The plan for a pod that waits like this, and the one at its deadline.
+fn pulls(run: &BundleRun, message: &str, second: i64) -> (Plan, Option<i64>) {
+    let plan = look_at(run, &pod().run_waits("ErrImagePull").saying(message), second);
+    let deadline = |status: BundleRunStatus| status.waiting?.deadline;
+    let wrote = words(&plan).iter().any(|word| word.starts_with("Write"));
+    let deadline = wrote.then(|| written(&plan)).and_then(deadline);
+    (plan, deadline.map(|at_| at_.0.duration_since(at(0)).as_secs()))
+}
+
+#[test]
+fn what_a_registry_says_of_an_image_decides_how_long_it_is_waited_for() {
+    let refused = "failed to resolve reference \"r/x:1\": r/x:1: not found";
+    let silent = "failed to do request: Head \"https://r/v2/x\": dial tcp 10.0.0.1:443: i/o timeout";
+    assert_eq!(pulls(&run(), refused, 4).1, Some(44), "it is asked three times until then");
+    assert_eq!(pulls(&run(), "pull access denied", 4).1, Some(44));
+    let (plan, deadline) = pulls(&run(), silent, 4);
+    assert_eq!((words(&plan).len(), deadline), (2, None), "told, and waited for");
+    assert_eq!(pulls(&run(), "x509: certificate has expired", 4).1, Some(304));
+
+    // It answers at last, and what it says is no better.
+    let told = after(&run(), &plan);
+    let backs_off = pod().run_waits("ImagePullBackOff").saying("Back-off pulling image \"r/x:1\"");
+    assert_eq!(look_at(&told, &backs_off, 900), Plan::default());
+    let (plan, deadline) = pulls(&told, refused, 1000);
+    assert_eq!((words(&plan).len(), deadline), (2, Some(1040)));
+    let told = after(&run(), &plan);
+    assert_eq!((words(&look_at(&told, &backs_off, 1010)).len(), pulls(&told, refused, 1020).1), (0, None));
+    assert_eq!(words(&pulls(&told, refused, 1041).0), ["Delete r-1"]);
+    let gone = PodCase::deleted(backs_off, 1041).failed("", "");
+    assert_eq!(written(&look_at(&told, &gone, 1043)).result.unwrap().cause, "ImagePullFailed");
+    let gone = PodCase::deleted(pod().run_waits("ErrImagePull").saying("no space left on device"), 304).failed("", "");
+    let told = after(&run(), &pulls(&run(), "no space left on device", 4).0);
+    assert_eq!(words(&look_at(&told, &gone, 306)), ["Write Pending", "Tell ImageNotPulled"], "perhaps another node");
+}
+
+#[test]
+fn a_node_that_cannot_give_the_gpus_is_left_at_once() {
+    let message =
+        "failed to create containerd task: CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0";
+    let fails = pod().run_waits("CreateContainerError").saying(message);
+    let plan = look_at(&run(), &fails, 4);
+    assert_eq!(plan.next, seconds(0));
+    let told = after(&run(), &plan);
+    assert_eq!(words(&look_at(&told, &fails, 4)), ["Delete r-1"]);
+    let gone = PodCase::deleted(fails, 4).failed("", "");
+    assert_eq!(words(&look_at(&told, &gone, 6)), ["Write Pending", "Tell GpuUnavailable"]);
+}
+
+#[test]
+fn a_claim_that_does_not_exist_has_the_deadline_of_all_that_does_not_exist() {
+    let missing = pod().unschedulable("persistentvolumeclaim \"data\" not found. preemption: not eligible");
+    let plan = look_at(&run(), &missing, 4);
+    assert_eq!(words(&plan), ["Write Pending", "Tell ClaimMissing"]);
+    let told = after(&run(), &plan);
+    let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Configuration"), Some(Time(at(124)))));
+    assert_eq!(words(&look_at(&told, &missing, 125)), ["Delete r-1"]);
+    let gone = PodCase::deleted(missing, 125).failed("", "");
+    assert_eq!(words(&look_at(&told, &gone, 126))[0], "Write Failed");
+    assert_eq!(written(&look_at(&told, &gone, 126)).result.unwrap().cause, "CreateContainerConfigError");
 }
 
 #[test]

@@ -221,6 +221,16 @@ table! {
             deadline")
             .told_as(FORBIDDEN)
             .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator"),
+        ForbiddenByLimitRange: Row::failed(Request, Blame::Quota, "a LimitRange of the namespace refused the pod, until \
+            the deadline")
+            .told_as(FORBIDDEN)
+            .hint("if the message is about your run's container (`run`), change `resources` in a new run; requests of 10m \
+                CPU or 16Mi memory are the helper's (`bundle`): tell the administrator"),
+        ForbiddenByQuota: Row::failed(Request, Blame::Quota, "a quota of the namespace counts limits that the pod does \
+            not set")
+            .told_as(FORBIDDEN)
+            .hint("the helper container (`bundle`) has no CPU limit: tell the administrator, who can give the namespace \
+                a LimitRange with a default"),
         ForbiddenName: Row::user(Request, "the service account or the priority class does not exist")
             .told_as(FORBIDDEN)
             .hint("create what the message names, or name another, in a new run"),
@@ -309,6 +319,10 @@ table! {
             deadline")
             .more("read the message; tell the administrator if it stays"),
 
+        ImageNotPulled: Row::interrupted("the image could not be pulled before the deadline, for a reason that need not \
+            be the image's")
+            .hint("the message is the node's and the registry's: tell the administrator")
+            .of_the_node(),
         GpuUnavailable: Row::interrupted("the GPUs are not usable in the container")
             .hint("the node's GPU driver or the GPU profile is not in order: tell the administrator")
             .more("The next attempt prefers another node")

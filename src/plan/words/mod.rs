@@ -3,5 +3,6 @@
 
 pub(crate) mod cause;
 pub(crate) mod condition;
+pub(crate) mod message;
 mod table;
 pub(crate) mod wait_reason;

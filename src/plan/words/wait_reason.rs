@@ -4,16 +4,19 @@
 //! Texts are Markdown, without a capital at the begin and a full stop at the end.
 
 use super::cause::Cause;
+use super::message::{Meaning, Source, meaning};
 use super::table::table;
 
 /// The setting that says when a wait is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Deadline {
     /// It may take as long as it takes.
     None,
     /// Waiting is pointless.
     AtOnce,
     ImagePull,
+    /// The registry was clear about it: it has time to say so twice.
+    ImageRefused,
     Configuration,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
@@ -25,7 +28,7 @@ impl Deadline {
     /// Its name in the settings file.
     pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::AtOnce | Self::Store => None,
+            Self::None | Self::AtOnce | Self::ImageRefused | Self::Store => None,
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration => Some("deadlines.configuration"),
             Self::Staging => Some("deadlines.staging"),
@@ -42,13 +45,19 @@ struct Row {
     ends_as: Option<Cause>,
     /// Reasons of Kubernetes; empty: it is ours, and the variant's name.
     names: &'static [&'static str],
+    /// Of several with one name, the one whose message means this; empty: the one for all other messages.
+    when: &'static [Meaning],
     awaited: &'static str,
     to_do: &'static str,
 }
 
 impl Row {
+    fn goes_by(&self, reason: Reason, name: &str) -> bool {
+        if self.names.is_empty() { reason.variant() == name } else { self.names.contains(&name) }
+    }
+
     const fn new(stage: WaitStage, awaited: &'static str) -> Self {
-        Self { stage, deadline: None, names: &[], ends_as: None, awaited, to_do: "" }
+        Self { stage, deadline: None, names: &[], when: &[], ends_as: None, awaited, to_do: "" }
     }
 
     const fn to_do(self, to_do: &'static str) -> Self {
@@ -57,6 +66,10 @@ impl Row {
 
     const fn of_kubernetes(self, names: &'static [&'static str]) -> Self {
         Self { names, ..self }
+    }
+
+    const fn when(self, when: &'static [Meaning]) -> Self {
+        Self { when, ..self }
     }
 
     const fn until(self, deadline: Deadline) -> Self {
@@ -71,6 +84,16 @@ impl Row {
         self.until(Deadline::None)
     }
 }
+
+const IMAGE_PULL: &[&str] = &[
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+const CONTAINER: &[&str] = &["CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
 
 table! {
     /// Why a run waits: `status.waiting.reason`.
@@ -104,19 +127,36 @@ table! {
         InvalidImageName: Row::new(WaitStage::ImageName, "the container runtime does not take the image's name")
             .to_do("correct it in a new run")
             .of_kubernetes(&["InvalidImageName"]),
-        ImageNotPulled: Row::new(WaitStage::Image, "the image cannot be pulled, or not yet")
-            .to_do("see `ImagePullFailed`; an image that is pushed before the deadline lets the run go on")
-            .of_kubernetes(&[
-                "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
-                "SignatureValidationFailed",
-            ]),
+        ImageRefused: Row::new(WaitStage::Image, "the registry says that the image does not exist, that it may not be \
+            pulled, or that it is not for this node's platform")
+            .to_do("see `ImagePullFailed`")
+            .of_kubernetes(IMAGE_PULL)
+            .when(&[Meaning::ImageIsMissing, Meaning::ImageIsDenied, Meaning::ImageIsForOtherPlatform])
+            .until(Deadline::ImageRefused),
+        RegistryUnavailable: Row::new(WaitStage::Image, "the registry fails or does not answer")
+            .to_do("nothing: the node asks again and again. Tell the administrator if it stays")
+            .of_kubernetes(IMAGE_PULL)
+            .when(&[Meaning::RegistryIsUnavailable])
+            .without_deadline(),
+        ImageNotPulled: Row::new(WaitStage::Image, "the image cannot be pulled for another reason")
+            .to_do("see `ImagePullFailed`; an image that can be pulled before the deadline lets the run go on")
+            .of_kubernetes(IMAGE_PULL),
         ConfigurationMissing: Row::new(WaitStage::Config, "a Secret, ConfigMap or key of `env` does not exist")
             .to_do("create it before the deadline, and the run goes on")
             .of_kubernetes(&["CreateContainerConfigError"])
             .ends_as(Cause::CreateContainerConfigError),
+        ClaimMissing: Row::new(WaitStage::Config, "a claim of `volumes` or `inputs` does not exist")
+            .to_do("create it before the deadline, and the run goes on")
+            .ends_as(Cause::CreateContainerConfigError),
+        GpuNotGiven: Row::new(WaitStage::Config, "the node cannot give the container its GPUs")
+            .to_do("nothing: another attempt follows")
+            .of_kubernetes(CONTAINER)
+            .when(&[Meaning::GpuIsUnavailable])
+            .until(Deadline::AtOnce)
+            .ends_as(Cause::GpuUnavailable),
         ContainerNotCreated: Row::new(WaitStage::Config, "the container runtime refuses to make the container")
             .to_do("see the cause of this name")
-            .of_kubernetes(&["CreateContainerError", "RunContainerError", "CrashLoopBackOff"]),
+            .of_kubernetes(CONTAINER),
         ContainerCreating: Row::new(WaitStage::Starting, "a large image is being pulled, or a volume is slow to mount")
             .to_do("nothing"),
         StagingInputs: Row::new(WaitStage::Staging, "inputs are being put in place; the message says how far")
@@ -147,10 +187,17 @@ impl Reason {
     }
 
     /// The reason of a container that waits.
-    pub(in crate::plan) fn of_the_kubelet(reason: &str) -> Option<Self> {
-        let of_a_container =
-            |r: &&Self| matches!(r.stage(), WaitStage::Image | WaitStage::ImageName | WaitStage::Config);
-        Self::ALL.iter().filter(of_a_container).find(|r| r.row().names.contains(&reason)).copied()
+    pub(in crate::plan) fn of_the_kubelet(reason: &str, message: &str) -> Option<Self> {
+        let stages = [WaitStage::Image, WaitStage::ImageName, WaitStage::Config];
+        stages.into_iter().find_map(|stage| Self::with_words(stage, reason, message))
+    }
+
+    /// The reason at a stage that goes by this name, and fits the message.
+    fn with_words(stage: WaitStage, reason: &str, message: &str) -> Option<Self> {
+        let means = stage.source().and_then(|source| meaning(source, message));
+        let named = || Self::ALL.iter().filter(|known| known.stage() == stage && known.row().goes_by(**known, reason));
+        let fits = |known: &&Self| means.is_some_and(|means| known.row().when.contains(&means));
+        named().find(fits).or_else(|| named().find(|known| known.row().when.is_empty())).copied()
     }
 
     pub(crate) fn stage(self) -> WaitStage {
@@ -184,31 +231,44 @@ impl Reason {
         if self.deadline() == Deadline::None {
             return Vec::new();
         }
-        self.stages().into_iter().map(|stage| given_up_as(Some(stage), self.name()).name()).collect()
+        let cause = |stage: WaitStage| match self.row().ends_as {
+            Some(cause) if stage == self.stage() => cause,
+            _ => stage.given_up_as(),
+        };
+        self.stages().into_iter().map(|stage| cause(stage).name()).collect()
     }
 
     /// For one of ours.
     pub(in crate::plan) fn wait(self, message: &str) -> Wait<'_> {
-        Wait { stage: self.stage(), reason: self.name(), message }
+        Wait { stage: self.stage(), deadline: self.deadline(), reason: self.name(), message }
     }
 }
 
 /// The cause of a wait that is given up, by what the object says of it.
-pub(in crate::plan) fn given_up_as(stage: Option<WaitStage>, reason: &str) -> Cause {
-    let of_reason = Reason::ALL.iter().find(|known| Some(known.stage()) == stage && known.names().contains(&reason));
-    let of_stage = || stage.map_or(Cause::DeadlineExceeded, WaitStage::given_up_as);
-    of_reason.and_then(|known| known.row().ends_as).unwrap_or_else(of_stage)
+pub(in crate::plan) fn given_up_as(stage: Option<WaitStage>, reason: &str, message: &str) -> Cause {
+    let Some(stage) = stage else { return Cause::DeadlineExceeded };
+    let of_reason = Reason::with_words(stage, reason, message).and_then(|known| known.row().ends_as);
+    of_reason.unwrap_or_else(|| stage.given_up_as())
 }
 
 /// What a pod waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wait<'a> {
-    /// Decides deadline, blame and hint.
+    /// Decides blame and hint.
     pub stage: WaitStage,
+    /// When it is given up.
+    pub(crate) deadline: Deadline,
     /// Kubernetes' reason.
     pub reason: &'a str,
     /// Kubernetes' message.
     pub message: &'a str,
+}
+
+impl Wait<'_> {
+    /// Its message says why; an image that is pulled again and again has none in between.
+    pub(in crate::plan) fn says_why(&self) -> bool {
+        self.stage.source().is_some_and(|source| meaning(source, self.message).is_some())
+    }
 }
 
 /// Stages of waiting, by who can end them: `waiting.stage` of the object.
@@ -279,6 +339,17 @@ impl WaitStage {
             Self::ImageName => Deadline::AtOnce,
             Self::Image | Self::HelperImage => Deadline::ImagePull,
             Self::Helper | Self::Config | Self::Admission => Deadline::Configuration,
+        }
+    }
+
+    /// Who says what is in the message.
+    pub(in crate::plan) fn source(self) -> Option<Source> {
+        match self {
+            Self::Admission => Some(Source::Admission),
+            Self::Scheduling => Some(Source::Scheduler),
+            Self::Image | Self::ImageName | Self::HelperImage => Some(Source::Image),
+            Self::Config | Self::Helper => Some(Source::Runtime),
+            Self::Inputs | Self::Node | Self::Starting | Self::Staging => None,
         }
     }
 
