@@ -1,4 +1,5 @@
-//! Faults that the API server puts into pods on their way: the pods are real, and all else is as always.
+//! Policies of a cluster: they put faults into pods on their way, or refuse what is done to pods. The pods are real, and
+//! all else is as always.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -32,12 +33,7 @@ impl PodMutation {
         ];
         let made = kinds.map(async |(kind, plural, spec)| {
             let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-            let resource = ApiResource::from_gvk_with_plural(&group_version_kind, plural);
-            let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
-            let object =
-                json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
-            api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-            api
+            make(space, &ApiResource::from_gvk_with_plural(&group_version_kind, plural), &name, spec).await
         });
         let mutation = Self { objects: together(made).await, name: name.clone() };
         mutation.until(space, true).await;
@@ -53,15 +49,79 @@ impl PodMutation {
     }
 
     async fn until(&self, space: &Space, works: bool) {
-        let trial = json!({"metadata": {"name": TRIAL}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
-        let trial: Pod = serde_json::from_value(trial).unwrap();
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
         eventually("the policy to work or to be gone", async || {
-            let seen = space.pods().create(&dry, &trial).await.map_err(|e| e.to_string())?;
+            let seen = try_to_create(space).await?;
             if seen.labels().contains_key("mutated") == works { Ok(()) } else { Err(format!("{:?}", seen.labels())) }
         })
         .await;
     }
+}
+
+/// A `ValidatingAdmissionPolicy` and its binding, for the pods of one namespace.
+pub struct PodDenial {
+    objects: Vec<Api<DynamicObject>>,
+    name: String,
+    operation: &'static str,
+}
+
+impl PodDenial {
+    /// `allowed`: CEL over `object` that is true of what is not denied. Waits until it works.
+    pub async fn begin(space: &Space, operation: &'static str, allowed: &str, message: &str) -> Self {
+        let name = format!("denial-{}", space.name);
+        let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]});
+        let policy = json!({
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
+            "failurePolicy": "Fail", "validations": [{"expression": allowed, "message": message}]});
+        let binding = json!({"policyName": name, "validationActions": ["Deny"]});
+        let kinds = [
+            ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", policy),
+            ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", binding),
+        ];
+        let made = kinds.map(async |(kind, plural, spec)| {
+            let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+            make(space, &ApiResource::from_gvk_with_plural(&group_version_kind, plural), &name, spec).await
+        });
+        let denial = Self { objects: together(made).await, name: name.clone(), operation };
+        denial.until(space, true).await;
+        denial
+    }
+
+    /// Takes it away, and waits until it works no more.
+    pub async fn end(self, space: &Space) {
+        for api in &self.objects {
+            api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        }
+        self.until(space, false).await;
+    }
+
+    async fn until(&self, space: &Space, works: bool) {
+        if self.operation != "CREATE" {
+            // What it is about has to be tried by who is tested: a policy is there for all or for none soon.
+            return;
+        }
+        eventually("the policy to work or to be gone", async || {
+            let denied = try_to_create(space).await.is_err_and(|error| error.contains("denied"));
+            if denied == works { Ok(()) } else { Err(denied) }
+        })
+        .await;
+    }
+}
+
+async fn make(space: &Space, resource: &ApiResource, name: &str, spec: serde_json::Value) -> Api<DynamicObject> {
+    let api: Api<DynamicObject> = Api::all_with(space.client.clone(), resource);
+    let object =
+        json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec});
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    api
+}
+
+/// A pod as the API server would make it.
+async fn try_to_create(space: &Space) -> Result<Pod, String> {
+    let trial = json!({"metadata": {"name": TRIAL}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let trial: Pod = serde_json::from_value(trial).unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    space.pods().create(&dry, &trial).await.map_err(|error| error.to_string())
 }
 
 /// CEL that makes a patch of a field of a pod's volume. `value`: as in `value: 'Memory'`; empty: none.

@@ -232,6 +232,46 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     space.end().await;
 }
 
+/// The one that takes over was paused while the other ended attempts and began others: what it knows is of before.
+#[tokio::test]
+async fn a_leader_that_missed_what_the_last_one_wrote_starts_nothing_twice() {
+    let space = Space::exclusive().await;
+    let patient = Operators { replicas: 2, leader_election: true, probe_failures: 30, ..Operators::default() };
+    operators(&space.client, &patient).await;
+    let trace = space.claim("trace").await;
+    let names: Vec<_> = (0..16).map(|i| format!("run-{i:03}")).collect();
+    together(names.iter().map(|name| space.start(name, spec("[ $BUNDLE_ATTEMPT = 2 ] || sleep 1h; echo done")))).await;
+    together(names.iter().map(|name| space.until(name, "to run", |s| s.start_time.is_some()))).await;
+
+    let first = some_leader(&space.client).await;
+    let process = |pod: &Pod| first_process(&container_id(pod, "operator"));
+    let all = the_operators(&space.client).await;
+    let other = all.iter().find(|pod| pod.name_any() != first.name_any()).unwrap();
+    let (leader, standby) = (process(&first), process(other));
+    kill_process(standby, Signal::STOP).unwrap();
+    together(names.iter().map(async |name| {
+        space.pods().delete(&format!("{name}-1"), &DeleteParams::default()).await.unwrap();
+        space.until(name, "to end in its second attempt", |s| s.phase == Some(Phase::Succeeded)).await
+    }))
+    .await;
+    kill_process(leader, Signal::STOP).unwrap();
+    kill_process(standby, Signal::CONT).unwrap();
+    another_leads(&space.client, &first).await;
+
+    // The new leader goes through all runs before it makes the pod of a new one.
+    space.run("after", spec("echo done")).await;
+    for name in &names {
+        let status = space.end_of(name).await;
+        assert_eq!((status.phase, status.attempt), (Some(Phase::Succeeded), Some(2)), "{name}: {status:#?}");
+    }
+    let mut expected: Vec<_> = names.iter().flat_map(|name| [format!("{name} 1"), format!("{name} 2")]).collect();
+    expected.insert(0, "after 1".to_owned());
+    assert_eq!(starts(&trace), expected);
+    kill_process(leader, Signal::CONT).unwrap();
+    operators(&space.client, &Operators::default()).await;
+    space.end().await;
+}
+
 #[tokio::test]
 async fn every_metric_is_there_and_counts() {
     let space = Space::exclusive().await;

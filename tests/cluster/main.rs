@@ -35,6 +35,7 @@ mod limits;
 mod matrix;
 mod node;
 mod once;
+mod orphans;
 mod private_registry;
 mod processes;
 #[path = "../bundle/proxy.rs"]
@@ -45,7 +46,9 @@ mod recipe;
 mod refusals;
 #[path = "../bundle/registry.rs"]
 mod registry;
+mod relists;
 mod security;
+mod stop;
 mod store;
 mod store_faults;
 mod store_outages;

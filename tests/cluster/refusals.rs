@@ -1,11 +1,17 @@
 //! What the API server refuses is told on the object.
 
 use bundlerun::api::Phase;
+use bundlerun::api::status::{Blame, BundleRunStatus};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
+use crate::admission::PodDenial;
 use crate::common::{Space, cause, run};
+
+fn blame(status: &BundleRunStatus) -> Option<Blame> {
+    status.result.as_ref().and_then(|result| result.blame)
+}
 
 #[tokio::test]
 async fn a_used_up_quota_is_waited_for_and_the_run_goes_on_when_there_is_room() {
@@ -48,6 +54,42 @@ async fn a_missing_service_account_is_told_and_ends_the_run_at_its_deadline() {
     let ended = space.run("nobody", json!({"command": "true", "serviceAccountName": "nobody"})).await;
     assert_eq!((ended.phase, cause(&ended)), (Some(Phase::Failed), "Forbidden"));
     assert!(ended.message.unwrap().contains("nobody"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
+    let space = Space::new().await;
+    let labelled = "has(object.metadata.labels) && 'team' in object.metadata.labels";
+    let denial = PodDenial::begin(&space, "CREATE", labelled, "every pod needs a label team").await;
+    space.start("denied", json!({"command": "true"})).await;
+    space.start("too-late", json!({"command": "true"})).await;
+    let waiting = space.waits_at("denied", "Admission").await;
+    assert_eq!((waiting.phase, waiting.reason.as_deref()), (Some(Phase::Pending), Some("Forbidden")));
+    assert!(waiting.message.unwrap().contains("every pod needs a label team"));
+    assert!(waiting.waiting.unwrap().deadline.is_some());
+    let ended = space.end_of("too-late").await;
+    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Quota)), "{ended:#?}");
+    space.start("allowed-at-last", json!({"command": "true"})).await;
+    space.waits_at("allowed-at-last", "Admission").await;
+    denial.end(&space).await;
+    assert_eq!(space.end_of("allowed-at-last").await.phase, Some(Phase::Succeeded));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
+    let space = Space::new().await;
+    let volumes = |claim: &str| json!({"command": "true", "volumes": [{"path": "data", "claim": {"name": claim}}]});
+    let ended = space.run("never-comes", volumes("typo")).await;
+    assert_eq!((cause(&ended), blame(&ended)), ("CreateContainerConfigError", Some(Blame::User)), "{ended:#?}");
+    assert!(ended.message.unwrap().contains("\"typo\" not found"));
+    space.start("soon", volumes("data-soon")).await;
+    let waiting = space.waits_at("soon", "Configuration").await.waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ClaimMissing"));
+    assert!(waiting.deadline.is_some() && waiting.message.unwrap().contains("\"data-soon\" not found"));
+    space.claim("data-soon").await;
+    assert_eq!(space.end_of("soon").await.phase, Some(Phase::Succeeded));
     space.end().await;
 }
 

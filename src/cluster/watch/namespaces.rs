@@ -8,14 +8,16 @@ use futures::{Stream, StreamExt, stream};
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
 use kube_runtime::watcher;
+use tracing::warn;
 
 use crate::cluster::Event;
 
 /// The watches of several namespaces as one stream for the writer of `store`, which must have taken each event before
 /// it asks for the next one.
 ///
-/// The first list is complete when every namespace has been listed. When one is listed anew, the whole is: what the
-/// store has of the others is repeated.
+/// The first list is complete when every namespace has been listed, or could not be in [`TRIES`]: one that was deleted,
+/// or whose Role was, must not keep the others from being served. When one is listed anew, the whole is: what the store
+/// has of the others is repeated.
 pub(in crate::cluster) fn merged<K, S>(
     watches: Vec<(String, S)>,
     store: Store<K>,
@@ -28,12 +30,16 @@ where
     let numbered = watches.into_iter().enumerate().map(|(i, (_, watch))| watch.map(move |event| (i, event)));
     // The next event is asked for when the last of these was taken, so `store` is current when it is read.
     stream::select_all(numbered).flat_map(move |(from, event)| {
-        stream::iter(match event {
-            Ok(event) => lists.on(from, event, || store.state()).into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
+        let (error, events) = match event {
+            Ok(event) => (None, lists.on(from, event, || store.state())),
+            Err(error) => (Some(Err(error)), lists.failed(from)),
+        };
+        stream::iter(error.into_iter().chain(events.into_iter().map(Ok)))
     })
 }
+
+/// Tries to list a namespace for the first time before the others are served without it.
+const TRIES: u32 = 3;
 
 struct Lists<K> {
     of: Vec<List<K>>,
@@ -47,6 +53,8 @@ struct List<K> {
     incoming: Option<HashMap<String, K>>,
     /// What it holds, until the first list of all is complete; none before its own first list.
     known: Option<HashMap<String, K>>,
+    /// Tries that failed before its own first list.
+    failures: u32,
 }
 
 impl<K> Lists<K>
@@ -55,7 +63,7 @@ where
     K::DynamicType: Eq + Hash,
 {
     fn new(namespaces: impl Iterator<Item = String>) -> Self {
-        let of = namespaces.map(|namespace| List { namespace, incoming: None, known: None }).collect();
+        let of = namespaces.map(|namespace| List { namespace, incoming: None, known: None, failures: 0 }).collect();
         Self { of, complete: false }
     }
 
@@ -80,12 +88,7 @@ where
                     return whole(listed.into_values().chain(of_others.map(|object| object.as_ref().clone())));
                 }
                 list.known = Some(listed);
-                if self.of.iter().all(|list| list.known.is_some()) {
-                    self.complete = true;
-                    return whole(
-                        self.of.iter_mut().filter_map(|list| list.known.take()).flat_map(HashMap::into_values),
-                    );
-                }
+                return self.first_list();
             }
             event if complete => return vec![event],
             // The store hears of it with the first list of all.
@@ -97,6 +100,31 @@ where
             }
         }
         Vec::new()
+    }
+}
+
+impl<K> Lists<K> {
+    /// The watch of a namespace had an error.
+    fn failed(&mut self, from: usize) -> Vec<watcher::Event<K>> {
+        let Some(list) = self.of.get_mut(from).filter(|list| !self.complete && list.known.is_none()) else {
+            return Vec::new();
+        };
+        list.failures += 1;
+        if list.failures < TRIES {
+            return Vec::new();
+        }
+        warn!(namespace = list.namespace, "cannot be listed: its runs are not served until it can");
+        (list.incoming, list.known) = (None, Some(HashMap::new()));
+        self.first_list()
+    }
+
+    /// All that is known, once something is known of every namespace.
+    fn first_list(&mut self) -> Vec<watcher::Event<K>> {
+        if !self.of.iter().all(|list| list.known.is_some()) {
+            return Vec::new();
+        }
+        self.complete = true;
+        whole(self.of.iter_mut().filter_map(|list| list.known.take()).flat_map(HashMap::into_values))
     }
 }
 
@@ -202,6 +230,24 @@ mod tests {
                 Some(&["a/stays", "b/1", "b/2"]),
             ),
         ]);
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_listed_does_not_hold_up_the_others_and_joins_later() {
+        let mut lists = Lists::new(["a", "b"].map(str::to_owned).into_iter());
+        let mut on = |from, event| lists.on(from, event, Vec::new);
+        assert!(on(0, Init).is_empty());
+        assert!(on(0, InitApply(object("a", "1"))).is_empty());
+        assert!(on(0, InitDone).is_empty());
+        assert!(lists.failed(1).is_empty() && lists.failed(1).is_empty());
+        let first: Vec<_> = lists.failed(1).into_iter().map(|event| said(&Ok(event))).collect();
+        assert_eq!(first, ["init", "listed a/1", "done"]);
+        assert!(lists.failed(1).is_empty() && lists.failed(0).is_empty());
+        let stored = || vec![Arc::new(object("a", "1"))];
+        assert!(lists.on(1, Init, stored).is_empty());
+        assert!(lists.on(1, InitApply(object("b", "1")), stored).is_empty());
+        let later = lists.on(1, InitDone, stored).into_iter().map(|event| said(&Ok(event))).collect::<Vec<_>>();
+        assert_eq!(later, ["init", "listed b/1", "listed a/1", "done"]);
     }
 
     #[test]

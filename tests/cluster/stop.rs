@@ -1,0 +1,47 @@
+//! `stop`, as people and GitOps set it and take it back.
+
+use bundlerun::api::Phase;
+use kube::Resource;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::common::{Space, stdout, watch_until};
+
+async fn set(space: &Space, run: &str, stop: bool) {
+    let patch = Patch::Merge(json!({"spec": {"stop": stop}}));
+    space.runs().patch(run, &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_that_is_taken_back_while_the_pod_ends_is_a_stop() {
+    let space = Space::new().await;
+    let saves =
+        "trap 'echo saving; while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 0' TERM; while true; do sleep 0.1; done";
+    space.start("stopped", json!({"command": saves})).await;
+    space.until("stopped", "to run", |s| s.phase == Some(Phase::Running)).await;
+    set(&space, "stopped", true).await;
+    space.until("stopped", "to have seen it", |s| s.stop_requested_at.is_some()).await;
+    set(&space, "stopped", false).await;
+    let ended = space.end_of("stopped").await;
+    assert_eq!((ended.phase, ended.attempt, ended.attempts.len()), (Some(Phase::Stopped), Some(1), 1), "{ended:#?}");
+    assert!(stdout(&ended).contains("saving"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_finished_run_whose_spec_changes_is_current_for_kstatus() {
+    let space = Space::new().await;
+    let ended = space.run("over", json!({"command": "true"})).await;
+    set(&space, "over", true).await;
+    let now = watch_until(space.runs(), "over", "to be current", |run: Option<&bundlerun::api::BundleRun>| {
+        run.is_some_and(|run| {
+            let seen = run.status.as_ref().and_then(|status| status.observed_generation);
+            run.meta().generation == Some(2) && seen == Some(2)
+        })
+    })
+    .await
+    .unwrap();
+    let status = now.status.unwrap();
+    assert_eq!((status.phase, status.finish_time), (Some(Phase::Succeeded), ended.finish_time));
+    space.end().await;
+}
