@@ -66,6 +66,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         shared_memory_bytes: bytes(&mut defaults, "sharedMemory", "1Gi"),
         image_deadline: seconds(&mut deadlines, "imagePull", "10m"),
         config_deadline: seconds(&mut deadlines, "configuration", "5m"),
+        starting_deadline: seconds(&mut deadlines, "starting", "1h"),
         stop_grace: seconds(&mut file, "stopGrace", "30s"),
         staging_deadline,
         store,

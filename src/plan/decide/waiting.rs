@@ -16,6 +16,8 @@ use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A pod that no scheduler has looked at is looked at again after this.
+const UNBOUND_AGAIN: Duration = Duration::from_secs(15);
 /// A wait that is told already is told again with other words after a quarter of the time that it has lasted, but at most
 /// and at least this often.
 const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
@@ -47,13 +49,22 @@ impl Decision<'_> {
             let message = "no scheduler has looked at the pod yet: does one of the name in schedulerName run?";
             Reason::NotSeenByScheduler.wait(message)
         };
-        match self.due(since, STARTING_WRITE_AFTER) {
-            None => Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)),
-            Some(left) if self.status().is_some_and(|s| s.waiting.is_some()) => {
-                Plan::after(left).write(self.draft().starting(self.attempt))
-            }
-            Some(left) => Plan::after(left),
+        if let Some(left) = self.due(since, STARTING_WRITE_AFTER) {
+            let told = self.status().is_some_and(|s| s.waiting.is_some());
+            let plan = Plan::after(left);
+            return if told { plan.write(self.draft().starting(self.attempt)) } else { plan };
         }
+        let known = self.known(wait.stage).filter(|known| known.reason.as_deref() == Some(wait.reason));
+        let deadline = match known {
+            Some(known) => known.deadline.as_ref().map(|t| t.0),
+            None => given_up_at(self.now, self.settings.given_up_after(wait.deadline)),
+        };
+        if known.is_some() && deadline.is_some_and(|deadline| deadline <= self.now) {
+            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+        }
+        // Being bound to a node is no event that a plan is made for.
+        let again = deadline.map_or(UNBOUND_AGAIN, |deadline| until(self.now, deadline));
+        Plan::after(again).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline))
     }
 
     /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has

@@ -32,6 +32,8 @@ pub struct Settings {
     pub image_deadline: Duration,
     /// A pod that waits for a missing Secret, `ConfigMap`, service account or claim is given up after this.
     pub config_deadline: Duration,
+    /// An attempt whose node has not started the container after this is ended, and another one follows.
+    pub starting_deadline: Duration,
     /// Inputs that are not in place after this end the attempt.
     pub staging_deadline: Duration,
     /// Where outputs go; none: they go with the pod.
@@ -55,6 +57,7 @@ impl Settings {
             Deadline::ImagePull => Some(self.image_deadline),
             Deadline::ImageRefused => Some(self.image_deadline.min(IMAGE_REFUSED)),
             Deadline::Configuration => Some(self.config_deadline),
+            Deadline::Starting => Some(self.starting_deadline),
         }
     }
 }

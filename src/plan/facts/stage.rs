@@ -77,9 +77,16 @@ impl PodFacts {
                 let reason = waiting.reason.as_deref().unwrap_or_default();
                 // Better than the kubelet's: that it backs off.
                 let message = container.last_words().or(waiting.message.as_deref()).unwrap_or_default();
-                awaited_by(&container.name, reason, message).map(Stage::Waiting)
+                let wait = awaited_by(&container.name, reason, message)?;
+                let of_an_input = container.name == names::RUN_CONTAINER && self.mounts_what_is_named_in(message);
+                Some(Stage::Waiting(if of_an_input { Reason::InputNotMounted.wait(message) } else { wait }))
             })
             .unwrap_or(Stage::Starting)
+    }
+
+    /// An input that the node mounts is what the message is about: of image volumes the kubelet speaks as of images.
+    fn mounts_what_is_named_in(&self, message: &str) -> bool {
+        self.pins().inputs.values().any(|pin| pin.mountable && message.contains(&pin.reference))
     }
 
     /// The command runs, and the helper has something to report.

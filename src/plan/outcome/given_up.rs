@@ -17,10 +17,7 @@ pub(in crate::plan) fn gave_up(waiting: &Waiting) -> Outcome {
         (Cause::ImagePullFailed, Some(Meaning::ImageIsForOtherPlatform)) => {
             Outcome::new(Cause::ImageForOtherPlatform, message)
         }
-        // Nobody knows that it is the user's: a disk that is full, a certificate.
-        (Cause::ImagePullFailed, None) if stage == Some(WaitStage::Image) => {
-            Outcome::new(Cause::ImageNotPulled, message)
-        }
+        (Cause::ImageNotPulled, Some(Meaning::HostIsUnknown)) => Outcome::new(Cause::ImagePullFailed, message),
         (Cause::ContainerNotCreated, Some(Meaning::UserIsUnknown)) => {
             let message = format!("{} ({message})", Cause::UserUnknown.words());
             Outcome::told_by_kubernetes(Cause::UserUnknown, reason, message)

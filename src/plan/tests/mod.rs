@@ -55,6 +55,7 @@ pub(super) fn settings() -> Settings {
         stop_grace: Duration::from_secs(30),
         image_deadline: Duration::from_secs(IMAGE_DEADLINE.unsigned_abs()),
         config_deadline: Duration::from_mins(2),
+        starting_deadline: Duration::from_mins(10),
         staging_deadline: Duration::from_hours(1),
         store: None,
         image_volumes: false,

@@ -19,8 +19,14 @@ fn a_slow_start_is_told_after_ten_seconds_and_without_an_event() {
     assert_eq!((words(&plan).len(), plan.next), (0, seconds(6)));
     let plan = look_at(&run(), &starting, 11);
     assert_eq!(words(&plan), ["Write Pending"]);
-    assert_eq!(written(&plan).waiting.unwrap().deadline, None);
-    assert_eq!(words(&look_at(&after(&run(), &plan), &starting, 300)).len(), 0);
+    assert_eq!(written(&plan).waiting.unwrap().deadline, Some(Time(at(611))));
+    let told = after(&run(), &plan);
+    let plan = look_at(&told, &starting, 300);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(311)));
+    assert_eq!(words(&look_at(&told, &starting, 611)), ["Delete r-1"]);
+    let gone = PodCase::deleted(starting, 611).failed("", "");
+    let plan = look_at(&told, &gone, 612);
+    assert_eq!(words(&plan), ["Write Pending", "Tell StartDeadlineExceeded"]);
 }
 
 #[test]
@@ -28,6 +34,10 @@ fn a_pod_that_no_scheduler_looked_at_is_not_said_to_pull() {
     let waiting = written(&look_at(&run(), &pod(), 11)).waiting.unwrap();
     assert_eq!(waiting.stage.as_deref(), Some("Scheduling"));
     assert!(waiting.message.unwrap().contains("schedulerName"));
+    let plan = look_at(&run(), &pod(), 11);
+    assert_eq!((plan.next, waiting.deadline), (seconds(15), None));
+    let bound = look_at(&after(&run(), &plan), &pod().run_waits("ContainerCreating"), 26);
+    assert_eq!(written(&bound).waiting.unwrap().reason.as_deref(), Some("ContainerCreating"));
 }
 
 #[test]
@@ -95,6 +105,19 @@ fn a_node_that_cannot_give_the_gpus_is_left_at_once() {
     assert_eq!(words(&look_at(&told, &fails, 4)), ["Delete r-1"]);
     let gone = PodCase::deleted(fails, 4).failed("", "");
     assert_eq!(words(&look_at(&told, &gone, 6)), ["Write Pending", "Tell GpuUnavailable"]);
+}
+
+#[test]
+fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
+    let reference = format!("store:5000/bundles/n@{DIGEST}");
+    let mut fails = pod().run_waits("ErrImagePull").saying(&format!("failed to pull image \"{reference}\": not found"));
+    fails.0["metadata"]["annotations"] = json!({crate::names::PINS_ANNOTATION:
+        json!({"inputs": {"0": {"reference": reference, "mountable": true}}}).to_string()});
+    let plan = look_at(&run(), &fails, 4);
+    assert_eq!((words(&plan)[1].as_str(), plan.next), ("Tell InputNotMounted", seconds(40)));
+    let told = after(&run(), &plan);
+    let gone = PodCase::deleted(fails, 44).failed("", "");
+    assert_eq!(words(&look_at(&told, &gone, 46)), ["Write Pending", "Tell InputNotMounted"]);
 }
 
 #[test]

@@ -319,6 +319,12 @@ table! {
             deadline")
             .more("read the message; tell the administrator if it stays"),
 
+        InputNotMounted: Row::interrupted("the node could not mount the output of a run that is an input")
+            .hint("the next attempt copies it; the administrator can set `imageVolumes: never`"),
+        StartDeadlineExceeded: Row::interrupted("the node did not start the container before the deadline")
+            .hint("`kubectl describe pod` showed why as long as the pod was there: a volume that cannot be attached, a \
+                network that is not set up, an image that is too large for `deadlines.starting`")
+            .of_the_node(),
         ImageNotPulled: Row::interrupted("the image could not be pulled before the deadline, for a reason that need not \
             be the image's")
             .hint("the message is the node's and the registry's: tell the administrator")

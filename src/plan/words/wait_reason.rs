@@ -18,6 +18,7 @@ pub(crate) enum Deadline {
     /// The registry was clear about it: it has time to say so twice.
     ImageRefused,
     Configuration,
+    Starting,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
     /// The same, and no setting.
@@ -31,6 +32,7 @@ impl Deadline {
             Self::None | Self::AtOnce | Self::ImageRefused | Self::Store => None,
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration => Some("deadlines.configuration"),
+            Self::Starting => Some("deadlines.starting"),
             Self::Staging => Some("deadlines.staging"),
         }
     }
@@ -139,8 +141,13 @@ table! {
             .when(&[Meaning::RegistryIsUnavailable])
             .without_deadline(),
         ImageNotPulled: Row::new(WaitStage::Image, "the image cannot be pulled for another reason")
-            .to_do("see `ImagePullFailed`; an image that can be pulled before the deadline lets the run go on")
-            .of_kubernetes(IMAGE_PULL),
+            .to_do("see the cause of this name; an image that can be pulled before the deadline lets the run go on")
+            .of_kubernetes(IMAGE_PULL)
+            .ends_as(Cause::ImageNotPulled),
+        InputNotMounted: Row::new(WaitStage::Image, "the node cannot mount the output of a run that is an input")
+            .to_do("nothing: another attempt follows, which copies it. With `imageVolumes: never` none is mounted")
+            .until(Deadline::ImageRefused)
+            .ends_as(Cause::InputNotMounted),
         ConfigurationMissing: Row::new(WaitStage::Config, "a Secret, ConfigMap or key of `env` does not exist")
             .to_do("create it before the deadline, and the run goes on")
             .of_kubernetes(&["CreateContainerConfigError"])
@@ -158,7 +165,9 @@ table! {
             .to_do("see the cause of this name")
             .of_kubernetes(CONTAINER),
         ContainerCreating: Row::new(WaitStage::Starting, "a large image is being pulled, or a volume is slow to mount")
-            .to_do("nothing"),
+            .to_do("nothing; `kubectl describe pod` shows what the node is at")
+            .until(Deadline::Starting)
+            .ends_as(Cause::StartDeadlineExceeded),
         StagingInputs: Row::new(WaitStage::Staging, "inputs are being put in place; the message says how far")
             .to_do("nothing"),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output; the command has not started")
@@ -221,7 +230,10 @@ impl Reason {
     /// The stages it can be told at: a container may be the helper's.
     pub(crate) fn stages(self) -> Vec<WaitStage> {
         let stage = self.stage();
-        let of_the_helper = stage.of_the_helper().filter(|other| other.deadline() == stage.deadline());
+        let is_of_both = |other: &WaitStage| {
+            !self.row().names.is_empty() && [Deadline::None, other.deadline()].contains(&self.deadline())
+        };
+        let of_the_helper = stage.of_the_helper().filter(is_of_both);
         [stage].into_iter().chain(of_the_helper).collect()
     }
 
