@@ -9,13 +9,15 @@ mod helping;
 #[path = "sandbox/mod.rs"]
 mod sandbox;
 
-use bundlerun::contract::{Cause, MissingRecord};
+use bundlerun::contract::{Cause, InputSource, MissingRecord, RequestedInput};
 use bundlerun::helper;
 use faulty_disk::{Fault, FaultyDisk};
-use helping::{Helper, fresh, start, told};
-use rustix::process::Signal;
+use helping::{Helper, Process, fresh, start, told};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 use sandbox::{Sandbox, await_that, sh};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 use std::thread;
@@ -127,6 +129,55 @@ fn a_working_directory_over_its_limit_ends_the_run() {
     assert_eq!((run.code, run.record.cause), (125, Some(Cause::DiskLimitExceeded)));
     helper.finish();
     assert_eq!(told(&sandbox).report.record.unwrap().cause, Some(Cause::DiskLimitExceeded));
+}
+
+/// The child that watches the disk is wanted once the runner is there, and not a moment before: an image may be pulled
+/// for a long time.
+#[test]
+fn the_disk_is_watched_from_the_runners_start() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let href = format!("http://{}/file", silent.local_addr().unwrap());
+    let never_staged = RequestedInput::new("in", InputSource::Url { href, sha256: "0".repeat(64) });
+    let sandbox = fresh().disk(1_000_000).requesting(|request| request.inputs = vec![never_staged]);
+    sandbox.write_request(&sh(""));
+    let helper = Process::start(&sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    let is_watched = || helper.children().iter().any(|child| does(child, "watch-disk"));
+    // About a second later.
+    await_that("how far staging is", || sandbox.paths.bin.join("progress.json").exists());
+    assert!(!is_watched());
+    // A command that takes the trace of the start away, faster than the helper can look, is watched like any other.
+    let lock = fs::File::open(sandbox.paths.record.join("lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let started = sandbox.paths.record.join("started");
+    kill_process(pid(&helper), Signal::STOP).unwrap();
+    fs::write(&started, "").unwrap();
+    fs::remove_file(&started).unwrap();
+    kill_process(pid(&helper), Signal::CONT).unwrap();
+    await_that("the watch", is_watched);
+    drop(lock);
+    assert!(helper.finish());
+}
+
+#[test]
+fn a_helper_that_is_started_again_watches_the_disk_although_it_sees_no_runner() {
+    let sandbox = fresh().disk(1_000_000);
+    sandbox.write_request(&sh(""));
+    fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
+    let helper = Process::start(&sandbox);
+    await_that("the watch", || helper.children().iter().any(|child| does(child, "watch-disk")));
+    kill_process(pid(&helper), Signal::TERM).unwrap();
+    assert!(helper.finish());
+}
+
+fn pid(helper: &Process) -> Pid {
+    Pid::from_raw(i32::try_from(helper.id()).unwrap()).unwrap()
+}
+
+/// Whether this process is the helper's child for a task.
+fn does(process: &str, task: &str) -> bool {
+    let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == task.as_bytes())
 }
 
 #[test]
@@ -257,7 +308,7 @@ fn sigterm_ends_the_helper() {
     command.args(["--exact", "helper_process", "--ignored"]).env("HELPER_ROOT", sandbox.root());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     let _ = helper::wait_prepared(&sandbox.paths);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(told(&sandbox).report.missing, Some(MissingRecord::NeverStarted));
 }

@@ -1,7 +1,8 @@
 //! Ends a run whose working directory, or whose caches, grow over the limit: the kubelet would notice after half a
 //! minute, evict the pod and lose the output. And warns while the command runs of more files than can be saved.
 //!
-//! A child does it: a disk that gives no answer would keep a thread of ours, and with it this process, for ever.
+//! A child does it: a disk that gives no answer would keep a thread of ours, and with it this process, for ever. It is
+//! started when the runner is there: nobody writes before, and while a pod starts its node has other things to do.
 
 use crate::bundle::memory_of;
 use crate::contract::{Cause, Request, one_line};
@@ -25,6 +26,7 @@ const PAUSE_PER_WALK: u32 = 9;
 /// Watches until dropped, which ends the child: a walk through millions of files must not hold up the ending.
 #[derive(Debug)]
 pub(super) struct DiskWatch {
+    begun: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,14 +42,22 @@ impl Drop for DiskWatch {
 }
 
 impl DiskWatch {
-    /// Starts watching, if there is a limit: of bytes on the disk, or of the memory in which the output is to be saved.
-    pub(super) fn start(paths: &Paths, request: Option<&Request>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
+    /// Gets ready to watch, if there is a limit: of bytes on the disk, or of the memory in which the output is to be
+    /// saved. Called before the runner can be there: once the processes of a command have used up the pod's there is
+    /// no thread to be had.
+    pub(super) fn get_ready(paths: &Paths, request: Option<&Request>) -> Self {
+        let (begun, over) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         if !request.is_some_and(|request| request.disk_bytes.is_some() || request.save.is_some()) {
-            return Self { over, thread: None };
+            return Self { begun, over, thread: None };
         }
-        let (paths, is_over) = (paths.clone(), Arc::clone(&over));
+        let (paths, is_begun, is_over) = (paths.clone(), Arc::clone(&begun), Arc::clone(&over));
         let keep_watching = move || {
+            while !is_begun.load(Ordering::Relaxed) {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::park();
+            }
             let mut pause = |time| {
                 thread::park_timeout(time);
                 is_over.load(Ordering::Relaxed)
@@ -59,7 +69,15 @@ impl DiskWatch {
         let thread = started
             .inspect_err(|error| eprintln!("bundle-operator helper: the disk limit is not watched: {error}"))
             .ok();
-        Self { over, thread }
+        Self { begun, over, thread }
+    }
+
+    /// Begins to watch: the runner is there.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::contract::{MissingRecord, Request};
 use crate::helper::disk::DiskWatch;
+use crate::helper::markers::is_marked;
 use crate::helper::owner;
 use crate::names::files;
 use crate::runner::Paths;
@@ -10,6 +11,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -42,21 +44,25 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Waits for the runner's start, then for the kernel to drop its lock. An order to stop says that there will be no
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
 pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
-    let started = paths.record.join(files::STARTED);
-    // Before the command can begin: one that removes `started` at once has no other disk than the rest, and once its
-    // processes have used up the pod's, there is no thread to be had.
-    let _disk = DiskWatch::start(paths, request);
-    let news = news_of(&paths.record);
+    let disk = DiskWatch::get_ready(paths, request);
+    let news = News::of(&paths.record);
+    // A command that removes `started` at once has no other disk than the rest: who may not be told of the start, or
+    // may have come too late for that, does not wait for it.
+    if news.is_none() || may_begin(paths, request) {
+        disk.begin();
+    }
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
-    while rustix::fs::lstat(&started).is_err() {
-        let [stopped, _] = wait_readable([stop, news.as_ref().map_or(stop, OwnedFd::as_fd)], Some(LOOK));
-        if stopped && rustix::fs::lstat(&started).is_err() {
+    let mut told = false;
+    let is_there = || rustix::fs::lstat(paths.record.join(files::STARTED)).is_ok();
+    while !told && !is_there() {
+        let [stopped, _] = wait_readable([stop, news.as_ref().map_or(stop, News::as_fd)], Some(LOOK));
+        told = news.as_ref().is_some_and(|news| news.tell_of(files::STARTED));
+        if stopped && !told && !is_there() {
             return End::NeverStarted;
         }
-        if let Some(news) = &news {
-            take(news);
-        }
     }
+    // First of all: it should be at work before the command is.
+    disk.begin();
     owner::give(paths, request);
     // Once it has left a record the runner has ended: the kubelet ends us for that.
     let at_work = || rustix::fs::lstat(paths.record.join(files::RECORD)).is_err();
@@ -88,17 +94,39 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
     End::RunnerGone { interrupted }
 }
 
-/// Can be read when something is made in the directory: the runner waits for us when it has started.
-fn news_of(dir: &Path) -> Option<OwnedFd> {
-    let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
-    inotify::add_watch(&news, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).ok()?;
-    Some(news)
+/// Nothing is left that holds the command up, but that there may be no runner yet.
+fn may_begin(paths: &Paths, request: Option<&Request>) -> bool {
+    let saves = request.is_some_and(|request| request.save.is_some());
+    is_marked(&paths.bin, files::STAGED) && (!saves || is_marked(&paths.bin, files::STORE_CHECKED))
 }
 
-/// Reads all news there are.
-fn take(news: &OwnedFd) {
-    let mut buffer = [0; 4096];
-    while rustix::io::read(news, &mut buffer).is_ok_and(|read| read > 0) {}
+/// What is made in a directory: the runner waits for us when it has started, and its first file may be gone by the time
+/// we look.
+struct News(OwnedFd);
+
+impl News {
+    /// None: there is none to be had, because the node's number of them is used up.
+    fn of(dir: &Path) -> Option<Self> {
+        let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+        inotify::add_watch(&news, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).ok()?;
+        Some(Self(news))
+    }
+
+    /// Can be read when there is some.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Takes all there is; whether something of this name was made.
+    fn tell_of(&self, name: &str) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        let mut told = false;
+        while let Ok(event) = events.next() {
+            told |= event.file_name().is_some_and(|made| made.to_bytes() == name.as_bytes());
+        }
+        told
+    }
 }
 
 /// A pipe that ends when nobody else holds the lock.
@@ -110,4 +138,21 @@ fn when_free(lock: &OwnedFd) -> std::io::Result<OwnedFd> {
         drop(holds);
     })?;
     Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_is_told_although_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let news = News::of(dir.path()).unwrap();
+        assert!(!news.tell_of("started"));
+        for name in ["other", "started", "more"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert!(news.tell_of("started") && !news.tell_of("started"), "once");
+    }
 }

@@ -64,7 +64,8 @@ impl Process {
 
     pub(crate) fn children(&self) -> Vec<String> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+        // A thread may end between the two looks.
+        let children = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
         children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 

@@ -102,7 +102,7 @@ pub(in crate::helper) fn retry_until(
     let mut tries = Tries::default();
     while !is_done() {
         let end = match start(paths, task) {
-            Ok(child) => match wait(child, until, pause, is_done) {
+            Ok(child) => match wait(child, task, until, pause, is_done) {
                 Waited::Ended(_) if is_done() => return Outcome::Done,
                 Waited::Ended(end) => end,
                 Waited::TimeIsUp => return if is_done() { Outcome::Done } else { Outcome::TimeIsUp(tries) },
@@ -157,11 +157,14 @@ enum Waited {
 
 fn wait(
     mut child: Child,
+    task: Task,
     until: Option<Instant>,
     pause: &mut dyn FnMut(Duration) -> bool,
     is_done: &dyn Fn() -> bool,
 ) -> Waited {
     let begin = Instant::now();
+    // One that watches is done in no time only when it crashes.
+    let soon = if task == Task::WatchDisk { Duration::ZERO } else { SOON };
     // Since when it has nothing more to do.
     let mut over: Option<Instant> = None;
     loop {
@@ -178,7 +181,7 @@ fn wait(
             Waited::Ended("cannot end: a thread of it hangs in the kernel".to_owned())
         } else if until.is_some_and(|until| Instant::now() >= until) {
             Waited::TimeIsUp
-        } else if pause(if begin.elapsed() < SOON { LOOK_SOON } else { LOOK_LATER }) {
+        } else if pause(if begin.elapsed() < soon { LOOK_SOON } else { LOOK_LATER }) {
             Waited::Cancelled
         } else {
             continue;
