@@ -48,6 +48,7 @@ mod refusals;
 mod registry;
 mod relists;
 mod security;
+mod settings;
 mod stop;
 mod store;
 mod store_faults;

@@ -1,4 +1,4 @@
-//! An image in a registry that asks for a password.
+//! Images in a registry that asks for a password: to run in, and as inputs.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::common::{Space, cause, output, stdout};
 use crate::node;
 use crate::registry::Registry;
+use crate::settings;
 
 /// `me` with the password `secret`, as `htpasswd -B` writes it.
 pub const PASSWORDS: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -83,5 +84,48 @@ async fn a_private_image_needs_a_pull_secret_of_the_run_or_of_the_service_accoun
     accounts.patch("default", &PatchParams::default(), &Patch::Merge(secrets)).await.unwrap();
     let by_account = space.run("by-account", json!({"image": image, "command": "echo pulled"})).await;
     assert_eq!(stdout(&by_account), "pulled\n", "{by_account:#?}");
+    space.end().await;
+}
+
+/// The kubelet gives the pod of an account that account's logins, and those are for the kubelet alone: the operator reads
+/// which they are, for what the helper reads.
+#[tokio::test]
+async fn a_private_input_needs_a_pull_secret_of_the_run_or_of_the_service_account() {
+    const SETTINGS: &str = "private-registry";
+    let space = Space::exclusive().await;
+    let registry = PrivateRegistry::start();
+    settings::changed(&space, SETTINGS, |settings| settings["registries"] = json!({"insecure": [registry.host]})).await;
+    let image = registry.push("busybox:local");
+    registry.secret(&space, "right", "secret").await;
+    registry.secret(&space, "wrong", "guess").await;
+    let accounts: Api<ServiceAccount> = space.api();
+    for (name, secret) in [("reader", "right"), ("guesser", "wrong"), ("late", "missing")] {
+        let account = json!({"metadata": {"name": name}, "imagePullSecrets": [{"name": secret}]});
+        accounts.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
+    }
+    let spec = |account: Value, secrets: Value| {
+        let input = json!({"path": "tools", "image": {"reference": image}});
+        json!({"command": "tools/bin/busybox echo read", "inputs": [input], "serviceAccountName": account,
+            "imagePullSecrets": secrets})
+    };
+    let (by_account, by_run, by_both, without, wrong, missing): (BundleRunStatus, _, _, _, _, _) = tokio::join!(
+        space.run("by-account", spec(json!("reader"), json!([]))),
+        space.run("by-run", spec(json!(null), json!([{"name": "right"}]))),
+        space.run("by-both", spec(json!("reader"), json!([{"name": "wrong"}]))),
+        space.run("without", spec(json!(null), json!([]))),
+        space.run("wrong", spec(json!("guesser"), json!([]))),
+        space.run("missing", spec(json!("late"), json!([]))),
+    );
+    for read in [&by_account, &by_run, &by_both] {
+        assert_eq!((cause(read), stdout(read)), ("Completed", "read\n"), "{read:#?}");
+    }
+    for denied in [&without, &wrong, &missing] {
+        assert_eq!(cause(denied), "InputDenied", "{denied:#?}");
+        let message = denied.message.as_deref().unwrap();
+        assert!(message.contains("input tools: ") && message.contains(&registry.host), "{message}");
+        assert!(denied.result.as_ref().unwrap().hint.as_deref().unwrap().contains("imagePullSecrets"), "{denied:#?}");
+        println!("{message}");
+    }
+    settings::usual(&space, &[SETTINGS]).await;
     space.end().await;
 }

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::Method;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::common::{Operators, Space, eventually, operators};
+use crate::common::{Space, eventually};
 use crate::node;
 use crate::private_registry::PASSWORDS;
 use crate::proxy::{Fault, Proxy};
 use crate::registry::Registry;
+use crate::settings;
 
 /// Names of settings: each makes operators of its own.
 const SETTINGS: &str = "store-faults";
@@ -61,11 +62,7 @@ impl Store {
 
     /// The operator has the tests' store again.
     pub async fn no_more(space: &Space) {
-        operators(&space.client, &Operators::default()).await;
-        let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-        for name in [SETTINGS, TLS_SETTINGS] {
-            let _ = maps.delete(name, &DeleteParams::default()).await;
-        }
+        settings::usual(space, &[SETTINGS, TLS_SETTINGS]).await;
     }
 
     pub async fn login(&self, space: &Space, password: &str) {
@@ -110,19 +107,15 @@ impl Store {
 
 /// The operator with the settings of the tests, but for the store and the authorities of registries.
 async fn set(space: &Space, name: &'static str, mut store: Value, ca: Value, deadline: Duration) {
-    let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-    let usual = maps.get("bundle-operator").await.unwrap().data.unwrap();
-    let mut settings: Value = serde_saphyr::from_str(&usual["settings.yaml"]).unwrap();
     store["deadline"] = json!(format!("{}s", deadline.as_secs()));
     store["whenInterrupted"] = json!("20s");
-    settings["store"] = store;
-    settings["registries"] = json!({"ca": ca});
-    settings["deadlines"]["staging"] = json!("45s");
-    settings["imageVolumes"] = json!("never");
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
-        "data": {"settings.yaml": settings.to_string()}});
-    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map)).await.unwrap();
-    operators(&space.client, &Operators { settings: name, ..Operators::default() }).await;
+    settings::changed(space, name, |settings| {
+        settings["store"] = store;
+        settings["registries"] = json!({"ca": ca});
+        settings["deadlines"]["staging"] = json!("45s");
+        settings["imageVolumes"] = json!("never");
+    })
+    .await;
 }
 
 /// The store has a repository `bundles/<namespace>/...` for each run.
