@@ -9,8 +9,8 @@ use bundlerun::contract::{InputSource, RequestedInput};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// As many as `MANY_FILES` says; a million are for `make test-million`.
 fn many() -> u64 {
@@ -20,6 +20,11 @@ fn many() -> u64 {
 /// 247 MiB for a million files.
 fn limit(files: u64) -> u64 {
     64 * MIB + 192 * files
+}
+
+/// For the save: ten minutes, and five seconds more for each thousand files. A slow machine needs them.
+fn save_seconds(files: u64) -> u64 {
+    600 + files / 200
 }
 
 /// A directory on a disk, at a place in memory.
@@ -46,20 +51,32 @@ fn count_files(dir: &Path) -> u64 {
 
 /// The most anonymous memory of a group while something is done, in bytes.
 fn most_memory<T>(cgroup: &Cgroup, work: impl FnOnce() -> T) -> (T, u64) {
-    let over = AtomicBool::new(false);
+    const LOOK: Duration = Duration::from_millis(50);
     std::thread::scope(|scope| {
-        let watching = scope.spawn(|| {
+        // An assertion that fails drops it, too: otherwise the thread would hold up its message for ever.
+        let (working, over) = mpsc::channel::<()>();
+        let watching = scope.spawn(move || {
             let mut most = 0;
-            while !over.load(Ordering::Relaxed) {
+            while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 most = most.max(cgroup.number("memory.stat", "anon "));
-                std::thread::sleep(std::time::Duration::from_millis(50));
             }
             most
         });
         let done = work();
-        over.store(true, Ordering::Relaxed);
+        drop(working);
         (done, watching.join().unwrap())
     })
+}
+
+/// Says what a helper said if the test fails.
+struct Says<'a>(&'a Sandbox);
+
+impl Drop for Says<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the helper said: {}", fs::read_to_string(helper_log(self.0)).unwrap_or_default());
+        }
+    }
 }
 
 #[test]
@@ -81,7 +98,10 @@ fn many_files_are_saved_and_staged_in_little_memory() {
         assert!(!log.contains("helper save: ") && !log.contains("helper stage: "), "{log}");
     };
 
-    let parent = saving_to(&registry.host);
+    let parent = saving_to(&registry.host).requesting(|request| {
+        request.save.as_mut().unwrap().deadline_seconds = save_seconds(files);
+    });
+    let _says = Says(&parent);
     bind(&disk.path().join("output"), &parent.paths.bundle);
     make_files(&parent.paths.bundle, files);
     println!("{files} files made after {} s", begin.elapsed().as_secs());
@@ -102,6 +122,7 @@ fn many_files_are_saved_and_staged_in_little_memory() {
         request.save = None;
         request.inputs = vec![RequestedInput::new("data", InputSource::Image { reference, path: None })];
     });
+    let _says = Says(&child);
     let place = child.paths.inputs.join("0");
     bind(&disk.path().join("input"), &place);
     fs::remove_file(child.paths.bin.join("staged")).unwrap_or_default();
