@@ -1,10 +1,12 @@
 //! The record and the output become the helper's last words.
 
-use crate::bundle::untrusted::{NotRead, read_tail, read_whole};
-use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, RECORD_MAX_BYTES, Record, Report, Request};
+use crate::bundle::untrusted::{NotRead, read_tail};
+use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report, Request};
 use crate::helper::markers::mark;
+use crate::helper::record::read_record;
+use crate::helper::saved::SavedOutput;
 use crate::helper::supervise::measuring;
-use crate::helper::supervise::saving::{self, SavedOutput};
+use crate::helper::supervise::saving;
 use crate::helper::task::stage;
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
@@ -13,7 +15,6 @@ use crate::runner::{self, Paths};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 /// The message of an earlier life of this helper.
 pub(super) fn earlier_report(paths: &Paths) -> Option<String> {
@@ -89,18 +90,6 @@ pub(super) fn tell(paths: &Paths, message: &str) -> Result<(), String> {
     written.map_err(|error| format!("cannot write {}: {error}", paths.termination_message.display()))
 }
 
-/// The runner's record, or what is in its place.
-pub(super) fn read_record(dir: &Path) -> Result<Record, NotRead> {
-    let name = CString::new(files::RECORD).map_err(|_| NotRead::Refused)?;
-    let text = read_whole(dir, &name, RECORD_MAX_BYTES)?;
-    let record: Record = serde_json::from_slice(&text).map_err(|_| NotRead::Refused)?;
-    // Every record of the runner has an ending in it; JSON without one is somebody else's.
-    let ended = record.cause.is_some() || record.exit_code.is_some() || record.signal.is_some() || record.asked_to_stop;
-    let possible = record.exit_code.is_none_or(|code| (0..=255).contains(&code))
-        && record.signal.is_none_or(|signal| (1..=64).contains(&signal));
-    if ended && possible { Ok(record) } else { Err(NotRead::Refused) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,22 +104,5 @@ mod tests {
             tell(&paths, message).unwrap();
             assert_eq!(fs::read_to_string(&paths.termination_message).unwrap(), message);
         }
-    }
-
-    #[test]
-    fn what_is_no_record_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(files::RECORD);
-        assert_eq!(read_record(dir.path()), Err(NotRead::Missing));
-        for text in
-            ["", "[]", "{}", "nonsense", r#"{"exitCode":256}"#, r#"{"exitCode":-1}"#, r#"{"signal":0}"#, "\u{0}"]
-        {
-            fs::write(&path, text).unwrap();
-            assert_eq!(read_record(dir.path()), Err(NotRead::Refused), "{text}");
-        }
-        fs::write(&path, format!(r#"{{"exitCode":0,"detail":"{}"}}"#, "x".repeat(RECORD_MAX_BYTES))).unwrap();
-        assert_eq!(read_record(dir.path()), Err(NotRead::Refused));
-        fs::write(&path, r#"{"exitCode":0}"#).unwrap();
-        assert_eq!(read_record(dir.path()).unwrap().exit_code, Some(0));
     }
 }

@@ -12,7 +12,10 @@
 //! | `task` | what the children do, because it takes memory and may crash |
 //! | `mode` | the permission bits of inputs that the helper writes |
 //! | `room` | the memory that children have for the entries of trees |
-//! | `markers`, `progress` | what one process leaves for another |
+//! | `child` | how a child begins, and what it may have |
+//! | `markers`, `progress`, `saved`, `measured`, `store_answer` | what one process leaves for another |
+//! | `record` | what the runner leaves |
+//! | `failure` | why an input is not in place |
 //! | `error` | what could not be done, and why |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
@@ -20,16 +23,22 @@
 //! written by it now. Nothing of it is executed, and it is only ever opened relative to a directory that we hold open,
 //! without following links. No process of the helper can be dumped or traced by others of its user.
 
+mod child;
 mod disk;
 mod ending;
 mod error;
+mod failure;
 mod markers;
+mod measured;
 mod mode;
 mod mount_points;
 mod owner;
 mod prepare;
 mod progress;
+mod record;
 mod room;
+mod saved;
+mod store_answer;
 mod supervise;
 mod task;
 mod tree;
@@ -39,6 +48,7 @@ use crate::contract::{Cause, Request, one_line};
 use crate::names::files;
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
+pub use child::Task;
 use error::Error;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -46,9 +56,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-pub use supervise::Task;
-use supervise::{left_behind, measuring, staging, store};
-use task::{check_store, look_up, save, stage};
+use supervise::{left_behind, staging, store};
+use task::{check_store, look_up, measure, save, stage, watch_disk};
 use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
@@ -166,16 +175,16 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
 /// A child of the helper: does one thing and leaves its marks. Failure: it may pass by itself.
 #[must_use]
 pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
-    supervise::begin(paths, task);
+    child::begin(paths, task);
     let request = || request::read(&paths.request).map_err(|never_ran| never_ran.detail);
     let done = match task {
         Task::LookUp => request().and_then(|request| look_up::look_up(paths, &request)),
         Task::Stage => request().and_then(|request| stage::stage(paths, &request)),
         Task::CheckStore => request().and_then(|request| check_store::check_store(paths, &request)),
         Task::Save => request().and_then(|request| save::save(paths, &request)),
-        Task::Measure => measuring::count(paths).map_err(|error| error.to_string()),
+        Task::Measure => measure::measure(paths).map_err(|error| error.to_string()),
         Task::WatchDisk => {
-            request().and_then(|request| disk::watch(paths, &request).map_err(|error| error.to_string()))
+            request().and_then(|request| watch_disk::watch(paths, &request).map_err(|error| error.to_string()))
         }
     };
     match done {

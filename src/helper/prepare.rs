@@ -1,10 +1,11 @@
 //! What the run container needs before it starts. Done again after a crash, it changes nothing that is in use.
 
 use crate::contract::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
+use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
 use crate::helper::mount_points;
 use crate::helper::supervise::staging;
-use crate::helper::supervise::{Outcome, Task, retry_until};
+use crate::helper::supervise::{Outcome, retry_until};
 use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::{files, paths};
 use crate::runner::Paths;

@@ -3,7 +3,7 @@
 use crate::bundle;
 use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line};
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
-use crate::helper::task::check_store::Answer;
+use crate::helper::store_answer::Answer;
 use crate::names::files;
 use crate::runner::Paths;
 use std::io::{self, Read, Write};

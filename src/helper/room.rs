@@ -1,6 +1,6 @@
 //! How much memory a child has for the entries of a tree.
 
-use crate::helper::supervise::memory_of_a_child;
+use crate::helper::child::memory_of_a_child;
 use crate::runner::Paths;
 
 /// What a child needs whatever the tree is: its threads with their stacks, buffers, connections and the program's own.

@@ -2,7 +2,7 @@
 
 use crate::bundle::FileId;
 use crate::bundle::untrusted::{open_in, open_mount};
-use crate::helper::task::failure::Failure;
+use crate::helper::failure::Failure;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;

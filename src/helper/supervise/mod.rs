@@ -7,50 +7,13 @@ pub(super) mod saving;
 pub(super) mod staging;
 pub(super) mod store;
 
-use crate::helper::error::Error;
-use crate::helper::markers;
-use crate::names::files;
+use crate::helper::child::Task;
 use crate::runner::Paths;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
-};
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// What a child does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Find out what inputs are, at registries.
-    LookUp,
-    /// Put inputs in place.
-    Stage,
-    /// Ask the store whether it would accept the output.
-    CheckStore,
-    /// Save the output.
-    Save,
-    /// Count what is in the working directory.
-    Measure,
-    /// End the run when it fills its disk.
-    WatchDisk,
-}
-
-impl Task {
-    /// Its word on the command line.
-    fn word(self) -> &'static str {
-        match self {
-            Task::LookUp => "look-up",
-            Task::Stage => "stage",
-            Task::CheckStore => "check-store",
-            Task::Save => "save",
-            Task::Measure => "measure",
-            Task::WatchDisk => "watch-disk",
-        }
-    }
-}
 
 /// Between two looks at a child: short at first, because small things are done in no time.
 const LOOK_SOON: Duration = Duration::from_millis(5);
@@ -199,51 +162,11 @@ fn wait(
     }
 }
 
-/// What every child does first: nobody traces it, it does not outlive the main process, and its memory is bounded.
-pub(in crate::helper) fn begin(paths: &Paths, task: Task) {
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    limit_memory(&paths.cgroup);
-    // Of a child before this one that crashed. Whoever asks the store does so beside one that stages.
-    if matches!(task, Task::Stage | Task::Save) {
-        markers::unmark(&paths.bin, files::PROGRESS);
-    }
-}
-
-/// Leaves a quarter of the container's memory to the kernel and to the main process. A child that needs more aborts
-/// alone; were it the container that ran out of memory, the kernel would kill the main process with it (cgroup v2, as
-/// the kubelet sets it up since Kubernetes 1.28), and nobody would be left to report the run.
-fn limit_memory(cgroup: &Path) {
-    let most = memory_of_a_child(cgroup);
-    if most.is_some()
-        && let Err(error) = setrlimit(Resource::Data, Rlimit { current: most, maximum: most })
-    {
-        eprintln!("bundle-operator helper: this process can use up the container's memory: {error}");
-    }
-}
-
-/// How much a child may have, by the container's limit in a cgroup of version 2 or 1; none: there is no limit. Version
-/// 1 then has a number beyond all memory, which limits nothing either.
-pub(in crate::helper) fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
-    let limit = |file| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse::<u64>().ok();
-    limit("memory.max").or_else(|| limit("memory/memory.limit_in_bytes")).map(|bytes| bytes / 4 * 3)
-}
-
-/// The runtime of a child.
-pub(in crate::helper) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new("cannot start threads", error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::fs;
 
     pub(super) fn with_program(script: &str) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
@@ -300,22 +223,6 @@ mod tests {
             assert!(tries.len() < 200, "{deadline:?}: {} tries", tries.len());
         }
         assert_eq!(back_off(Task::Stage, 2, None), Duration::from_secs(4));
-    }
-
-    #[test]
-    fn a_child_leaves_memory_to_the_main_process() {
-        for (file, text, want) in [
-            ("memory.max", "536870912\n", Some(402_653_184)),
-            ("memory.max", "max\n", None),
-            ("memory/memory.limit_in_bytes", "536870912\n", Some(402_653_184)),
-            ("memory/memory.limit_in_bytes", "9223372036854771712\n", Some(6_917_529_027_641_078_784)),
-            ("cpu.stat", "", None),
-        ] {
-            let cgroup = tempfile::tempdir().unwrap();
-            fs::create_dir(cgroup.path().join("memory")).unwrap();
-            fs::write(cgroup.path().join(file), text).unwrap();
-            assert_eq!(memory_of_a_child(cgroup.path()), want, "{file}: {text}");
-        }
     }
 
     #[test]

@@ -1,53 +1,14 @@
 //! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
 
-use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, Saved, one_line};
+use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, one_line};
+use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
-use crate::helper::supervise::{Outcome, Task, Tries, retry_until};
+use crate::helper::saved::{FailedTry, SaveUntil, SavedOutput};
+use crate::helper::supervise::{Outcome, Tries, retry_until};
 use crate::names::files;
 use crate::runner::Paths;
-use serde::{Deserialize, Serialize};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// A saved output with its size: what the child leaves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::helper) struct SavedOutput {
-    /// For the message.
-    #[serde(flatten)]
-    pub(in crate::helper) saved: Saved,
-    /// Regular files in it.
-    #[serde(default)]
-    pub(in crate::helper) files: u64,
-    /// Their size.
-    #[serde(default)]
-    pub(in crate::helper) bytes: u64,
-    /// What has another name in it than usual, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(in crate::helper) renamed: String,
-}
-
-/// A try that failed: what the child leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::helper) struct FailedTry {
-    /// Why.
-    #[serde(flatten)]
-    pub(in crate::helper) not_saved: NotSaved,
-    /// How far it was, as in [`Progress::done_bytes`].
-    #[serde(default)]
-    pub(in crate::helper) done_bytes: u64,
-}
-
-/// Until when the output may be saved; a restarted helper has no more time.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SaveUntil {
-    /// Since the epoch.
-    ms: u64,
-    /// From then on, since the epoch, what cannot be read is given up, so that the rest is saved in time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    give_up_ms: Option<u64>,
-}
 
 /// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us. Nothing that a store
 /// answers is final: Secrets are renewed, quotas raised and repositories made while there is time.
@@ -98,12 +59,6 @@ fn time_left(paths: &Paths, most: Duration) -> Duration {
         eprintln!("bundle-operator helper: {error}");
     }
     most
-}
-
-/// When what cannot be read is given up: the last quarter of the time is for the rest.
-pub(in crate::helper) fn give_up_at(paths: &Paths) -> Option<SystemTime> {
-    let until: SaveUntil = read_json(&paths.bin, files::SAVE_UNTIL)?;
-    UNIX_EPOCH.checked_add(Duration::from_millis(until.give_up_ms?))
 }
 
 /// Time is up. What failed the last try is told, unless the present one got further.

@@ -1,8 +1,9 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
 use crate::contract::{Cause, InputSource, Request};
+use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, order_end};
-use crate::helper::supervise::{Outcome, Task, Tries, retry_until};
+use crate::helper::supervise::{Outcome, Tries, retry_until};
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;

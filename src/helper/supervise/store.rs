@@ -2,10 +2,11 @@
 //! is worth: a refusal is waited out for two minutes, a store that does not answer is no reason to wait at all.
 
 use crate::contract::Cause;
+use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::{is_marked, mark, mark_json, order_end};
-use crate::helper::supervise::{Task, retry_until};
-use crate::helper::task::check_store::{Answer, answer};
+use crate::helper::store_answer::{Answer, answer};
+use crate::helper::supervise::retry_until;
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;

@@ -1,35 +1,18 @@
 //! The child that asks the store whether it would accept the output, while there is nothing to lose yet.
 
 use crate::bundle::{self, ErrorKind};
-use crate::contract::{NotSaved, Request, SaveFailure, one_line};
-use crate::helper::markers::{mark_json, read_json};
-use crate::helper::supervise::runtime;
+use crate::contract::{NotSaved, Request, one_line};
+use crate::helper::child::runtime;
+use crate::helper::markers::mark_json;
+use crate::helper::store_answer::{Answer, answer};
 use crate::helper::task::login::access;
 use crate::helper::task::save::failure;
 use crate::names::files;
 use crate::runner::Paths;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A store that has not answered by then counts as one that does not. The runner is kept waiting for this.
 const ANSWER: Duration = Duration::from_secs(9);
-
-/// What the store said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::helper) enum Answer {
-    /// It accepts uploads.
-    Accepts,
-    /// It does not, and will not unless somebody changes something: the login, the repository, the certificate.
-    Refuses(NotSaved),
-    /// It does not answer, or with an error of its own, which may pass.
-    Fails(NotSaved),
-}
-
-/// The last answer; none: there was none yet.
-pub(in crate::helper) fn answer(paths: &Paths) -> Option<Answer> {
-    read_json(&paths.bin, files::STORE)
-}
 
 /// Asks once, and leaves the answer. An error: it was not that the store accepts.
 pub(in crate::helper) fn check_store(paths: &Paths, request: &Request) -> Result<(), String> {
@@ -54,21 +37,5 @@ fn meaning(error: &bundle::Error) -> Answer {
     match error.kind {
         ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Tls => Answer::Refuses(not_saved),
         _ => Answer::Fails(not_saved),
-    }
-}
-
-impl Answer {
-    /// What is wrong with the store; none: nothing.
-    pub(in crate::helper) fn trouble(self) -> Option<NotSaved> {
-        match self {
-            Answer::Accepts => None,
-            Answer::Refuses(not_saved) | Answer::Fails(not_saved) => Some(not_saved),
-        }
-    }
-
-    /// A store that gave no answer at all.
-    pub(in crate::helper) fn silent() -> Self {
-        let detail = "it was not found out in time whether the store accepts the output".to_owned();
-        Answer::Fails(NotSaved { failure: SaveFailure::StoreUnreachable, detail })
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::bundle::sha256;
 use crate::contract::Cause;
+use crate::helper::failure::Failure;
 use crate::helper::mode;
-use crate::helper::task::failure::Failure;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -2,7 +2,7 @@
 
 use crate::bundle::untrusted::open_mount;
 use crate::contract::Cause;
-use crate::helper::task::failure::Failure;
+use crate::helper::failure::Failure;
 use crate::names::files;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType, readlinkat, symlinkat};

@@ -3,9 +3,9 @@
 
 use crate::bundle::{self, Access, Kind};
 use crate::contract::{EndOrder, InputSource, Request};
+use crate::helper::child::runtime;
+use crate::helper::failure::Failure;
 use crate::helper::markers::{self, mark_json, read_json};
-use crate::helper::supervise::runtime;
-use crate::helper::task::failure::Failure;
 use crate::helper::task::login::access;
 use crate::names::files;
 use crate::runner::Paths;

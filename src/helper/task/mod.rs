@@ -6,14 +6,16 @@
 //! | `stage`, `url`, `config_map`, `links` | putting inputs in place |
 //! | `check_store` | whether the store would accept the output |
 //! | `save` | saving the output |
-//! | `login`, `failure` | who we are to registries, and what their answers mean for the run |
+//! | `measure`, `watch_disk` | counting what is in the working directory, and keeping its limits |
+//! | `login` | who we are to registries |
 
 pub(super) mod check_store;
 mod config_map;
-pub(super) mod failure;
 pub(super) mod links;
 mod login;
 pub(super) mod look_up;
+pub(super) mod measure;
 pub(super) mod save;
 pub(super) mod stage;
 mod url;
+pub(super) mod watch_disk;

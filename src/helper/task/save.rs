@@ -4,14 +4,14 @@ use crate::bundle::{self, ErrorKind, GivenUp, Progress, RUN_SUFFIX, SavedBundle,
 use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
-use crate::helper::ending::read_record;
+use crate::helper::child::runtime;
 use crate::helper::error::Error;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
+use crate::helper::record::read_record;
 use crate::helper::room;
-use crate::helper::supervise::runtime;
-use crate::helper::supervise::saving::{self, FailedTry, SavedOutput};
+use crate::helper::saved::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::{config_map, stage, url};
@@ -129,7 +129,7 @@ fn given_up(paths: &Paths, save: &SaveRequest) -> GivenUp {
     let entries = known.into_iter().filter(|(_, damage)| is_over(damage)).map(|(entry, _)| entry).collect();
     GivenUp {
         entries,
-        all_after: saving::give_up_at(paths),
+        all_after: saved::give_up_at(paths),
         hung_after: Some(Duration::from_secs(save.give_up_seconds)),
     }
 }

@@ -3,13 +3,13 @@
 
 use crate::bundle::{self, Access, Budget, Limits, Progress};
 use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::helper::child::runtime;
+use crate::helper::failure::Failure;
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::mode;
 use crate::helper::progress::Telling;
 use crate::helper::room;
-use crate::helper::supervise::runtime;
 use crate::helper::task::config_map;
-use crate::helper::task::failure::Failure;
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up;

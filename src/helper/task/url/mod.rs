@@ -11,7 +11,7 @@ use crate::bundle::transport::{asked_wait, reason};
 use crate::bundle::{Budget, Error, ErrorKind, Progress, blocking};
 use crate::contract::Cause;
 use crate::helper;
-use crate::helper::task::failure::Failure;
+use crate::helper::failure::Failure;
 use crate::oci::Digest;
 use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
