@@ -32,7 +32,7 @@ test-pure: ## Needs no cluster.
 test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in user-mode Linux: no cluster.
 	tests/cgroup2/run
 
-test-million: ## The test of many files with a million of them, and 247 MiB for the helper: an hour and more, 10 GiB of disk, no part of CI.
+test-million: ## The test of many files with a million of them, and 247 MiB for the helper: three quarters of an hour and more, 5 GiB of disk, no part of CI.
 	MANY_FILES=1000000 BOOT_SECONDS=14400 PATIENCE_SECONDS=7200 tests/cgroup2/run many_files --nocapture
 
 test-cluster: static ## On a local cluster of its own.
