@@ -17,7 +17,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use carry_out::StepResult;
-pub use client::{WriteGuard, connect, has_image_volumes};
+pub use client::{Abilities, WriteGuard, abilities, connect};
 pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};
 pub use smoke_test::{create_run, delete_run, get_run};

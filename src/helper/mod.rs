@@ -124,9 +124,10 @@ fn stay_while_this_container_cannot_end(paths: &Paths, serves: bool) {
 
 /// Stages inputs and asks the store while the run container starts and waits for both.
 fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
-    let over = AtomicBool::new(false);
-    let over = &over;
+    let over = &AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also if this thread panics: the scope waits for the others.
+        let _ends_them = OnDrop(|| over.store(true, Ordering::Relaxed));
         if let Some(request) = request.filter(|request| staging::is_needed(request)) {
             let stage = move || staging::stage(paths, request, stop, over);
             if let Err(error) = thread::Builder::new().name("staging".to_owned()).spawn_scoped(scope, stage) {
@@ -142,10 +143,16 @@ fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, sto
                 store::allow(paths);
             }
         }
-        let end = watch::watch(paths, request, lock, stop);
-        over.store(true, Ordering::Relaxed);
-        end
+        watch::watch(paths, request, lock, stop)
     })
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// The postStart hook: waits until *prepare* is done, at most 10 s. It never fails: a run container that starts too

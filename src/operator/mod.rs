@@ -71,7 +71,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let leadership = if options.leader_election { Leadership::not_yet() } else { Leadership::always() };
     let client = cluster::connect(&write_guard(&metrics, &leadership)).await?;
-    settings.image_volumes &= cluster::has_image_volumes(&client).await?;
+    let abilities = cluster::abilities(&client).await?;
+    settings.image_volumes &= abilities.image_volumes;
+    settings.pod_resources &= abilities.pod_resources;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
     let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance.clone())?);

@@ -32,7 +32,7 @@ pub(crate) use decide::STOPPING;
 pub use decide::plan;
 pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
-pub use facts::settings::{Driver, GpuProfile, Settings, Store};
+pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, Store};
 pub use status::current_pod;
 pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 pub(crate) use words::cause::{Cause, Subject};

@@ -107,6 +107,7 @@ capabilities:
 {{- range list "http" "https" "noProxy" -}}
 {{- if not (get $settings.proxy .) }}{{ $_ := unset $settings.proxy . }}{{ end -}}
 {{- end -}}
+{{- if not $settings.helper.resources }}{{ $_ := unset $settings "helper" }}{{ end -}}
 {{- range list "registries" "proxy" "gpuProfiles" -}}
 {{- if not (get $settings .) }}{{ $_ := unset $settings . }}{{ end -}}
 {{- end -}}

@@ -23,14 +23,24 @@ pub async fn connect(requests: &WriteGuard) -> Result<Client, Box<dyn std::error
     Ok(ClientBuilder::try_from(config)?.with_layer(requests).build())
 }
 
-/// Whether pods can have image volumes: generally available in Kubernetes 1.36, with a container runtime that can.
+/// What the API server can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Image volumes: generally available in Kubernetes 1.36, with a container runtime that can.
+    pub image_volumes: bool,
+    /// Resources of a whole pod: on by default since Kubernetes 1.34.
+    pub pod_resources: bool,
+}
+
+/// By the version of the API server.
 ///
 /// # Errors
 /// When there is no answer.
-pub async fn has_image_volumes(client: &Client) -> Result<bool, Error> {
+pub async fn abilities(client: &Client) -> Result<Abilities, Error> {
     const ACTION: &str = "ask for the version of the API server";
     let version = bounded(ACTION, client.apiserver_version()).await?.map_err(|e| failed(ACTION, e))?;
     // Some providers write `36+`.
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
-    Ok((number(&version.major), number(&version.minor)) >= (1, 36))
+    let version = (number(&version.major), number(&version.minor));
+    Ok(Abilities { image_volumes: version >= (1, 36), pod_resources: version >= (1, 34) })
 }

@@ -2,6 +2,7 @@
 
 mod fields;
 mod gpu;
+mod helper;
 mod proxy;
 mod store;
 
@@ -71,6 +72,9 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         staging_deadline,
         store,
         image_volumes,
+        helper: helper::resources(file.section("helper"), problems),
+        qos: helper::qos(&mut file, problems),
+        pod_resources: true,
         registries,
         proxy: proxy::read(file.section("proxy"), problems),
         gpu_profiles: gpu::profiles(file.raw("gpuProfiles"), problems),
@@ -80,6 +84,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Qos;
 
     #[test]
     fn two_images_are_enough() {
@@ -125,7 +130,29 @@ mod tests {
         let settings = parse(&examples.join("\n"), "us").unwrap();
         assert_eq!(settings.gpu_profiles.keys().collect::<Vec<_>>(), ["amd", "default", "gke", "mig-1g"]);
         assert!(settings.store.is_some() && settings.registries.ca.is_some());
+        assert_eq!(settings.helper.cpu_request_millis, Some(50));
         assert_eq!(settings.proxy.env().len(), 3);
+    }
+
+    #[test]
+    fn resources_of_the_helper_are_checked() {
+        let parse = |text: &str| parse(&format!("images: {{cpu: a, gpu: b}}\n{text}"), "us");
+        let set = parse("qos: Guaranteed\nhelper: {resources: {requests: {cpu: 1}, limits: {cpu: '2', memory: 1Gi}}}")
+            .unwrap();
+        assert_eq!(
+            (set.qos, set.helper.cpu_limit_millis, set.helper.memory_limit_bytes),
+            (Qos::Guaranteed, Some(2000), Some(1 << 30))
+        );
+        for (text, field) in [
+            ("qos: BestEffort", "qos: "),
+            ("helper: {resources: {limits: {memory: 1Mi}}}", "helper.resources.limits.memory: at least"),
+            ("helper: {resources: {requests: {cpu: 2}, limits: {cpu: 1}}}", "helper.resources.requests.cpu: is more"),
+            ("helper: {resources: {requests: {gpu: 2}}}", "helper.resources.requests.gpu: unknown"),
+            ("helper: {cpu: 2}", "helper.cpu: unknown"),
+        ] {
+            let problems = parse(text).unwrap_err();
+            assert!(problems.contains(field), "{text}: {problems}");
+        }
     }
 
     #[test]

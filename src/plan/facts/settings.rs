@@ -40,6 +40,12 @@ pub struct Settings {
     pub store: Option<Store>,
     /// Whole outputs of other runs are mounted by the nodes, where they can be.
     pub image_volumes: bool,
+    /// What the helper container of every pod may use.
+    pub helper: HelperResources,
+    /// The quality of service of pods.
+    pub qos: Qos,
+    /// Pods may have resources of their own beside those of their containers (Kubernetes 1.34).
+    pub pod_resources: bool,
     /// How registries are spoken to, the store's among them.
     pub registries: Registries,
     /// What is between the helper and everything outside of the cluster.
@@ -60,6 +66,29 @@ impl Settings {
             Deadline::Starting => Some(self.starting_deadline),
         }
     }
+}
+
+/// What the helper container may use; what is `None` is the operator's to choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelperResources {
+    /// In thousandths of a CPU; 10 by default.
+    pub cpu_request_millis: Option<u64>,
+    /// In thousandths of a CPU; no limit by default, because hashing and compressing take what is there.
+    pub cpu_limit_millis: Option<u64>,
+    /// In bytes; 16Mi by default.
+    pub memory_request_bytes: Option<u64>,
+    /// In bytes; 512Mi by default where it stages or saves, else 64Mi.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// Quality of service, as Kubernetes calls it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Qos {
+    /// The helper takes what is free on the node.
+    #[default]
+    Burstable,
+    /// Requests are limits: for nodes that give whole CPUs, and memory and GPUs of one NUMA node.
+    Guaranteed,
 }
 
 /// A proxy for HTTP. What is not set here is not used.

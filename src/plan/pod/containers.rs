@@ -1,5 +1,7 @@
 //! The two containers of a pod: the helper, and the user's.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
     ResourceRequirements, SecurityContext, VolumeMount,
@@ -8,16 +10,22 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Attempt;
 use super::inputs::Inputs;
-use super::mounts::{bytes, literal, mount, quantities, read_only};
+use super::mounts::{bytes, literal, millis, mount, read_only};
 use super::valid_run::ValidRun;
 use super::volumes::{claim_volume, credentials_volume};
+use crate::api::Quantity;
 use crate::contract::Request;
 use crate::names::{self, files, paths, volumes};
-use crate::plan::facts::settings::Settings;
+use crate::plan::facts::settings::{Qos, Settings};
 
 /// The helper's memory limit: over four times its measured peak, when it only watches, and when it stages or saves.
-const HELPER_MEMORY: &str = "64Mi";
-const HELPER_MEMORY_WITH_BUNDLES: &str = "512Mi";
+const HELPER_MEMORY: u64 = 64 << 20;
+const HELPER_MEMORY_WITH_BUNDLES: u64 = 512 << 20;
+/// What it asks for.
+const HELPER_MEMORY_REQUEST: u64 = 16 << 20;
+const HELPER_CPU_REQUEST_MILLIS: u64 = 10;
+/// Its CPU limit in a pod that is Guaranteed by its containers: less hashes at tens of megabytes a second.
+const HELPER_CPU_LIMIT_MILLIS: u64 = 500;
 /// Between two looks at whether the command has begun.
 const STARTED_PERIOD_SECONDS: u64 = 2;
 
@@ -51,14 +59,7 @@ pub(super) fn helper(request: &ValidRun, inputs: Inputs, credentials: &[String],
             failure_threshold: Some(2),
             ..Probe::default()
         }),
-        resources: Some(ResourceRequirements {
-            requests: Some(quantities([("cpu", "10m"), ("memory", "16Mi")])),
-            limits: Some(quantities([(
-                "memory",
-                if settings.store.is_some() || inputs.take_time() { HELPER_MEMORY_WITH_BUNDLES } else { HELPER_MEMORY },
-            )])),
-            ..ResourceRequirements::default()
-        }),
+        resources: Some(HelperUse::of(inputs, settings).resources()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -93,12 +94,71 @@ pub(super) fn helper(request: &ValidRun, inputs: Inputs, credentials: &[String],
     }
 }
 
+/// What the helper container asks for, and what it may use.
+struct HelperUse {
+    cpu_millis: u64,
+    cpu_limit_millis: Option<u64>,
+    memory_bytes: u64,
+    memory_limit_bytes: u64,
+}
+
+impl HelperUse {
+    fn of(inputs: Inputs, settings: &Settings) -> Self {
+        let set = &settings.helper;
+        let with_bundles = settings.store.is_some() || inputs.take_time();
+        let memory = if with_bundles { HELPER_MEMORY_WITH_BUNDLES } else { HELPER_MEMORY };
+        let memory_limit_bytes = set.memory_limit_bytes.unwrap_or(memory);
+        let cpu_millis = set.cpu_request_millis.unwrap_or(HELPER_CPU_REQUEST_MILLIS);
+        if settings.qos == Qos::Guaranteed && !settings.pod_resources {
+            let cpu_millis = set.cpu_limit_millis.unwrap_or(HELPER_CPU_LIMIT_MILLIS);
+            return Self {
+                cpu_millis,
+                cpu_limit_millis: Some(cpu_millis),
+                memory_bytes: memory_limit_bytes,
+                memory_limit_bytes,
+            };
+        }
+        Self {
+            cpu_millis,
+            cpu_limit_millis: set.cpu_limit_millis,
+            memory_bytes: set.memory_request_bytes.unwrap_or(HELPER_MEMORY_REQUEST),
+            memory_limit_bytes,
+        }
+    }
+
+    fn resources(&self) -> ResourceRequirements {
+        // As people write them: refusals of LimitRanges quote them.
+        let memory = |n| ("memory".to_owned(), (&Quantity::of_bytes(n)).into());
+        let cpu = |n| ("cpu".to_owned(), millis(n));
+        ResourceRequirements {
+            requests: Some([cpu(self.cpu_millis), memory(self.memory_bytes)].into()),
+            limits: Some(self.cpu_limit_millis.map(cpu).into_iter().chain([memory(self.memory_limit_bytes)]).collect()),
+            ..ResourceRequirements::default()
+        }
+    }
+}
+
+/// Resources of the whole pod: with requests that are limits it is Guaranteed, and the helper may use what the command
+/// leaves. `None`: it has none of its own.
+pub(super) fn of_pod(run: &ValidRun, inputs: Inputs, settings: &Settings) -> Option<ResourceRequirements> {
+    if settings.qos != Qos::Guaranteed || !settings.pod_resources {
+        return None;
+    }
+    let helper = HelperUse::of(inputs, settings);
+    let cpu = run.cpu_millis.saturating_add(helper.cpu_limit_millis.unwrap_or(helper.cpu_millis));
+    let memory = run.memory_bytes.saturating_add(helper.memory_limit_bytes);
+    let all = BTreeMap::from([("cpu".to_owned(), millis(cpu)), ("memory".to_owned(), bytes(memory))]);
+    Some(ResourceRequirements { requests: Some(all.clone()), limits: Some(all), ..ResourceRequirements::default() })
+}
+
 /// The user's container: `workingDir` stays unset so that the runner starts in the image's WORKDIR, where the
 /// `.bashrc` is, and as the image's user.
 pub(super) fn run(request: &ValidRun, attempt: &Attempt, inputs: Inputs, complete: &Request) -> Container {
     let image = attempt.image;
-    let mut limits =
-        quantities([("cpu", format!("{}m", request.cpu_millis)), ("memory", request.memory_bytes.to_string())]);
+    let mut limits = BTreeMap::from([
+        ("cpu".to_owned(), millis(request.cpu_millis)),
+        ("memory".to_owned(), bytes(request.memory_bytes)),
+    ]);
     limits.extend(request.gpus.limits());
     let mut requests = limits.clone();
     // A request only: the kubelet answers an overrun of a limit with an eviction that loses the record.

@@ -76,6 +76,7 @@ pub(in crate::plan) fn build(request: &ValidRun, attempt: &Attempt, settings: &S
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
                 ..PodSecurityContext::default()
             }),
+            resources: containers::of_pod(request, inputs, settings),
             runtime_class_name: request.gpus.runtime_class_name(),
             node_selector: (!node_selector.is_empty()).then_some(node_selector),
             tolerations: (!tolerations.is_empty()).then_some(tolerations),

@@ -1,7 +1,5 @@
 //! The small parts that pods are made of: mounts, sizes, variables.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, EnvVar, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -22,8 +20,9 @@ pub(super) fn bytes(n: u64) -> Quantity {
     Quantity(n.to_string())
 }
 
-pub(super) fn quantities<V: Into<String>, const N: usize>(pairs: [(&str, V); N]) -> BTreeMap<String, Quantity> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), Quantity(value.into()))).collect()
+/// Thousandths of a CPU.
+pub(super) fn millis(n: u64) -> Quantity {
+    Quantity(format!("{n}m"))
 }
 
 /// A volume of which the helper keeps the limit: what the kubelet does is only a backstop.

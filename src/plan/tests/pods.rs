@@ -62,6 +62,41 @@ fn a_pod_says_which_attempt_it_is() {
     assert!(env.iter().any(|v| v.name == "BUNDLE_ATTEMPT" && v.value.as_deref() == Some("2")));
 }
 
+/// Requests and limits of the helper, and those of the pod: CPU and memory each.
+fn resources(settings: &Settings) -> [Option<(String, String)>; 4] {
+    let plan = plan(&nothing_but(&run(), PodSeen::Absent), settings, at(0));
+    let spec = created(&plan).spec.clone().unwrap();
+    let helper = spec.init_containers.unwrap()[0].resources.clone().unwrap();
+    let pod = spec.resources.unwrap_or_default();
+    [helper.requests, helper.limits, pod.requests, pod.limits].map(|all| {
+        let all = all?;
+        let of = |name: &str| all.get(name).map_or_else(String::new, |quantity| quantity.0.clone());
+        Some((of("cpu"), of("memory")))
+    })
+}
+
+#[test]
+fn the_helpers_resources_and_the_quality_of_service_are_the_admins() {
+    let some = |cpu: &str, memory: &str| Some((cpu.to_owned(), memory.to_owned()));
+    let usual = settings();
+    assert_eq!(resources(&usual), [some("10m", "16Mi"), some("", "64Mi"), None, None]);
+    let helper = HelperResources {
+        cpu_request_millis: Some(50),
+        cpu_limit_millis: Some(1000),
+        memory_request_bytes: Some(64 << 20),
+        memory_limit_bytes: Some(256 << 20),
+    };
+    let set = Settings { helper, ..settings() };
+    assert_eq!(resources(&set), [some("50m", "64Mi"), some("1000m", "256Mi"), None, None]);
+
+    // The run has 1 CPU and 2Gi.
+    let guaranteed = Settings { qos: Qos::Guaranteed, ..settings() };
+    let whole = some("1010m", "2214592512");
+    assert_eq!(resources(&guaranteed), [some("10m", "16Mi"), some("", "64Mi"), whole.clone(), whole]);
+    let older = Settings { pod_resources: false, ..guaranteed };
+    assert_eq!(resources(&older), [some("500m", "64Mi"), some("500m", "64Mi"), None, None]);
+}
+
 #[test]
 fn a_backstop_never_overflows() {
     let run = run_of(json!({"command": "true", "resources": {"disk": "9223372036854775807"}}));
