@@ -2,12 +2,13 @@
 
 use bundlerun::api::Phase;
 use bundlerun::api::status::{Blame, BundleRunStatus};
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::admission::PodDenial;
 use crate::common::{Space, cause, run};
+use crate::settings;
 
 fn blame(status: &BundleRunStatus) -> Option<Blame> {
     status.result.as_ref().and_then(|result| result.blame)
@@ -90,6 +91,39 @@ async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
     assert!(waiting.deadline.is_some() && waiting.message.unwrap().contains("\"data-soon\" not found"));
     space.claim("data-soon").await;
     assert_eq!(space.end_of("soon").await.phase, Some(Phase::Succeeded));
+    space.end().await;
+}
+
+/// What a namespace of a shared cluster often has. By default the message says whose container is meant.
+#[tokio::test]
+async fn quotas_on_limits_and_limit_ranges_are_met_by_settings() {
+    const SETTINGS: &str = "guaranteed";
+    let space = Space::exclusive().await;
+    let quotas: Api<ResourceQuota> = space.api();
+    let quota = json!({"metadata": {"name": "cpus"}, "spec": {"hard": {"limits.cpu": "4"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    let refused = space.run("quota", json!({"command": "true"})).await;
+    assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
+    assert!(refused.result.unwrap().hint.unwrap().contains("helper container"));
+
+    settings::changed(&space, SETTINGS, |settings| {
+        settings["qos"] = json!("Guaranteed");
+        settings["helper"] = json!({"resources": {"requests": {"cpu": "50m"}}});
+    })
+    .await;
+    let ranges: Api<LimitRange> = space.api();
+    let range =
+        json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "50m"}}]}});
+    ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
+    let ran = space.run("guaranteed", json!({"command": "true"})).await;
+    assert_eq!(ran.phase, Some(Phase::Succeeded), "{ran:#?}");
+    let pod = space.pods().get("guaranteed-1").await.unwrap();
+    assert_eq!(pod.status.unwrap().qos_class.as_deref(), Some("Guaranteed"));
+    settings::usual(&space, &[SETTINGS]).await;
+    let refused = space.run("range", json!({"command": "true"})).await;
+    let hint = refused.result.as_ref().unwrap().hint.clone().unwrap();
+    assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
+    assert!(hint.contains("helper"), "{hint}");
     space.end().await;
 }
 
