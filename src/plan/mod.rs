@@ -28,7 +28,6 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decide::STOPPING;
 pub use decide::plan;
 pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
@@ -36,5 +35,5 @@ pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, St
 pub use status::current_pod;
 pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 pub(crate) use words::cause::{Cause, Subject};
-pub(crate) use words::condition::ConditionType;
+pub(crate) use words::condition::{ConditionType, STOPPING};
 pub(crate) use words::wait_reason::{Deadline, Reason};

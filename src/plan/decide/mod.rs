@@ -26,6 +26,7 @@ use crate::plan::status::{self, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
+use crate::plan::words::condition::STOPPING;
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
@@ -37,9 +38,6 @@ const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// The service account of a pod that names none.
 const DEFAULT_ACCOUNT: &str = "default";
-
-/// The reason of the phase Finalizing while a run ends because `stop` was set.
-pub(crate) const STOPPING: &str = "Stopping";
 
 /// Decides what shall be done about one run. Total and deterministic.
 #[must_use]

@@ -119,7 +119,9 @@ impl<'a> Draft<'a> {
     /// The user asked for the end, and the pod is about to be deleted.
     pub(in crate::plan) fn stopping(mut self) -> Self {
         self.status.stop_requested_at.get_or_insert_with(|| whole_seconds(self.now));
-        self
+        self.status.waiting = None;
+        let phase = self.status.phase.unwrap_or(Phase::Pending);
+        self.active(phase, Some(condition::STOPPING), None)
     }
 
     /// The command has ended or was told to, the helper has not.

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::contract::{GpuFacts, GpuModel};
+use crate::contract::{
+    GpuFacts, GpuModel, NotSaved, Pin, Pins, Progress, ProgressStage, SaveFailure, Saved, StoreTrouble,
+};
+use crate::plan::words::wait_reason::{Deadline, Reason};
 
 const PHASES: [Phase; 7] = [
     Phase::Waiting,
@@ -109,11 +112,84 @@ fn message() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
         "\\PC{0,50}",
-        (of(any_record()), of(missing), any::<u64>(), tail(), tail()).prop_map(|(record, missing, n, out, err)| {
-            let report = Report { record, missing, files: n, bytes: n, ..Report::default() };
-            Message::encode(&report, &out, &err)
-        }),
+        (of(any_record()), of(missing), saved(), any::<u64>(), tail(), tail()).prop_map(
+            |(record, missing, saved, n, out, err)| {
+                let (saved, not_saved) = saved;
+                let report = Report { record, missing, saved, not_saved, files: n, bytes: n, ..Report::default() };
+                Message::encode(&report, &out, &err)
+            }
+        ),
     ]
+}
+
+/// What became of the output: saved whole or in part, not saved, or nothing is known.
+fn saved() -> impl Strategy<Value = (Option<Saved>, Option<NotSaved>)> {
+    let saved = |(skipped, withheld, damaged)| Saved {
+        digest: DIGEST.to_owned(),
+        skipped,
+        withheld,
+        damaged,
+        ..Saved::default()
+    };
+    let not_saved = |detail| NotSaved { failure: SaveFailure::StoreDenied, detail };
+    prop_oneof![
+        Just((None, None)),
+        (0..3u64, 0..2u64, 0..2u64).prop_map(move |counts| (Some(saved(counts)), None)),
+        "\\PC{0,30}".prop_map(move |detail| (None, Some(not_saved(detail)))),
+    ]
+}
+
+fn any_pins() -> impl Strategy<Value = Pins> {
+    let pin = any::<bool>().prop_map(|mountable| {
+        let (reference, run_uid) = (format!("store:5000/bundles/n@{DIGEST}"), Some("up".to_owned()));
+        Pin { reference, run_uid, mountable }
+    });
+    (of(Just("store:5000/bundles/n".to_owned())), of(Just("default:1".to_owned())), of(pin)).prop_map(
+        |(repository, default_image, pin)| Pins {
+            repository,
+            default_image,
+            inputs: pin.map(|pin| (0, pin)).into_iter().collect(),
+        },
+    )
+}
+
+fn any_progress() -> impl Strategy<Value = ProgressSeen> {
+    let stage = select(vec![ProgressStage::Staging, ProgressStage::Running, ProgressStage::Saving]);
+    let trouble = (any::<bool>(), "\\PC{0,20}").prop_map(|(holds, detail)| StoreTrouble {
+        not_saved: NotSaved { failure: SaveFailure::StoreUnreachable, detail },
+        holds,
+    });
+    let known = (stage, any::<u64>(), of(trouble), "\\PC{0,20}", message()).prop_map(
+        |(stage, bytes, store, trouble, report)| Progress {
+            done_bytes: bytes,
+            total_bytes: bytes,
+            store,
+            trouble,
+            report,
+            ..Progress::of(stage)
+        },
+    );
+    prop_oneof![
+        Just(ProgressSeen::NotAsked),
+        Just(ProgressSeen::Answered(None)),
+        known.prop_map(|progress| ProgressSeen::Answered(Some(progress))),
+    ]
+}
+
+/// The run that is an input, as the caches have it.
+fn any_parents() -> impl Strategy<Value = Parents> {
+    let parent = (select(&PHASES[..]), of(Just(format!("store:5000/bundles/n@{DIGEST}"))), any::<bool>());
+    let parent = parent.prop_map(|(phase, bundle, mountable)| Parent {
+        uid: "up".to_owned(),
+        phase: Some(phase),
+        bundle,
+        mountable,
+        cause: Some("Completed".to_owned()),
+    });
+    of(parent).prop_map(|parent| Parents {
+        runs: parent.map(|parent| ("p".to_owned(), parent)).into_iter().collect(),
+        cycle: None,
+    })
 }
 
 prop_compose! {
@@ -126,10 +202,13 @@ prop_compose! {
         run in of(state("\\PC{0,20}".boxed())),
         helper in of(state(message().boxed())),
         helper_before in of(state(message().boxed())),
-        deleted in of((second(), 0i64..600)),
+        (ip, ready, started, deleted) in (any::<bool>(), of(any::<bool>()), of(any::<bool>()), of((second(), 0i64..600))),
+        pins in any_pins(),
         held in any::<bool>(),
     ) -> PodCase {
         let mut pod = pod();
+        pod.0["metadata"]["annotations"] =
+            json!({crate::names::PINS_ANNOTATION: serde_json::to_string(&pins).unwrap()});
         if let Some((ok, reason, second)) = scheduled {
             pod = pod.condition("PodScheduled", if ok { "True" } else { "False" }, reason, "words", second);
         }
@@ -145,6 +224,12 @@ prop_compose! {
                 pod.0["status"]["initContainerStatuses"][0]["lastState"] = before;
             }
         }
+        for (containers, field, value) in [("initContainerStatuses", "ready", ready), ("containerStatuses", "started", started)] {
+            if let Some(status) = pod.0["status"][containers].get_mut(0) {
+                status[field] = json!(value);
+            }
+        }
+        pod.0["status"]["podIP"] = json!(ip.then_some("10.0.0.7"));
         pod.0["status"]["phase"] = json!(phase);
         pod.0["spec"]["nodeName"] = json!(node);
         if let Some((reason, message)) = why {
@@ -168,8 +253,13 @@ prop_compose! {
         waiting in of((select(&crate::plan::words::wait_reason::WaitStage::ALL[..]), reason(), of(second()), of(second()))),
         deleted in proptest::bool::weighted(0.1),
         valid in proptest::bool::weighted(0.9),
+        (stop, stopped_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
+        (inputs, limited) in any::<(bool, bool)>(),
     ) -> BundleRun {
         let mut status = json!({"attempt": attempt, "phase": phase});
+        if stopped_at {
+            status["stopRequestedAt"] = json!(time(5));
+        }
         if recorded {
             status["attempts"] = json!([{"attempt": attempt, "pod": format!("r-{attempt}"), "uid": format!("p{attempt}")}]);
         }
@@ -178,6 +268,11 @@ prop_compose! {
         }
         let run = if valid { run() } else { run_of(json!({})) };
         let mut run = with_status(&run, &serde_json::from_value(status).unwrap());
+        run.spec.stop = stop;
+        if inputs && valid {
+            run.spec.inputs = serde_json::from_value(json!([{"path": "p", "run": {"name": "p"}}])).unwrap();
+        }
+        run.spec.time_limit = limited.then(|| "10s".to_owned());
         run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));
         run
     }
@@ -188,6 +283,7 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
     prop_oneof![
         words().prop_map(Refusal::QuotaExceeded),
         words().prop_map(Refusal::Forbidden),
+        words().prop_map(Refusal::Unavailable),
         words().prop_map(Refusal::PodSecurity),
         words().prop_map(Refusal::Invalid),
         Just(Refusal::NameTaken),
@@ -197,6 +293,18 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
 
 fn is_terminal(run: &BundleRun) -> bool {
     matches!(run.status.as_ref().and_then(|s| s.phase), Some(Phase::Succeeded | Phase::Failed | Phase::Stopped))
+}
+
+fn stop_was_seen(run: &BundleRun) -> bool {
+    run.spec.stop || run.status.as_ref().is_some_and(|status| status.stop_requested_at.is_some())
+}
+
+/// The documented reasons without a deadline of the operator's; the scheduler may have words of its own.
+fn may_last(waiting: &crate::api::status::Waiting) -> bool {
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let lasts = |known: &&Reason| matches!(known.deadline(), Deadline::None | Deadline::Staging | Deadline::Store);
+    let said = Reason::ALL.iter().filter(lasts).any(|known| known.names().contains(&reason));
+    said || waiting.stage.as_deref() == Some("Scheduling")
 }
 
 fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
@@ -219,6 +327,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     if count("Create") > 0 {
         assert_eq!(pod, PodSeen::Absent);
         assert_eq!(count("Write"), 0);
+        assert!(!stop_was_seen(run), "{steps:?}");
     }
     if matches!(pod, PodSeen::Absent | PodSeen::Foreign(_)) {
         assert_eq!(count("Delete"), 0, "{steps:?}");
@@ -235,6 +344,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         let record = pod.message().and_then(|m| m.report.record).expect("succeeded without a record");
         assert_eq!((record.exit_code, record.asked_to_stop, record.cause), (Some(0), false, None));
         assert_eq!(record.usage.oom_kills, 0);
+        assert!(pod.pins().repository.is_none() || status.output.as_ref().unwrap().bundle.is_some(), "it is not saved");
     }
     if is_terminal(&result) {
         assert!(status.result.is_some() && status.finish_time.is_some() && status.waiting.is_none());
@@ -243,7 +353,12 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     } else {
         // Whatever waits says for what.
         assert!(status.result.is_none() && status.finish_time.is_none());
-        assert!(status.waiting.is_none_or(|w| w.reason.is_some() && w.since.is_some()));
+        assert!(status.waiting.as_ref().is_none_or(|w| w.reason.is_some() && w.since.is_some()));
+        assert!(!stop_was_seen(run) || status.attempt == run.status.as_ref().unwrap().attempt, "another attempt");
+        if let Some(waiting) = status.waiting.filter(|waiting| waiting.deadline.is_none()) {
+            let known = run.status.as_ref().and_then(|status| status.waiting.as_ref());
+            assert!(may_last(&waiting) || known.is_some_and(|known| known.stage == waiting.stage), "{waiting:?}");
+        }
     }
 }
 
@@ -252,22 +367,27 @@ proptest! {
 
     #[test]
     fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
-        run in any_run(), pod in any_pod(), now in second(), wrote in of(second()),
+        run in any_run(), pod in any_pod(), now in second(), wrote in of(second()), progress in any_progress(),
+        store in any::<bool>(),
     ) {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
-        let observed = Observed { written_at: wrote.map(at), ..nothing_but(&run, seen) };
-        all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
+        let observed = Observed { written_at: wrote.map(at), progress, ..nothing_but(&run, seen) };
+        let settings = if store { super::bundles::with_store() } else { settings() };
+        all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
     }
 
     #[test]
     fn a_plan_keeps_its_promises_where_there_is_no_pod(
         run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
+        parents in any_parents(), store in any::<bool>(), account in any::<bool>(),
     ) {
         let other = super::foreign("other").facts();
         let seen = if foreign { PodSeen::Foreign(&other) } else { PodSeen::Absent };
-        let observed = Observed { refusal: refusal.as_ref(), ..nothing_but(&run, seen) };
-        all_is_well(&run, seen, &plan(&observed, &settings(), at(now)));
+        let pull_secrets = account.then_some(&[][..]);
+        let observed = Observed { refusal: refusal.as_ref(), parents: &parents, pull_secrets, ..nothing_but(&run, seen) };
+        let settings = if store { super::bundles::with_store() } else { settings() };
+        all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
     }
 
     /// The same facts a moment later ask for nothing new: nothing is written twice.

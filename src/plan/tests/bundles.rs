@@ -7,7 +7,7 @@ use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Sa
 const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
 const REPOSITORY: &str = "store:5000/bundles/n";
 
-fn with_store() -> Settings {
+pub(super) fn with_store() -> Settings {
     let store = Store {
         prefix: "store:5000/bundles".into(),
         secret_name: "bundle-store".into(),

@@ -70,6 +70,9 @@ table! {
     }
 }
 
+/// The reason of the phase while a run ends because `stop` was set.
+pub(crate) const STOPPING: &str = "Stopping";
+
 /// `OutputSaved` of a run whose command runs, while things are such that the output would not be saved.
 pub(in crate::plan) fn is_in_doubt(condition: &Condition) -> bool {
     condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
