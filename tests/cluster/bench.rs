@@ -19,7 +19,7 @@ fn resources() -> Value {
 }
 
 /// A pod without anything of ours, with the resources of a run.
-fn pod(name: &str, command: &[&str], sidecars: Value) -> Pod {
+fn pod(name: &str, command: &[&str], sidecars: &Value) -> Pod {
     let resources = json!({"limits": {"cpu": "1", "memory": "128Mi"}});
     serde_json::from_value(json!({
         "metadata": {"name": name},
@@ -37,7 +37,7 @@ fn two_containers(name: &str) -> Pod {
     let until_up = ["bash", "-c", "until [ -e /tmp/up ]; do sleep 0.01; done"];
     let sidecar = json!({"name": "bundle", "image": IMAGE, "command": ["bash", "-c", waits], "restartPolicy": "Always",
         "lifecycle": {"postStart": {"exec": {"command": until_up}}}});
-    pod(name, &["true"], json!([sidecar]))
+    pod(name, &["true"], &json!([sidecar]))
 }
 
 /// The kubelet looks at its containers once a second, and what begins just after the end of another is seen at the best
@@ -45,16 +45,16 @@ fn two_containers(name: &str) -> Pod {
 async fn moment_of(round: u32) {
     let second = Duration::from_secs(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let wait = second + second * round / ROUNDS - Duration::from_nanos(now.into());
-    tokio::time::sleep(wait).await;
+    let moment = second + second * round / ROUNDS;
+    tokio::time::sleep(moment.saturating_sub(Duration::from_nanos(now.into()))).await;
 }
 
 /// Seconds from creating a pod to its success.
-async fn bare(space: &Space, round: u32, pod: Pod) -> f64 {
+async fn bare(space: &Space, round: u32, pod: &Pod) -> f64 {
     moment_of(round).await;
     let begin = Instant::now();
     let name = pod.metadata.name.clone().unwrap();
-    space.pods().create(&PostParams::default(), &pod).await.unwrap();
+    space.pods().create(&PostParams::default(), pod).await.unwrap();
     watch_until(space.pods(), &name, "to succeed", |pod: Option<&Pod>| {
         pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref()) == Some("Succeeded")
     })
@@ -95,7 +95,7 @@ async fn bench_what_staging_and_saving_one_kilobyte_add_to_a_run() {
     let from_parent = json!([{"path": "in/out", "run": {"name": "parent-0", "path": "out"}}]);
     let (mut bares, mut saves, mut stages) = (vec![], vec![], vec![]);
     for round in 0..ROUNDS {
-        bares.push(bare(&space, round, two_containers(&format!("bare-{round}"))).await);
+        bares.push(bare(&space, round, &two_containers(&format!("bare-{round}"))).await);
         saves.push(run(&space, round, "saves", makes, json!([])).await);
         stages.push(run(&space, round, "stages", "cp in/out out", from_parent.clone()).await);
     }
@@ -114,8 +114,8 @@ async fn bench_from_apply_to_succeeded() {
     let space = Space::exclusive().await;
     let (mut bares, mut runs) = (vec![], vec![]);
     for round in 0..ROUNDS {
-        let pod = pod(&format!("bare-{round}"), &["sh", "-c", "echo hi"], json!([]));
-        bares.push(bare(&space, round, pod).await);
+        let pod = pod(&format!("bare-{round}"), &["sh", "-c", "echo hi"], &json!([]));
+        bares.push(bare(&space, round, &pod).await);
         runs.push(run(&space, round, "run", "echo hi", json!([])).await);
     }
     let [bare, run] = figures([("a bare pod to Succeeded", bares), ("a run to Succeeded, its output saved", runs)]);
