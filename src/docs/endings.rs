@@ -104,7 +104,7 @@ fn until(reason: Reason) -> String {
     if causes.is_empty() {
         return "no deadline".into();
     }
-    let causes = code_list(causes.into_iter());
+    let causes = code_list(causes);
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
         (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),

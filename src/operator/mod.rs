@@ -135,7 +135,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                 debug!(%run, "is deleted");
             }
             Err(controller::Error::ReconcilerFailed(error, run)) => {
-                warn!(%run, %error, "reconcile failed; it is retried")
+                warn!(%run, %error, "reconcile failed; it is retried");
             }
             Err(error) => error!(%error, "the queue failed"),
         }

@@ -156,7 +156,7 @@ pub struct Event {
     pub note: String,
 }
 
-/// EventType of an event.
+/// Type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     /// As expected.
