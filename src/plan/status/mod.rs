@@ -405,12 +405,15 @@ fn whole_seconds(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
 }
 
+/// In the middle: who says it is at the begin, and why at the end, where the last of many errors stands.
 fn cut(text: &str) -> String {
     if text.len() <= MESSAGE_MAX_BYTES {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(MESSAGE_MAX_BYTES);
-    format!("{}...", text.get(..end).unwrap_or_default())
+    let half = MESSAGE_MAX_BYTES / 2;
+    let begin = text.get(..text.floor_char_boundary(half)).unwrap_or_default();
+    let end = text.get(text.ceil_char_boundary(text.len() - half)..).unwrap_or_default();
+    format!("{begin} ... {end}")
 }
 
 /// Number and pod name of the run's current attempt.
