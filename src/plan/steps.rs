@@ -70,12 +70,14 @@ impl Refusal {
                 Self::PodSecurity(message)
             }
             Some(Meaning::NamespaceIsGoing) => Self::NamespaceTerminating,
-            Some(Meaning::WebhookDoesNotAnswer) => Self::Unavailable(message),
+            Some(Meaning::AdmissionFails) => Self::Unavailable(message),
+            Some(Meaning::PodIsInvalid) => Self::Invalid(message),
             // Whatever its status is: a policy says 422 unless it was told otherwise, and a webhook 400.
             Some(_) => Self::Forbidden(message),
             None => match code {
                 400 | 404 | 413 | 422 => Self::Invalid(message),
-                429 | 500.. => Self::Unavailable(message),
+                // Also where the operator's own token has run out, and where another write came between.
+                401 | 408 | 409 | 429 | 500.. => Self::Unavailable(message),
                 _ => Self::Forbidden(message),
             },
         }

@@ -17,12 +17,15 @@ pub(in crate::plan) fn gave_up(waiting: &Waiting) -> Outcome {
         (Cause::ImagePullFailed, Some(Meaning::ImageIsForOtherPlatform)) => {
             Outcome::new(Cause::ImageForOtherPlatform, message)
         }
+        (Cause::ImagePullFailed, Some(Meaning::ImageIsTooOld)) => Outcome::new(Cause::ImageTooOld, message),
+        (Cause::ImagePullFailed, Some(Meaning::ImageIsNotSigned)) => Outcome::new(Cause::ImageNotSigned, message),
         (Cause::ImageNotPulled, Some(Meaning::HostIsUnknown)) => Outcome::new(Cause::ImagePullFailed, message),
         (Cause::ContainerNotCreated, Some(Meaning::UserIsUnknown)) => {
             let message = format!("{} ({message})", Cause::UserUnknown.words());
             Outcome::told_by_kubernetes(Cause::UserUnknown, reason, message)
         }
         (Cause::ContainerNotCreated, Some(Meaning::CudaIsTooNew)) => Outcome::new(Cause::CudaTooNew, message),
+        (Cause::ContainerNotCreated, Some(Meaning::MemoryIsTooSmall)) => Outcome::new(Cause::OutOfMemory, message),
         (Cause::ForbiddenByPolicy, means) => Outcome::new(forbidden(means), message),
         (Cause::ContainerNotCreated | Cause::DeadlineExceeded, _) => {
             Outcome::told_by_kubernetes(cause, reason, message)

@@ -25,8 +25,8 @@ fn told_by_the_kubelet(pod: &PodFacts) -> Option<Outcome> {
     })
 }
 
-/// The container runtime refused to start the entry: the image and the request do not fit together, or the node cannot
-/// give the container its GPUs.
+/// The container runtime did not start the entry: the image and the request do not fit together, or the node is not in
+/// order. Where nobody knows, it is the node's: the entry is not the user's.
 pub(super) fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
     let ended =
         ending.run_ended().filter(|t| matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))?;
@@ -34,7 +34,9 @@ pub(super) fn container_could_not_start(ending: &Ending) -> Option<Outcome> {
     let cause = match meaning(Source::Runtime, &message) {
         Some(Meaning::CudaIsTooNew) => Cause::CudaTooNew,
         Some(Meaning::GpuIsUnavailable) => Cause::GpuUnavailable,
-        _ => Cause::ContainerCannotStart,
+        Some(Meaning::MemoryIsTooSmall) => Cause::OutOfMemory,
+        Some(Meaning::ImageDoesNotFit | Meaning::UserIsUnknown) => Cause::ContainerCannotStart,
+        _ => Cause::NeverStarted,
     };
     Some(Outcome::new(cause, message))
 }

@@ -7,6 +7,7 @@ mod gpus;
 mod hung;
 mod images;
 mod lives;
+mod messages;
 mod nodes;
 mod outcomes;
 mod pods;

@@ -269,7 +269,8 @@ fn without_a_record_the_kubelet_is_asked() {
             "UnexpectedAdmissionError",
             Some(Platform),
         ),
-        ("cannot start", start_error("no such user"), Failed, "ContainerCannotStart", Some(User)),
+        ("cannot start", start_error("chdir to cwd: not a directory"), Failed, "ContainerCannotStart", Some(User)),
+        ("nobody knows why", start_error("something new"), Interrupted, "NeverStarted", Some(Platform)),
         ("driver is broken", start_error(HOOK), Interrupted, "GpuUnavailable", Some(Platform)),
         ("driver is too old", start_error(CUDA), Failed, "ContainerCannotStart", Some(User)),
         ("deleted before it ran", pod().unschedulable("0/3").deleted(3), Interrupted, "PodDeleted", Some(Platform)),
@@ -402,8 +403,8 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         ("ImageName", "InvalidImageName", "", "ImagePullFailed", User),
         ("HelperImagePull", "ErrImagePull", "", "HelperImagePullFailed", Platform),
         ("Helper", "CrashLoopBackOff", "", "HelperFailed", Platform),
-        ("Configuration", "CreateContainerConfigError", "", "CreateContainerConfigError", User),
-        ("Configuration", "CreateContainerError", "", "CreateContainerError", User),
+        ("Configuration", "CreateContainerConfigError", "secret \"x\" not found", "CreateContainerConfigError", User),
+        ("Configuration", "CreateContainerError", "no users found", "CreateContainerError", User),
         ("Admission", "Forbidden", "admission webhook \"policy\" denied the request", "Forbidden", Quota),
         (
             "Admission",
@@ -428,6 +429,18 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
             "{stage} {reason} {message}"
         );
         assert!(blame == Platform || got.hint().is_some(), "{stage} {reason}");
+    }
+}
+
+#[test]
+fn what_nobody_understands_is_not_the_users() {
+    for (stage, reason) in [
+        ("ImagePull", "ErrImagePull"),
+        ("Configuration", "CreateContainerError"),
+        ("Configuration", "CreateContainerConfigError"),
+    ] {
+        let got = gave_up(&waiting(stage, reason, "something new", 5));
+        assert_eq!((got.verdict(), got.blame()), (Interrupted, Some(Platform)), "{reason}");
     }
 }
 

@@ -113,6 +113,7 @@ use Subject::{Command, Image, Inputs, Operator, Output, Record, Request, Wanted}
 const IMAGE_PULL_FAILED: &[&str] = &["ImagePullFailed"];
 const CONTAINER_CANNOT_START: &[&str] = &["ContainerCannotStart"];
 const CREATE_CONTAINER_ERROR: &[&str] = &["CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
+const CREATE_CONTAINER_CONFIG_ERROR: &[&str] = &["CreateContainerConfigError"];
 const COMMAND_FAILED: &[&str] = &["CommandFailed"];
 const COMMAND_KILLED: &[&str] = &["CommandKilled"];
 /// `/dev/shm` counts as memory: one is no use without the other.
@@ -143,6 +144,12 @@ table! {
             .told_as(IMAGE_PULL_FAILED)
             .hint("the image is not built for the node's architecture: build it for that, or choose a `nodeSelector` \
                 that fits it"),
+        ImageTooOld: Row::user(Image, "the image has a format that container runtimes no longer take (Docker's *schema 1*)")
+            .told_as(IMAGE_PULL_FAILED)
+            .hint("build the image again, or copy it with a current tool, under another tag"),
+        ImageNotSigned: Row::failed(Image, Blame::Quota, "the nodes take only images with a signature that they know")
+            .told_as(IMAGE_PULL_FAILED)
+            .hint("a policy of the nodes refuses the image: have it signed, or ask the administrator"),
         ContainerCannotStart: Row::user(Image, "the container runtime refused to start the container")
             .hint("the message is the container runtime's: the image's WORKDIR and the places of mounts must be \
                 directories"),
@@ -150,12 +157,16 @@ table! {
             condition: cuda>=...*)")
             .told_as(CONTAINER_CANNOT_START)
             .hint("the image needs a newer GPU driver than the node has: choose an image with an older CUDA"),
-        ContainerNotCreated: Row::user(Image, "the container runtime refused to make the container, until the deadline")
+        ContainerNotCreated: Row::user(Image, "the container runtime refused to make the container of this image, until the \
+            deadline")
             .told_as(CREATE_CONTAINER_ERROR)
             .hint("the message is the container runtime's: the image must allow the requested user and mounts"),
         UserUnknown: Row::user(Image, "the image's USER is a name that its `/etc/passwd` does not have")
             .told_as(CREATE_CONTAINER_ERROR)
             .hint("set `runAsUser` in a new run, or give the image a USER by number"),
+        RootForbidden: Row::user(Image, "the pod must not run as root, and the image's USER is root, or a name that may be")
+            .told_as(CREATE_CONTAINER_CONFIG_ERROR)
+            .hint("set `runAsUser` to another user than 0, such as 1000, in a new run"),
         NoShell: Row::user(Image, "the image has no shell that starts")
             .hint("use `argv` instead of `command`")
             .more("Or put a shell into the image that is built for the nodes' architecture and has its loader and \
@@ -212,7 +223,7 @@ table! {
         PodSecurityOfRoot: Row::user(Request, "the same, of a run with `runAsUser: 0`")
             .told_as(POD_SECURITY)
             .hint("set `runAsUser` to another user than 0, such as 1000, in a new run"),
-        PodSecurityOfDriver: Row::user(Request, "the same, of a GPU profile that mounts the driver from the host")
+        PodSecurityOfDriver: Row::failed(Request, Blame::Platform, "the same, of a GPU profile that mounts the driver from the host")
             .told_as(POD_SECURITY)
             .hint("the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, \
                 or ask \
@@ -346,12 +357,15 @@ table! {
             lost, full or shut down. Any other reason that it gives is passed on, too")
             .told_as(&[
                 "Disrupted", "Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "Preempting",
-                "DeletionByTaintManager", "DeletionByPodGC", "TerminationByKubelet", "Terminated", "NodeAffinity",
+                "DeletionByTaintManager", "DeletionByDeviceTaintManager", "DeletionByPodGC", "TerminationByKubelet",
+                "Terminated", "NodeShutdown", "Shutdown", "NodeAffinity",
                 "OutOfcpu", "OutOfmemory", "OutOfpods",
             ])
             .more("save progress on a claim if it happens often"),
         NotAdmitted: Row::interrupted("the node's kubelet did not take the pod, as when its device plugin is down")
-            .told_as(&["UnexpectedAdmissionError", "TopologyAffinityError"])
+            .told_as(&[
+                "UnexpectedAdmissionError", "TopologyAffinityError", "SMTAlignmentError", "InvalidNodeInfo", "AppArmor",
+            ])
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),
         NodeHung: Row::interrupted("a process of the run, or of the helper, hangs in the node's kernel and cannot be \
@@ -360,7 +374,7 @@ table! {
             .more("A disk, a network file system or a GPU driver gives it no answer; the message names the process. \
                 What could be read of the output is saved. The next attempt prefers another node")
             .of_the_node(),
-        NeverStarted: Row::interrupted("the run container ended before it began")
+        NeverStarted: Row::interrupted("the run container ended before it began, or the node could not make it")
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),
         RunnerDied: Row::interrupted("the run container was killed from outside")

@@ -28,29 +28,51 @@ pub(in crate::plan) enum Meaning {
     PodSecurityOfDriver,
     PodSecurityOfRoot,
     NamespaceIsGoing,
-    WebhookDoesNotAnswer,
+    /// The API server, or what it asks, cannot decide for now.
+    AdmissionFails,
     /// A policy or a webhook says no.
     PolicyDenies,
     /// A service account or a priority class.
     NameIsMissing,
     RuntimeClassIsMissing,
     OperatorMayNot,
+    PodIsInvalid,
 
     ClaimIsMissing,
+    /// No node has room, or none fits.
+    NoNodeFits,
 
     ImageIsMissing,
     ImageIsDenied,
     ImageIsForOtherPlatform,
+    /// Its manifest has a format that runtimes no longer take.
+    ImageIsTooOld,
+    ImageIsNotSigned,
+    ImageNameIsInvalid,
     /// The registry's name resolves to nothing.
     HostIsUnknown,
     RegistryIsUnavailable,
+    /// The node, or its way to the registry: a full disk, a certificate, a layer that came damaged.
+    NodeFailsToPull,
 
+    /// A Secret, a `ConfigMap` or a key.
+    ConfigIsMissing,
+    /// The pod must not run as root, and would, or might.
+    RootIsForbidden,
     GpuIsUnavailable,
     CudaIsTooNew,
     UserIsUnknown,
+    /// WORKDIR or the place of a mount is not what it must be.
+    ImageDoesNotFit,
+    /// For the container runtime to start anything.
+    MemoryIsTooSmall,
+    /// The node cannot make or start the container.
+    NodeFails,
 
     EmptyDirIsFull,
     EphemeralStorageIsUsedUp,
+    /// The pod had to go for the node's sake.
+    NodeIsShort,
 }
 
 struct Row {
@@ -65,10 +87,12 @@ const fn row(source: Source, means: Meaning, words: &'static [&'static str]) -> 
 }
 
 use Meaning::{
-    ClaimIsMissing, CudaIsTooNew, EmptyDirIsFull, EphemeralStorageIsUsedUp, GpuIsUnavailable, HostIsUnknown,
-    ImageIsDenied, ImageIsForOtherPlatform, ImageIsMissing, LimitRange, NameIsMissing, NamespaceIsGoing,
-    OperatorMayNot, PodSecurity, PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaNeedsLimits, QuotaUsedUp,
-    RegistryIsUnavailable, RuntimeClassIsMissing, UserIsUnknown, WebhookDoesNotAnswer,
+    AdmissionFails, ClaimIsMissing, ConfigIsMissing, CudaIsTooNew, EmptyDirIsFull, EphemeralStorageIsUsedUp,
+    GpuIsUnavailable, HostIsUnknown, ImageDoesNotFit, ImageIsDenied, ImageIsForOtherPlatform, ImageIsMissing,
+    ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, LimitRange, MemoryIsTooSmall, NameIsMissing, NamespaceIsGoing,
+    NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot, PodIsInvalid, PodSecurity,
+    PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaNeedsLimits, QuotaUsedUp, RegistryIsUnavailable,
+    RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
 };
 use Source::{Admission, Eviction, Image, Runtime, Scheduler};
 
@@ -82,67 +106,269 @@ const TABLE: &[Row] = &[
     row(Admission, PodSecurity, &["violates podsecurity"]),
     row(Admission, NamespaceIsGoing, &["because it is being terminated"]),
     row(Admission, NamespaceIsGoing, &["namespaces \"", "not found"]),
-    row(Admission, WebhookDoesNotAnswer, &["failed calling webhook"]),
+    row(Admission, AdmissionFails, &["failed calling webhook"]),
+    row(Admission, AdmissionFails, &["failed calling admission webhook"]),
+    // A webhook that cannot ask whom it has to ask says no.
+    row(Admission, AdmissionFails, &["denied the request", "context deadline exceeded"]),
+    row(Admission, AdmissionFails, &["denied the request", "context canceled"]),
+    row(Admission, AdmissionFails, &["denied the request", "i/o timeout"]),
+    row(Admission, AdmissionFails, &["denied the request", "handshake timeout"]),
+    row(Admission, AdmissionFails, &["denied the request", "connection refused"]),
+    row(Admission, AdmissionFails, &["denied the request", "connection reset"]),
+    row(Admission, AdmissionFails, &["denied the request", "no such host"]),
+    row(Admission, AdmissionFails, &["denied the request", "too many requests"]),
+    row(Admission, AdmissionFails, &["denied the request", "toomanyrequests"]),
+    row(Admission, AdmissionFails, &["denied the request", "unable to handle the request"]),
+    row(Admission, AdmissionFails, &["denied the request", "please apply your changes to the latest version"]),
     row(Admission, PolicyDenies, &["denied the request"]),
     row(Admission, PolicyDenies, &["denied request"]),
-    row(Admission, NameIsMissing, &["error looking up service account"]),
+    row(Admission, PolicyDenies, &["unable to validate against any"]),
+    row(Admission, PolicyDenies, &["insufficient quota to"]),
+    row(Admission, PolicyDenies, &["conflict: runtimeclass."]),
+    row(Admission, PolicyDenies, &["conflicts with its namespace node label selector"]),
+    row(Admission, PolicyDenies, &["conflict with its namespace"]),
+    // The controllers of a new namespace have not come by.
+    row(Admission, AdmissionFails, &["error looking up service account", "/default: serviceaccount", "not found"]),
+    row(Admission, NameIsMissing, &["error looking up service account", "not found"]),
+    row(Admission, AdmissionFails, &["error looking up service account"]),
+    row(Admission, AdmissionFails, &["retry after the service account is created"]),
+    row(Admission, AdmissionFails, &["no api token found for service account"]),
+    row(Admission, AdmissionFails, &["status unknown for quota"]),
+    row(Admission, AdmissionFails, &["not yet ready to handle request"]),
+    row(Admission, AdmissionFails, &["please apply your changes to the latest version"]),
+    row(Admission, AdmissionFails, &["could not find the requested resource"]),
     row(Admission, NameIsMissing, &["no priorityclass with name"]),
-    row(Admission, RuntimeClassIsMissing, &["runtimeclass"]),
+    row(Admission, RuntimeClassIsMissing, &["pod rejected: runtimeclass"]),
     row(Admission, OperatorMayNot, &["cannot create resource"]),
+    row(Admission, OperatorMayNot, &["cannot set blockownerdeletion"]),
     row(Admission, LimitRange, &["usage per container is"]),
     row(Admission, LimitRange, &["usage per pod is"]),
     row(Admission, LimitRange, &["limit to request ratio per"]),
+    row(Admission, PodIsInvalid, &["request is too large"]),
+    row(Admission, PodIsInvalid, &["request entity too large"]),
+    row(Admission, PodIsInvalid, &["send message larger than max"]),
+    row(Admission, PodIsInvalid, &["is invalid:"]),
+    row(Admission, AdmissionFails, &["etcdserver:"]),
+    row(Admission, AdmissionFails, &["did not complete within"]),
+    row(Admission, AdmissionFails, &["unable to handle the request"]),
+    row(Admission, AdmissionFails, &["too many requests"]),
+    row(Admission, AdmissionFails, &["internal error occurred"]),
+    row(Admission, AdmissionFails, &["unauthorized"]),
+    // kube-scheduler 1.36.
     row(Scheduler, ClaimIsMissing, &["persistentvolumeclaim \"", "not found"]),
-    // containerd 2.x, CRI-O 1.3x; registries in the order of OCI's error codes.
+    row(Scheduler, NoNodeFits, &["nodes are available"]),
+    row(Scheduler, NoNodeFits, &["no nodes available to schedule pods"]),
+    row(Scheduler, NoNodeFits, &["unbound immediate persistentvolumeclaims"]),
+    row(Scheduler, NoNodeFits, &["scheduling is blocked due to non-empty scheduling gates"]),
+    row(Scheduler, NoNodeFits, &["persistentvolumeclaim \""]),
+    row(Scheduler, NoNodeFits, &["binding rejected"]),
+    row(Scheduler, NoNodeFits, &["running prebind plugin"]),
+    // The kubelet, and whether the node has room, before anything that the registry says.
+    row(Image, ImageNameIsInvalid, &["invalid reference format"]),
+    row(Image, ImageNameIsInvalid, &["failed to apply default image tag"]),
+    row(Image, NodeFailsToPull, &["no space left on device"]),
+    row(Image, NodeFailsToPull, &["input/output error"]),
+    row(Image, NodeFailsToPull, &["read-only file system"]),
+    row(Image, NodeFailsToPull, &["failed to inspect image"]),
+    row(Image, ImageIsNotSigned, &["signature validation failed"]),
+    row(Image, ImageIsNotSigned, &["source image rejected"]),
+    row(Image, RegistryIsUnavailable, &["pull qps exceeded"]),
+    row(Image, RegistryIsUnavailable, &["the registry is unavailable"]),
+    // containerd 2.x, CRI-O 1.3x, Docker; registries in the order of OCI's error codes.
     row(Image, ImageIsForOtherPlatform, &["no match for platform"]),
+    row(Image, ImageIsForOtherPlatform, &["no matching manifest for"]),
     row(Image, ImageIsForOtherPlatform, &["no image found in image index for architecture"]),
     row(Image, ImageIsForOtherPlatform, &["no image found in manifest list for architecture"]),
+    row(Image, ImageIsTooOld, &["no longer supported since containerd"]),
+    row(Image, ImageIsTooOld, &["schema 1 image manifests are no longer supported"]),
+    row(Image, ImageIsTooOld, &["schema 1 support"]),
+    row(Image, ImageIsTooOld, &["manifest.v1+prettyjws", "not supported"]),
     row(Image, RegistryIsUnavailable, &["too many requests"]),
     row(Image, RegistryIsUnavailable, &["toomanyrequests"]),
     row(Image, RegistryIsUnavailable, &["500 internal server error"]),
     row(Image, RegistryIsUnavailable, &["502 bad gateway"]),
     row(Image, RegistryIsUnavailable, &["503 service unavailable"]),
     row(Image, RegistryIsUnavailable, &["504 gateway time"]),
+    row(Image, RegistryIsUnavailable, &["(internal server error)"]),
+    row(Image, RegistryIsUnavailable, &["(bad gateway)"]),
+    row(Image, RegistryIsUnavailable, &["(service unavailable)"]),
+    row(Image, RegistryIsUnavailable, &["(gateway time"]),
     row(Image, RegistryIsUnavailable, &["i/o timeout"]),
     row(Image, RegistryIsUnavailable, &["handshake timeout"]),
+    row(Image, RegistryIsUnavailable, &["client.timeout"]),
     row(Image, RegistryIsUnavailable, &["deadline exceeded"]),
+    row(Image, RegistryIsUnavailable, &["connection timed out"]),
     row(Image, RegistryIsUnavailable, &["connection refused"]),
     row(Image, RegistryIsUnavailable, &["connection reset"]),
+    row(Image, RegistryIsUnavailable, &["broken pipe"]),
     row(Image, RegistryIsUnavailable, &["network is unreachable"]),
     row(Image, RegistryIsUnavailable, &["no route to host"]),
     row(Image, RegistryIsUnavailable, &["server misbehaving"]),
+    row(Image, RegistryIsUnavailable, &["temporary failure in name resolution"]),
+    row(Image, RegistryIsUnavailable, &["device or resource busy"]),
+    row(Image, RegistryIsUnavailable, &["context canceled"]),
+    row(Image, RegistryIsUnavailable, &["stream error"]),
+    row(Image, RegistryIsUnavailable, &["http2: "]),
     row(Image, RegistryIsUnavailable, &["unexpected eof"]),
+    row(Image, RegistryIsUnavailable, &[": eof"]),
+    // These exist: it is the cluster's name service that does not know them.
+    row(Image, RegistryIsUnavailable, &["docker.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup ghcr.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup quay.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup gcr.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup nvcr.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup registry.k8s.io", "no such host"]),
+    row(Image, RegistryIsUnavailable, &["lookup mcr.microsoft.com", "no such host"]),
     row(Image, HostIsUnknown, &["no such host"]),
+    row(Image, NodeFailsToPull, &["x509: "]),
+    row(Image, NodeFailsToPull, &["tls: "]),
+    row(Image, NodeFailsToPull, &["server gave http response to https client"]),
+    row(Image, NodeFailsToPull, &["unexpected commit"]),
+    row(Image, NodeFailsToPull, &["failed size validation"]),
+    row(Image, NodeFailsToPull, &["content descriptor", "from remote: not found"]),
+    row(Image, NodeFailsToPull, &["failed to extract layer"]),
+    row(Image, NodeFailsToPull, &["failed to register layer"]),
+    row(Image, NodeFailsToPull, &["wrong diff id"]),
+    row(Image, NodeFailsToPull, &["filesystem layer verification failed"]),
+    row(Image, NodeFailsToPull, &["error creating overlay mount"]),
+    // Logins that the platform renews.
+    row(Image, NodeFailsToPull, &["authorization token has expired"]),
     row(Image, ImageIsDenied, &["pull access denied"]),
     row(Image, ImageIsDenied, &["authorization failed"]),
     row(Image, ImageIsDenied, &["unauthorized"]),
     row(Image, ImageIsDenied, &["authentication required"]),
     row(Image, ImageIsDenied, &["no basic auth credentials"]),
+    row(Image, ImageIsDenied, &["invalid username/password"]),
     row(Image, ImageIsDenied, &["403 forbidden"]),
+    row(Image, ImageIsDenied, &["403 (forbidden)"]),
+    row(Image, ImageIsDenied, &["\": forbidden"]),
+    row(Image, ImageIsDenied, &["do not have permission"]),
     row(Image, ImageIsDenied, &["access to the resource is denied"]),
+    row(Image, ImageIsDenied, &["access denied"]),
+    row(Image, ImageIsDenied, &["denied: permission"]),
+    row(Image, ImageIsDenied, &["\": denied"]),
     row(Image, ImageIsMissing, &["manifest unknown"]),
     row(Image, ImageIsMissing, &["name unknown"]),
+    row(Image, ImageIsMissing, &["did not resolve to an alias"]),
     row(Image, ImageIsMissing, &["not found"]),
+    // The kubelet, before it asks the container runtime.
+    row(Runtime, RootIsForbidden, &["container has runasnonroot and image"]),
+    row(Runtime, RootIsForbidden, &["runasuser breaks non-root policy"]),
+    row(Runtime, NodeFails, &["failed to sync", "cache"]),
+    row(Runtime, NodeFails, &["services have not yet been read"]),
+    row(Runtime, NodeFails, &["host ip unknown"]),
+    row(Runtime, NodeFails, &["subpath"]),
+    row(Runtime, ConfigIsMissing, &["couldn't find key"]),
+    row(Runtime, ConfigIsMissing, &["secret \"", "not found"]),
+    row(Runtime, ConfigIsMissing, &["secrets \"", "not found"]),
+    row(Runtime, ConfigIsMissing, &["configmap \"", "not found"]),
+    row(Runtime, ConfigIsMissing, &["configmaps \"", "not found"]),
     // The NVIDIA container toolkit's hook and CDI, by way of runc. A condition is one that the image sets.
     row(Runtime, CudaIsTooNew, &["nvidia", "unsatisfied condition"]),
+    row(Runtime, CudaIsTooNew, &["requirements not met", "unsatisfied condition"]),
     row(Runtime, GpuIsUnavailable, &["nvidia-container"]),
+    row(Runtime, GpuIsUnavailable, &["nvidia-ctk"]),
     row(Runtime, GpuIsUnavailable, &["cdi device"]),
+    row(Runtime, GpuIsUnavailable, &["cdi host device"]),
+    row(Runtime, GpuIsUnavailable, &["could not apply required modification to oci specification"]),
     row(Runtime, GpuIsUnavailable, &["nvml"]),
-    // containerd 2.x: a USER that is a name, and no such entry or no passwd file to look it up in.
+    row(Runtime, GpuIsUnavailable, &["/dev/nvidia"]),
+    // containerd 2.x, CRI-O, Docker: a USER that is a name, and no such entry or no passwd file to look it up in.
     row(Runtime, UserIsUnknown, &["no users found"]),
+    row(Runtime, UserIsUnknown, &["no matching entries in"]),
     row(Runtime, UserIsUnknown, &["etc/passwd: no such file"]),
     row(Runtime, UserIsUnknown, &["statat etc: no such file"]),
+    // runc: the container's memory limit is less than it needs itself.
+    row(Runtime, MemoryIsTooSmall, &["memory limit too low"]),
+    row(Runtime, MemoryIsTooSmall, &["unable to set memory limit to"]),
+    row(Runtime, MemoryIsTooSmall, &["memory.limit_in_bytes: device or resource busy"]),
+    // The node: before what it says of files, which may be on its own disk.
+    row(Runtime, NodeFails, &["deadline exceeded"]),
+    row(Runtime, NodeFails, &["is reserved for"]),
+    row(Runtime, NodeFails, &["no space left on device"]),
+    row(Runtime, NodeFails, &["input/output error"]),
+    row(Runtime, NodeFails, &["read-only file system"]),
+    row(Runtime, NodeFails, &["stale nfs file handle"]),
+    row(Runtime, NodeFails, &["transport endpoint is not connected"]),
+    row(Runtime, NodeFails, &["seccomp"]),
+    row(Runtime, NodeFails, &["apparmor"]),
+    row(Runtime, NodeFails, &["cgroup"]),
+    row(Runtime, NodeFails, &["resource temporarily unavailable"]),
+    row(Runtime, NodeFails, &["cannot allocate memory"]),
+    row(Runtime, NodeFails, &["init-p: "]),
+    row(Runtime, NodeFails, &["child's pid"]),
+    row(Runtime, NodeFails, &["ttrpc: "]),
+    row(Runtime, NodeFails, &["connection refused"]),
+    row(Runtime, NodeFails, &["not a device node"]),
+    row(Runtime, NodeFails, &["failed to stat"]),
+    row(Runtime, NodeFails, &["namespace path"]),
+    // What is executed is ours.
+    row(Runtime, NodeFails, &["exec: "]),
+    row(Runtime, ImageDoesNotFit, &["chdir to cwd"]),
+    row(Runtime, ImageDoesNotFit, &["not a directory"]),
+    row(Runtime, ImageDoesNotFit, &["is a directory"]),
+    row(Runtime, ImageDoesNotFit, &["file name too long"]),
+    row(Runtime, ImageDoesNotFit, &["directory onto a file"]),
     // The kubelet's eviction manager, 1.36: for limits; all other evictions are for the node's sake.
     row(Eviction, EmptyDirIsFull, &["usage of emptydir volume"]),
+    row(Eviction, NodeIsShort, &["container bundle exceeded its local ephemeral storage limit"]),
     row(Eviction, EphemeralStorageIsUsedUp, &["exceeded its local ephemeral storage limit"]),
     row(Eviction, EphemeralStorageIsUsedUp, &["usage exceeds the total limit of containers"]),
+    row(Eviction, NodeIsShort, &["the node was low on resource"]),
+    row(Eviction, NodeIsShort, &["the node had condition"]),
 ];
 
-/// What a message means; `None`: nothing that the table knows.
+/// What a message means; `None`: nothing that the table knows. Names that users gave count only where nothing else does:
+/// an image may be called `unauthorized`.
 pub(in crate::plan) fn meaning(source: Source, message: &str) -> Option<Meaning> {
     let message = message.to_lowercase();
-    let fits = |row: &&Row| row.source == source && row.words.iter().all(|words| message.contains(words));
-    TABLE.iter().find(fits).map(|row| row.means)
+    let row_for = |message: &str| {
+        let fits = |row: &&Row| row.source == source && row.words.iter().all(|words| message.contains(words));
+        TABLE.iter().find(fits).map(|row| row.means)
+    };
+    row_for(&without_names(&message)).or_else(|| row_for(&message))
+}
+
+/// Without what is in double quotes, and without the paths of URLs. What is quoted within quotes goes with them.
+fn without_names(message: &str) -> String {
+    let mut left = String::new();
+    let mut rest = message;
+    while let Some((before, quoted)) = split_at_quote(rest) {
+        left.push_str(&without_paths(before));
+        left.push('"');
+        rest = match split_at_quote(quoted) {
+            Some((_, after)) => {
+                left.push('"');
+                after
+            }
+            // It was cut, or the quote stands alone.
+            None => quoted,
+        };
+    }
+    left + &without_paths(rest)
+}
+
+/// At the first quote that has no backslash before it.
+fn split_at_quote(text: &str) -> Option<(&str, &str)> {
+    text.match_indices('"').find_map(|(at, _)| {
+        let (before, from) = text.split_at_checked(at)?;
+        (!before.ends_with('\\')).then_some((before, from.strip_prefix('"')?))
+    })
+}
+
+/// `https://host/path: words` becomes `https: words`.
+fn without_paths(text: &str) -> String {
+    let mut pieces = text.split("://");
+    let mut left = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(char::is_whitespace).unwrap_or(piece.len());
+        let (url, more) = piece.split_at(end);
+        if url.ends_with(':') {
+            left.push(':');
+        }
+        left.push_str(more);
+    }
+    left
 }
 
 #[cfg(test)]
@@ -155,5 +381,32 @@ mod tests {
             let message = row.words.join(" ... ").to_uppercase();
             assert_eq!(meaning(row.source, &message), Some(row.means), "{message}");
         }
+    }
+
+    #[test]
+    fn names_that_users_give_mean_nothing() {
+        for (source, message, means) in [
+            (
+                Image,
+                "failed to resolve reference \"r/no-such-host/unauthorized:i/o timeout\": 1: not found",
+                ImageIsMissing,
+            ),
+            (
+                Image,
+                "unexpected status from HEAD request to https://r/v2/manifest unknown: 502 Bad Gateway",
+                RegistryIsUnavailable,
+            ),
+            (Runtime, "secret \"nvml-cgroup\" not found", ConfigIsMissing),
+            (Admission, "pods \"exceeded quota\" is forbidden: no PriorityClass with name x was found", NameIsMissing),
+            (Eviction, "Usage of EmptyDir volume \"the node had condition", EmptyDirIsFull),
+        ] {
+            assert_eq!(meaning(source, message), Some(means), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_quotes_alone_still_counts() {
+        let old = "OCI runtime create failed: \"rootfs_linux.go:58: mounting caused \\\"not a directory\\\"\": unknown";
+        assert_eq!(meaning(Runtime, old), Some(ImageDoesNotFit));
     }
 }

@@ -95,6 +95,7 @@ const IMAGE_PULL: &[&str] = &[
     "RegistryUnavailable",
     "SignatureValidationFailed",
 ];
+const CONFIG: &[&str] = &["CreateContainerConfigError"];
 const CONTAINER: &[&str] = &["CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
 
 table! {
@@ -130,10 +131,16 @@ table! {
             .to_do("correct it in a new run")
             .of_kubernetes(&["InvalidImageName"]),
         ImageRefused: Row::new(WaitStage::Image, "the registry says that the image does not exist, that it may not be \
-            pulled, or that it is not for this node's platform")
+            pulled, or that it is not for this node's platform; or the node does not take it as it is")
             .to_do("see `ImagePullFailed`")
             .of_kubernetes(IMAGE_PULL)
-            .when(&[Meaning::ImageIsMissing, Meaning::ImageIsDenied, Meaning::ImageIsForOtherPlatform])
+            .when(&[
+                Meaning::ImageIsMissing,
+                Meaning::ImageIsDenied,
+                Meaning::ImageIsForOtherPlatform,
+                Meaning::ImageIsTooOld,
+                Meaning::ImageIsNotSigned,
+            ])
             .until(Deadline::ImageRefused),
         RegistryUnavailable: Row::new(WaitStage::Image, "the registry fails or does not answer")
             .to_do("nothing: the node asks again and again. Tell the administrator if it stays")
@@ -150,8 +157,19 @@ table! {
             .ends_as(Cause::InputNotMounted),
         ConfigurationMissing: Row::new(WaitStage::Config, "a Secret, ConfigMap or key of `env` does not exist")
             .to_do("create it before the deadline, and the run goes on")
-            .of_kubernetes(&["CreateContainerConfigError"])
+            .of_kubernetes(CONFIG)
+            .when(&[Meaning::ConfigIsMissing])
             .ends_as(Cause::CreateContainerConfigError),
+        RootForbidden: Row::new(WaitStage::Config, "the pod must not run as root, and the image does, or may")
+            .to_do("see the cause of this name")
+            .of_kubernetes(CONFIG)
+            .when(&[Meaning::RootIsForbidden])
+            .until(Deadline::AtOnce)
+            .ends_as(Cause::RootForbidden),
+        ConfigurationNotRead: Row::new(WaitStage::Config, "the node cannot read what the container needs")
+            .to_do("nothing: another attempt follows at the deadline. Tell the administrator if it stays")
+            .of_kubernetes(CONFIG)
+            .ends_as(Cause::NeverStarted),
         ClaimMissing: Row::new(WaitStage::Config, "a claim of `volumes` or `inputs` does not exist")
             .to_do("create it before the deadline, and the run goes on")
             .ends_as(Cause::CreateContainerConfigError),
@@ -161,9 +179,20 @@ table! {
             .when(&[Meaning::GpuIsUnavailable])
             .until(Deadline::AtOnce)
             .ends_as(Cause::GpuUnavailable),
-        ContainerNotCreated: Row::new(WaitStage::Config, "the container runtime refuses to make the container")
+        ContainerRefused: Row::new(WaitStage::Config, "the container runtime refuses to make the container of this \
+            image")
             .to_do("see the cause of this name")
-            .of_kubernetes(CONTAINER),
+            .of_kubernetes(CONTAINER)
+            .when(&[
+                Meaning::UserIsUnknown,
+                Meaning::ImageDoesNotFit,
+                Meaning::CudaIsTooNew,
+                Meaning::MemoryIsTooSmall,
+            ]),
+        ContainerNotCreated: Row::new(WaitStage::Config, "the node cannot make the container")
+            .to_do("nothing: another attempt follows at the deadline. Tell the administrator if it stays")
+            .of_kubernetes(CONTAINER)
+            .ends_as(Cause::NeverStarted),
         ContainerCreating: Row::new(WaitStage::Starting, "a large image is being pulled, or a volume is slow to mount")
             .to_do("nothing; `kubectl describe pod` shows what the node is at")
             .until(Deadline::Starting)
