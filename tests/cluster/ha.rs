@@ -298,6 +298,7 @@ async fn every_metric_is_there_and_counts() {
         "bundlerun_gpu_seconds_total",
         "bundlerun_saved_bytes_total",
         "bundlerun_invalid_objects",
+        "bundlerun_unknown_messages_total",
         "bundlerun_build_info",
     ];
     let missing: Vec<_> = names.iter().filter(|name| !text.lines().any(|line| line.starts_with(**name))).collect();

@@ -1,10 +1,12 @@
 //! Facts -> status: phase, conditions, times, the record. A condition's transition time moves only when it flips.
 
 mod measured;
+mod unknown;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use self::unknown::INTERRUPTED;
 use crate::api::BundleRun;
 use crate::api::spec::Input;
 use crate::api::status::{
@@ -21,6 +23,8 @@ use crate::plan::status::measured::{finished_at, gpus, output, started_at, timel
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
+
+pub(crate) use self::unknown::unknown_message;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
@@ -154,7 +158,7 @@ impl<'a> Draft<'a> {
         self.status.node = None;
         self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
         self.status.attempt = Some(attempt + 1);
-        let text = format!("attempt {attempt} was interrupted: {}", outcome.message);
+        let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
         self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::api::status::Blame;
+use crate::plan::{Source, unknown_message};
 
 /// What was seen, and what must follow from it.
 #[derive(Deserialize)]
@@ -204,5 +205,49 @@ fn a_tenth_that_is_wrong_fails() {
         };
         let missed = (first..entries.len()).step_by(10).count();
         assert_eq!(wrong(&entries, mutant).len(), missed, "from {first}");
+    }
+}
+
+/// What the table does not know is counted once, and is not the user's.
+#[test]
+fn what_is_new_counts_as_unknown_once() {
+    let before = run().status;
+    let new = "something new";
+    for (pod, source) in [
+        (pod().unschedulable(new), "scheduler"),
+        (pod().run_waits("ErrImagePull").saying(new), "image"),
+        (pod().run_waits("CreateContainerError").saying(new), "runtime"),
+        (pod().bound().failed("Evicted", new), "eviction"),
+        (pod().bound().failed("NewReason", ""), "eviction"),
+    ] {
+        let status = written(&look_at(&run(), &pod, 4));
+        assert_eq!(unknown_message(before.as_ref(), &status).map(Source::name), Some(source));
+        assert_eq!(unknown_message(Some(&status), &status), None);
+    }
+    let status = written(&refused(&run(), &Refusal::of(403, new.into()), 4));
+    assert_eq!(unknown_message(before.as_ref(), &status), Some(Source::Admission));
+    let status = written(&refused(&run(), &Refusal::of(422, new.into()), 4));
+    assert_eq!(unknown_message(before.as_ref(), &status), Some(Source::Admission));
+    for says_nothing in [pod().run_waits("ImagePullBackOff").saying("Back-off pulling image \"x\""), pod()] {
+        let status = written(&look_at(&run(), &says_nothing, 20));
+        assert_eq!(unknown_message(before.as_ref(), &status), None);
+    }
+    // Counted as a wait, not as its ending again.
+    let fails = pod().run_waits("CreateContainerError").saying(new);
+    let told = with_status(&run(), &written(&look_at(&run(), &fails, 4)));
+    let ended = written(&look_at(&told, &PodCase::deleted(fails, 124).failed("", ""), 126));
+    assert_eq!((ended.attempt, unknown_message(told.status.as_ref(), &ended)), (Some(2), None));
+}
+
+/// It knows all of these.
+#[test]
+fn no_message_that_was_seen_counts_as_unknown() {
+    for entry in entries() {
+        let plan = entry.plan(&run(), 4);
+        if plan.steps.is_empty() {
+            continue;
+        }
+        let unknown = unknown_message(run().status.as_ref(), &written(&plan));
+        assert_eq!(unknown, None, "{:?} {:?} {}", entry.at, entry.reason, entry.message);
     }
 }

@@ -4,7 +4,7 @@
 
 /// Who says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::plan) enum Source {
+pub(crate) enum Source {
     /// The API server and its plugins, policies and webhooks, when a pod is created.
     Admission,
     /// The scheduler.
@@ -15,6 +15,21 @@ pub(in crate::plan) enum Source {
     Runtime,
     /// The kubelet, when it evicts a pod.
     Eviction,
+}
+
+impl Source {
+    pub(crate) const ALL: [Self; 5] = [Self::Admission, Self::Scheduler, Self::Image, Self::Runtime, Self::Eviction];
+
+    /// As metrics have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Scheduler => "scheduler",
+            Self::Image => "image",
+            Self::Runtime => "runtime",
+            Self::Eviction => "eviction",
+        }
+    }
 }
 
 /// What it means for a run.

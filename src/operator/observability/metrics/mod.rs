@@ -20,7 +20,7 @@ use crate::api::{BundleRunStatus, Phase};
 use crate::cluster::GuardedRun;
 use crate::names;
 use crate::operator::leader::Leadership;
-use crate::plan::Cause;
+use crate::plan::{Cause, Source, unknown_message};
 
 /// What a scraper is told the text is.
 pub(in crate::operator) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,6 +57,7 @@ pub(in crate::operator) struct Metrics {
     gpu_seconds: Counter<f64, AtomicU64>,
     saved_bytes: Counter,
     invalid: Gauge,
+    unknown_messages: Family<ForSource, Counter>,
     /// Triggered and not looked at since.
     queued: Mutex<HashSet<(Option<String>, String)>>,
 }
@@ -96,6 +97,11 @@ struct InStage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForCause {
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForSource {
+    source: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -153,6 +159,7 @@ impl Metrics {
             gpu_seconds: Counter::default(),
             saved_bytes: Counter::default(),
             invalid: Gauge::default(),
+            unknown_messages: Family::default(),
             queued: Mutex::default(),
         };
         metrics.register();
@@ -198,6 +205,11 @@ impl Metrics {
         all.register("bundlerun_gpu_seconds", "Seconds times GPUs of commands that ended", self.gpu_seconds.clone());
         all.register("bundlerun_saved_bytes", "Bytes of files in saved outputs", self.saved_bytes.clone());
         all.register("bundlerun_invalid_objects", "BundleRuns that cannot be decoded", self.invalid.clone());
+        all.register(
+            "bundlerun_unknown_messages",
+            "Waits and endings of BundleRuns whose message, of Kubernetes or a container runtime, the operator does not know",
+            self.unknown_messages.clone(),
+        );
     }
 
     /// A rate needs a zero to start from, and an alert a series.
@@ -220,6 +232,9 @@ impl Metrics {
         }));
         for cause in [Cause::PodDeleted.name(), Cause::GpuUnavailable.name(), OTHER] {
             drop(self.retried.get_or_create(&ForCause { cause }));
+        }
+        for source in Source::ALL {
+            drop(self.unknown_messages.get_or_create(&ForSource { source: source.name() }));
         }
     }
 
@@ -269,6 +284,9 @@ impl Metrics {
         before: Option<&BundleRunStatus>,
         after: &BundleRunStatus,
     ) {
+        if let Some(source) = unknown_message(before, after) {
+            self.unknown_messages.get_or_create(&ForSource { source: source.name() }).inc();
+        }
         let had_ended = |attempt: &Attempt| {
             let same = |a: &&Attempt| a.attempt == attempt.attempt && a.uid == attempt.uid;
             before.iter().flat_map(|s| &s.attempts).find(same).is_some_and(|a| a.finish_time.is_some())

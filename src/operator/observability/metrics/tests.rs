@@ -95,6 +95,28 @@ fn a_reason_that_is_not_ours_is_other_so_that_labels_stay_few() {
 }
 
 #[test]
+fn a_message_that_nobody_knows_is_counted_by_who_said_it() {
+    let metrics = Metrics::new();
+    let waits = |stage: &str, reason: &str, message: &str| {
+        let waiting = json!({"stage": stage, "reason": reason, "message": message});
+        status(json!({"phase": "Pending", "attempt": 1, "waiting": waiting}))
+    };
+    let new = waits("ImagePull", "ErrImagePull", "the registry says something new");
+    metrics.status_written(0, None, &new);
+    metrics.status_written(0, Some(&new), &new);
+    metrics.status_written(0, None, &waits("ImagePull", "ErrImagePull", "manifest unknown"));
+    metrics.status_written(0, None, &waits("Inputs", "InputMissing", "words of ours"));
+    let evicted = json!({"attempt": 1, "uid": "u1", "finishTime": ENDED, "cause": "Evicted"});
+    let message = "attempt 1 was interrupted: something new";
+    let retried = json!({"phase": "Pending", "attempt": 2, "attempts": [evicted], "message": message});
+    metrics.status_written(0, Some(&running()), &status(retried));
+    let mut found = lines(&metrics, &["bundlerun_unknown_messages"]);
+    found.sort();
+    let expected = ["eviction", "image"].map(|s| format!("bundlerun_unknown_messages_total{{source=\"{s}\"}} 1"));
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn runs_are_counted_as_the_cache_has_them() {
     let metrics = Metrics::new();
     let (runs, mut writer) = reflector::store();
