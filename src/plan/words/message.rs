@@ -162,7 +162,7 @@ const TABLE: &[Row] = &[
     row(Admission, PodIsInvalid, &["request is too large"]),
     row(Admission, PodIsInvalid, &["request entity too large"]),
     row(Admission, PodIsInvalid, &["send message larger than max"]),
-    row(Admission, PodIsInvalid, &["is invalid:"]),
+    row(Admission, PodIsInvalid, &["pod \"", "is invalid:"]),
     row(Admission, AdmissionFails, &["etcdserver:"]),
     row(Admission, AdmissionFails, &["did not complete within"]),
     row(Admission, AdmissionFails, &["unable to handle the request"]),
