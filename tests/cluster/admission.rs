@@ -3,7 +3,9 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use serde_json::json;
 
 use crate::common::{Space, eventually, together};
@@ -96,16 +98,23 @@ impl PodDenial {
     }
 
     async fn until(&self, space: &Space, works: bool) {
-        if self.operation != "CREATE" {
-            // What it is about has to be tried by who is tested: a policy is there for all or for none soon.
-            return;
-        }
         eventually("the policy to work or to be gone", async || {
-            let denied = try_to_create(space).await.is_err_and(|error| error.contains("denied"));
+            let tried =
+                if self.operation == "CREATE" { try_to_create(space).await } else { try_to_release(space).await };
+            let denied = tried.is_err_and(|error| error.contains("denied"));
             if denied == works { Ok(()) } else { Err(denied) }
         })
         .await;
     }
+}
+
+/// A pod of the namespace without its finalizers, as the API server would have it.
+async fn try_to_release(space: &Space) -> Result<Pod, String> {
+    let pods = space.pods().list(&ListParams::default()).await.unwrap();
+    let name = pods.items.first().map(ResourceExt::name_any).unwrap_or_default();
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    space.pods().patch(&name, &dry, &patch).await.map_err(|error| error.to_string())
 }
 
 async fn make(space: &Space, resource: &ApiResource, name: &str, spec: serde_json::Value) -> Api<DynamicObject> {

@@ -115,12 +115,12 @@ async fn quotas_on_limits_and_limit_ranges_are_met_by_settings() {
     let range =
         json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "50m"}}]}});
     ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
-    let ran = space.run("guaranteed", json!({"command": "true"})).await;
+    let ran = space.run("guaranteed", json!({"command": "true", "resources": {"cpus": "100m"}})).await;
     assert_eq!(ran.phase, Some(Phase::Succeeded), "{ran:#?}");
     let pod = space.pods().get("guaranteed-1").await.unwrap();
     assert_eq!(pod.status.unwrap().qos_class.as_deref(), Some("Guaranteed"));
     settings::usual(&space, &[SETTINGS]).await;
-    let refused = space.run("range", json!({"command": "true"})).await;
+    let refused = space.run("range", json!({"command": "true", "resources": {"cpus": "100m"}})).await;
     let hint = refused.result.as_ref().unwrap().hint.clone().unwrap();
     assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
     assert!(hint.contains("helper"), "{hint}");
