@@ -97,7 +97,7 @@ fn at_their_limits() -> Vec<(String, Value, Becomes)> {
         (
             "no-such-claim",
             json!({"command": "true", "volumes": [{"path": "a", "claim": {"name": long}}]}),
-            Waiting("Unschedulable"),
+            Waiting("ClaimMissing"),
         ),
         ("labels", fields(json!({"nodeSelector": selector})), Waiting("Unschedulable")),
         (

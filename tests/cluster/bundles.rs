@@ -333,7 +333,9 @@ fn savers(pod: &Pod) -> Vec<Pid> {
 #[tokio::test]
 async fn saving_goes_on_when_what_saves_is_killed_three_times() {
     let space = Space::new().await;
-    let spec = json!({"command": format!("{LEAVES}; head -c 60M /dev/urandom >large"), "resources": {"cpus": "500m"}});
+    // Large enough that who saves it is met while it does.
+    let spec = json!({"command": format!("{LEAVES}; head -c 300M /dev/urandom >large"),
+        "resources": {"cpus": "500m", "disk": "1Gi"}});
     space.start("killed", spec).await;
     let pod = space.pod_running("killed-1").await;
     let killed = RefCell::new(Vec::new());
@@ -350,7 +352,7 @@ async fn saving_goes_on_when_what_saves_is_killed_three_times() {
     let ended = space.end_of("killed").await;
     assert_eq!(cause(&ended), "Completed", "{ended:#?}");
     assert_saved("killed", &ended);
-    assert_eq!(std::fs::metadata(export(&ended).path().join("contents/large")).unwrap().len(), 60 << 20);
+    assert_eq!(std::fs::metadata(export(&ended).path().join("contents/large")).unwrap().len(), 300 << 20);
     space.end().await;
 }
 

@@ -122,7 +122,7 @@ async fn a_run_of_the_same_name_made_after_a_deletion_is_another_run() {
     let waiting = space.waits_at("again", "Admission").await.waiting.unwrap();
     let message = waiting.message.unwrap();
     assert_eq!((waiting.reason.as_deref(), waiting.deadline), (Some("PreviousPod"), None), "{message}");
-    assert!(message.starts_with("pod again-1 of an earlier run of this name has not ended yet: it has until "));
+    assert!(message.starts_with("pod again-1 of an earlier run of this name has not ended yet"));
     let ended = space.end_of("again").await;
     assert_eq!(ended.phase, Some(Phase::Succeeded), "{ended:#?}");
     assert_ne!(ended.attempts[0].uid, first.uid());

@@ -135,10 +135,11 @@ table! {
             .more("Runs that have this one as an input take what is there"),
         Stopped: Row::new(Wanted, Verdict::Stopped, None, "`stop` was set").more("nothing. What was there is saved"),
 
-        ImagePullFailed: Row::user(Image, "the image could not be pulled before the deadline")
+        ImagePullFailed: Row::user(Image, "the registry refused the image, or has no such name, \
+            until the deadline")
             .hint("check the image's name and tag, that the cluster can reach its registry, and `imagePullSecrets`")
             .more("The registry's answer is in the message. *not found*: name, tag, or no right to see it. \
-                *no such host*, *timeout*: the nodes cannot reach the registry"),
+                *no such host*: the registry's name"),
         ImageForOtherPlatform: Row::user(Image, "the registry has the image, but not for this node (*no match for \
             platform*)")
             .told_as(IMAGE_PULL_FAILED)
