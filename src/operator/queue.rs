@@ -78,9 +78,10 @@ pub(in crate::operator) async fn follow_runs(
             backoff.reset(uid);
         }
         if triggers.is_open() {
-            gone.into_iter().chain(next_attempt).for_each(|uid| orphans.run_changed(uid));
             if matches!(event, watcher::Event::InitDone) {
                 orphans.check_all();
+            } else {
+                gone.into_iter().chain(next_attempt).for_each(|uid| orphans.run_changed(uid));
             }
         }
         for run in runs {
