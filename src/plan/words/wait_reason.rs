@@ -232,10 +232,15 @@ impl Reason {
 
     /// The reason at a stage that goes by this name, and fits the message.
     fn with_words(stage: WaitStage, reason: &str, message: &str) -> Option<Self> {
-        let means = stage.source().and_then(|source| meaning(source, message));
         let named = || Self::ALL.iter().filter(|known| known.stage() == stage && known.row().goes_by(**known, reason));
-        let fits = |known: &&Self| means.is_some_and(|means| known.row().when.contains(&means));
-        named().find(fits).or_else(|| named().find(|known| known.row().when.is_empty())).copied()
+        // The table of messages is long, and most reasons stand alone.
+        if named().any(|known| !known.row().when.is_empty())
+            && let Some(means) = stage.source().and_then(|source| meaning(source, message))
+            && let Some(fits) = named().find(|known| known.row().when.contains(&means))
+        {
+            return Some(*fits);
+        }
+        named().find(|known| known.row().when.is_empty()).copied()
     }
 
     pub(crate) fn stage(self) -> WaitStage {
