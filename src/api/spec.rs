@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::quantity::Quantity;
 use super::schema;
-use super::status::BundleRunStatus;
+use super::status::{BundleRunStatus, Phase};
 
 /// Restarts after interruptions by the platform when `retry.interruptions` is unset.
 pub const DEFAULT_INTERRUPTIONS: u32 = 3;
@@ -177,6 +177,20 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
+}
+
+impl BundleRun {
+    /// Its phase is terminal.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
+    }
+
+    /// `stop` is set, or was when the operator looked.
+    #[must_use]
+    pub fn is_being_stopped(&self) -> bool {
+        self.spec.stop || self.status.as_ref().is_some_and(|status| status.stop_requested_at.is_some())
+    }
 }
 
 /// One environment variable: a literal value, or a key of a Secret or ConfigMap.

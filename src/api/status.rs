@@ -132,6 +132,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them, in the order of a run's life.
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Pending, Self::Running, Self::Finalizing, Self::Succeeded, Self::Failed, Self::Stopped];
+
     /// Nothing follows it.
     #[must_use]
     pub fn is_terminal(self) -> bool {

@@ -105,9 +105,8 @@ impl Cluster {
         let namespace = run.namespace().unwrap_or_default();
         let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
         let recorded = run.status.iter().flat_map(|s| &s.attempts).any(|a| a.attempt == attempt && a.uid.is_some());
-        let stopping = run.status.as_ref().is_some_and(|s| s.stop_requested_at.is_some());
-        let over = run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
-        if pod.is_none() && !over && (recorded || run.spec.stop || stopping) {
+        let over = run.is_over();
+        if pod.is_none() && !over && (recorded || run.is_being_stopped()) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
         let parents = if pod.is_none() && !over { self.parents(&run) } else { Parents::default() };

@@ -14,7 +14,6 @@ use kube::ResourceExt;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tracing::{info, warn};
 
-use crate::api::Phase;
 use crate::cluster::{Cluster, Error, GuardedRun, StepResult};
 use crate::names;
 use crate::operator::backoff::Backoff;
@@ -222,7 +221,7 @@ impl Work {
         // Of one that cannot be decoded nothing is known: no pod of it is a stray.
         let Ok(run) = &cached.0 else { return Some((0, false)) };
         let run = self.cluster.newest(run);
-        Some((current_pod(&run).0, run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal)))
+        Some((current_pod(&run).0, run.is_over()))
     }
 
     async fn remove_finalizer(&self, pod: &PodRef) -> Result<(), Error> {

@@ -129,7 +129,7 @@ async fn carry_out(
     context: &Context,
     answers: &mut Answers,
 ) -> Result<Option<Action>, Error> {
-    let mut over = seen.run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal);
+    let mut over = seen.run.is_over();
     for step in plan.steps {
         let written = match &step {
             Step::WriteStatus(status) => Some(status.clone()),

@@ -7,7 +7,7 @@ use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 
-use crate::api::{BundleRun, Phase};
+use crate::api::BundleRun;
 use crate::cluster::GuardedRun;
 use crate::plan::{Parent, current_pod, parents};
 
@@ -149,7 +149,7 @@ fn as_parent(run: &BundleRun) -> Parent {
 }
 
 fn waits_for(run: &BundleRun) -> Vec<String> {
-    if run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
+    if run.is_over() {
         return Vec::new();
     }
     let mut names: Vec<_> = parents::names(run).map(str::to_owned).collect();

@@ -47,7 +47,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if run.metadata.deletion_timestamp.is_some() {
         return clean_up(observed.pod).then(release_last(run, attempt));
     }
-    if run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
+    if run.is_over() {
         // Nothing else of a terminal run changes.
         return clean_up(observed.pod).write(Draft::of(run, now));
     }
@@ -74,7 +74,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
             decision.end(None, &Outcome::pod_gone(&pod_name))
         }
         // There is nothing to end and nothing to save.
-        (PodSeen::Absent | PodSeen::Foreign(_), _) if decision.is_being_stopped() => {
+        (PodSeen::Absent | PodSeen::Foreign(_), _) if run.is_being_stopped() => {
             decision.end(None, &Outcome::stopped(None)).then(release_last(run, attempt))
         }
         (PodSeen::Absent, None) => decision.create(),
@@ -126,11 +126,6 @@ impl<'a> Decision<'a> {
 
     fn phase(&self) -> Option<Phase> {
         self.status().and_then(|s| s.phase)
-    }
-
-    /// `stop` is set, or was when somebody looked.
-    fn is_being_stopped(&self) -> bool {
-        self.run.spec.stop || self.status().is_some_and(|status| status.stop_requested_at.is_some())
     }
 
     fn draft(&self) -> Draft<'a> {
@@ -204,7 +199,7 @@ impl<'a> Decision<'a> {
     /// The pod exists: what its stage asks for.
     fn follow(&self, pod: &PodFacts) -> Plan {
         let stage = pod.stage();
-        if self.is_being_stopped()
+        if self.run.is_being_stopped()
             && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {
             // On the record first: the field may be taken back before the pod has ended.
@@ -247,7 +242,7 @@ impl<'a> Decision<'a> {
         if let Some(plan) = self.node_lost(pod) {
             return plan;
         }
-        let reason = if self.is_being_stopped() { STOPPING } else { Cause::PodDeleted.name() };
+        let reason = if self.run.is_being_stopped() { STOPPING } else { Cause::PodDeleted.name() };
         self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some(reason))
     }
 
@@ -278,7 +273,7 @@ impl<'a> Decision<'a> {
     fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
         let image = self.requested;
         let stopped;
-        let outcome = if self.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
+        let outcome = if self.run.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
             stopped = Outcome::stopped(Some(outcome));
             &stopped
         } else {

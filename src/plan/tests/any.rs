@@ -11,15 +11,6 @@ use crate::contract::{
 };
 use crate::plan::words::wait_reason::{Deadline, Reason};
 
-const PHASES: [Phase; 7] = [
-    Phase::Waiting,
-    Phase::Pending,
-    Phase::Running,
-    Phase::Finalizing,
-    Phase::Succeeded,
-    Phase::Failed,
-    Phase::Stopped,
-];
 const REASONS: [&str; 14] = [
     "",
     "Completed",
@@ -178,7 +169,7 @@ fn any_progress() -> impl Strategy<Value = ProgressSeen> {
 
 /// The run that is an input, as the caches have it.
 fn any_parents() -> impl Strategy<Value = Parents> {
-    let parent = (select(&PHASES[..]), of(Just(format!("store:5000/bundles/n@{DIGEST}"))), any::<bool>());
+    let parent = (select(&Phase::ALL[..]), of(Just(format!("store:5000/bundles/n@{DIGEST}"))), any::<bool>());
     let parent = parent.prop_map(|(phase, bundle, mountable)| Parent {
         uid: "up".to_owned(),
         phase: Some(phase),
@@ -247,7 +238,7 @@ prop_compose! {
 prop_compose! {
     /// A run in any phase, in its first attempt or a later one, that was told to wait for something or not.
     fn any_run()(
-        phase in of(select(&PHASES[..])),
+        phase in of(select(&Phase::ALL[..])),
         attempt in 1..6u32,
         recorded in any::<bool>(),
         waiting in of((select(&crate::plan::words::wait_reason::WaitStage::ALL[..]), reason(), of(second()), of(second()))),
@@ -291,14 +282,6 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
     ]
 }
 
-fn is_terminal(run: &BundleRun) -> bool {
-    matches!(run.status.as_ref().and_then(|s| s.phase), Some(Phase::Succeeded | Phase::Failed | Phase::Stopped))
-}
-
-fn stop_was_seen(run: &BundleRun) -> bool {
-    run.spec.stop || run.status.as_ref().is_some_and(|status| status.stop_requested_at.is_some())
-}
-
 /// The documented reasons without a deadline of the operator's; the scheduler may have words of its own.
 fn may_last(waiting: &crate::api::status::Waiting) -> bool {
     let reason = waiting.reason.as_deref().unwrap_or_default();
@@ -313,7 +296,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     assert!(count("Write") <= 1 && count("Create") <= 1 && count("Tell") <= 1, "{steps:?}");
     assert!(count("Tell") == 0 || count("Write") == 1, "news without a write would be told again and again: {steps:?}");
 
-    if is_terminal(run) || run.metadata.deletion_timestamp.is_some() {
+    if run.is_over() || run.metadata.deletion_timestamp.is_some() {
         assert_eq!(count("Create") + count("Tell"), 0, "{steps:?}");
         let seen = run.status.as_ref().and_then(|status| status.observed_generation);
         let moved = run.metadata.deletion_timestamp.is_none() && seen != run.metadata.generation;
@@ -327,7 +310,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     if count("Create") > 0 {
         assert_eq!(pod, PodSeen::Absent);
         assert_eq!(count("Write"), 0);
-        assert!(!stop_was_seen(run), "{steps:?}");
+        assert!(!run.is_being_stopped(), "{steps:?}");
     }
     if matches!(pod, PodSeen::Absent | PodSeen::Foreign(_)) {
         assert_eq!(count("Delete"), 0, "{steps:?}");
@@ -346,7 +329,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         assert_eq!(record.usage.oom_kills, 0);
         assert!(pod.pins().repository.is_none() || status.output.as_ref().unwrap().bundle.is_some(), "it is not saved");
     }
-    if is_terminal(&result) {
+    if result.is_over() {
         assert!(status.result.is_some() && status.finish_time.is_some() && status.waiting.is_none());
         let again = look(&result, pod, 1000);
         assert!(words(&again).iter().all(|s| s.starts_with("Release") || s.starts_with("Delete")), "{again:?}");
@@ -354,7 +337,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         // Whatever waits says for what.
         assert!(status.result.is_none() && status.finish_time.is_none());
         assert!(status.waiting.as_ref().is_none_or(|w| w.reason.is_some() && w.since.is_some()));
-        assert!(!stop_was_seen(run) || status.attempt == run.status.as_ref().unwrap().attempt, "another attempt");
+        assert!(!run.is_being_stopped() || status.attempt == run.status.as_ref().unwrap().attempt, "another attempt");
         if let Some(waiting) = status.waiting.filter(|waiting| waiting.deadline.is_none()) {
             let known = run.status.as_ref().and_then(|status| status.waiting.as_ref());
             assert!(may_last(&waiting) || known.is_some_and(|known| known.stage == waiting.stage), "{waiting:?}");

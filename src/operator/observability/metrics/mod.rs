@@ -28,16 +28,6 @@ pub(in crate::operator) const CONTENT_TYPE: &str = "application/openmetrics-text
 /// The value of `controller` and `name`, as dashboards of controller-runtime know them.
 const CONTROLLER: &str = "bundlerun";
 
-const PHASES: [Phase; 7] = [
-    Phase::Waiting,
-    Phase::Pending,
-    Phase::Running,
-    Phase::Finalizing,
-    Phase::Succeeded,
-    Phase::Failed,
-    Phase::Stopped,
-];
-
 /// The numbers of one operator.
 pub(in crate::operator) struct Metrics {
     registry: Registry,
@@ -329,7 +319,7 @@ impl Metrics {
 
     /// The exposition, with what the cache and the lease say now.
     pub(in crate::operator) fn exposition(&self, runs: &Store<GuardedRun>, leadership: &Leadership) -> String {
-        let mut counts = PHASES.map(|phase| (phase, 0));
+        let mut counts = Phase::ALL.map(|phase| (phase, 0));
         let mut invalid = 0;
         for run in runs.state() {
             let Ok(run) = &run.0 else {
