@@ -6,87 +6,78 @@ use kube::ResourceExt;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{Space, eventually, together};
 
-/// A `MutatingAdmissionPolicy` and its binding, for the pods of one namespace.
-pub struct PodMutation {
+/// A policy about the pods of one namespace, and its binding.
+pub struct PodPolicy {
     objects: Vec<Api<DynamicObject>>,
     name: String,
+    tried_by: Trial,
 }
 
-impl PodMutation {
-    /// `expression`: CEL that makes a list of `JSONPatch`. Waits until it works.
-    pub async fn begin(space: &Space, expression: &str) -> Self {
-        let name = format!("mutation-{}", space.name);
+/// How it is found out whether a policy works.
+enum Trial {
+    /// A pod is given a label.
+    Labelled,
+    /// A pod is not created.
+    NotCreated,
+    /// A pod keeps its finalizers.
+    NotReleased,
+}
+
+impl PodPolicy {
+    /// A `MutatingAdmissionPolicy`. `expression`: CEL that makes a list of `JSONPatch`. Waits until it works.
+    pub async fn mutating(space: &Space, expression: &str) -> Self {
         let marked = "[JSONPatch{op: 'add', path: '/metadata/labels', value: {'mutated': 'yes'}}]";
         let expression = format!("object.metadata.name == '{TRIAL}' ? {marked} : {expression}");
-        let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
         let policy = json!({
-            "matchConstraints": {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
-            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "reinvocationPolicy": "Never",
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]});
-        let binding = json!({"policyName": name});
-        let kinds = [
-            ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", policy),
-            ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", binding),
-        ];
-        let made = kinds.map(async |(kind, plural, spec)| {
-            let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-            make(space, &ApiResource::from_gvk_with_plural(&group_version_kind, plural), &name, spec).await
-        });
-        let mutation = Self { objects: together(made).await, name: name.clone() };
-        mutation.until(space, true).await;
-        mutation
+        Self::begin(space, "Mutating", "CREATE", policy, json!({}), Trial::Labelled).await
     }
 
-    /// Takes it away, and waits until it works no more.
-    pub async fn end(self, space: &Space) {
-        for api in &self.objects {
-            api.delete(&self.name, &DeleteParams::default()).await.unwrap();
-        }
-        self.until(space, false).await;
+    /// A `ValidatingAdmissionPolicy`. `allowed`: CEL over `object` that is true of what is not denied. Waits until it
+    /// works.
+    pub async fn denying(space: &Space, operation: &str, allowed: &str, message: &str) -> Self {
+        let policy = json!({"validations": [{"expression": allowed, "message": message}]});
+        let trial = if operation == "CREATE" { Trial::NotCreated } else { Trial::NotReleased };
+        Self::begin(space, "Validating", operation, policy, json!({"validationActions": ["Deny"]}), trial).await
     }
 
-    async fn until(&self, space: &Space, works: bool) {
-        eventually("the policy to work or to be gone", async || {
-            let seen = try_to_create(space).await?;
-            if seen.labels().contains_key("mutated") == works { Ok(()) } else { Err(format!("{:?}", seen.labels())) }
-        })
-        .await;
-    }
-}
-
-/// A `ValidatingAdmissionPolicy` and its binding, for the pods of one namespace.
-pub struct PodDenial {
-    objects: Vec<Api<DynamicObject>>,
-    name: String,
-    operation: &'static str,
-}
-
-impl PodDenial {
-    /// `allowed`: CEL over `object` that is true of what is not denied. Waits until it works.
-    pub async fn begin(space: &Space, operation: &'static str, allowed: &str, message: &str) -> Self {
-        let name = format!("denial-{}", space.name);
+    async fn begin(
+        space: &Space,
+        what: &str,
+        operation: &str,
+        mut policy: Value,
+        mut binding: Value,
+        tried_by: Trial,
+    ) -> Self {
+        let name = format!("{}-{}", what.to_lowercase(), space.name);
         let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]});
-        let policy = json!({
-            "matchConstraints": {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]},
-            "failurePolicy": "Fail", "validations": [{"expression": allowed, "message": message}]});
-        let binding = json!({"policyName": name, "validationActions": ["Deny"]});
+        policy["failurePolicy"] = json!("Fail");
+        policy["matchConstraints"] = json!({
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}}, "resourceRules": [pods]});
+        binding["policyName"] = json!(name);
+        let kind = format!("{what}AdmissionPolicy");
+        let plural = format!("{}admissionpolicies", what.to_lowercase());
         let kinds = [
-            ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", policy),
-            ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", binding),
+            (kind.clone(), plural, policy),
+            (format!("{kind}Binding"), format!("{}admissionpolicybindings", what.to_lowercase()), binding),
         ];
         let made = kinds.map(async |(kind, plural, spec)| {
-            let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-            make(space, &ApiResource::from_gvk_with_plural(&group_version_kind, plural), &name, spec).await
+            let group_version_kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", &kind);
+            let resource = ApiResource::from_gvk_with_plural(&group_version_kind, &plural);
+            let api: Api<DynamicObject> = Api::all_with(space.client.clone(), &resource);
+            let object =
+                json!({"apiVersion": resource.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+            api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+            api
         });
-        let denial = Self { objects: together(made).await, name: name.clone(), operation };
-        denial.until(space, true).await;
-        denial
+        let begun = Self { objects: together(made).await, name: name.clone(), tried_by };
+        begun.until(space, true).await;
+        begun
     }
 
     /// Takes it away, and waits until it works no more.
@@ -99,10 +90,13 @@ impl PodDenial {
 
     async fn until(&self, space: &Space, works: bool) {
         eventually("the policy to work or to be gone", async || {
-            let tried =
-                if self.operation == "CREATE" { try_to_create(space).await } else { try_to_release(space).await };
-            let denied = tried.is_err_and(|error| error.contains("denied"));
-            if denied == works { Ok(()) } else { Err(denied) }
+            let is_denied = |tried: Result<Pod, String>| tried.is_err_and(|error| error.contains("denied"));
+            let seen = match self.tried_by {
+                Trial::Labelled => try_to_create(space).await?.labels().contains_key("mutated"),
+                Trial::NotCreated => is_denied(try_to_create(space).await),
+                Trial::NotReleased => is_denied(try_to_release(space).await),
+            };
+            if seen == works { Ok(()) } else { Err(format!("it works: {seen}")) }
         })
         .await;
     }
@@ -115,14 +109,6 @@ async fn try_to_release(space: &Space) -> Result<Pod, String> {
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     space.pods().patch(&name, &dry, &patch).await.map_err(|error| error.to_string())
-}
-
-async fn make(space: &Space, resource: &ApiResource, name: &str, spec: serde_json::Value) -> Api<DynamicObject> {
-    let api: Api<DynamicObject> = Api::all_with(space.client.clone(), resource);
-    let object =
-        json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec});
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-    api
 }
 
 /// A pod as the API server would make it.

@@ -434,3 +434,19 @@ pub fn cause(status: &BundleRunStatus) -> &str {
 pub async fn together<T>(work: impl IntoIterator<Item: Future<Output = T>>) -> Vec<T> {
     futures::future::join_all(work).await
 }
+
+/// Leaves a line on a claim each time a command starts, so that a second start cannot hide.
+const TRACE: &str = "echo \"$BUNDLE_NAME $BUNDLE_ATTEMPT\" >>trace/starts";
+
+/// A command that leaves [`TRACE`] on the claim `trace`.
+pub fn traced(command: &str) -> Value {
+    json!({"command": format!("{TRACE}; {command}"), "volumes": [{"path": "trace", "claim": {"name": "trace"}}]})
+}
+
+/// The lines of [`TRACE`], in order: `run attempt`.
+pub fn starts(directory: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(directory.join("starts")).unwrap_or_default();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}

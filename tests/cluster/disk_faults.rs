@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::admission::{PodMutation, of_volume};
+use crate::admission::{PodPolicy, of_volume};
 use crate::common::{Space, cause, condition_of, export, output, saved_file, stdout, together};
 use crate::faulty_disk::{Fault, FaultyDisk};
 use crate::node;
@@ -34,7 +34,7 @@ fn inside(command: &[&str]) {
 struct Sick {
     space: Space,
     disk: FaultyDisk,
-    mutation: PodMutation,
+    mutation: PodPolicy,
 }
 
 impl Sick {
@@ -43,7 +43,7 @@ impl Sick {
         let host_path = format!("value: {{'path': '{}', 'type': 'Directory'}}", disk.path().display());
         let no_more = of_volume(volumes::BUNDLE, "remove", "emptyDir", "");
         let expression = format!("{no_more} + {}", of_volume(volumes::BUNDLE, "add", "hostPath", &host_path));
-        let mutation = PodMutation::begin(&space, &expression).await;
+        let mutation = PodPolicy::mutating(&space, &expression).await;
         Self { space, disk, mutation }
     }
 
@@ -198,7 +198,7 @@ async fn a_helper_whose_own_volume_is_full_saves_and_reports() {
     let space = Space::new().await;
     let memory = of_volume(volumes::BIN, "add", "emptyDir/medium", "value: 'Memory'");
     let size = of_volume(volumes::BIN, "add", "emptyDir/sizeLimit", "value: '16Mi'");
-    let small = PodMutation::begin(&space, &format!("{memory} + {size}")).await;
+    let small = PodPolicy::mutating(&space, &format!("{memory} + {size}")).await;
     let trace = space.claim("trace").await;
     let command = "echo fine >good; until [ -e trace/go ]; do sleep 0.1; done; echo said";
     let volumes = json!([{"path": "trace", "claim": {"name": "trace"}}]);

@@ -16,24 +16,13 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::audit;
-use crate::common::{Operators, Space, cause, eventually, operator_pods, operators, scale_operator, stdout, together};
+use crate::common::{
+    Operators, Space, cause, eventually, operator_pods, operators, scale_operator, starts, stdout, together, traced,
+};
 use crate::node::{container_id, first_process};
 
 /// 15 s of the lease, 2 s between two looks, and a slow machine.
 const LEASE_TAKEN: Duration = Duration::from_secs(22);
-
-const TRACE: &str = "echo \"$BUNDLE_NAME $BUNDLE_ATTEMPT\" >>trace/starts";
-
-fn spec(command: &str) -> Value {
-    json!({"command": format!("{TRACE}; {command}"), "volumes": [{"path": "trace", "claim": {"name": "trace"}}]})
-}
-
-fn starts(directory: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(directory.join("starts")).unwrap_or_default();
-    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
 
 /// Every run succeeded at its first attempt, its command began once, one pod was made for it and one event told.
 async fn nothing_happened_twice(space: &Space, trace: &Path, names: &[String]) {
@@ -107,7 +96,7 @@ async fn two_operators_at_once_without_a_lease_do_nothing_twice() {
     operators(&space.client, &Operators { replicas: 2, ..Operators::default() }).await;
     let trace = space.claim("trace").await;
     let names: Vec<_> = (0..100).map(|i| format!("run-{i:03}")).collect();
-    together(names.iter().map(|name| space.start(name, spec("sleep 1; echo done")))).await;
+    together(names.iter().map(|name| space.start(name, traced("sleep 1; echo done")))).await;
     // So many pods at once take a small node minutes.
     let since = Instant::now();
     loop {
@@ -156,10 +145,10 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
         assert_eq!(leads > 0.0, pod.name_any() == first.name_any());
     }
 
-    together(names[..4].iter().map(|name| space.start(name, spec("sleep 8; echo done")))).await;
+    together(names[..4].iter().map(|name| space.start(name, traced("sleep 8; echo done")))).await;
     space.until(&names[0], "to run", |s| s.phase == Some(Phase::Running)).await;
     kill_process(first_process(&container_id(&first, "operator")), Signal::KILL).unwrap();
-    together(names[4..8].iter().map(|name| space.start(name, spec("echo done")))).await;
+    together(names[4..8].iter().map(|name| space.start(name, traced("echo done")))).await;
     let (second, took) = another_leads(&space.client, &first).await;
     println!("the leader was killed: another led after {took:?}");
     assert!(took < LEASE_TAKEN, "{took:?}");
@@ -169,7 +158,7 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
     }
 
     operator_pods(&space.client).delete(&second.name_any(), &DeleteParams::default()).await.unwrap();
-    together(names[8..].iter().map(|name| space.start(name, spec("echo done")))).await;
+    together(names[8..].iter().map(|name| space.start(name, traced("echo done")))).await;
     let (_, took) = another_leads(&space.client, &second).await;
     println!("the leader was asked to stop: another led after {took:?}");
     assert!(took < Duration::from_secs(10), "it lets the lease go: {took:?}");
@@ -188,19 +177,19 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let paused = some_leader(&space.client).await;
     let process = first_process(&container_id(&paused, "operator"));
     // In the midst of work: some runs end, some begin.
-    together(names[..8].iter().map(|name| space.start(name, spec("sleep 2; echo done")))).await;
+    together(names[..8].iter().map(|name| space.start(name, traced("sleep 2; echo done")))).await;
     space.until(&names[0], "to have begun", |s| s.start_time.is_some()).await;
     // With more before it than it can do at once, it has something to write at the moment it goes on.
     let pause = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         kill_process(process, Signal::STOP).unwrap();
     };
-    tokio::join!(together(names[8..56].iter().map(|name| space.start(name, spec("sleep 1; echo done")))), pause);
+    tokio::join!(together(names[8..56].iter().map(|name| space.start(name, traced("sleep 1; echo done")))), pause);
     let since = Instant::now();
     let (other, took) = another_leads(&space.client, &paused).await;
     println!("the leader was paused: another led after {took:?}");
     assert!(took < LEASE_TAKEN, "{took:?}");
-    together(names[56..].iter().map(|name| space.start(name, spec("echo done")))).await;
+    together(names[56..].iter().map(|name| space.start(name, traced("echo done")))).await;
     nothing_happened_twice(&space, &trace, &names).await;
 
     tokio::time::sleep(Duration::from_mins(1).saturating_sub(since.elapsed())).await; // the span of the claim
@@ -240,7 +229,8 @@ async fn a_leader_that_missed_what_the_last_one_wrote_starts_nothing_twice() {
     operators(&space.client, &patient).await;
     let trace = space.claim("trace").await;
     let names: Vec<_> = (0..16).map(|i| format!("run-{i:03}")).collect();
-    together(names.iter().map(|name| space.start(name, spec("[ $BUNDLE_ATTEMPT = 2 ] || sleep 1h; echo done")))).await;
+    together(names.iter().map(|name| space.start(name, traced("[ $BUNDLE_ATTEMPT = 2 ] || sleep 1h; echo done"))))
+        .await;
     together(names.iter().map(|name| space.until(name, "to run", |s| s.start_time.is_some()))).await;
 
     let first = some_leader(&space.client).await;
@@ -259,7 +249,7 @@ async fn a_leader_that_missed_what_the_last_one_wrote_starts_nothing_twice() {
     another_leads(&space.client, &first).await;
 
     // The new leader goes through all runs before it makes the pod of a new one.
-    space.run("after", spec("echo done")).await;
+    space.run("after", traced("echo done")).await;
     for name in &names {
         let status = space.end_of(name).await;
         assert_eq!((status.phase, status.attempt), (Some(Phase::Succeeded), Some(2)), "{name}: {status:#?}");

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::admission::{PodMutation, of_volume};
+use crate::admission::{PodPolicy, of_volume};
 use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
 use crate::node;
 
@@ -295,7 +295,7 @@ async fn without_our_watch_the_kubelets_eviction_is_told_as_what_it_is() {
     let space = Space::new().await;
     let expression = "[JSONPatch{op: 'replace', path: '/metadata/annotations/bundlerun.dev~1request', \
         value: object.metadata.annotations['bundlerun.dev/request'].replace('diskBytes', 'noDiskBytes')}]";
-    let unwatched = PodMutation::begin(&space, expression).await;
+    let unwatched = PodPolicy::mutating(&space, expression).await;
     // The kubelet allows twice 1Mi and 1Gi.
     let fill = "head -c 1300M /dev/zero >large; echo written; sleep 1h";
     let resources = json!({"disk": "1Mi", "memory": "512Mi", "cpus": "500m"});
@@ -328,7 +328,7 @@ async fn a_full_disk_makes_no_false_success_and_is_told_as_such() {
     let parent = space.run("parent", parent).await;
     assert_eq!(cause(&parent), "Completed", "{parent:#?}");
 
-    let full = PodMutation::begin(&space, &small(volumes::INPUTS, "4Mi")).await;
+    let full = PodPolicy::mutating(&space, &small(volumes::INPUTS, "4Mi")).await;
     let reads = json!({"command": "cat large | wc -c", "resources": resources,
         "inputs": [{"path": "large", "run": {"name": "parent", "path": "large"}}]});
     let mut once = reads.clone();
@@ -339,7 +339,7 @@ async fn a_full_disk_makes_no_false_success_and_is_told_as_such() {
     assert_eq!((cause(&staged), staged.exit_code), ("StagingFailed", None), "{staged:#?}");
     assert!(staged.message.unwrap().contains("the disk of the node is full"));
 
-    let full = PodMutation::begin(&space, &small(volumes::BUNDLE, "8Mi")).await;
+    let full = PodPolicy::mutating(&space, &small(volumes::BUNDLE, "8Mi")).await;
     let fills = "echo before; head -c 20M /dev/zero >large || { echo after; exit 7; }";
     let kept = space.run("kept", json!({"command": fills, "resources": resources})).await;
     full.end(&space).await;
@@ -354,7 +354,7 @@ async fn a_full_disk_makes_no_false_success_and_is_told_as_such() {
     let size = |file: &str| std::fs::metadata(exported.path().join("contents").join(file)).unwrap().len();
     assert_eq!(["large", "stdout", "stderr"].map(size).iter().sum::<u64>(), on_disk);
 
-    let full = PodMutation::begin(&space, &small(volumes::BIN, "1Mi")).await;
+    let full = PodPolicy::mutating(&space, &small(volumes::BIN, "1Mi")).await;
     let no_room = space.run("no-room", json!({"command": "true", "resources": resources})).await;
     full.end(&space).await;
     println!("{}: {}", cause(&no_room), no_room.message.as_deref().unwrap());

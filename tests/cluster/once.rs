@@ -2,35 +2,21 @@
 //! each time it starts, so that a second start cannot hide.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use bundlerun::api::Phase;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::common::{Space, cause, eventually, kill_operator, operator_ready, run, stdout, together};
-
-const TRACE: &str = "echo \"$BUNDLE_NAME $BUNDLE_ATTEMPT\" >>trace/starts";
-
-fn spec(command: &str) -> Value {
-    json!({"command": format!("{TRACE}; {command}"), "volumes": [{"path": "trace", "claim": {"name": "trace"}}]})
-}
-
-fn starts(directory: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(directory.join("starts")).unwrap_or_default();
-    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
+use crate::common::{Space, cause, eventually, kill_operator, operator_ready, run, starts, stdout, together, traced};
 
 #[tokio::test]
 async fn the_same_manifest_applied_again_changes_nothing() {
     let space = Space::new().await;
     let trace = space.claim("trace").await;
-    let manifest = run("same", spec("sleep 1"));
+    let manifest = run("same", traced("sleep 1"));
     let apply = PatchParams::apply("test").force();
     for _ in 0..2 {
         space.runs().patch("same", &apply, &Patch::Apply(&manifest)).await.unwrap();
@@ -50,7 +36,7 @@ async fn a_pod_deleted_by_hand_is_an_interruption_and_the_next_attempt_runs_once
     let space = Space::new().await;
     let trace = space.claim("trace").await;
     // The first attempt would run for ever; the second ends at once.
-    space.start("deleted", spec("[ \"$BUNDLE_ATTEMPT\" = 2 ] || sleep 1h")).await;
+    space.start("deleted", traced("[ \"$BUNDLE_ATTEMPT\" = 2 ] || sleep 1h")).await;
     space.pod_running("deleted-1").await;
     eventually("the command to start", async || if starts(&trace).is_empty() { Err("not yet") } else { Ok(()) }).await;
     space.pods().delete("deleted-1", &DeleteParams::default()).await.unwrap();
@@ -93,7 +79,7 @@ async fn the_operator_killed_ten_times_starts_no_command_twice_and_loses_no_reco
     for moment in moments {
         // Two new runs before each kill, so that every phase is met.
         for name in waiting.by_ref().take(2) {
-            space.start(name, spec("sleep 2; echo done")).await;
+            space.start(name, traced("sleep 2; echo done")).await;
         }
         tokio::time::sleep(Duration::from_millis(moment)).await;
         kill_operator(&space.client).await;

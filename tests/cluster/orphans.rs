@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use crate::admission::PodDenial;
+use crate::admission::PodPolicy;
 use crate::common::{Space, eventually, together};
 
 /// What an operator that did not know of the run's end would have made.
@@ -41,7 +41,7 @@ async fn pods_that_cannot_be_released_hold_up_no_others() {
     together(names.iter().map(|name| stuck.start(name, waits.clone()))).await;
     together(names.iter().map(|name| stuck.waits_at(name, "Scheduling"))).await;
     let kept = format!("has(object.metadata.finalizers) && '{}' in object.metadata.finalizers", names::POD_FINALIZER);
-    let denial = PodDenial::begin(&stuck, "UPDATE", &kept, "no finalizer may go").await;
+    let denial = PodPolicy::denying(&stuck, "UPDATE", &kept, "no finalizer may go").await;
     together(names.iter().map(async |name| {
         stuck.runs().delete(name, &DeleteParams::default()).await.unwrap();
         stuck.gone::<bundlerun::api::BundleRun>(name).await;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::admission::PodDenial;
+use crate::admission::PodPolicy;
 use crate::common::{Space, cause, run};
 use crate::settings;
 
@@ -62,7 +62,7 @@ async fn a_missing_service_account_is_told_and_ends_the_run_at_its_deadline() {
 async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
     let space = Space::new().await;
     let labelled = "has(object.metadata.labels) && 'team' in object.metadata.labels";
-    let denial = PodDenial::begin(&space, "CREATE", labelled, "every pod needs a label team").await;
+    let denial = PodPolicy::denying(&space, "CREATE", labelled, "every pod needs a label team").await;
     space.start("denied", json!({"command": "true"})).await;
     space.start("too-late", json!({"command": "true"})).await;
     let waiting = space.waits_at("denied", "Admission").await;
