@@ -22,7 +22,7 @@ use crate::plan::facts::stage::Stage;
 use crate::plan::outcome::{self, Ending, Outcome};
 use crate::plan::pod;
 use crate::plan::pod::affinity;
-use crate::plan::status::{self, Draft};
+use crate::plan::status::{self, AttemptEnd, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
@@ -271,7 +271,6 @@ impl<'a> Decision<'a> {
 
     /// [`Self::end`] with the helper's last words, however they came.
     fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
-        let image = self.requested;
         let stopped;
         let outcome = if self.run.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
             stopped = Outcome::stopped(Some(outcome));
@@ -279,9 +278,10 @@ impl<'a> Decision<'a> {
         } else {
             outcome
         };
+        let end = AttemptEnd { requested: self.requested, attempt: self.attempt, pod, message, outcome };
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
-            let draft = self.draft().interrupted(image, self.attempt, pod, message, outcome);
+            let draft = self.draft().interrupted(&end);
             return Plan::after(Duration::ZERO).write(draft).event(
                 EventType::Warning,
                 outcome.cause(),
@@ -293,11 +293,7 @@ impl<'a> Decision<'a> {
             Verdict::Succeeded | Verdict::Stopped => EventType::Normal,
             Verdict::Failed | Verdict::Interrupted => EventType::Warning,
         };
-        Plan::nothing().write(self.draft().ended(image, self.attempt, pod, message, outcome)).then(release).event(
-            type_,
-            outcome.cause(),
-            &outcome.message,
-        )
+        Plan::nothing().write(self.draft().ended(&end)).then(release).event(type_, outcome.cause(), &outcome.message)
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -36,6 +36,19 @@ pub(in crate::plan) struct Doubt {
     pub(in crate::plan) message: String,
 }
 
+/// An attempt that is over, and all that is known of it.
+#[derive(Clone, Copy)]
+pub(in crate::plan) struct AttemptEnd<'a> {
+    /// The image that was asked for.
+    pub(in crate::plan) requested: &'a str,
+    pub(in crate::plan) attempt: u32,
+    /// None: it has none, or none any more.
+    pub(in crate::plan) pod: Option<&'a PodFacts>,
+    /// The helper's last words.
+    pub(in crate::plan) message: Option<&'a Message>,
+    pub(in crate::plan) outcome: &'a Outcome,
+}
+
 /// A status in the making: the run's present one, changed by the named steps below.
 pub(in crate::plan) struct Draft<'a> {
     run: &'a BundleRun,
@@ -143,15 +156,9 @@ impl<'a> Draft<'a> {
     }
 
     /// The attempt ended in a way that is not the run's end: the next one is announced here.
-    pub(in crate::plan) fn interrupted(
-        mut self,
-        requested: &str,
-        attempt: u32,
-        pod: Option<&PodFacts>,
-        message: Option<&Message>,
-        outcome: &Outcome,
-    ) -> Self {
-        self.end_attempt(requested, attempt, pod, message, outcome);
+    pub(in crate::plan) fn interrupted(mut self, end: &AttemptEnd) -> Self {
+        let AttemptEnd { attempt, outcome, .. } = *end;
+        self.end_attempt(end);
         self.not_in_doubt();
         self.status.waiting = None;
         self.status.start_time = None;
@@ -163,15 +170,9 @@ impl<'a> Draft<'a> {
     }
 
     /// The run's end. After this nothing but `observedGeneration` changes.
-    pub(in crate::plan) fn ended(
-        mut self,
-        requested: &str,
-        attempt: u32,
-        pod: Option<&PodFacts>,
-        message: Option<&Message>,
-        outcome: &Outcome,
-    ) -> Self {
-        let finish = self.end_attempt(requested, attempt, pod, message, outcome);
+    pub(in crate::plan) fn ended(mut self, end: &AttemptEnd) -> Self {
+        let finish = self.end_attempt(end);
+        let AttemptEnd { attempt, pod, message, outcome, .. } = *end;
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
         let record = message.and_then(|m| m.report.record.as_ref());
@@ -302,14 +303,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns when it ended: by its record, or now.
-    fn end_attempt(
-        &mut self,
-        requested: &str,
-        attempt: u32,
-        pod: Option<&PodFacts>,
-        message: Option<&Message>,
-        outcome: &Outcome,
-    ) -> Time {
+    fn end_attempt(&mut self, end: &AttemptEnd) -> Time {
+        let AttemptEnd { requested, attempt, pod, message, outcome } = *end;
         if let Some(pod) = pod {
             self.observe_pod(requested, attempt, pod);
         } else if self.status.image.is_none() {

@@ -58,6 +58,15 @@ fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
     pod
 }
 
+fn interrupted<'a>(
+    attempt: u32,
+    pod: &'a PodFacts,
+    message: &'a Message,
+    outcome: &'a crate::plan::outcome::Outcome,
+) -> status::AttemptEnd<'a> {
+    status::AttemptEnd { requested: "i:1", attempt, pod: Some(pod), message: Some(message), outcome }
+}
+
 fn ended_with(record: &Record, saved: Option<Saved>, not_saved: Option<NotSaved>) -> PodCase {
     let report = Report { record: Some(record.clone()), saved, not_saved, ..Report::default() };
     let code = record.container_exit_code();
@@ -143,7 +152,7 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let ended = stored(pod().running(5), &[(0, DIGEST)]).facts();
     let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, "");
     let first = child();
-    let draft = status::Draft::of(&first, at(9)).interrupted("i:1", 1, Some(&ended), Some(&message), &outcome);
+    let draft = status::Draft::of(&first, at(9)).interrupted(&interrupted(1, &ended, &message, &outcome));
     let second = with_status(&child(), &draft.changed().unwrap());
     let later = Parent { uid: "new".into(), bundle: Some(bundle(OTHER)), ..prepare(Phase::Succeeded) };
     for parents in [parents(later), parents(prepare(Phase::Running)), Parents::default()] {
@@ -182,7 +191,7 @@ fn every_input_but_claims_and_secrets_has_a_digest_and_a_config_map_keeps_it() {
         let mut message = Message { report, ..Message::default() };
         message.input_digests.extend([3, 4, 5].map(|index| (index, found.to_owned())));
         let ended = pod().running(5).facts();
-        let draft = status::Draft::of(&run, at(9)).interrupted("i:1", attempt, Some(&ended), Some(&message), &outcome);
+        let draft = status::Draft::of(&run, at(9)).interrupted(&interrupted(attempt, &ended, &message, &outcome));
         let status = draft.changed().unwrap();
         let known = [Some(text), Some(OTHER), Some(DIGEST), Some(DIGEST), None, None];
         assert_eq!(digests(&status), known.map(|digest| digest.map(str::to_owned)));
