@@ -143,7 +143,10 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     if fault == Fault::NoRange {
         headers.remove("range");
     }
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    // A body that breaks off ends here: the registry would wait for the rest of what its headers promise.
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
     let client = reqwest::Client::new();
     let Ok(answer) = client.request(parts.method.clone(), url).headers(headers).body(body).send().await else {
         return StatusCode::BAD_GATEWAY.into_response();
