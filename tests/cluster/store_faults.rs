@@ -159,7 +159,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
         assert_not_saved(&lost, &[&host]);
         let tried = lost.timeline.unwrap().saving.unwrap();
         println!("given up after {tried} s; the deadline is {} s", DEADLINE.as_secs());
-        assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 15.0).contains(&tried), "{tried}");
+        assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 60.0).contains(&tried), "{tried}");
     }
     let lost = download.end_of("lost").await;
     assert_not_staged(&lost, "StagingFailed");
