@@ -28,6 +28,9 @@ pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 /// that it made.
 pub const PINS_ANNOTATION: &str = "bundlerun.dev/pins";
 
+/// Annotation with the name of the user who created the run, where a policy of the cluster writes it; copied to pods.
+pub const CREATED_BY_ANNOTATION: &str = "bundlerun.dev/created-by";
+
 /// Pod label: name of the run.
 pub const RUN_LABEL: &str = "bundlerun.dev/run";
 /// Pod label: uid of the run, so that a run of the same name made later is another one.
@@ -36,6 +39,16 @@ pub const RUN_UID_LABEL: &str = "bundlerun.dev/run-uid";
 pub const ATTEMPT_LABEL: &str = "bundlerun.dev/attempt";
 /// Label Kueue reads on the run; copied to the pod as Job users expect.
 pub const KUEUE_QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+
+/// Domains whose labels and annotations on pods are the operator's, or the queue's.
+pub const KEPT_DOMAINS: [&str; 3] = [GROUP, "app.kubernetes.io", "kueue.x-k8s.io"];
+
+/// Whether this key of a label or annotation is of one of [`KEPT_DOMAINS`], or of a domain below one.
+#[must_use]
+pub fn is_kept_key(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else { return false };
+    KEPT_DOMAINS.iter().any(|kept| domain.strip_suffix(kept).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
 
 /// Native sidecar made of our image: prepares, watches and reports.
 pub const HELPER_CONTAINER: &str = "bundle";

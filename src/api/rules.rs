@@ -5,6 +5,7 @@
 //! <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>.
 
 use super::{duration, schema};
+use crate::names::KEPT_DOMAINS;
 
 /// One rule and where it is evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Rule> {
     rules.extend(resources());
     rules.extend(times());
     rules.extend(placement());
+    rules.extend(pod());
     rules.extend(immutable());
     rules
 }
@@ -340,6 +342,22 @@ fn resources() -> Vec<Rule> {
         Rule::new(at, rule, format!("resources.{field} must be from {least} to {most} {unit}"))
     })
     .collect();
+    let extended = "spec.resources.extended";
+    rules.extend([
+        Rule::new(
+            extended,
+            format!(
+                "self.all(name, name.matches('^hugepages-[1-9][0-9]*[KMG]i$') || (name.size() <= 317 && name.contains('/') && name.matches(r'{}') && !name.matches('^([^/]*[.])?kubernetes[.]io/') && !name.startsWith('requests.')))",
+                schema::LABEL_KEY
+            ),
+            "resources.extended: names are of extended resources, such as rdma/hca, or of huge pages, such as hugepages-2Mi; cpus, memory and disk have fields of their own",
+        ),
+        Rule::new(
+            extended,
+            "self.all(name, isQuantity(string(self[name])) && quantity(string(self[name])).isGreaterThan(quantity('0')) && (name.startsWith('hugepages-') || quantity(string(self[name])).isInteger()))",
+            "resources.extended: amounts are whole numbers from 1 on, and bytes for huge pages, such as 512Mi",
+        ),
+    ]);
     rules.push(
         Rule::new(
             "spec.resources",
@@ -399,8 +417,38 @@ fn placement() -> Vec<Rule> {
     ]
 }
 
+/// What else the pod has.
+fn pod() -> Vec<Rule> {
+    let mut rules = vec![
+        Rule::new("spec", "!has(self.runAsGroup) || has(self.runAsUser)", "runAsGroup: needs runAsUser; set both")
+            .on("runAsGroup"),
+        Rule::new(
+            "spec.podAnnotations",
+            "self.map(key, bytes(key).size() + bytes(self[key]).size()).sum() <= 8000",
+            "podAnnotations: at most 8000 bytes in all; put more into a ConfigMap",
+        ),
+    ];
+    let kept = KEPT_DOMAINS.map(|domain| domain.replace('.', "[.]")).join("|");
+    for (at, field) in [("spec.podLabels", "podLabels"), ("spec.podAnnotations", "podAnnotations")] {
+        rules.push(Rule::new(
+            at,
+            format!("self.all(key, key.size() <= 317 && key.matches(r'{}'))", schema::LABEL_KEY),
+            format!("{field}: keys must be names such as team or example.com/team"),
+        ));
+        rules.push(Rule::new(
+            at,
+            format!("!self.exists(key, key.matches('^([^/]*[.])?({kept})/'))"),
+            format!(
+                "{field}: keys of {} are the platform's; choose others (a Kueue queue is a label of the BundleRun)",
+                KEPT_DOMAINS.join(", ")
+            ),
+        ));
+    }
+    rules
+}
+
 /// Fields that never change once the run exists; `suspend`, `stop`, `podRetention` and `ttlSecondsAfterFinished` may.
-const IMMUTABLE: [&str; 18] = [
+const IMMUTABLE: [&str; 22] = [
     "image",
     "command",
     "argv",
@@ -419,6 +467,10 @@ const IMMUTABLE: [&str; 18] = [
     "imagePullSecrets",
     "serviceAccountName",
     "runAsUser",
+    "runAsGroup",
+    "fsGroup",
+    "podLabels",
+    "podAnnotations",
 ];
 
 /// At the parent, not at the field: a rule at a field sees neither its addition nor its removal.
@@ -439,6 +491,7 @@ fn immutable() -> Vec<Rule> {
     // What is in it is compared one by one: quantities by their value.
     rules.push(rule("spec", "resources", None));
     rules.push(rule("spec.resources", "gpus", Some("self.gpus == oldSelf.gpus")));
+    rules.push(rule("spec.resources", "extended", Some("self.extended == oldSelf.extended")));
     for field in ["cpus", "memory", "disk", "sharedMemory"] {
         let equal = format!(
             "(self.{field} == oldSelf.{field} || quantity(string(self.{field})).compareTo(quantity(string(oldSelf.{field}))) == 0)"

@@ -27,12 +27,21 @@ pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-
 /// Value of a label or taint.
 pub(super) const LABEL_VALUE: &str = "^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$";
 
-/// Labels that a node must have.
-pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+/// Labels, of a pod or of the nodes it can be on.
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+    })
+}
+
+/// Annotations.
+pub(super) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 8000},
     })
 }
 

@@ -129,7 +129,7 @@ pub struct BundleRunSpec {
 
     /// Labels a node must have. Default: none beyond those of the GPU profile. Example: `{zone: a}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::node_selector")]
+    #[schemars(schema_with = "schema::labels")]
     pub node_selector: BTreeMap<String, String>,
 
     /// Taints of nodes that the run accepts, as in a pod. Default: none beyond those of the GPU profile.
@@ -163,6 +163,30 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub run_as_user: Option<i64>,
+
+    /// Group id of all containers of the pod, with `runAsUser`. Default: that of the user in the image, else 0.
+    /// Example: `1000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub run_as_group: Option<i64>,
+
+    /// Group id that volumes are made writable for, where their driver can do that, and that the processes of the pod
+    /// have too. Default: that of `runAsUser` in runs with `volumes`, else none. Example: `2000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub fs_group: Option<i64>,
+
+    /// Labels of the pod, beside the operator's. Those that the administrator sets win. Default: none.
+    /// Example: `{cost-center: "4711"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub pod_labels: BTreeMap<String, String>,
+
+    /// Annotations of the pod, beside the operator's, at most 8000 bytes. Those that the administrator sets win.
+    /// Default: none. Example: `{karpenter.sh/do-not-disrupt: "true"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::annotations")]
+    pub pod_annotations: BTreeMap<String, String>,
 
     /// How long the finished pod is kept, for `kubectl logs`; the record stays. May be changed at any time. Days,
     /// hours, minutes and seconds. Not supported by this version yet: the pod is kept. Default: the operator's setting
@@ -398,6 +422,12 @@ pub struct Resources {
     /// Size of `/dev/shm` in bytes, at most `memory`. Default: the operator's setting. Example: `8Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_memory: Option<Quantity>,
+
+    /// Other extended resources that nodes advertise, in whole numbers, and huge pages in bytes. GPUs have `gpus`.
+    /// Default: none. Example: `{rdma/hca: 1, hugepages-2Mi: 512Mi}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub extended: BTreeMap<String, Quantity>,
 }
 
 /// What of the working directory is kept.

@@ -19,6 +19,8 @@ use crate::plan::pod::inputs::Inputs;
 use crate::plan::pod::mounts::{in_container, unexpanded};
 use crate::plan::pod::valid_run::{ClaimMount, PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
 
+/// Annotations have room for 256 KiB: for the request, the run's own, the administrator's, and this.
+const CREATED_BY_MAX_BYTES: usize = 500;
 /// `resources.cpus` of runs that say none, in thousandths.
 const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
@@ -45,6 +47,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
         spec.time_limit.as_deref().map(duration::parse_seconds).transpose().map_err(|e| e.to_string()),
     );
     let gpus = problems.check("spec.gpuProfile", gpus(spec, settings));
+    problems.0.extend(gpus_as_extended(resources, settings));
     let volumes: Vec<ClaimMount> = spec.volumes.iter().map(claim_mount).collect();
     if let Some(gpus) = &gpus {
         for (i, volume) in volumes.iter().enumerate() {
@@ -89,6 +92,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             namespace: run.metadata.namespace.clone().unwrap_or_default(),
             uid: run.metadata.uid.clone().unwrap_or_default(),
             queue: run.metadata.labels.as_ref().and_then(|l| l.get(names::KUEUE_QUEUE_LABEL)).cloned(),
+            created_by: created_by(run),
             request,
             inputs: spec.inputs.clone(),
             exclude: spec.outputs.exclude.clone(),
@@ -101,7 +105,12 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             memory_bytes,
             disk_bytes,
             shared_memory_bytes,
+            extended: spec.resources.extended.clone(),
             run_as_user: spec.run_as_user,
+            run_as_group: spec.run_as_group,
+            fs_group: spec.fs_group,
+            pod_labels: spec.pod_labels.clone(),
+            pod_annotations: spec.pod_annotations.clone(),
             node_selector: spec.node_selector.clone(),
             tolerations: spec.tolerations.clone(),
             priority_class_name: spec.priority_class_name.clone(),
@@ -111,6 +120,12 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
         }),
         _ => Err(problems.0),
     }
+}
+
+/// One that would not fit the pod's annotations is no name of a user.
+fn created_by(run: &BundleRun) -> Option<String> {
+    let name = run.metadata.annotations.as_ref()?.get(names::CREATED_BY_ANNOTATION)?;
+    (name.len() <= CREATED_BY_MAX_BYTES).then(|| name.clone())
 }
 
 /// The problems found so far.
@@ -203,6 +218,17 @@ fn gpus(spec: &BundleRunSpec, settings: &Settings) -> Result<Gpus, String> {
         return Err(format!("there is no profile {name:?}; the admin has defined: {}", known.join(", ")));
     };
     Ok(Gpus { count: spec.resources.gpus, profile: profile.clone() })
+}
+
+/// GPUs that are asked for beside `gpus` would have neither their driver nor their bounds.
+fn gpus_as_extended(resources: &Resources, settings: &Settings) -> Vec<String> {
+    let profile_of = |name: &str| settings.gpu_profiles.iter().find(|(_, profile)| profile.resource_name == name);
+    let named = resources.extended.keys().filter_map(|name| Some((name, profile_of(name)?.0)));
+    named
+        .map(|(name, profile)| {
+            format!("spec.resources.extended: {name:?} is that of the GPU profile {profile:?}: ask for it with gpus")
+        })
+        .collect()
 }
 
 fn beside_the_driver(volume: &ClaimMount, gpus: &Gpus) -> Result<(), String> {

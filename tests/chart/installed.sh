@@ -87,7 +87,7 @@ registry_is() {
   deploy/local/cluster inside --name "$cluster" kill "-$1" "$pid"
 }
 
-kubectl delete crd,validatingadmissionpolicy,validatingadmissionpolicybinding,clusterrole,clusterrolebinding -l bundlerun.dev/test=chart >/dev/null
+kubectl delete crd,validatingadmissionpolicy,validatingadmissionpolicybinding,mutatingadmissionpolicy,mutatingadmissionpolicybinding,clusterrole,clusterrolebinding -l bundlerun.dev/test=chart >/dev/null
 kubectl delete serviceaccount,role,rolebinding --all-namespaces -l bundlerun.dev/test=chart >/dev/null
 
 # shellcheck source=lifecycle.sh

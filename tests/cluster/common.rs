@@ -195,23 +195,43 @@ impl Space {
     /// A volume on the node and a claim bound to it, for commands that leave traces across attempts.
     /// The directory is the host's: what the command writes there can be read here.
     pub async fn claim(&self, name: &str) -> std::path::PathBuf {
-        use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+        let directory = self.directory(name, 0o777);
+        self.claim_of(name, json!({"hostPath": {"path": directory}})).await;
+        directory
+    }
+
+    /// The same on a volume of a driver that gives it to the pod's group, as those of disks do: root's alone before.
+    pub async fn claim_on_disk(&self, name: &str) -> std::path::PathBuf {
+        let directory = self.directory(name, 0o755);
+        let here =
+            json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [std::env::var("NODE_NAME").unwrap()]});
+        let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}});
+        self.claim_of(name, json!({"local": {"path": directory}, "nodeAffinity": affinity})).await;
+        directory
+    }
+
+    fn directory(&self, name: &str, mode: u32) -> std::path::PathBuf {
         let directory = std::env::temp_dir().join(format!("{}-{name}", self.name));
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let volume = json!({
-            "metadata": {"name": format!("{}-{name}", self.name)},
-            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
-                "hostPath": {"path": directory}, "claimRef": {"namespace": self.name, "name": name}}});
+        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        directory
+    }
+
+    async fn claim_of(&self, name: &str, source: Value) {
+        use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+        let volume_name = format!("{}-{name}", self.name);
+        let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
+            "claimRef": {"namespace": self.name, "name": name}});
+        spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        let volume = json!({"metadata": {"name": volume_name}, "spec": spec});
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
         let claim = json!({
             "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": format!("{}-{name}", self.name),
+            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume_name,
                 "resources": {"requests": {"storage": "1Gi"}}}});
         let claims: Api<PersistentVolumeClaim> = self.api();
         claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
-        directory
     }
 }
 

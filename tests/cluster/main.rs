@@ -36,6 +36,7 @@ mod matrix;
 mod node;
 mod once;
 mod orphans;
+mod pod_fields;
 mod private_registry;
 mod processes;
 #[path = "../bundle/proxy.rs"]

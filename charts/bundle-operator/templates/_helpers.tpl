@@ -107,8 +107,11 @@ capabilities:
 {{- range list "http" "https" "noProxy" -}}
 {{- if not (get $settings.proxy .) }}{{ $_ := unset $settings.proxy . }}{{ end -}}
 {{- end -}}
+{{- range list "labels" "annotations" -}}
+{{- if not (get $settings.pods .) }}{{ $_ := unset $settings.pods . }}{{ end -}}
+{{- end -}}
 {{- if not $settings.helper.resources }}{{ $_ := unset $settings "helper" }}{{ end -}}
-{{- range list "registries" "proxy" "gpuProfiles" -}}
+{{- range list "pods" "registries" "proxy" "gpuProfiles" -}}
 {{- if not (get $settings .) }}{{ $_ := unset $settings . }}{{ end -}}
 {{- end -}}
 {{- toYaml $settings -}}
@@ -118,3 +121,8 @@ capabilities:
 - name: health
   containerPort: 8080
 {{- end -}}
+
+{{/* A list of texts in CEL. Their schema lets no quotes and backslashes through. */}}
+{{- define "bundle-operator.celList" -}}
+[{{ range $i, $text := . }}{{ if $i }}, {{ end }}'{{ $text }}'{{ end }}]
+{{- end }}

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fields::{Fields, Problems};
+use super::names::{is_extended_resource, is_label, is_subdomain};
 use crate::api::spec::DEFAULT_GPU_PROFILE;
 use crate::contract::{DeviceCount, HostDriver, Preflight};
 use crate::names::paths;
@@ -19,8 +20,6 @@ const WHOLE_NVIDIA: &str = "nvidia.com/gpu";
 const NVIDIA_NODES: &str = "/dev/nvidia[0-9]*";
 /// Whoever sets it chooses devices, whatever the scheduler gave.
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-/// Kubernetes' bound of names such as that of a runtime class.
-const NAME_MAX_BYTES: usize = 253;
 /// A driver mounted at or above one of these would cover what images need.
 const NEEDED_BY_IMAGES: [&str; 13] = [
     "/bin",
@@ -218,30 +217,6 @@ fn is_below(dir: &str) -> bool {
     !dir.is_empty()
         && !dir.contains([':', '\0'])
         && Path::new(dir).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
-fn is_label(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !name.is_empty() && name.len() <= 63 && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
-}
-
-fn is_subdomain(name: &str) -> bool {
-    name.len() <= NAME_MAX_BYTES && name.split('.').all(is_label)
-}
-
-/// `domain/name`, where the domain is not Kubernetes' own:
-/// <https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources>.
-fn is_extended_resource(name: &str) -> bool {
-    let Some((domain, name)) = name.split_once('/') else { return false };
-    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    is_subdomain(domain)
-        && domain != "kubernetes.io"
-        && !domain.ends_with(".kubernetes.io")
-        && name.len() <= 63
-        && name.chars().all(inner)
-        && ends(name.chars().next())
-        && ends(name.chars().next_back())
 }
 
 #[cfg(test)]

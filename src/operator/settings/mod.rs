@@ -3,6 +3,8 @@
 mod fields;
 mod gpu;
 mod helper;
+mod names;
+mod pods;
 mod proxy;
 mod store;
 
@@ -59,6 +61,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         }
     };
     let (store, registries) = store::read(&mut file, &seconds, problems);
+    let (pod_labels, pod_annotations) = pods::metadata(file.section("pods"), problems);
     Settings {
         cpu_image: images.required("cpu", "an image"),
         gpu_image: images.required("gpu", "an image"),
@@ -73,6 +76,8 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         store,
         image_volumes,
         helper: helper::resources(file.section("helper"), problems),
+        pod_labels,
+        pod_annotations,
         qos: helper::qos(&mut file, problems),
         pod_resources: true,
         registries,
@@ -153,6 +158,26 @@ mod tests {
             let problems = parse(text).unwrap_err();
             assert!(problems.contains(field), "{text}: {problems}");
         }
+    }
+
+    #[test]
+    fn labels_and_annotations_of_pods_are_checked() {
+        let parse = |text: &str| parse(&format!("images: {{cpu: a, gpu: b}}\npods: {text}"), "us");
+        let set = parse("{labels: {team: ml}, annotations: {karpenter.sh/do-not-disrupt: 'true'}}").unwrap();
+        assert_eq!((set.pod_labels["team"].as_str(), set.pod_annotations.len()), ("ml", 1));
+        for (text, problem) in [
+            ("{labels: {'a b': c}}", "pods.labels: \"a b\" is no name"),
+            ("{labels: {a: 'b c'}}", "pods.labels.a: \"b c\" is no value"),
+            ("{labels: {bundlerun.dev/run: a}}", "pods.labels: \"bundlerun.dev/run\" is the operator's"),
+            ("{annotations: {x.kueue.x-k8s.io/a: b}}", "pods.annotations: "),
+            ("{annotations: {a: 1}}", "pods.annotations: invalid type"),
+            ("{annotation: {a: b}}", "pods.annotation: unknown field"),
+        ] {
+            let problems = parse(text).unwrap_err();
+            assert!(problems.contains(problem), "{text}: {problems}");
+        }
+        let long = "x".repeat(3000);
+        assert!(parse(&format!("{{annotations: {{a: {long}}}}}")).unwrap_err().contains("at most 3000"));
     }
 
     #[test]

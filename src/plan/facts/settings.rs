@@ -42,6 +42,10 @@ pub struct Settings {
     pub image_volumes: bool,
     /// What the helper container of every pod may use.
     pub helper: HelperResources,
+    /// Labels of every pod; they win over those of runs.
+    pub pod_labels: BTreeMap<String, String>,
+    /// Annotations of every pod; they win over those of runs.
+    pub pod_annotations: BTreeMap<String, String>,
     /// The quality of service of pods.
     pub qos: Qos,
     /// Pods may have resources of their own beside those of their containers (Kubernetes 1.34).

@@ -159,6 +159,7 @@ pub(super) fn run(request: &ValidRun, attempt: &Attempt, inputs: Inputs, complet
         ("cpu".to_owned(), millis(request.cpu_millis)),
         ("memory".to_owned(), bytes(request.memory_bytes)),
     ]);
+    limits.extend(request.extended.iter().map(|(name, amount)| (name.clone(), amount.into())));
     limits.extend(request.gpus.limits());
     let mut requests = limits.clone();
     // A request only: the kubelet answers an overrun of a limit with an eviction that loses the record.

@@ -61,7 +61,7 @@ pub(in crate::plan) fn build(request: &ValidRun, attempt: &Attempt, settings: &S
     let pull_secrets = pull_secrets(request, attempt, settings);
     let credentials = volumes::credentials(request, attempt, settings);
     Pod {
-        metadata: metadata(request, attempt, &complete),
+        metadata: metadata(request, attempt, &complete, settings),
         spec: Some(PodSpec {
             restart_policy: Some("Never".into()),
             automount_service_account_token: Some(false),
@@ -69,6 +69,7 @@ pub(in crate::plan) fn build(request: &ValidRun, attempt: &Attempt, settings: &S
             termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
             security_context: Some(PodSecurityContext {
                 run_as_user: request.run_as_user,
+                run_as_group: request.run_as_group,
                 run_as_non_root: request.run_as_user.map(|uid| uid != 0),
                 // The file system of a claim's disk is root's: without a group only root could write to it.
                 fs_group: fs_group(request),
@@ -122,7 +123,7 @@ fn pull_secrets(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> V
 }
 
 fn fs_group(request: &ValidRun) -> Option<i64> {
-    request.run_as_user.filter(|_| !request.volumes.is_empty())
+    request.fs_group.or(request.run_as_user.filter(|_| !request.volumes.is_empty()))
 }
 
 /// The request with what this attempt adds to it.
@@ -177,7 +178,8 @@ fn own_repositories(request: &ValidRun, attempt: &Attempt, settings: &Settings) 
     before.into_iter().map(str::to_owned).collect()
 }
 
-fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request) -> ObjectMeta {
+/// The operator's labels and annotations win over the administrator's, and those over the run's.
+fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request, settings: &Settings) -> ObjectMeta {
     let pins = Pins {
         repository: complete.save.as_ref().map(|save| save.repository.clone()),
         default_image: request.default_image.then(|| attempt.requested.to_owned()),
@@ -185,12 +187,16 @@ fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request) -> Object
     };
     // Maps with texts as keys, and nothing that fails: an error is no case.
     let json = |text: serde_json::Result<String>| text.unwrap_or_default();
-    let mut annotations =
-        BTreeMap::from([(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)))]);
+    let mut annotations = request.pod_annotations.clone();
+    annotations.extend(settings.pod_annotations.clone());
+    annotations.extend(request.created_by.clone().map(|user| (names::CREATED_BY_ANNOTATION.to_owned(), user)));
+    annotations.insert(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)));
     if pins != Pins::default() {
         annotations.insert(names::PINS_ANNOTATION.to_owned(), json(serde_json::to_string(&pins)));
     }
-    let mut labels = BTreeMap::from([
+    let mut labels = request.pod_labels.clone();
+    labels.extend(settings.pod_labels.clone());
+    labels.extend([
         ("app.kubernetes.io/name".to_owned(), "bundlerun".to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), names::OPERATOR.to_owned()),
         ("app.kubernetes.io/part-of".to_owned(), "bundlerun".to_owned()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{EnvVar, Toleration};
 
 use super::gpu::Gpus;
-use crate::api::spec;
+use crate::api::{Quantity, spec};
 use crate::contract::Request;
 
 /// Room for the request annotation: Kubernetes allows 256 KiB for all annotations of an object.
@@ -20,6 +20,8 @@ pub(in crate::plan) struct ValidRun {
     pub(in crate::plan) namespace: String,
     pub(in crate::plan) uid: String,
     pub(in crate::plan) queue: Option<String>,
+    /// Who created it, as far as the cluster says so.
+    pub(in crate::plan) created_by: Option<String>,
     /// What the runner and the helper are told, but for what depends on the attempt and the pins.
     pub(in crate::plan) request: Request,
     pub(in crate::plan) inputs: Vec<spec::Input>,
@@ -34,7 +36,13 @@ pub(in crate::plan) struct ValidRun {
     pub(in crate::plan) memory_bytes: u64,
     pub(in crate::plan) disk_bytes: u64,
     pub(in crate::plan) shared_memory_bytes: u64,
+    /// Other extended resources and huge pages, as the run writes them.
+    pub(in crate::plan) extended: BTreeMap<String, Quantity>,
     pub(in crate::plan) run_as_user: Option<i64>,
+    pub(in crate::plan) run_as_group: Option<i64>,
+    pub(in crate::plan) fs_group: Option<i64>,
+    pub(in crate::plan) pod_labels: BTreeMap<String, String>,
+    pub(in crate::plan) pod_annotations: BTreeMap<String, String>,
     pub(in crate::plan) node_selector: BTreeMap<String, String>,
     pub(in crate::plan) tolerations: Vec<Toleration>,
     pub(in crate::plan) priority_class_name: Option<String>,

@@ -61,6 +61,8 @@ pub(super) fn settings() -> Settings {
         store: None,
         image_volumes: false,
         helper: HelperResources::default(),
+        pod_labels: BTreeMap::new(),
+        pod_annotations: BTreeMap::new(),
         qos: Qos::Burstable,
         pod_resources: true,
         registries: Registries::default(),

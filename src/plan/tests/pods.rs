@@ -27,14 +27,20 @@ fn a_run_that_says_everything_has_this_pod() {
         "argv": ["train", "--fast"],
         "env": [{"name": "HOME", "value": "/data/$USER"}, {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
         "volumes": [{"path": "ckpt", "claim": {"name": "mine"}}, {"path": "/data", "claim": {"name": "sets", "path": "a"}}],
-        "resources": {"gpus": 2, "cpus": "2500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "2Gi"},
-        "timeLimit": "2h", "runAsUser": 1000, "nodeSelector": {"zone": "a"},
+        "resources": {"gpus": 2, "cpus": "2500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "2Gi",
+            "extended": {"rdma/hca": 1, "hugepages-2Mi": "512Mi"}},
+        "timeLimit": "2h", "runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000,
+        "podLabels": {"team": "ml"}, "podAnnotations": {"karpenter.sh/do-not-disrupt": "true"}, "nodeSelector": {"zone": "a"},
         "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoSchedule"}], "priorityClassName": "low",
         "schedulerName": "volcano", "imagePullSecrets": [{"name": "login"}], "serviceAccountName": "research",
     }));
     run.metadata.labels = Some(BTreeMap::from([
         ("kueue.x-k8s.io/queue-name".into(), "team".into()),
         ("argocd.argoproj.io/instance".into(), "not for pods".into()),
+    ]));
+    run.metadata.annotations = Some(BTreeMap::from([
+        ("bundlerun.dev/created-by".into(), "ann".into()),
+        ("argocd.argoproj.io/tracking-id".into(), "not for pods".into()),
     ]));
     check("everything.yaml", &run);
 }
@@ -95,6 +101,24 @@ fn the_helpers_resources_and_the_quality_of_service_are_the_admins() {
     assert_eq!(resources(&guaranteed), [some("10m", "16Mi"), some("", "64Mi"), whole.clone(), whole]);
     let older = Settings { pod_resources: false, ..guaranteed };
     assert_eq!(resources(&older), [some("500m", "64Mi"), some("500m", "64Mi"), None, None]);
+}
+
+#[test]
+fn the_operators_labels_and_annotations_win_over_the_admins_and_those_over_the_runs() {
+    let words = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    let admins =
+        [("team", "admin"), ("all", "admin"), ("bundlerun.dev/run", "admin"), ("bundlerun.dev/request", "admin")];
+    let set = Settings { pod_labels: words(&admins), pod_annotations: words(&admins), ..settings() };
+    // The API server refuses the last two.
+    let theirs = json!({"team": "run", "own": "run", "bundlerun.dev/run": "run", "bundlerun.dev/request": "run"});
+    let run = run_of(json!({"command": "true", "podLabels": theirs, "podAnnotations": theirs}));
+    let plan = plan(&nothing_but(&run, PodSeen::Absent), &set, at(0));
+    let metadata = &created(&plan).metadata;
+    for of in [metadata.labels.as_ref().unwrap(), metadata.annotations.as_ref().unwrap()] {
+        assert_eq!(["team", "all", "own"].map(|key| of[key].as_str()), ["admin", "admin", "run"]);
+    }
+    assert_eq!(metadata.labels.as_ref().unwrap()["bundlerun.dev/run"], "r");
+    assert!(metadata.annotations.as_ref().unwrap()["bundlerun.dev/request"].starts_with('{'));
 }
 
 #[test]

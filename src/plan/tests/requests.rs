@@ -28,6 +28,15 @@ fn all_problems_are_told_at_once_and_name_their_field() {
 }
 
 #[test]
+fn gpus_are_no_extended_resource() {
+    let asked = json!({"command": "true", "resources": {"extended": {"nvidia.com/gpu": 8, "rdma/hca": 1}}});
+    assert_eq!(
+        request(asked).unwrap_err(),
+        ["spec.resources.extended: \"nvidia.com/gpu\" is that of the GPU profile \"default\": ask for it with gpus"]
+    );
+}
+
+#[test]
 fn what_is_there_twice_in_a_stored_run_is_told_of_every_list() {
     let claim = json!({"name": "mine"});
     let problems = request(json!({

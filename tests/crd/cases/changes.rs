@@ -67,7 +67,7 @@ pub(super) fn changes() -> Vec<Case> {
         changed("inputs added", json!({}), json!({"inputs": []}), &[("spec.inputs", "spec.inputs cannot change")]),
     ];
     let claim = |name: &str| json!([{"path": "a", "claim": {"name": name}}]);
-    let fields: [(&str, &'static str, Value, Value); 15] = [
+    let fields: [(&str, &'static str, Value, Value); 18] = [
         ("image", "spec.image", json!("a"), json!("b")),
         ("command", "spec.command", json!("a"), json!("b")),
         ("volumes", "spec.volumes", claim("a"), claim("b")),
@@ -79,6 +79,9 @@ pub(super) fn changes() -> Vec<Case> {
         ("imagePullSecrets", "spec.imagePullSecrets", json!([{"name": "a"}]), json!([{"name": "b"}])),
         ("serviceAccountName", "spec.serviceAccountName", json!("a"), json!("b")),
         ("runAsUser", "spec.runAsUser", json!(1), json!(2)),
+        ("fsGroup", "spec.fsGroup", json!(1), json!(2)),
+        ("podLabels", "spec.podLabels", json!({"a": "b"}), json!({"a": "c"})),
+        ("podAnnotations", "spec.podAnnotations", json!({"a": "b"}), json!({"c": "b"})),
         ("gpuProfile", "spec.gpuProfile", json!("default"), Value::Null),
         ("outputs", "spec.outputs", json!({}), Value::Null),
         ("retry", "spec.retry", json!({"limit": 0}), json!({"interruptions": 3})),
@@ -97,12 +100,18 @@ pub(super) fn changes() -> Vec<Case> {
             cases.push(changed(&format!("{field} removed"), spec(&one), json!({}), &errors));
         }
     }
-    let quantities: [(&str, &'static str, Value, Value); 5] = [
+    let group = |group: Value| json!({"runAsUser": 1, "runAsGroup": group});
+    let of_group = [("spec.runAsGroup", "cannot change once the run exists")];
+    cases.push(changed("runAsGroup changed", group(json!(1)), group(json!(2)), &of_group));
+    cases.push(changed("runAsGroup added", json!({"runAsUser": 1}), group(json!(1)), &of_group));
+    cases.push(changed("runAsGroup removed", group(json!(1)), json!({"runAsUser": 1}), &of_group));
+    let quantities: [(&str, &'static str, Value, Value); 6] = [
         ("gpus", "spec.resources.gpus", json!(1), json!(2)),
         ("cpus", "spec.resources.cpus", json!(1), json!("1001m")),
         ("memory", "spec.resources.memory", json!("2Gi"), json!("2G")),
         ("disk", "spec.resources.disk", json!("2Gi"), json!("3Gi")),
         ("sharedMemory", "spec.resources.sharedMemory", json!("1Gi"), json!("2Mi")),
+        ("extended", "spec.resources.extended", json!({"rdma/hca": 1}), json!({"rdma/hca": 2})),
     ];
     for (field, at, one, other) in quantities {
         let errors = [(at, "cannot change once the run exists")];

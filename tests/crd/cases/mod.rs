@@ -7,6 +7,7 @@ mod changes;
 mod limits;
 mod paths;
 mod placement;
+mod pod;
 mod process;
 
 use serde_json::{Value, json};
@@ -88,6 +89,7 @@ pub(crate) fn all() -> Vec<Case> {
         amounts::durations(),
         placement::cases(),
         limits::cases(),
+        pod::cases(),
         changes::not_yet(),
         changes::changes(),
     ]
@@ -115,7 +117,8 @@ fn everything_spec() -> Value {
             {"path": "checkpoints", "claim": {"name": "mine", "path": "a/b"}},
             {"path": "/data", "claim": {"name": "shared"}},
         ],
-        "resources": {"gpus": 2, "cpus": "1500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "1Gi"},
+        "resources": {"gpus": 2, "cpus": "1500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "1Gi",
+            "extended": {"rdma/hca": 1}},
         "gpuProfile": "default",
         "timeLimit": "1d2h3m4s",
         "outputs": {"exclude": ["*.tmp"]},
@@ -133,6 +136,10 @@ fn everything_spec() -> Value {
         "imagePullSecrets": [{"name": "login"}],
         "serviceAccountName": "research",
         "runAsUser": 1000,
+        "runAsGroup": 1000,
+        "fsGroup": 0,
+        "podLabels": {"team": "ml", "example.com/a": ""},
+        "podAnnotations": {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
     })
 }
 
