@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The part of tests/chart/run that needs an API server; sourced by it.
 
-namespaces=(bundlerun team-a team-b runs course-1 platform)
+namespaces=(bundlerun team-a team-b runs course-1 guests platform)
 operator=system:serviceaccount:bundlerun:bundle-operator
 
 step "An API server: $(kubectl version -o json | jq -r .serverVersion.gitVersion)"
@@ -144,15 +144,17 @@ create() {
   printf '{"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": "try"}, "spec": %s}' "$2" |
     kubectl create --namespace "$1" --dry-run=server -f - 2>&1 || true
 }
+guest='{"command": "true", "timeLimit": "1h", "image": "debian:bookworm", "runAsUser": 1000'
 # A policy is in force a moment after it was made.
 refused() { [[ $(create "$@") == *denied* ]]; }
 wait_for 60 refused runs '{"command": "true", "image": "evil", "timeLimit": "1h"}' || wrong "the policy of images is not in force"
 wait_for 60 refused course-1 '{"command": "true", "timeLimit": "20h"}' || wrong "the policy of students is not in force"
+wait_for 60 refused guests '{"command": "true", "timeLimit": "1h"}' || wrong "the policy of guests is not in force"
 wait_for 60 refused runs '{"command": "true"}' || wrong "the policy of time limits is not in force"
 while IFS='|' read -r namespace spec expected; do
   namespace=${namespace// /} expected=${expected# }
   [[ $namespace ]] || continue
-  answer=$(create "$namespace" "$spec")
+  answer=$(create "$namespace" "${spec/'$GUEST'/$guest}")
   [[ $answer == *"$expected"* ]] || wrong "$namespace, $spec: $answer"
 done <<'END'
 runs     | {"command": "true", "timeLimit": "1h"}                                          | created
@@ -170,7 +172,43 @@ course-1 | {"command": "true", "timeLimit": "1d"}                               
 course-1 | {"command": "true", "timeLimit": "12h30m1s"}                                    | spec.timeLimit: at most 12h30m here
 course-1 | {"command": "true"}                                                             | spec.timeLimit: required here, at most 12h30m
 course-1 | {"command": "true", "timeLimit": "1h", "resources": {"gpus": 2}}                | spec.resources.gpus: at most 1 here
+guests   | $GUEST}                                                                         | created
+guests   | $GUEST, "serviceAccountName": "guest"}                                          | created
+guests   | $GUEST, "serviceAccountName": "admin"}                                          | spec.serviceAccountName: admin is not allowed here; allowed: guest
+guests   | $GUEST, "priorityClassName": "high"}                                            | spec.priorityClassName: high is not allowed here; allowed: none
+guests   | $GUEST, "gpuProfile": "mig-1g", "resources": {"gpus": 1}}                       | created
+guests   | $GUEST, "gpuProfile": "none"}                                                   | created
+guests   | $GUEST, "resources": {"gpus": 1}}                                               | spec.gpuProfile: default is not allowed here; allowed: mig-1g
+guests   | $GUEST, "imagePullSecrets": [{"name": "registry-login"}], "env": [{"name": "A", "value": "b"}]} | created
+guests   | $GUEST, "imagePullSecrets": [{"name": "other"}]}                                | spec.imagePullSecrets: the Secrets other are not allowed here; allowed: registry-login
+guests   | $GUEST, "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "other", "key": "a"}}}]} | spec.env: the Secrets other are not allowed here
+guests   | $GUEST, "inputs": [{"path": "a", "text": ""}, {"path": "b", "secret": {"name": "other"}}]} | spec.inputs: the Secrets other are not allowed here
+guests   | $GUEST, "tolerations": [{"key": "dedicated", "operator": "Exists"}]}            | created
+guests   | $GUEST, "tolerations": [{"operator": "Exists"}]}                                | spec.tolerations: only of taints with these keys here: dedicated
+guests   | {"command": "true", "timeLimit": "1h"}                                          | spec.runAsUser: required here, at least 1000
+guests   | {"command": "true", "timeLimit": "1h", "runAsUser": 999}                        | spec.runAsUser: required here, at least 1000
+guests   | $GUEST, "fsGroup": 0}                                                           | spec.fsGroup: at least 1000 here
+guests   | $GUEST, "runAsGroup": 0}                                                        | spec.runAsGroup: at least 1000 here
+guests   | $GUEST, "podLabels": {"team": "a"}, "podAnnotations": {"example.com/b": "c"}}   | created
+guests   | $GUEST, "podLabels": {"app": "a"}}                                              | spec.podLabels: only these keys are allowed here: team, example.com/
+guests   | $GUEST, "podAnnotations": {"example.community/b": "c"}}                         | spec.podAnnotations: only these keys
 END
+
+step "Who created a run"
+install_kinds policies '^MutatingAdmissionPolicy'
+# creator VERB [OPTION...]: who the API server says created the run on stdin.
+creator() { kubectl "$1" --namespace runs --dry-run=server -o jsonpath='{.metadata.annotations.bundlerun\.dev/created-by}' -f - "${@:2}"; }
+run() { printf '{"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": "made", "annotations": {%s}}, "spec": {"command": "true", "timeLimit": "1h"}}' "${1-}"; }
+kubectl create rolebinding ann --clusterrole edit --user ann --namespace runs --dry-run=client -o yaml | kubectl apply -f - >/dev/null
+is_ann() { [[ $(run | creator create --as ann) == ann ]]; }
+wait_for 60 is_ann || wrong "the policy is not in force: $(run | creator create --as ann)"
+forged='"bundlerun.dev/created-by": "bob"'
+[[ $(run "$forged" | creator create --as ann) == ann ]] || wrong "a user can say that another one created a run"
+run | kubectl create --namespace runs --as ann -f - >/dev/null
+[[ $(run "$forged" | creator apply 2>/dev/null) == ann ]] || wrong "who created a run can be changed"
+[[ $(kubectl annotate bundlerun made --namespace runs bundlerun.dev/created-by- --dry-run=server -o jsonpath='{.metadata.annotations}') == *ann* ]] ||
+  wrong "who created a run can be taken away"
+kubectl delete bundlerun made --namespace runs >/dev/null
 
 if [[ ${IMAGE-} ]]; then
   # shellcheck source=installed.sh
