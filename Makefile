@@ -5,12 +5,12 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-cluster test-chart test-chart-cluster crd docs chart down clean
+.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-chart test-chart-cluster crd docs chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
 
-test: lint supply-chain test-pure test-cgroup2 test-chart-cluster test-cluster ## All that CI runs.
+test: lint supply-chain test-pure test-cgroup2 test-gpu-simulated test-chart-cluster test-cluster ## All that CI runs.
 
 static: ## The binaries of the image: static, so that the runner works in any image.
 	deploy/build $(STATIC)
@@ -34,6 +34,12 @@ test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in us
 
 test-million: ## The test of many files with a million of them, and 247 MiB for the helper: three quarters of an hour and more, 5 GiB of disk, no part of CI.
 	MANY_FILES=1000000 BOOT_SECONDS=14400 PATIENCE_SECONDS=7200 tests/cgroup2/run many_files --nocapture
+
+test-real-gpu: static ## The runner with this machine's NVIDIA GPUs: no cluster, no part of CI. Exit code 77: it has none.
+	tests/real-gpu/run
+
+test-gpu-simulated: static ## The same script with a made-up host, in seconds, so that it works where it is needed.
+	tests/real-gpu/run --simulate
 
 test-cluster: static ## On a local cluster of its own.
 	tests/cluster/run
