@@ -300,15 +300,24 @@ pub struct Waiting {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
+    /// What to do about it, in one sentence. Example: `create it before the deadline, and the run goes on`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub since: Option<Time>,
 
-    /// When the run fails if the wait has not ended. Unset: it may wait for ever.
+    /// When the wait is given up if it has not ended. Unset: see `until`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub deadline: Option<Time>,
+
+    /// How long it may last, and what follows, in words: `no deadline`, or such as
+    /// `the deadline, then the run ends: ImagePullFailed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What an attempt used, as measured in its container.

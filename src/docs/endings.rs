@@ -22,7 +22,7 @@ A run that has ended has its cause in `status.result.cause` and in `status.reaso
 const WAITING: &str = "
 ## What a run waits for
 
-A run that has not ended and does not run says in `status.waiting` for what it waits (`reason`, `message`), at which `stage`, since when, and until when. The setting is the administrator's: [settings](../deploy/operator/settings.yaml).
+A run that has not ended and does not run says in `status.waiting` for what it waits (`reason`, `message`), at which `stage`, since when, until when and what follows then (`deadline`, `until`: `no deadline` where there is none), and what to do (`hint`). The setting is the administrator's: [settings](../deploy/operator/settings.yaml).
 
 ";
 

@@ -78,7 +78,13 @@ impl Decision<'_> {
         };
         let plan = self.waiting(
             pod,
-            &Wait { stage: WaitStage::Helper, deadline: WaitStage::Helper.deadline(), reason: "", message: "" },
+            &Wait {
+                stage: WaitStage::Helper,
+                deadline: WaitStage::Helper.deadline(),
+                reason: "",
+                message: "",
+                to_do: "",
+            },
         );
         Some(Plan { next: plan.next.into_iter().chain(left).min(), ..plan })
     }

@@ -120,6 +120,10 @@ impl ContainerFacts {
     }
 }
 
+/// What to do about a container that is the platform's.
+const OF_THE_HELPER: &str =
+    "tell the administrator if it stays: it is the operator's own container that does not start";
+
 /// What a container waits for, by what the kubelet says while it retries; `None`: it makes progress as usual
 /// (`ContainerCreating`, `PodInitializing`).
 fn awaited_by<'a>(container: &str, reason: &'a str, message: &'a str) -> Option<Wait<'a>> {
@@ -130,5 +134,5 @@ fn awaited_by<'a>(container: &str, reason: &'a str, message: &'a str) -> Option<
     let stage = wait.stage.of_the_helper()?;
     // Whatever is wrong with it, it is the platform's, which mends it or does not.
     let deadline = if wait.deadline == Deadline::None { Deadline::None } else { stage.deadline() };
-    Some(Wait { stage, deadline, ..wait })
+    Some(Wait { stage, deadline, to_do: OF_THE_HELPER, ..wait })
 }

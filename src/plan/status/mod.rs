@@ -83,8 +83,10 @@ impl<'a> Draft<'a> {
             stage: Some(wait.stage.name().into()),
             reason: Some(wait.reason.into()),
             message: Some(message.clone()),
+            hint: Some(wait.hint()),
             since: Some(since),
             deadline: deadline.map(Time),
+            until: Some(wait.until(deadline.is_some())),
         });
         self.status.attempt = Some(attempt);
         if wait.stage == WaitStage::Inputs {

@@ -338,6 +338,11 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         assert!(status.result.is_none() && status.finish_time.is_none());
         assert!(status.waiting.as_ref().is_none_or(|w| w.reason.is_some() && w.since.is_some()));
         assert!(!run.is_being_stopped() || status.attempt == run.status.as_ref().unwrap().attempt, "another attempt");
+        if let Some(waiting) = &status.waiting {
+            let until = waiting.until.as_deref().expect("until when it waits is not told");
+            assert_eq!(until.starts_with("the deadline, then"), waiting.deadline.is_some(), "{waiting:?}");
+            assert!(waiting.hint.as_ref().is_some_and(|hint| hint.len() > 5 && !hint.contains('`')), "{waiting:?}");
+        }
         if let Some(waiting) = status.waiting.filter(|waiting| waiting.deadline.is_none()) {
             let known = run.status.as_ref().and_then(|status| status.waiting.as_ref());
             assert!(may_last(&waiting) || known.is_some_and(|known| known.stage == waiting.stage), "{waiting:?}");

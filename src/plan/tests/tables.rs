@@ -24,6 +24,29 @@ fn nothing_on_the_object_is_markdown() {
     let code = Outcome::new(Cause::NoShell, "").hint().unwrap();
     assert_eq!(code, "use argv instead of command");
     assert!(Cause::ALL.iter().filter_map(|cause| cause.hint()).all(|hint| !hint.contains(['`', '*'])));
+    assert!(Reason::ALL.iter().all(|reason| !reason.wait("").hint().contains(['`', '*'])));
+}
+
+/// It is on the object, where no other table is at hand.
+#[test]
+fn every_wait_has_one_sentence_of_what_to_do() {
+    for reason in Reason::ALL {
+        let hint = reason.what_to_do();
+        assert!(hint.len() > 10 && !hint.contains(". ") && !hint.starts_with("see the cause"), "{reason:?}: {hint}");
+    }
+}
+
+#[test]
+fn a_wait_says_how_long_it_may_last_and_what_follows() {
+    for (reason, is_bound, until) in [
+        (Reason::QuotaExceeded, false, "no deadline"),
+        (Reason::ClaimMissing, true, "the deadline, then the run ends: CreateContainerConfigError"),
+        (Reason::ContainerCreating, true, "the deadline, then the attempt ends: StartDeadlineExceeded"),
+        (Reason::StagingInputs, false, "deadlines.staging, then the attempt ends: StagingFailed"),
+        (Reason::StoreRefused, false, "two minutes, then the attempt ends: StoreRefused"),
+    ] {
+        assert_eq!(reason.wait("").until(is_bound), until);
+    }
 }
 
 /// Alerts and dashboards go by the name alone.

@@ -3,9 +3,9 @@
 //!
 //! Texts are Markdown, without a capital at the begin and a full stop at the end.
 
-use super::cause::Cause;
+use super::cause::{Cause, Verdict};
 use super::message::{Meaning, Source, meaning};
-use super::table::table;
+use super::table::{plain, table};
 
 /// The setting that says when a wait is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,7 @@ struct Row {
     /// Of several with one name, the one whose message means this; empty: the one for all other messages.
     when: &'static [Meaning],
     awaited: &'static str,
+    /// One sentence. Is on the object.
     to_do: &'static str,
 }
 
@@ -104,35 +105,37 @@ table! {
         InputMissing: Row::new(WaitStage::Inputs, "runs that are inputs do not exist")
             .to_do("create them, in any order; the message names them"),
         InputNotFinished: Row::new(WaitStage::Inputs, "runs that are inputs have not ended")
-            .to_do("nothing: it goes on when they have"),
+            .to_do("nothing: the run goes on when they have"),
         QuotaExceeded: Row::new(WaitStage::Admission, "the namespace's quota is used up")
-            .to_do("nothing: it goes on when other runs end. Or ask for less")
+            .to_do("nothing: the run goes on when others end; or ask for less in a new run")
             .without_deadline(),
         AdmissionUnavailable: Row::new(WaitStage::Admission, "the API server cannot decide: a webhook does not answer")
-            .to_do("tell the administrator if it stays")
+            .to_do("nothing: the API server is asked again; tell the administrator if it stays")
             .without_deadline(),
         Forbidden: Row::new(WaitStage::Admission, "the API server refuses the pod")
-            .to_do("see the cause of this name; what is mended before the deadline lets the run go on")
+            .to_do("change what the message names, or ask the administrator, before the deadline: then the run goes on")
             .ends_as(Cause::ForbiddenByPolicy),
         PodNameTaken: Row::new(WaitStage::Admission, "a pod of the run's name exists and is not the run's")
-            .to_do("delete that pod, or use another name")
+            .to_do("delete that pod, and the run goes on; or use another name")
             .ends_as(Cause::PodNameTaken),
         PreviousPod: Row::new(WaitStage::Admission, "the pod of an earlier run of this name has not ended: it may still be \
             saving its output")
-            .to_do("nothing: the run starts when that pod is gone. The message says how long it may take")
+            .to_do("nothing: the run starts when that pod is gone; the message says how long it may take")
             .without_deadline(),
         Unschedulable: Row::new(WaitStage::Scheduling, "no node has room, or none fits. What else the scheduler says is \
             passed on, too")
-            .to_do("wait, or ask for less: the message counts the nodes by reason")
+            .to_do("nothing: the run goes on when a node has room; where the message says that no node is large \
+                enough, ask for less in a new run")
             .of_kubernetes(&["Unschedulable", "SchedulingGated"]),
         NotSeenByScheduler: Row::new(WaitStage::Scheduling, "no scheduler has looked at the pod")
-            .to_do("does a scheduler of the name in `schedulerName` run?"),
+            .to_do("see that a scheduler of the name in `schedulerName` runs, or leave that field out in a new run"),
         InvalidImageName: Row::new(WaitStage::ImageName, "the container runtime does not take the image's name")
-            .to_do("correct it in a new run")
+            .to_do("correct `image` in a new run")
             .of_kubernetes(&["InvalidImageName"]),
         ImageRefused: Row::new(WaitStage::Image, "the registry says that the image does not exist, that it may not be \
             pulled, or that it is not for this node's platform; or the node does not take it as it is")
-            .to_do("see `ImagePullFailed`")
+            .to_do("correct `image` or `imagePullSecrets` in a new run; an image that can be pulled before the \
+                deadline lets the run go on")
             .of_kubernetes(IMAGE_PULL)
             .when(&[
                 Meaning::ImageIsMissing,
@@ -143,16 +146,18 @@ table! {
             ])
             .until(Deadline::ImageRefused),
         RegistryUnavailable: Row::new(WaitStage::Image, "the registry fails or does not answer")
-            .to_do("nothing: the node asks again and again. Tell the administrator if it stays")
+            .to_do("nothing: the node asks again and again; tell the administrator if it stays")
             .of_kubernetes(IMAGE_PULL)
             .when(&[Meaning::RegistryIsUnavailable])
             .without_deadline(),
         ImageNotPulled: Row::new(WaitStage::Image, "the image cannot be pulled for another reason")
-            .to_do("see the cause of this name; an image that can be pulled before the deadline lets the run go on")
+            .to_do("correct the name of the registry in a new run if it is misspelt, or else tell the administrator; \
+                an image that can be pulled before the deadline lets the run go on")
             .of_kubernetes(IMAGE_PULL)
             .ends_as(Cause::ImageNotPulled),
         InputNotMounted: Row::new(WaitStage::Image, "the node cannot mount the output of a run that is an input")
-            .to_do("nothing: another attempt follows, which copies it. With `imageVolumes: never` none is mounted")
+            .to_do("nothing: another attempt follows, which copies it; with the setting `imageVolumes: never` none is \
+                mounted")
             .until(Deadline::ImageRefused)
             .ends_as(Cause::InputNotMounted),
         ConfigurationMissing: Row::new(WaitStage::Config, "a Secret, ConfigMap or key of `env` does not exist")
@@ -161,13 +166,13 @@ table! {
             .when(&[Meaning::ConfigIsMissing])
             .ends_as(Cause::CreateContainerConfigError),
         RootForbidden: Row::new(WaitStage::Config, "the pod must not run as root, and the image does, or may")
-            .to_do("see the cause of this name")
+            .to_do("set `runAsUser` to another user than 0, such as 1000, in a new run")
             .of_kubernetes(CONFIG)
             .when(&[Meaning::RootIsForbidden])
             .until(Deadline::AtOnce)
             .ends_as(Cause::RootForbidden),
         ConfigurationNotRead: Row::new(WaitStage::Config, "the node cannot read what the container needs")
-            .to_do("nothing: another attempt follows at the deadline. Tell the administrator if it stays")
+            .to_do("nothing: another attempt follows at the deadline; tell the administrator if it stays")
             .of_kubernetes(CONFIG)
             .ends_as(Cause::NeverStarted),
         ClaimMissing: Row::new(WaitStage::Config, "a claim of `volumes` or `inputs` does not exist")
@@ -181,7 +186,7 @@ table! {
             .ends_as(Cause::GpuUnavailable),
         ContainerRefused: Row::new(WaitStage::Config, "the container runtime refuses to make the container of this \
             image")
-            .to_do("see the cause of this name")
+            .to_do("correct what the message names, in the image or in a new run")
             .of_kubernetes(CONTAINER)
             .when(&[
                 Meaning::UserIsUnknown,
@@ -190,7 +195,7 @@ table! {
                 Meaning::MemoryIsTooSmall,
             ]),
         ContainerNotCreated: Row::new(WaitStage::Config, "the node cannot make the container")
-            .to_do("nothing: another attempt follows at the deadline. Tell the administrator if it stays")
+            .to_do("nothing: another attempt follows at the deadline; tell the administrator if it stays")
             .of_kubernetes(CONTAINER)
             .ends_as(Cause::NeverStarted),
         ContainerCreating: Row::new(WaitStage::Starting, "a large image is being pulled, or a volume is slow to mount")
@@ -198,15 +203,15 @@ table! {
             .until(Deadline::Starting)
             .ends_as(Cause::StartDeadlineExceeded),
         StagingInputs: Row::new(WaitStage::Staging, "inputs are being put in place; the message says how far")
-            .to_do("nothing"),
+            .to_do("nothing: the command starts when they are there"),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output; the command has not started")
             .to_do("tell the administrator: the store's login in this namespace, its repository or its certificate is \
-                not in order. The command starts when the store accepts")
+                not in order; the command starts when the store accepts")
             .until(Deadline::Store)
             .ends_as(Cause::StoreRefused),
         NodeNotResponding: Row::new(WaitStage::Node, "the node does not confirm that the pod has ended: the command may \
             still run there")
-            .to_do("tell the administrator: it goes on when the node is back, or when its Node object is deleted"),
+            .to_do("tell the administrator: the run goes on when the node is back, or when its Node object is deleted"),
     }
 }
 
@@ -286,7 +291,7 @@ impl Reason {
 
     /// For one of ours.
     pub(in crate::plan) fn wait(self, message: &str) -> Wait<'_> {
-        Wait { stage: self.stage(), deadline: self.deadline(), reason: self.name(), message }
+        Wait { stage: self.stage(), deadline: self.deadline(), reason: self.name(), message, to_do: self.what_to_do() }
     }
 }
 
@@ -296,6 +301,9 @@ pub(in crate::plan) fn given_up_as(stage: Option<WaitStage>, reason: &str, messa
     let of_reason = Reason::with_words(stage, reason, message).and_then(|known| known.row().ends_as);
     of_reason.unwrap_or_else(|| stage.given_up_as())
 }
+
+/// What `status.waiting.until` says of a wait that may last for ever.
+pub(crate) const NO_DEADLINE: &str = "no deadline";
 
 /// What a pod waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -308,9 +316,29 @@ pub struct Wait<'a> {
     pub reason: &'a str,
     /// Kubernetes' message.
     pub message: &'a str,
+    /// In Markdown.
+    pub(in crate::plan) to_do: &'static str,
 }
 
 impl Wait<'_> {
+    /// What to do, for `status.waiting.hint`.
+    pub(in crate::plan) fn hint(&self) -> String {
+        plain(self.to_do)
+    }
+
+    /// How long it may last and what follows, for `status.waiting.until`. `is_bound`: the operator gives it up.
+    pub(in crate::plan) fn until(&self, is_bound: bool) -> String {
+        let bound = match self.deadline {
+            Deadline::Staging => "deadlines.staging",
+            Deadline::Store => "two minutes",
+            _ if is_bound => "the deadline",
+            _ => return NO_DEADLINE.to_owned(),
+        };
+        let cause = given_up_as(Some(self.stage), self.reason, self.message);
+        let what = if cause.verdict() == Verdict::Interrupted { "attempt" } else { "run" };
+        format!("{bound}, then the {what} ends: {}", cause.name())
+    }
+
     /// Its message says why; an image that is pulled again and again has none in between.
     pub(in crate::plan) fn says_why(&self) -> bool {
         self.stage.source().is_some_and(|source| meaning(source, self.message).is_some())
