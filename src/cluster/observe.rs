@@ -10,9 +10,11 @@ use kube_runtime::reflector::{ObjectRef, Store};
 
 use crate::api::{BundleRun, Phase};
 use crate::cluster::pull_secrets::PullSecrets;
-use crate::cluster::{Error, GuardedRun, bounded, failed, helper_progress};
+use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed, helper_progress};
 use crate::names;
-use crate::plan::{self, Observed, Parent, Parents, PodFacts, PodSeen, ProgressSeen, Refusal, parents};
+use crate::plan::{
+    self, Capacity, NodeSeen, Observed, Parent, Parents, PodFacts, PodSeen, ProgressSeen, Refusal, parents,
+};
 
 /// The cluster, as the operator sees it.
 pub struct Cluster {
@@ -21,6 +23,7 @@ pub struct Cluster {
     pub(in crate::cluster) helpers: reqwest::Client,
     pub(in crate::cluster) runs: Store<GuardedRun>,
     pub(in crate::cluster) pods: Store<PodFacts>,
+    nodes: Nodes,
     pub(in crate::cluster) recorder: Recorder,
     pub(in crate::cluster) pull_secrets: PullSecrets,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
@@ -38,6 +41,8 @@ pub struct Snapshot {
     /// The newest version known.
     pub run: Arc<BundleRun>,
     pod: Option<Arc<PodFacts>>,
+    node: NodeSeen,
+    capacity: Option<Arc<Capacity>>,
     parents: Parents,
     written_at: Option<Timestamp>,
 }
@@ -66,6 +71,8 @@ impl Snapshot {
         Observed {
             run: &self.run,
             pod,
+            node: self.node,
+            capacity: self.capacity.as_deref(),
             parents: &self.parents,
             refusal: answers.refusal.as_ref(),
             progress: answers.progress.clone(),
@@ -84,13 +91,14 @@ impl Cluster {
         client: Client,
         runs: Store<GuardedRun>,
         pods: Store<PodFacts>,
+        nodes: Nodes,
         instance: Option<String>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
         let helpers = helper_progress::client()?;
         let (pull_secrets, written) = Default::default();
-        Ok(Self { client, helpers, runs, pods, recorder, pull_secrets, written })
+        Ok(Self { client, helpers, runs, pods, nodes, recorder, pull_secrets, written })
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
@@ -110,7 +118,21 @@ impl Cluster {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
         let parents = if pod.is_none() && !over { self.parents(&run) } else { Parents::default() };
-        Ok(Snapshot { run, pod, parents, written_at })
+        let node = pod.as_ref().and_then(|pod| pod.spec.node_name.as_deref());
+        let seen = node.map_or(NodeSeen::Unknown, |node| self.nodes.seen(node));
+        let capacity = if pod.is_some() && node.is_none() && !over { self.nodes.capacity() } else { None };
+        Ok(Snapshot { run, pod, node: seen, capacity, parents, written_at })
+    }
+
+    /// The runs that have a pod on a node.
+    #[must_use]
+    pub fn runs_on(&self, node: &str) -> Vec<ObjectRef<GuardedRun>> {
+        let run = |pod: &PodFacts| {
+            let (name, _) = pod.owner()?;
+            Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
+        };
+        let pods = self.pods.state();
+        pods.iter().filter(|pod| pod.spec.node_name.as_deref() == Some(node)).filter_map(|pod| run(pod)).collect()
     }
 
     /// The runs that are inputs of `run`, from the cache.

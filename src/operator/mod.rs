@@ -1,4 +1,4 @@
-//! The operator: two watches feed one queue; a reconcile is observe -> plan -> carry out; a second loop handles pods
+//! The operator: watches of runs, pods and nodes feed one queue; a reconcile is observe -> plan -> carry out; a second loop handles pods
 //! that no plan looks at. Of several replicas the one that holds the lease does so; the others keep their caches current.
 
 mod backoff;
@@ -18,18 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, future, stream};
+use kube::Client;
 use kube_runtime::controller::{self, applier};
 use kube_runtime::reflector::{self, ObjectRef};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::cluster::{self, Cluster, Leases, WriteGuard};
+use crate::cluster::{self, Cluster, Leases, Nodes, WriteGuard};
 use crate::names;
 use backoff::Backoff;
 use leader::Leadership;
 use observability::http::Health;
 use observability::metrics::Metrics;
+use queue::Triggers;
 use reconcile::Context;
 
 pub use commands::{SmokeTest, Uninstall, smoke_test, uninstall};
@@ -37,6 +39,8 @@ pub use observability::{Log, LogFormat, start_log};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;
+/// How long the first plans wait for the list of nodes.
+const NODES_PATIENCE: Duration = Duration::from_secs(20);
 /// How long reconciles under way may take after we were asked to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 
@@ -76,7 +80,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     settings.pod_resources &= abilities.pod_resources;
     let (runs, runs_writer) = reflector::store();
     let (pods, pods_writer) = reflector::store();
-    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), options.instance.clone())?);
+    let nodes = Nodes::default();
+    let instance = options.instance.clone();
+    let cluster = Arc::new(Cluster::new(client.clone(), runs.clone(), pods.clone(), nodes.clone(), instance)?);
 
     let health = Health {
         runs: runs.clone(),
@@ -98,6 +104,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     );
     let pod_watch =
         queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
+    // A client of its own: the question is a POST, and who does not lead yet asks it, too.
+    let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
+    let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
 
     let (work_is_done, work_done) = oneshot::channel();
     let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
@@ -108,6 +117,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
         // Nor is a run that others wait for.
         let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
+        // What is told of a wait would be told twice.
+        if tokio::time::timeout(NODES_PATIENCE, nodes.settled()).await.is_err() {
+            warn!("the nodes are not listed yet: runs go on without");
+        }
         leadership.begun().await;
         if options.leader_election {
             catch_up(&caches, &options.namespaces).await;
@@ -152,6 +165,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = too_long => warn!("stopped with work under way"),
         () = run_watch => return Err("the watch of BundleRuns ended".into()),
         () = pod_watch => return Err("the watch of pods ended".into()),
+        () = node_watch => return Err("the watch of nodes ended".into()),
         () = orphan_loop => return Err("the loop over pods without a plan ended".into()),
         result = health => result?,
         result = &mut lease => result?,
@@ -159,6 +173,29 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     // Nothing of this process acts any more: the next one may.
     let _ = work_is_done.send(()); // fails only when the lease is not kept
     lease.await
+}
+
+/// Follows the nodes, if that is allowed; nothing of it holds up a run.
+async fn follow_nodes(asks: Client, client: Client, nodes: Nodes, triggers: Triggers, cluster: Arc<Cluster>) {
+    let backoff = Backoff::default();
+    loop {
+        match cluster::may_follow_nodes(&asks).await {
+            Ok(true) => return queue::follow_nodes(cluster::nodes(&client), nodes, triggers, cluster).await,
+            Ok(false) => {
+                info!(
+                    "nodes may not be read: that a node does not answer is told when a pod that was deleted does not \
+                     end, and how large the nodes are is not told"
+                );
+                nodes.give_up();
+                return future::pending().await;
+            }
+            Err(error) => {
+                let wait = backoff.next("");
+                warn!(%error, retry_in = ?wait, "cannot tell whether nodes may be read");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
 }
 
 /// Waits until the caches have what the last leader wrote.

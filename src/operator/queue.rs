@@ -10,11 +10,11 @@ use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 use tracing::warn;
 
-use crate::cluster::{self, Cluster, GuardedRun, PodTriggers, RunTriggers, Triggered};
+use crate::cluster::{self, Cluster, GuardedRun, Nodes, PodTriggers, RunTriggers, Triggered};
 use crate::operator::backoff::Backoff;
 use crate::operator::observability::metrics::Metrics;
 use crate::operator::orphans;
-use crate::plan::PodFacts;
+use crate::plan::{NodeObject, PodFacts};
 
 /// The queue of runs to look at, and what comes out of it.
 pub(in crate::operator) fn queue(metrics: Arc<Metrics>) -> (Triggers, mpsc::UnboundedReceiver<ObjectRef<GuardedRun>>) {
@@ -113,6 +113,26 @@ pub(in crate::operator) async fn follow_pods(
         }
         for run in which.on(&event) {
             triggers.send(run);
+        }
+    }
+}
+
+/// Node events: a node that answers no more, or again, triggers the runs that have a pod on it.
+pub(in crate::operator) async fn follow_nodes(
+    events: impl Stream<Item = cluster::Event<NodeObject>>,
+    nodes: Nodes,
+    triggers: Triggers,
+    cluster: Arc<Cluster>,
+) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                for node in nodes.on(event) {
+                    cluster.runs_on(&node).into_iter().for_each(|run| triggers.send(run));
+                }
+            }
+            Err(error) => warn!(%error, "the watch of nodes failed; it starts again"),
         }
     }
 }

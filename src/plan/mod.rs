@@ -8,7 +8,7 @@
 //! | room | subject |
 //! |---|---|
 //! | `words` | what may be said: tables of causes, reasons to wait and conditions |
-//! | `facts` | what is seen: the pod and where it stands, runs that are inputs, settings |
+//! | `facts` | what is seen: the pod and where it stands, nodes, runs that are inputs, settings |
 //! | `outcome` | an attempt that ended -> its cause |
 //! | `pod` | a valid run -> the pod of an attempt |
 //! | `validate` | a `BundleRun` -> a valid run, or all that is wrong with it |
@@ -29,6 +29,7 @@ mod words;
 mod tests;
 
 pub use decide::plan;
+pub use facts::node::{Capacity, NodeFacts, NodeObject, NodeSeen};
 pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
 pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, Store};

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::contract::Progress;
+use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::status::Draft;
@@ -19,6 +20,10 @@ pub struct Observed<'a> {
     pub run: &'a BundleRun,
     /// The pod of the current attempt.
     pub pod: PodSeen<'a>,
+    /// The node of that pod.
+    pub node: NodeSeen,
+    /// How large the nodes are, if that is known; only looked up while the pod has none.
+    pub capacity: Option<&'a Capacity>,
     /// The runs that are its inputs; only looked up while there is no pod.
     pub parents: &'a Parents,
     /// The API server's answer when this reconcile tried to create the pod.

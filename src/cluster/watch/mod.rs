@@ -1,6 +1,7 @@
-//! The two watches everything is fed from: runs and the pods made for them.
+//! The watches everything is fed from: runs and the pods made for them, and the nodes these are on.
 
 mod namespaces;
+mod nodes;
 mod pod_triggers;
 mod run_triggers;
 
@@ -20,6 +21,7 @@ use crate::names;
 use crate::plan::PodFacts;
 use namespaces::merged;
 
+pub use nodes::{Nodes, may_follow_nodes, nodes};
 pub use pod_triggers::PodTriggers;
 pub use run_triggers::{RunTriggers, Triggered};
 

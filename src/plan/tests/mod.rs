@@ -285,7 +285,8 @@ static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), cycle: None };
 /// A run and its pod, of which nothing else is known: nobody was asked, and this process has written nothing.
 pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<'a> {
     let (refusal, progress, pull_secrets, written_at) = Default::default();
-    Observed { run, pod, parents: &NO_PARENTS, refusal, progress, pull_secrets, written_at }
+    let (node, capacity) = Default::default();
+    Observed { run, pod, node, capacity, parents: &NO_PARENTS, refusal, progress, pull_secrets, written_at }
 }
 
 /// The plan for what was seen, when this process has written nothing yet.
