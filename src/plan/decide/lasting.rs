@@ -180,7 +180,8 @@ fn words(progress: &Progress) -> Option<String> {
     }
 }
 
-fn size(bytes: u64) -> String {
+/// As people read it: `1.2 GiB`.
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut tenths = u128::from(bytes) * 10;
     let mut unit = "B";

@@ -1,5 +1,6 @@
 //! The one function that decides: observed facts in, steps out.
 
+mod capacity;
 mod hung;
 mod lasting;
 mod pin;
@@ -16,6 +17,7 @@ use crate::api::{BundleRun, BundleRunStatus, Phase};
 use crate::contract::Message;
 use crate::plan::facts::image;
 use crate::plan::facts::parents::Parents;
+use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
@@ -62,6 +64,8 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         settings,
         parents: observed.parents,
         now,
+        node: observed.node,
+        capacity: observed.capacity,
         attempt,
         progress: observed.progress.clone(),
         pull_secrets: observed.pull_secrets,
@@ -113,6 +117,8 @@ struct Decision<'a> {
     settings: &'a Settings,
     parents: &'a Parents,
     now: Timestamp,
+    node: NodeSeen,
+    capacity: Option<&'a Capacity>,
     attempt: u32,
     progress: ProgressSeen,
     pull_secrets: Option<&'a [String]>,

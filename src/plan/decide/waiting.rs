@@ -94,6 +94,8 @@ impl Decision<'_> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(stage.name()))
     }
 
+        let with_numbers = self.with_numbers(pod, wait.message).filter(|_| wait.stage == WaitStage::Scheduling);
+        let wait = &Wait { message: with_numbers.as_deref().unwrap_or(wait.message), ..*wait };
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
         let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);

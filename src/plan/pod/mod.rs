@@ -6,6 +6,7 @@ pub(in crate::plan) mod gpu;
 pub(in crate::plan) mod inputs;
 pub(in crate::plan) mod mounts;
 mod provenance;
+mod requests;
 pub(in crate::plan) mod valid_run;
 mod volumes;
 
@@ -15,6 +16,8 @@ use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSecurityContext, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use serde_json::{Map, Value};
+
+pub(in crate::plan) use self::requests::requests;
 
 use self::inputs::Inputs;
 use self::valid_run::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};

@@ -1,0 +1,37 @@
+//! A pod -> what it requests of a node, as the scheduler counts it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+
+use crate::plan::facts::node::units;
+
+/// In the units of nodes: CPUs in thousandths, all else in whole units. The helper is a sidecar, so that both containers
+/// count at once; what is requested for the whole pod counts instead.
+pub(in crate::plan) fn requests(pod: &Pod) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    let Some(spec) = &pod.spec else { return all };
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        for (resource, amount) in requested(container.resources.as_ref()) {
+            let sum: &mut u64 = all.entry(resource).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    all.extend(requested(spec.resources.as_ref()));
+    all
+}
+
+/// A limit without a request is one.
+fn requested(resources: Option<&ResourceRequirements>) -> BTreeMap<String, u64> {
+    let amounts = |list: Option<&BTreeMap<String, _>>| {
+        let amounts = list.into_iter().flatten();
+        amounts
+            .filter_map(|(name, k8s_openapi::apimachinery::pkg::api::resource::Quantity(text))| {
+                Some((name.clone(), units(name, text)?))
+            })
+            .collect::<Vec<_>>()
+    };
+    let limits = amounts(resources.and_then(|r| r.limits.as_ref()));
+    let requests = amounts(resources.and_then(|r| r.requests.as_ref()));
+    limits.into_iter().chain(requests).collect()
+}
