@@ -76,7 +76,7 @@ impl Cluster {
                     info!(pod = name, "adopted the pod: it was made for this very run");
                     return Ok(StepResult::Done);
                 }
-                Ok(StepResult::Refused(Refusal::NameTaken))
+                Ok(StepResult::Refused(Refusal::NameTaken(there.map(Box::new))))
             }
             Err(kube::Error::Api(status)) => Ok(StepResult::Refused(Refusal::of(status.code, status.message))),
             Err(error) => Err(failed(&action, error)),

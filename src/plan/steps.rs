@@ -47,7 +47,7 @@ pub enum ProgressSeen {
 }
 
 /// Why the API server does not take the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     /// A quota is used up: wait.
     QuotaExceeded(String),
@@ -59,8 +59,8 @@ pub enum Refusal {
     PodSecurity(String),
     /// The pod is invalid: it will never be taken.
     Invalid(String),
-    /// A pod of that name exists and is not ours.
-    NameTaken,
+    /// A pod of that name exists and is not ours: this one, unless it went meanwhile.
+    NameTaken(Option<Box<PodFacts>>),
     /// The namespace is going away, and the run with it.
     NamespaceTerminating,
 }

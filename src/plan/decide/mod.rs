@@ -83,7 +83,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         }
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign(pod), _) => decision.name_taken(Some(pod)).then(release_last(run, attempt)),
-        (PodSeen::Absent, Some(Refusal::NameTaken)) => decision.name_taken(None),
+        (PodSeen::Absent, Some(Refusal::NameTaken(pod))) => decision.name_taken(pod.as_deref()),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::{Decision, until};
 use crate::api::Phase;
 use crate::api::status::Waiting;
+use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, gave_up};
 use crate::plan::steps::{EventType, Plan, PodRef, Refusal, Step};
@@ -92,11 +93,11 @@ impl Decision<'_> {
     /// The wait of this kind that the object tells already.
     pub(super) fn known(&self, stage: WaitStage) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(stage.name()))
+    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
     }
 
         let with_numbers = self.with_numbers(pod, wait.message).filter(|_| wait.stage == WaitStage::Scheduling);
         let wait = &Wait { message: with_numbers.as_deref().unwrap_or(wait.message), ..*wait };
-    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
         let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
@@ -169,7 +170,7 @@ impl Decision<'_> {
             Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
             Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message),
             Refusal::Forbidden(message) => (Reason::Forbidden, message),
-            Refusal::NameTaken => return self.name_taken(None),
+            Refusal::NameTaken(pod) => return self.name_taken(pod.as_deref()),
         };
         let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
         // What fails may pass in a moment; what is refused changes slowly.
@@ -178,11 +179,13 @@ impl Decision<'_> {
         self.not_admitted(reason, message, retry.unsigned_abs())
     }
 
-    /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: as far as the cache has it.
+    /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: it, unless it went since.
     pub(super) fn name_taken(&self, pod: Option<&PodFacts>) -> Plan {
         let name = self.run.metadata.name.as_deref();
         let is_of_an_earlier_run = |pod: &&PodFacts| pod.owner().is_some_and(|(owner, _)| Some(owner) == name);
-        let Some(pod) = pod.filter(|pod| pod.is_deleting() || is_of_an_earlier_run(pod)) else {
+        // It went between two questions.
+        let Some(pod) = pod else { return Plan::after(FOREIGN_RETRY) };
+        let Some(pod) = Some(pod).filter(|pod| pod.is_deleting() || is_of_an_earlier_run(pod)) else {
             let message = "a pod of this name exists and belongs to something else";
             return self.not_admitted(Reason::PodNameTaken, message, FOREIGN_RETRY);
         };
@@ -191,7 +194,15 @@ impl Decision<'_> {
             || "; it is about to be deleted".to_owned(),
             |at| format!(": it has until {} to save its output and to end", at.0),
         );
-        let message = format!("pod {} of {whose} has not ended yet{until}", PodRef::of(pod).name);
+        let silent = match (self.node, pod.spec.node_name.as_deref()) {
+            (NodeSeen::Silent(since), Some(node)) => {
+                format!(
+                    "; its node {node} has not answered since {since}, and has to be back, or declared out of service, first"
+                )
+            }
+            _ => String::new(),
+        };
+        let message = format!("pod {} of {whose} has not ended yet{until}{silent}", PodRef::of(pod).name);
         self.not_admitted(Reason::PreviousPod, &message, FOREIGN_RETRY)
     }
 
@@ -206,7 +217,8 @@ impl Decision<'_> {
         }
         let plan = Plan::after(retry);
         // The numbers in the message of a quota change all the time.
-        if told.is_some() && self.is_told_enough(since) {
+        // That of a pod which ends changes once, when it is known until when it may take.
+        if told.is_some() && reason != Reason::PreviousPod && self.is_told_enough(since) {
             return plan;
         }
         let plan = plan.write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));

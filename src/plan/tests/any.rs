@@ -277,7 +277,7 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
         words().prop_map(Refusal::Unavailable),
         words().prop_map(Refusal::PodSecurity),
         words().prop_map(Refusal::Invalid),
-        Just(Refusal::NameTaken),
+        of(any_pod().boxed()).prop_map(|pod| Refusal::NameTaken(pod.map(|pod| Box::new(pod.facts())))),
         Just(Refusal::NamespaceTerminating),
     ]
 }

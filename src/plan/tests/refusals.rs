@@ -102,7 +102,9 @@ fn a_name_that_is_taken_is_waited_for() {
         (words(&plan), plan.next),
         (vec!["Write Pending".to_owned(), "Tell PodNameTaken".to_owned()], seconds(5))
     );
-    assert_eq!(refused(&run(), &Refusal::NameTaken, 1), plan, "whether the cache or the API server tells");
+    let taken = |pod: Option<&PodFacts>| refused(&run(), &Refusal::NameTaken(pod.cloned().map(Box::new)), 1);
+    assert_eq!(taken(Some(&somebodys)), plan, "whether the cache or the API server tells");
+    assert_eq!((words(&taken(None)), taken(None).next), (vec![], seconds(5)), "it has gone meanwhile");
     let told = with_status(&run(), &written(&plan));
     assert_eq!(words(&look(&told, PodSeen::Foreign(&somebodys), 121)), ["Write Failed", "Tell PodNameTaken"]);
 }
@@ -126,6 +128,15 @@ fn the_pod_of_an_earlier_run_of_the_name_is_waited_for_without_a_deadline() {
         message,
         "pod r-1 of an earlier run of this name has not ended yet: it has until 2026-01-01T00:01:01Z to save its output and to end"
     );
+    // The cache may not have it yet.
+    let told = refused(&run(), &Refusal::NameTaken(Some(Box::new(facts))), 3);
+    assert_eq!(written(&told).message.unwrap(), message);
+    // Until when is told as soon as it is known.
+    let not_deleted = foreign("r").facts();
+    let before = with_status(&run(), &written(&look(&run(), PodSeen::Foreign(&not_deleted), 3)));
+    let deleted = foreign("r").deleted(1).facts();
+    let observed = Observed { written_at: Some(at(3)), ..nothing_but(&before, PodSeen::Foreign(&deleted)) };
+    assert_eq!(written(&plan(&observed, &settings(), at(4))).message.unwrap(), message);
     // The pod of the attempt before is not forgotten meanwhile.
     let facts = foreign("other").of_attempt(2).facts();
     assert!(words(&look(&in_attempt(2), PodSeen::Foreign(&facts), 3)).contains(&"Release r-1".to_owned()));
