@@ -107,6 +107,9 @@ fn until(reason: Reason) -> String {
     let causes = code_list(causes);
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
+        (Deadline::NodeLost, Some(setting)) => {
+            format!("`{setting}`, which is `never` by default, then the attempt ends: {causes}")
+        }
         (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),
         (Deadline::ImageRefused, _) => {
             format!("40 seconds, or `deadlines.imagePull` if that is less, then the run ends: {causes}")

@@ -98,6 +98,7 @@ for namespace in runs default '*'; do
   can "$operator" list bundleruns.bundlerun.dev "$namespace" no
   can "$operator" list pods "$namespace" no
 done
+can "$operator" list nodes '*' no
 # The test's account may make a run, where the test is, and nothing else.
 can system:serviceaccount:bundlerun:bundle-operator-test create bundleruns.bundlerun.dev team-a yes
 can system:serviceaccount:bundlerun:bundle-operator-test create bundleruns.bundlerun.dev team-b no
@@ -112,6 +113,8 @@ step "Rights: the whole cluster, with a lease"
 install_kinds ha '^(ServiceAccount|Role|RoleBinding|ClusterRole|ClusterRoleBinding)$'
 can "$operator" list bundleruns.bundlerun.dev '*' yes
 can "$operator" delete pods '*' yes
+can "$operator" list nodes '*' yes
+can "$operator" get nodes '*' no
 can "$operator" get secrets '*' no
 can "$operator" list configmaps bundlerun no
 can "$operator" update leases.coordination.k8s.io/bundle-operator bundlerun yes

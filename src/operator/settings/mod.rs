@@ -18,6 +18,9 @@ use crate::api::{Quantity, duration};
 use crate::operator::Failure;
 use crate::plan::Settings;
 
+/// An attempt is not given up sooner: two may be alive after that.
+const NODE_LOST_AFTER_MIN: Duration = Duration::from_mins(1);
+
 /// Reads and validates the file.
 pub(in crate::operator) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
     let text =
@@ -52,6 +55,21 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
     let mut defaults = file.section("defaults");
     let mut deadlines = file.section("deadlines");
     let staging_deadline = seconds(&mut deadlines, "staging", "6h");
+    let mut node_lost = file.section("nodeLost");
+    let node_lost_after = match node_lost.get::<String>("giveUpAfter").as_deref() {
+        None | Some("never") => None,
+        Some(text) => {
+            let after = problems.check("nodeLost.giveUpAfter", duration::parse_seconds(text)).map(Duration::from_secs);
+            if after.is_some_and(|after| after < NODE_LOST_AFTER_MIN) {
+                let least = NODE_LOST_AFTER_MIN.as_secs();
+                problems.note(
+                    "nodeLost.giveUpAfter",
+                    format_args!("less than {least}s: nodes are silent for a while when they are restarted"),
+                );
+            }
+            after
+        }
+    };
     let image_volumes = match file.get::<String>("imageVolumes").as_deref() {
         None | Some("auto") => true,
         Some("never") => false,
@@ -71,6 +89,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         image_deadline: seconds(&mut deadlines, "imagePull", "10m"),
         config_deadline: seconds(&mut deadlines, "configuration", "5m"),
         starting_deadline: seconds(&mut deadlines, "starting", "1h"),
+        node_lost_after,
         stop_grace: seconds(&mut file, "stopGrace", "30s"),
         staging_deadline,
         store,
@@ -178,6 +197,18 @@ mod tests {
         }
         let long = "x".repeat(3000);
         assert!(parse(&format!("{{annotations: {{a: {long}}}}}")).unwrap_err().contains("at most 3000"));
+    }
+
+    #[test]
+    fn a_node_is_given_up_never_unless_a_time_is_set() {
+        let parse = |text: &str| parse(&format!("images: {{cpu: a, gpu: b}}\n{text}"), "us");
+        let after = |text: &str| parse(text).unwrap().node_lost_after;
+        assert_eq!((after(""), after("nodeLost: {giveUpAfter: never}")), (None, None));
+        assert_eq!(after("nodeLost: {giveUpAfter: 10m}"), Some(Duration::from_mins(10)));
+        for wrong in ["soon", "5s", "0s"] {
+            let problems = parse(&format!("nodeLost: {{giveUpAfter: {wrong}}}")).unwrap_err();
+            assert!(problems.starts_with("nodeLost.giveUpAfter: "), "{problems}");
+        }
     }
 
     #[test]

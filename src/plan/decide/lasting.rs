@@ -105,10 +105,10 @@ impl Decision<'_> {
 
     /// The command has ended, or was told to.
     pub(super) fn finalizing(&self, pod: &PodFacts, since: Timestamp, reason: Option<&str>) -> Plan {
-        let told = self.phase() == Some(Phase::Finalizing);
+        let told = self.phase() == Some(Phase::Finalizing) && self.known(WaitStage::Node).is_none();
         // Also without a store: a helper that hangs has something to say that nobody else would.
         let moves = pod.pins().repository.is_some() || pod.status.pod_ip.is_some();
-        self.lasting(pod, since, told, moves, self.until_node_lost(pod), |this| {
+        self.lasting(pod, since, told, moves, self.until_held_up(pod), |this| {
             let message = this.saving_words();
             Plan::nothing().write(this.draft().finalizing(this.requested, this.attempt, pod, reason, message))
         })

@@ -3,6 +3,7 @@
 mod capacity;
 mod hung;
 mod lasting;
+mod node;
 mod pin;
 mod waiting;
 
@@ -16,8 +17,8 @@ use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase};
 use crate::contract::Message;
 use crate::plan::facts::image;
-use crate::plan::facts::parents::Parents;
 use crate::plan::facts::node::{Capacity, NodeSeen};
+use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
@@ -29,6 +30,7 @@ use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusa
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
 use crate::plan::words::condition::STOPPING;
+use crate::plan::words::wait_reason::WaitStage;
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
@@ -62,10 +64,10 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         run,
         requested: &requested,
         settings,
-        parents: observed.parents,
-        now,
         node: observed.node,
         capacity: observed.capacity,
+        parents: observed.parents,
+        now,
         attempt,
         progress: observed.progress.clone(),
         pull_secrets: observed.pull_secrets,
@@ -115,10 +117,10 @@ struct Decision<'a> {
     /// The image that was asked for.
     requested: &'a str,
     settings: &'a Settings,
-    parents: &'a Parents,
-    now: Timestamp,
     node: NodeSeen,
     capacity: Option<&'a Capacity>,
+    parents: &'a Parents,
+    now: Timestamp,
     attempt: u32,
     progress: ProgressSeen,
     pull_secrets: Option<&'a [String]>,
@@ -144,7 +146,8 @@ impl<'a> Decision<'a> {
     }
 
     fn waits_until_a_deadline(&self) -> bool {
-        self.status().and_then(|s| s.waiting.as_ref()).is_some_and(|w| w.deadline.is_some())
+        let waiting = self.status().and_then(|s| s.waiting.as_ref()).filter(|_| self.known(WaitStage::Node).is_none());
+        waiting.is_some_and(|w| w.deadline.is_some())
     }
 
     /// How many attempts the platform may interrupt.
@@ -214,6 +217,11 @@ impl<'a> Decision<'a> {
         if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
             return self.end_hung(pod, Some(&message));
         }
+        if !matches!(stage, Stage::Hung | Stage::Ended)
+            && let Some(plan) = self.silent(pod, &stage)
+        {
+            return plan;
+        }
         match stage {
             Stage::Staging => self.staging(pod),
             Stage::Starting => self.starting(pod),
@@ -245,7 +253,7 @@ impl<'a> Decision<'a> {
             // Nothing of it has to be saved, and what it waited for decides about its ending.
             return Plan::nothing();
         }
-        if let Some(plan) = self.node_lost(pod) {
+        if let Some(plan) = self.held_up(pod) {
             return plan;
         }
         let reason = if self.run.is_being_stopped() { STOPPING } else { Cause::PodDeleted.name() };
@@ -254,7 +262,9 @@ impl<'a> Decision<'a> {
 
     fn running(&self, pod: &PodFacts) -> Plan {
         let phase = self.phase();
-        let is_told = matches!(phase, Some(Phase::Running | Phase::Finalizing));
+        // That its node was silent is taken back.
+        let is_told =
+            matches!(phase, Some(Phase::Running | Phase::Finalizing)) && self.known(WaitStage::Node).is_none();
         if is_told && self.is_past_its_time(pod) {
             return self.past_its_time(pod);
         }

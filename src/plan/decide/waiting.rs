@@ -25,8 +25,6 @@ const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
 const TELL_AGAIN_AFTER_MAX: SignedDuration = SignedDuration::from_mins(5);
 /// A helper that crashed is trusted again when it has run for this long.
 const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
-/// A pod that is still there so long after its grace is on a node that does not answer.
-const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
 /// often.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
@@ -93,9 +91,9 @@ impl Decision<'_> {
     /// The wait of this kind that the object tells already.
     pub(super) fn known(&self, stage: WaitStage) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(stage.name()))
-    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
     }
 
+    pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
         let with_numbers = self.with_numbers(pod, wait.message).filter(|_| wait.stage == WaitStage::Scheduling);
         let wait = &Wait { message: with_numbers.as_deref().unwrap_or(wait.message), ..*wait };
         let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
@@ -133,32 +131,6 @@ impl Decision<'_> {
             return Plan::after(soon);
         }
         Plan::nothing().write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, None))
-    }
-
-    /// The kubelet of a node that is cut off confirms no end, and its containers may run on: the next attempt has to wait,
-    /// and nobody but the administrator can say for how long.
-    pub(super) fn node_lost(&self, pod: &PodFacts) -> Option<Plan> {
-        if self.until_node_lost(pod).is_some() {
-            return None;
-        }
-        if self.known(WaitStage::Node).is_some() {
-            return Some(Plan::nothing());
-        }
-        let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
-        let node = pod.spec.node_name.as_deref()?;
-        let message = format!(
-            "the pod was to end by {ends}, and node {node} has not confirmed it: the command may still run there; \
-             the run goes on when the node is back or its Node object is deleted"
-        );
-        let wait = Reason::NodeNotResponding.wait(&message);
-        let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
-        Some(Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message))
-    }
-
-    /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.
-    pub(super) fn until_node_lost(&self, pod: &PodFacts) -> Option<Duration> {
-        let at = pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(NODE_LOST_AFTER).ok()?;
-        (at > self.now).then(|| until(self.now, at))
     }
 
     /// The API server refuses the pod: wait with a deadline, or end.
@@ -226,7 +198,7 @@ impl Decision<'_> {
     }
 
     /// The wait for this reason that the object shows.
-    fn told(&self, reason: Reason) -> Option<&Waiting> {
+    pub(super) fn told(&self, reason: Reason) -> Option<&Waiting> {
         self.status()?.waiting.as_ref().filter(|waiting| waiting.reason.as_deref() == Some(reason.name()))
     }
 

@@ -220,6 +220,12 @@ impl PodFacts {
         ends.checked_sub(grace).ok()
     }
 
+    /// Without a grace: the node was not waited for.
+    #[must_use]
+    pub fn is_deleted_by_force(&self) -> bool {
+        self.is_deleting() && self.metadata.deletion_grace_period_seconds == Some(0)
+    }
+
     /// Our finalizer is still on it.
     #[must_use]
     pub fn is_held(&self) -> bool {

@@ -34,6 +34,8 @@ pub struct Settings {
     pub config_deadline: Duration,
     /// An attempt whose node has not started the container after this is ended, and another one follows.
     pub starting_deadline: Duration,
+    /// An attempt whose node has been silent for this long is given up, although its command may run on; none: never.
+    pub node_lost_after: Option<Duration>,
     /// Inputs that are not in place after this end the attempt.
     pub staging_deadline: Duration,
     /// Where outputs go; none: they go with the pod.
@@ -68,6 +70,7 @@ impl Settings {
             Deadline::ImageRefused => Some(self.image_deadline.min(IMAGE_REFUSED)),
             Deadline::Configuration => Some(self.config_deadline),
             Deadline::Starting => Some(self.starting_deadline),
+            Deadline::NodeLost => self.node_lost_after,
         }
     }
 }

@@ -64,5 +64,10 @@ pub(super) fn why_asked(pod: &PodFacts) -> Outcome {
         let message = disruption.message.clone().unwrap_or_default();
         return Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message);
     }
+    if pod.is_deleted_by_force() {
+        let message = "the pod was deleted by force, without any grace: the command was killed, and what it left could \
+                       not be saved";
+        return Outcome::new(Cause::PodDeleted, message);
+    }
     Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })
 }

@@ -194,8 +194,9 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
-    // Where there is a pod, its admission is not waited for any more.
-    let waiting = ending.waiting.filter(|w| w.stage.as_deref() != Some(WaitStage::Admission.name()))?;
+    // Where there is a pod, its admission is not waited for any more; where it has ended, its node is not.
+    let over = [WaitStage::Admission, WaitStage::Node].map(|stage| Some(stage.name()));
+    let waiting = ending.waiting.filter(|w| !over.contains(&w.stage.as_deref()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;
     let started = ending.pod.run_started_at().is_some() || ending.record().is_some_and(|r| r.started_at_ms.is_some());

@@ -269,6 +269,15 @@ prop_compose! {
     }
 }
 
+fn any_node() -> impl Strategy<Value = NodeSeen> {
+    prop_oneof![
+        Just(NodeSeen::Unknown),
+        Just(NodeSeen::Gone),
+        Just(NodeSeen::Answers),
+        second().prop_map(|since| NodeSeen::Silent(at(since))),
+    ]
+}
+
 fn any_refusal() -> impl Strategy<Value = Refusal> {
     let words = || "\\PC{0,30}";
     prop_oneof![
@@ -285,7 +294,9 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
 /// The documented reasons without a deadline of the operator's; the scheduler may have words of its own.
 fn may_last(waiting: &crate::api::status::Waiting) -> bool {
     let reason = waiting.reason.as_deref().unwrap_or_default();
-    let lasts = |known: &&Reason| matches!(known.deadline(), Deadline::None | Deadline::Staging | Deadline::Store);
+    let lasts = |known: &&Reason| {
+        matches!(known.deadline(), Deadline::None | Deadline::NodeLost | Deadline::Staging | Deadline::Store)
+    };
     let said = Reason::ALL.iter().filter(lasts).any(|known| known.names().contains(&reason));
     said || waiting.stage.as_deref() == Some("Scheduling")
 }
@@ -356,12 +367,15 @@ proptest! {
     #[test]
     fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
         run in any_run(), pod in any_pod(), now in second(), wrote in of(second()), progress in any_progress(),
-        store in any::<bool>(),
+        (store, gives_up) in any::<(bool, bool)>(), node in any_node(),
     ) {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
-        let observed = Observed { written_at: wrote.map(at), progress, ..nothing_but(&run, seen) };
+        let capacity = Capacity { nodes: 2, largest: [("cpu".into(), 500)].into() };
+        let capacity = Some(&capacity);
+        let observed = Observed { written_at: wrote.map(at), progress, node, capacity, ..nothing_but(&run, seen) };
         let settings = if store { super::bundles::with_store() } else { settings() };
+        let settings = Settings { node_lost_after: gives_up.then(|| Duration::from_mins(2)), ..settings };
         all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
     }
 

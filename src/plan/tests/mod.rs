@@ -14,6 +14,7 @@ mod pods;
 mod record;
 mod refusals;
 mod requests;
+mod silent;
 mod size;
 mod stages;
 mod store;
@@ -57,6 +58,7 @@ pub(super) fn settings() -> Settings {
         image_deadline: Duration::from_secs(IMAGE_DEADLINE.unsigned_abs()),
         config_deadline: Duration::from_mins(2),
         starting_deadline: Duration::from_mins(10),
+        node_lost_after: None,
         staging_deadline: Duration::from_hours(1),
         store: None,
         image_volumes: false,

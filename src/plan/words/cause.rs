@@ -375,6 +375,8 @@ table! {
             .more("A disk, a network file system or a GPU driver gives it no answer; the message names the process. \
                 What could be read of the output is saved. The next attempt prefers another node")
             .of_the_node(),
+        NodeLost: Row::interrupted("the node was silent for longer than the administrator waits (`nodeLost.giveUpAfter`)")
+            .more("its command may still run there. The next attempt runs on another node; tell the administrator"),
         NeverStarted: Row::interrupted("the run container ended before it began, or the node could not make it")
             .more("the next attempt prefers another node; tell the administrator if it stays")
             .of_the_node(),

@@ -19,6 +19,8 @@ pub(crate) enum Deadline {
     ImageRefused,
     Configuration,
     Starting,
+    /// Only where the administrator has set one.
+    NodeLost,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
     /// The same, and no setting.
@@ -33,6 +35,7 @@ impl Deadline {
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration => Some("deadlines.configuration"),
             Self::Starting => Some("deadlines.starting"),
+            Self::NodeLost => Some("nodeLost.giveUpAfter"),
             Self::Staging => Some("deadlines.staging"),
         }
     }
@@ -209,9 +212,16 @@ table! {
                 not in order; the command starts when the store accepts")
             .until(Deadline::Store)
             .ends_as(Cause::StoreRefused),
-        NodeNotResponding: Row::new(WaitStage::Node, "the node does not confirm that the pod has ended: the command may \
-            still run there")
-            .to_do("tell the administrator: the run goes on when the node is back, or when its Node object is deleted"),
+        NodeNotResponding: Row::new(WaitStage::Node, "the node's kubelet is silent, or does not confirm that a pod that \
+            was deleted has ended: the command may still run there")
+            .to_do("tell the administrator: the run goes on when the node is back, when it is declared out of service \
+                (taint `node.kubernetes.io/out-of-service`), or when its Node object is deleted")
+            .until(Deadline::NodeLost)
+            .ends_as(Cause::NodeLost),
+        PodNotEnding: Row::new(WaitStage::Node, "the pod was deleted, and its node, which answers, does not confirm that it \
+            has ended: something of it may hang there")
+            .to_do("tell the administrator: the run goes on when the pod has ended; a node with a process that cannot be \
+                killed has to be rebooted"),
     }
 }
 
