@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use bundlerun::api::Phase;
 use k8s_openapi::api::core::v1::{Binding, Node, Pod};
@@ -10,6 +9,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::common::{Space, output, stdout, watch_until};
+use crate::node::SecondNode;
 
 /// The node's devices, put back as they were at the end.
 struct Devices {
@@ -142,23 +142,6 @@ async fn a_plugin_that_goes_and_comes_back_costs_no_run() {
     let (_, before) = asks.attempts.split_last().unwrap();
     assert!(before.iter().all(|a| a.cause.as_deref() == Some("UnexpectedAdmissionError")), "{asks:#?}");
     space.end().await;
-}
-
-/// The second node, which takes no pods but while this lives: other tests know one node.
-struct SecondNode(String);
-
-impl SecondNode {
-    fn open() -> Self {
-        let name = format!("{}-2", std::env::var("NODE_NAME").unwrap());
-        output("kubectl", &["uncordon", &name]);
-        Self(name)
-    }
-}
-
-impl Drop for SecondNode {
-    fn drop(&mut self) {
-        let _ = Command::new("kubectl").args(["cordon", &self.0]).status();
-    }
 }
 
 /// The first node is emptier and has the image: but for what is known of it, the scheduler takes it every time.

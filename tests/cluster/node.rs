@@ -59,6 +59,40 @@ pub fn status_bytes(pid: Pid, field: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
 }
 
+/// The second node, which takes no pods but while this lives: other tests know one node.
+pub struct SecondNode(pub String);
+
+impl SecondNode {
+    pub fn open() -> Self {
+        let name = format!("{}-2", std::env::var("NODE_NAME").unwrap());
+        output("kubectl", &["uncordon", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for SecondNode {
+    fn drop(&mut self) {
+        let _ = Command::new("kubectl").args(["cordon", &self.0]).status();
+    }
+}
+
+/// A component of the cluster that is dead while this lives.
+pub struct Dead(String);
+
+impl Dead {
+    /// Kills it. `component`: as `cluster restart` names it.
+    pub fn kill(component: &str) -> Self {
+        output("deploy/local/cluster", &["stop", component]);
+        Self(component.to_owned())
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        let _ = Command::new("deploy/local/cluster").args(["start", &self.0]).status();
+    }
+}
+
 /// Makes the container runtime lose an ended container, as if it had lost its files. It holds what it knows in memory,
 /// so it starts anew: for tests that run alone.
 pub async fn forget_container(container: &str) {

@@ -1,0 +1,134 @@
+//! Nodes that fall silent: told in time, waited for, and given up only where somebody says so.
+
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, left, output, starts, traced, watch_until};
+use crate::node::{Dead, SecondNode};
+use crate::settings;
+
+/// From the kubelet's last sign to the word on the run.
+const TOLD_WITHIN_SECONDS: i64 = 75;
+
+/// A run on the second node that waits for a file on its claim, and then succeeds; later attempts do so at once.
+fn waits_on(node: &str) -> Value {
+    let mut spec =
+        traced("echo here >trace/here; [ $BUNDLE_ATTEMPT = 1 ] || exit 0; until [ -e trace/go ]; do sleep 0.2; done");
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    spec
+}
+
+/// When the kubelet renewed its lease for the last time.
+async fn last_sign(space: &Space, node: &str) -> Timestamp {
+    let leases: Api<Lease> = Api::namespaced(space.client.clone(), "kube-node-lease");
+    leases.get(node).await.unwrap().spec.unwrap().renew_time.unwrap().0
+}
+
+fn says_silent(status: &BundleRunStatus) -> bool {
+    status.waiting.as_ref().is_some_and(|w| w.reason.as_deref() == Some("NodeNotResponding"))
+}
+
+async fn ready(space: &Space, node: &str) {
+    let nodes: Api<Node> = Api::all(space.client.clone());
+    watch_until(nodes, node, "to be ready", |node: Option<&Node>| {
+        let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref());
+        conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_it_is_back() {
+    let space = Space::exclusive().await;
+    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    space.start("silent", waits_on(&node.0)).await;
+    left(&trace, "here").await;
+    space.until("silent", "to run", |s| s.phase == Some(Phase::Running)).await;
+    let kubelet = Dead::kill("kubelet-2");
+    let told = space.until("silent", "to tell that its node is silent", says_silent).await;
+    let waiting = told.waiting.clone().unwrap();
+    let after = waiting.since.unwrap().0.as_second() - last_sign(&space, &node.0).await.as_second();
+    println!("told {after} s after the kubelet's last sign: {}", waiting.message.as_deref().unwrap());
+    assert!(after <= TOLD_WITHIN_SECONDS, "{after} s: {told:#?}");
+    assert_eq!((told.phase, waiting.stage.as_deref()), (Some(Phase::Running), Some("Node")), "{told:#?}");
+    assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
+    assert!(waiting.hint.unwrap().contains("out of service"), "{told:#?}");
+    assert!(waiting.message.unwrap().starts_with(&format!("node {} has not answered since ", node.0)), "{told:#?}");
+
+    drop(kubelet);
+    let back = space.until("silent", "to take it back", |s| s.waiting.is_none()).await;
+    assert_eq!((back.phase, back.reason), (Some(Phase::Running), None));
+    std::fs::write(trace.join("go"), "").unwrap();
+    let ended = space.end_of("silent").await;
+    assert_eq!((cause(&ended), ended.attempts.len()), ("Completed", 1), "{ended:#?}");
+    assert_eq!(starts(&trace), ["silent 1"]);
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count() {
+    let space = Space::exclusive().await;
+    settings::changed(&space, "gives-up", |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
+    let first = std::env::var("NODE_NAME").unwrap();
+    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    let mut spec = waits_on(&node.0);
+    spec.as_object_mut().unwrap().remove("nodeSelector");
+    output("kubectl", &["cordon", &first]);
+    space.start("lost", spec).await;
+    space.pod_running("lost-1").await;
+    output("kubectl", &["uncordon", &first]);
+    left(&trace, "here").await;
+    let kubelet = Dead::kill("kubelet-2");
+    let told = space.until("lost", "to tell that its node is silent", says_silent).await;
+    assert!(told.waiting.unwrap().deadline.is_some());
+    let ended = space.end_of("lost").await;
+    let attempts: Vec<_> =
+        ended.attempts.iter().map(|a| (a.cause.as_deref().unwrap(), a.node.as_deref().unwrap())).collect();
+    assert_eq!(attempts, [("NodeLost", node.0.as_str()), ("Completed", first.as_str())], "{ended:#?}");
+    assert_eq!(ended.phase, Some(Phase::Succeeded));
+    assert_eq!(starts(&trace), ["lost 1", "lost 2"]);
+    // The command of the first attempt is still alive. Its end is nobody's.
+    std::fs::write(trace.join("go"), "").unwrap();
+    drop(kubelet);
+    space.gone::<k8s_openapi::api::core::v1::Pod>("lost-1").await;
+    let later = space.runs().get("lost").await.unwrap().status.unwrap();
+    assert_eq!(later, ended);
+    settings::usual(&space, &["gives-up"]).await;
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
+    let space = Space::exclusive().await;
+    let first = std::env::var("NODE_NAME").unwrap();
+    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    let mut spec = waits_on(&node.0);
+    spec.as_object_mut().unwrap().remove("nodeSelector");
+    output("kubectl", &["cordon", &first]);
+    space.start("off", spec).await;
+    space.pod_running("off-1").await;
+    output("kubectl", &["uncordon", &first]);
+    left(&trace, "here").await;
+    output("deploy/local/cluster", &["node-off", "2"]);
+    space.until("off", "to tell that its node is silent", says_silent).await;
+    assert_eq!(starts(&trace), ["off 1"]);
+    let nodes: Api<Node> = Api::all(space.client.clone());
+    let taint = |taints: Value| Patch::Strategic(json!({"spec": {"taints": taints}}));
+    let out =
+        taint(json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]));
+    nodes.patch(&node.0, &PatchParams::default(), &out).await.unwrap();
+    let ended = space.end_of("off").await;
+    let nodes_of: Vec<_> = ended.attempts.iter().map(|a| a.node.as_deref().unwrap()).collect();
+    println!("the first attempt ended as {}", ended.attempts[0].cause.as_deref().unwrap());
+    assert_eq!((ended.phase, nodes_of), (Some(Phase::Succeeded), vec![node.0.as_str(), first.as_str()]), "{ended:#?}");
+    assert_eq!(starts(&trace), ["off 1", "off 2"]);
+    output("kubectl", &["taint", "nodes", &node.0, "node.kubernetes.io/out-of-service-"]);
+    output("deploy/local/cluster", &["node-on", "2"]);
+    ready(&space, &node.0).await;
+    space.end().await;
+}

@@ -1,0 +1,46 @@
+//! What a run waits for, in words and numbers that help.
+
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::common::{Space, cause, left, starts, traced};
+
+#[tokio::test]
+async fn what_no_node_has_is_told_in_numbers() {
+    let space = Space::new().await;
+    let resources = |resources| json!({"command": "true", "resources": resources});
+    space.start("gpus", resources(json!({"gpus": 99}))).await;
+    space.start("cpus", resources(json!({"cpus": "4000"}))).await;
+    space.start("memory", resources(json!({"memory": "900Ti"}))).await;
+    for (name, begin) in [
+        ("gpus", "no node has 99 nvidia.com/gpu: the largest of 2 nodes has "),
+        ("cpus", "no node has 4000.01 CPUs: the largest of 2 nodes has "),
+        ("memory", "no node has 900.0 TiB of memory: the largest of 2 nodes has "),
+    ] {
+        let waiting = space.waits_at(name, "Scheduling").await.waiting.unwrap();
+        let message = waiting.message.as_deref().unwrap();
+        assert!(message.starts_with(begin) && message.contains("; 0/2 nodes are available: "), "{waiting:#?}");
+        assert_eq!((waiting.reason.as_deref(), waiting.until.as_deref()), (Some("Unschedulable"), Some("no deadline")));
+        assert!(waiting.hint.unwrap().contains("ask for less"));
+    }
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_deleted_by_force_is_told_as_that_and_another_attempt_follows() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let command = "trap '' TERM; echo here >trace/here; [ $BUNDLE_ATTEMPT = 2 ] || while true; do sleep 1; done";
+    space.start("forced", traced(command)).await;
+    left(&trace, "here").await;
+    space.pods().delete("forced-1", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let ended = space.end_of("forced").await;
+    let causes: Vec<_> = ended.attempts.iter().map(|a| a.cause.as_deref().unwrap()).collect();
+    assert_eq!((cause(&ended), causes), ("Completed", vec!["PodDeleted", "Completed"]), "{ended:#?}");
+    assert_eq!(starts(&trace), ["forced 1", "forced 2"]);
+    let events = space.events("forced").await;
+    let told: Vec<_> = events.iter().map(|e| (e.reason.as_deref().unwrap(), e.note.as_deref().unwrap())).collect();
+    assert!(told.iter().any(|(reason, note)| *reason == "PodDeleted" && note.contains("deleted by force")), "{told:?}");
+    assert!(!told.iter().any(|(reason, _)| ["NodeNotResponding", "PodNotEnding"].contains(reason)), "{told:?}");
+    space.end().await;
+}
