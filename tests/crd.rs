@@ -201,6 +201,16 @@ fn every_field_is_documented_in_one_line_and_bounded() {
 }
 
 #[test]
+fn there_are_no_floats() {
+    visit(&schema(), "", &mut |path, node| {
+        assert_ne!(node["type"], "number", "{path}: API conventions ask for integers with the unit in the name");
+        if path.starts_with("status") && (path.ends_with("Seconds") || path.ends_with("Milliseconds")) {
+            assert_eq!(node["type"], "integer", "{path}");
+        }
+    });
+}
+
+#[test]
 fn every_rule_has_a_message_for_people() {
     for rule in rules::all() {
         assert!(rule.message.len() < 300 && !rule.message.contains('\n'), "{}", rule.message);

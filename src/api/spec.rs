@@ -46,7 +46,7 @@ pub const DEFAULT_GPU_PROFILE: &str = "default";
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date"),
     printcolumn(name = "Image", json_path = ".status.image.requested", type_ = "string", priority = 1),
     printcolumn(name = "Node", json_path = ".status.node", type_ = "string", priority = 1),
-    printcolumn(name = "Duration", json_path = ".status.usage.wallSeconds", type_ = "number", priority = 1),
+    printcolumn(name = "Duration", json_path = ".status.duration", type_ = "string", priority = 1),
     printcolumn(name = "Exit", json_path = ".status.exitCode", type_ = "integer", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]

@@ -71,6 +71,11 @@ pub struct BundleRunStatus {
     #[schemars(schema_with = "schema::time")]
     pub finish_time: Option<Time>,
 
+    /// How long the command of the last attempt ran, for people: its two largest units. Programs read
+    /// `usage.wallMilliseconds`. Example: `1h12m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+
     /// Where the time of the last attempt went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
@@ -224,37 +229,38 @@ pub struct RecordedInput {
     pub run_uid: Option<String>,
 }
 
-/// Seconds spent in each stage of an attempt, in this order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Milliseconds spent in each stage of an attempt, in this order. All but `staging` and `running` are whole seconds, as
+/// Kubernetes' times are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
-    /// Seconds until its inputs were ready and nothing held it.
+    /// Milliseconds until its inputs were ready and nothing held it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<f64>,
+    pub waiting_milliseconds: Option<u64>,
 
-    /// Seconds in a queue before the scheduler saw the pod.
+    /// Milliseconds in a queue before the scheduler saw the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued: Option<f64>,
+    pub queued_milliseconds: Option<u64>,
 
-    /// Seconds until the pod had a node.
+    /// Milliseconds until the pod had a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduling: Option<f64>,
+    pub scheduling_milliseconds: Option<u64>,
 
-    /// Seconds to pull the image.
+    /// Milliseconds to pull the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pulling: Option<f64>,
+    pub pulling_milliseconds: Option<u64>,
 
-    /// Seconds to put the inputs in place.
+    /// Milliseconds to put the inputs in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staging: Option<f64>,
+    pub staging_milliseconds: Option<u64>,
 
-    /// Seconds the command ran.
+    /// Milliseconds the command ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<f64>,
+    pub running_milliseconds: Option<u64>,
 
-    /// Seconds to save the output.
+    /// Milliseconds to save the output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub saving: Option<f64>,
+    pub saving_milliseconds: Option<u64>,
 }
 
 /// Why a run ended, whose matter it is and what to do.
@@ -321,20 +327,20 @@ pub struct Waiting {
 }
 
 /// What an attempt used, as measured in its container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Seconds from the command's start to its end.
+    /// Milliseconds from the command's start to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wall_seconds: Option<f64>,
+    pub wall_milliseconds: Option<u64>,
 
-    /// CPU seconds in user mode, of the command and all its descendants.
+    /// CPU milliseconds in user mode, of the command and all its descendants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_user_seconds: Option<f64>,
+    pub cpu_user_milliseconds: Option<u64>,
 
-    /// CPU seconds in the kernel, of the command and all its descendants.
+    /// CPU milliseconds in the kernel, of the command and all its descendants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_system_seconds: Option<f64>,
+    pub cpu_system_milliseconds: Option<u64>,
 
     /// Largest memory use, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -386,4 +392,24 @@ pub struct Output {
     /// The end of the command's standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Until v0.1.0 durations were seconds with a fraction. To be deleted when objects of that time need not be read.
+    #[test]
+    fn a_status_with_durations_in_seconds_is_read_and_written_without_them() {
+        let stored = json!({
+            "phase": "Succeeded",
+            "attempt": 1,
+            "timeline": {"waiting": 1.0, "scheduling": 2, "staging": 0.25, "running": 3.001, "saving": 1.0},
+            "usage": {"wallSeconds": 3.001, "cpuUserSeconds": 0.002, "cpuSystemSeconds": 0.001, "memoryPeakBytes": 4096},
+        });
+        let status: BundleRunStatus = serde_json::from_value(stored).unwrap();
+        let expected = json!({"phase": "Succeeded", "attempt": 1, "timeline": {}, "usage": {"memoryPeakBytes": 4096}});
+        assert_eq!(serde_json::to_value(status).unwrap(), expected);
+    }
 }

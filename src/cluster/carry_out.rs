@@ -100,6 +100,7 @@ impl Cluster {
             status.usage = None;
             status.output = None;
             status.timeline = None;
+            status.duration = None;
             status.gpus = Vec::new();
             answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
         }

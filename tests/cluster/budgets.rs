@@ -25,7 +25,8 @@ fn requests(are_meant: impl Fn(&Value) -> bool) -> Vec<String> {
 async fn slowness(space: &Space, name: &str) -> usize {
     let status = space.end_of(name).await;
     let timeline = status.timeline.unwrap();
-    let start: f64 = [timeline.waiting, timeline.scheduling, timeline.pulling].iter().flatten().sum();
+    let start = [timeline.waiting_milliseconds, timeline.scheduling_milliseconds, timeline.pulling_milliseconds];
+    let start: u64 = start.iter().flatten().sum();
     // As the operator sees it: from the kubelet's start, in whole seconds, to the write of the end. Until two seconds
     // have passed it writes nothing.
     let pod = space.pods().get(&format!("{name}-1")).await.unwrap();
@@ -33,7 +34,7 @@ async fn slowness(space: &Space, name: &str) -> usize {
     let started = run.state.unwrap().terminated.unwrap().started_at.unwrap().0;
     let told = status.conditions.iter().find(|c| c.type_ == "Complete").unwrap().last_transition_time.0;
     let seen_running = told.as_second() - started.as_second() >= 2;
-    usize::from(start >= 9.0) + usize::from(name.starts_with("short") && seen_running)
+    usize::from(start >= 9000) + usize::from(name.starts_with("short") && seen_running)
 }
 
 fn counted(requests: Vec<String>) -> BTreeMap<String, usize> {

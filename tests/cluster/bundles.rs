@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::common::{
-    Space, cause, condition, condition_of, eventually, export, left, output, saved_file, stdout, together,
+    Space, cause, condition, condition_of, eventually, export, left, output, saved_file, seconds, stdout, together,
 };
 use crate::node;
 use crate::settings;
@@ -427,7 +427,7 @@ async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_
     settings::usual(&space, &[SHORT]).await;
     assert_eq!((status.phase, cause(&status), status.exit_code), (Some(Phase::Failed), "OutputNotSaved", Some(0)));
     assert_eq!(condition(&status, "OutputSaved"), Some("False"));
-    let saving = status.timeline.unwrap().saving.unwrap();
+    let saving = seconds(status.timeline.unwrap().saving_milliseconds);
     println!("given up after {saving} s; the deadline is 30 s");
     assert!(saving >= 29.0, "{saving}");
     space.end().await;

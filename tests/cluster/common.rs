@@ -445,6 +445,11 @@ pub fn stdout(status: &BundleRunStatus) -> &str {
     status.output.as_ref().and_then(|o| o.stdout_tail.as_deref()).unwrap_or_default()
 }
 
+/// A duration of a status that must be there.
+pub fn seconds(milliseconds: Option<u64>) -> f64 {
+    std::time::Duration::from_millis(milliseconds.unwrap()).as_secs_f64()
+}
+
 /// Cause of a run's end.
 pub fn cause(status: &BundleRunStatus) -> &str {
     status.result.as_ref().map(|r| r.cause.as_str()).unwrap_or_default()

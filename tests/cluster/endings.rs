@@ -3,7 +3,7 @@
 use bundlerun::api::{BundleRunStatus, Phase};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, stdout, together};
+use crate::common::{Space, cause, condition, seconds, stdout, together};
 
 struct Ending {
     name: &'static str,
@@ -82,7 +82,7 @@ async fn a_time_limit_is_kept_and_the_time_is_recorded() {
     let space = Space::new().await;
     let ended = space.run("limit", json!({"command": "echo started; sleep 1h", "timeLimit": "3s"})).await;
     assert_eq!((cause(&ended), ended.signal), ("TimeLimitExceeded", Some(15)));
-    let wall = ended.usage.unwrap().wall_seconds.unwrap();
+    let wall = seconds(ended.usage.unwrap().wall_milliseconds);
     assert!((3.0..6.0).contains(&wall), "{wall}");
     assert_eq!(stdout(&ended), "started\n");
     space.end().await;

@@ -8,18 +8,18 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::admission::{PodPolicy, of_volume};
-use crate::common::{Space, cause, condition, eventually, export, saved_file, stdout, together};
+use crate::common::{Space, cause, condition, eventually, export, saved_file, seconds, stdout, together};
 use crate::node;
 
 const MI: u64 = 1 << 20;
 
 fn cpu_seconds(status: &BundleRunStatus) -> f64 {
     let usage = status.usage.as_ref().unwrap();
-    usage.cpu_user_seconds.unwrap() + usage.cpu_system_seconds.unwrap()
+    seconds(usage.cpu_user_milliseconds) + seconds(usage.cpu_system_milliseconds)
 }
 
 fn wall_seconds(status: &BundleRunStatus) -> f64 {
-    status.usage.as_ref().unwrap().wall_seconds.unwrap()
+    seconds(status.usage.as_ref().unwrap().wall_milliseconds)
 }
 
 fn memory_peak(status: &BundleRunStatus) -> u64 {

@@ -9,7 +9,7 @@ use kube::api::Api;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, left, saved_file, stdout, together};
+use crate::common::{Space, cause, left, saved_file, seconds, stdout, together};
 use crate::node;
 
 fn trace_volume() -> Value {
@@ -55,7 +55,7 @@ async fn daemons_are_gone_when_the_run_ends_and_hold_it_up_no_longer_than_the_dr
         let container = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].clone();
         let run_ended = container.state.unwrap().terminated.unwrap().finished_at.unwrap().0;
         let started = ended.start_time.as_ref().unwrap().0;
-        let command = ended.usage.unwrap().wall_seconds.unwrap();
+        let command = seconds(ended.usage.unwrap().wall_milliseconds);
         let after = (run_ended - started).total(k8s_openapi::jiff::Unit::Second).unwrap() - command;
         println!("{name}: the container ended {after:.1} s after the command, times of the kubelet are whole seconds");
         assert!(after < f64::from(drain) + 2.0, "{name}: {after}");
@@ -108,7 +108,7 @@ async fn a_command_that_closes_its_output_runs_on_to_its_own_end() {
     let told = ended.finish_time.as_ref().unwrap().0.as_second();
     assert!(told >= own_end, "{told} {own_end}");
     // Less than the two seconds, as a starved runner notes the beginning late.
-    let wall = ended.usage.as_ref().unwrap().wall_seconds.unwrap();
+    let wall = seconds(ended.usage.as_ref().unwrap().wall_milliseconds);
     assert!(wall > 1.0, "{wall}");
     assert_eq!(stdout(&ended), "before\n");
     space.end().await;

@@ -7,7 +7,7 @@ use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, stdout, together};
+use crate::common::{Space, cause, condition, seconds, stdout, together};
 use crate::proxy::Fault;
 use crate::store::{Store, writes};
 
@@ -157,7 +157,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     for space in saving {
         let lost = space.end_of("lost").await;
         assert_not_saved(&lost, &[&host]);
-        let tried = lost.timeline.unwrap().saving.unwrap();
+        let tried = seconds(lost.timeline.unwrap().saving_milliseconds);
         println!("given up after {tried} s; the deadline is {} s", DEADLINE.as_secs());
         assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 60.0).contains(&tried), "{tried}");
     }

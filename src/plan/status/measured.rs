@@ -31,34 +31,42 @@ pub(in crate::plan) fn timeline(
         .and_then(|t| t.finished_at.as_ref())
         .map(|t| t.0);
     Timeline {
-        waiting: between(since, pod_created),
-        scheduling: between(pod_created, scheduled),
-        pulling: between(scheduled, container_started),
-        staging: record.filter(|r| r.staging_ms > 0).map(|r| seconds(r.staging_ms)),
-        running: record.filter(|r| r.started_at_ms.is_some()).map(|r| seconds(r.usage.wall_ms)),
-        saving: between(command_ended, reported),
+        waiting_milliseconds: between(since, pod_created),
+        scheduling_milliseconds: between(pod_created, scheduled),
+        pulling_milliseconds: between(scheduled, container_started),
+        staging_milliseconds: record.filter(|r| r.staging_ms > 0).map(|r| integer(r.staging_ms)),
+        running_milliseconds: record.filter(|r| r.started_at_ms.is_some()).map(|r| integer(r.usage.wall_ms)),
+        saving_milliseconds: between(command_ended, reported),
         ..Timeline::default()
     }
 }
 
 /// Whole seconds: Kubernetes' times have no more. Two clocks may disagree by one, which is no negative time.
-fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
+fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<u64> {
     let whole = (to?.as_second() - from?.as_second()).max(0);
-    u32::try_from(whole).ok().map(f64::from)
+    u64::try_from(whole).ok().map(|seconds| seconds * 1000)
 }
 
 pub(in crate::plan) fn usage(record: &Record) -> Usage {
     Usage {
-        wall_seconds: Some(seconds(record.usage.wall_ms)),
-        cpu_user_seconds: Some(seconds(record.usage.cpu_user_ms)),
-        cpu_system_seconds: Some(seconds(record.usage.cpu_system_ms)),
+        wall_milliseconds: Some(integer(record.usage.wall_ms)),
+        cpu_user_milliseconds: Some(integer(record.usage.cpu_user_ms)),
+        cpu_system_milliseconds: Some(integer(record.usage.cpu_system_ms)),
         memory_peak_bytes: Some(integer(record.usage.memory_peak_bytes)),
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // exact below 2^53 ms, which is 285,000 years
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
+/// A duration for people, in the notation of `timeLimit`: its two largest units, and milliseconds below a second.
+pub(in crate::plan) fn for_people(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes, seconds % 60) {
+        (0, 0, 0, 0) => format!("{ms}ms"),
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes}m"),
+        (days, hours, _, _) => format!("{days}d{hours}h"),
+    }
 }
 
 /// The devices of a record.
@@ -102,4 +110,29 @@ fn time(ms: i64) -> Option<Timestamp> {
 /// Kubernetes' integers end here; a file of holes and a forged record do not.
 fn integer(n: u64) -> u64 {
     n.min(i64::MAX.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_people;
+
+    #[test]
+    fn durations_have_their_two_largest_units() {
+        let (second, minute, hour, day) = (1_000, 60_000, 3_600_000, 86_400_000);
+        for (ms, words) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (second, "1s"),
+            (3_999, "3s"),
+            (minute - 1, "59s"),
+            (minute, "1m0s"),
+            (hour - 1, "59m59s"),
+            (hour, "1h0m"),
+            (day - 1, "23h59m"),
+            (day, "1d0h"),
+            (9 * day + 5 * hour + 59 * minute, "9d5h"),
+        ] {
+            assert_eq!(for_people(ms), words, "{ms}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::plan::facts::image::digest_of;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, lacking};
 use crate::plan::pod;
-use crate::plan::status::measured::{finished_at, gpus, output, started_at, timeline, usage};
+use crate::plan::status::measured::{finished_at, for_people, gpus, output, started_at, timeline, usage};
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
@@ -185,6 +185,7 @@ impl<'a> Draft<'a> {
         self.status.signal = record.and_then(|r| r.signal);
         self.status.gpus = record.map(gpus).unwrap_or_default();
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
+        self.status.duration = self.status.usage.and_then(|usage| usage.wall_milliseconds).map(for_people);
         self.status.output = message.map(|message| output(message, bundle(pod, message)));
         self.status.result =
             Some(RunResult { cause: outcome.cause().to_owned(), blame: outcome.blame(), hint: outcome.hint() });

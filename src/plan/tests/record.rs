@@ -17,12 +17,12 @@ fn everything_that_was_seen_is_on_the_object() {
     assert_eq!((status.exit_code, status.signal, status.attempt), (Some(3), None, Some(1)));
     assert_eq!((status.start_time, status.finish_time), (Some(Time(at(5))), Some(Time(at(8)))));
     let usage = Usage {
-        wall_seconds: Some(2.5),
-        cpu_user_seconds: Some(1.5),
-        cpu_system_seconds: Some(0.02),
+        wall_milliseconds: Some(2500),
+        cpu_user_milliseconds: Some(1500),
+        cpu_system_milliseconds: Some(20),
         memory_peak_bytes: Some(4096),
     };
-    assert_eq!(status.usage, Some(usage));
+    assert_eq!((status.usage, status.duration.as_deref()), (Some(usage), Some("2s")));
     let output = status.output.unwrap();
     assert_eq!((output.files, output.bytes), (Some(2), Some(7)));
     assert_eq!((output.stdout_tail.as_deref(), output.stderr_tail.as_deref()), (Some("out\n"), Some("err\n")));
@@ -34,11 +34,11 @@ fn everything_that_was_seen_is_on_the_object() {
 #[test]
 fn the_timeline_tells_where_the_time_went() {
     let timeline = Timeline {
-        waiting: Some(1.0),
-        scheduling: Some(1.0),
-        pulling: Some(3.0),
-        running: Some(2.5),
-        saving: Some(1.0),
+        waiting_milliseconds: Some(1000),
+        scheduling_milliseconds: Some(1000),
+        pulling_milliseconds: Some(3000),
+        running_milliseconds: Some(2500),
+        saving_milliseconds: Some(1000),
         ..Timeline::default()
     };
     assert_eq!(ended(&record(0)).timeline, Some(timeline));
@@ -49,20 +49,20 @@ fn the_next_attempt_waits_from_the_end_of_the_last_one() {
     let run = with_status(&run(), &written(&look_at(&run(), &pod().failed("Evicted", ""), 100)));
     let mut second = pod().of_attempt(2).reported(&record(0));
     second.0["metadata"]["creationTimestamp"] = json!(time(107));
-    assert_eq!(written(&look_at(&run, &second, 200)).timeline.unwrap().waiting, Some(7.0));
+    assert_eq!(written(&look_at(&run, &second, 200)).timeline.unwrap().waiting_milliseconds, Some(7000));
 }
 
 #[test]
 fn no_time_is_negative() {
     let scheduled_early = pod().reported(&record(0)).condition("PodScheduled", "True", "", "", -5);
     let timeline = written(&look_at(&run(), &scheduled_early, 12)).timeline.unwrap();
-    assert_eq!(timeline.scheduling, Some(0.0));
+    assert_eq!(timeline.scheduling_milliseconds, Some(0));
 }
 
 #[test]
 fn a_command_that_never_began_used_nothing() {
     let status = ended(&never_ran(Cause::NoShell));
-    assert_eq!((status.usage, status.timeline.unwrap().running), (None, None));
+    assert_eq!((status.usage, status.duration, status.timeline.unwrap().running_milliseconds), (None, None, None));
     assert!(status.conditions.iter().all(|c| c.type_ != "OutputSaved"));
 }
 

@@ -306,14 +306,21 @@ impl Metrics {
 
     fn last_attempt_timed(&self, timeline: Option<&Timeline>) {
         let Some(t) = timeline else { return };
-        let spent = [t.waiting, t.queued, t.scheduling, t.pulling, t.staging, t.saving];
-        for (stage, seconds) in STAGES.into_iter().zip(spent) {
-            if let Some(seconds) = seconds {
-                self.waiting_seconds.get_or_create(&InStage { stage }).observe(seconds);
+        let spent = [
+            t.waiting_milliseconds,
+            t.queued_milliseconds,
+            t.scheduling_milliseconds,
+            t.pulling_milliseconds,
+            t.staging_milliseconds,
+            t.saving_milliseconds,
+        ];
+        for (stage, ms) in STAGES.into_iter().zip(spent) {
+            if let Some(ms) = ms {
+                self.waiting_seconds.get_or_create(&InStage { stage }).observe(seconds(ms));
             }
         }
-        if let Some(seconds) = t.running {
-            self.run_seconds.observe(seconds);
+        if let Some(ms) = t.running_milliseconds {
+            self.run_seconds.observe(seconds(ms));
         }
     }
 
@@ -353,6 +360,10 @@ const OTHER: &str = "other";
 /// The cause as a label.
 fn known(cause: Option<&str>) -> &'static str {
     cause.and_then(Cause::named).map_or(OTHER, |(_, name)| name)
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
 }
 
 fn ran_for(attempt: &Attempt) -> f64 {

@@ -27,7 +27,8 @@ fn running() -> BundleRunStatus {
 fn ended(phase: &str, result: &Value) -> BundleRunStatus {
     let attempt =
         json!({"attempt": 1, "uid": "u1", "startTime": RUNNING, "finishTime": ENDED, "cause": result["cause"]});
-    let timeline = json!({"waiting": 1.0, "scheduling": 3.0, "pulling": 9.0, "running": 60.0, "saving": 2.0});
+    let timeline = json!({"waitingMilliseconds": 1000, "schedulingMilliseconds": 3000,
+        "pullingMilliseconds": 9000, "runningMilliseconds": 60_000, "savingMilliseconds": 2000});
     let output = json!({"bundle": "r@sha256:1", "files": 2, "bytes": 1000});
     status(json!({"phase": phase, "attempt": 1, "attempts": [attempt], "timeline": timeline, "output": output,
         "result": result}))
