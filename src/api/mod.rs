@@ -18,5 +18,7 @@ pub mod spec;
 pub mod status;
 
 pub use quantity::Quantity;
+#[cfg(test)]
+pub(crate) use schema::CONDITION_REASON;
 pub use spec::{BundleRun, BundleRunSpec};
 pub use status::{BundleRunStatus, Phase};

@@ -27,6 +27,12 @@ pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-
 /// Value of a label or taint.
 pub(super) const LABEL_VALUE: &str = "^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$";
 
+/// Type of a `metav1.Condition`, by its own marker.
+const CONDITION_TYPE: &str =
+    "^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
+/// Reason of a `metav1.Condition`, by its own marker.
+pub(crate) const CONDITION_REASON: &str = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
+
 /// Labels, of a pod or of the nodes it can be on.
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -60,14 +66,29 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
             "properties": {
-                "type": {"type": "string", "description": "Name of the condition. Example: `Complete`."},
+                "type": {
+                    "type": "string",
+                    "maxLength": 316,
+                    "pattern": CONDITION_TYPE,
+                    "description": "Name of the condition. Example: `Complete`.",
+                },
                 "status": {
                     "type": "string",
                     "enum": ["True", "False", "Unknown"],
                     "description": "Whether it holds.",
                 },
-                "reason": {"type": "string", "description": "One word for why, for programs."},
-                "message": {"type": "string", "description": "One sentence for why, for people."},
+                "reason": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": CONDITION_REASON,
+                    "description": "One word for why, for programs.",
+                },
+                "message": {
+                    "type": "string",
+                    "maxLength": 32768,
+                    "description": "One sentence for why, for people.",
+                },
                 "lastTransitionTime": {
                     "type": "string",
                     "format": "date-time",
@@ -76,6 +97,7 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "observedGeneration": {
                     "type": "integer",
                     "format": "int64",
+                    "minimum": 0,
                     "description": "The `metadata.generation` it was derived from.",
                 },
             },

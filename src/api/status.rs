@@ -109,7 +109,7 @@ pub struct BundleRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
 
-    /// Conditions for `kubectl wait` and GitOps tools: Complete, Failed, Stopped, InputsReady, Scheduled, OutputSaved,
+    /// Conditions for `kubectl wait` and GitOps tools: Finished, Complete, Failed, Stopped, InputsReady, Scheduled, OutputSaved,
     /// Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

@@ -64,8 +64,15 @@ impl<'a> Draft<'a> {
     }
 
     /// The status, if it differs from what the object has.
-    pub(in crate::plan) fn changed(self) -> Option<BundleRunStatus> {
-        (self.run.status.as_ref() != Some(&self.status)).then_some(self.status)
+    pub(in crate::plan) fn changed(mut self) -> Option<BundleRunStatus> {
+        if self.run.status.as_ref() == Some(&self.status) {
+            return None;
+        }
+        // Older versions wrote reasons as they came, and the definition refuses a status with such a one.
+        for condition in &mut self.status.conditions {
+            condition.reason = condition::as_reason(&condition.reason);
+        }
+        Some(self.status)
     }
 
     /// Held up: by what, since when, and when it is given up.
@@ -126,7 +133,8 @@ impl<'a> Draft<'a> {
     /// Told once for each reason: the words can differ each time, as with the number of a request in them.
     fn in_doubt(&mut self, doubt: &Doubt) {
         let mut conditions = self.status.conditions.iter();
-        if !conditions.any(|known| condition::is_in_doubt(known) && known.reason == doubt.reason) {
+        if !conditions.any(|known| condition::is_in_doubt(known) && known.reason == condition::as_reason(&doubt.reason))
+        {
             self.set(ConditionType::OutputSaved, "Unknown", &doubt.reason, &doubt.message);
         }
     }
@@ -207,6 +215,7 @@ impl<'a> Draft<'a> {
             Verdict::Failed | Verdict::Interrupted => (Phase::Failed, ConditionType::Failed),
         };
         self.status.phase = Some(phase);
+        self.set(ConditionType::Finished, "True", cause, "");
         self.set(condition, "True", cause, "");
         if phase == Phase::Succeeded {
             self.set(ConditionType::Ready, "True", cause, "");
@@ -350,7 +359,7 @@ impl<'a> Draft<'a> {
         let condition = Condition {
             type_: type_.name().into(),
             status: status.into(),
-            reason: reason.into(),
+            reason: condition::as_reason(reason),
             message: message.into(),
             last_transition_time: flipped_at,
             observed_generation: None,

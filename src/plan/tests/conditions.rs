@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::plan::Cause;
+use crate::plan::words::condition::{ConditionType, as_reason};
+use crate::plan::words::wait_reason::Reason;
 
 type Conditions<'a> = &'a [(&'a str, &'a str)];
 
@@ -20,11 +25,26 @@ fn every_phase_has_its_conditions() {
     let active = [("Ready", "False"), ("Reconciling", "True")];
     let scheduled = [("Ready", "False"), ("Reconciling", "True"), ("Scheduled", "True")];
     let unscheduled = [("Ready", "False"), ("Reconciling", "True"), ("Scheduled", "False")];
-    let succeeded = [("Complete", "True"), ("OutputSaved", "False"), ("Ready", "True"), ("Scheduled", "True")];
-    let failed =
-        [("Failed", "True"), ("OutputSaved", "False"), ("Ready", "False"), ("Scheduled", "True"), ("Stalled", "True")];
-    let never_scheduled = [("Failed", "True"), ("Ready", "False"), ("Stalled", "True")];
-    let cases: [(&str, Plan, Conditions); 7] = [
+    let succeeded = [
+        ("Complete", "True"),
+        ("Finished", "True"),
+        ("OutputSaved", "False"),
+        ("Ready", "True"),
+        ("Scheduled", "True"),
+    ];
+    let failed = [
+        ("Failed", "True"),
+        ("Finished", "True"),
+        ("OutputSaved", "False"),
+        ("Ready", "False"),
+        ("Scheduled", "True"),
+        ("Stalled", "True"),
+    ];
+    let stopped = [("Finished", "True"), ("Ready", "False"), ("Stalled", "True"), ("Stopped", "True")];
+    let never_scheduled = [("Failed", "True"), ("Finished", "True"), ("Ready", "False"), ("Stalled", "True")];
+    let mut stop = run();
+    stop.spec.stop = true;
+    let cases: [(&str, Plan, Conditions); 8] = [
         ("waiting for a node", look_at(&run(), &pod().unschedulable("0/3"), 2), &unscheduled),
         ("waiting for an image", look_at(&run(), &pod().run_waits("ErrImagePull"), 2), &active),
         ("running", look_at(&run(), &pod().running(5), 60), &scheduled),
@@ -32,6 +52,7 @@ fn every_phase_has_its_conditions() {
         ("interrupted", look_at(&run(), &pod().reported(&asked).deleted(7), 60), &active),
         ("succeeded", look_at(&run(), &pod().reported(&record(0)), 60), &succeeded),
         ("failed", look_at(&run(), &pod().reported(&record(1)), 60), &failed),
+        ("stopped", look(&stop, PodSeen::Absent, 60), &stopped),
     ];
     for (name, plan, expected) in cases {
         let status = written(&plan);
@@ -70,4 +91,59 @@ fn the_next_attempt_is_not_scheduled_because_the_last_one_was() {
 #[test]
 fn observed_generation_is_the_one_that_was_acted_on() {
     assert_eq!(written(&look_at(&run(), &pod().running(5), 60)).observed_generation, Some(1));
+}
+
+/// What `metav1.Condition` takes; the definition has the same pattern.
+fn is_a_reason(word: &str) -> bool {
+    let pattern = regex::Regex::new(crate::api::CONDITION_REASON).unwrap();
+    pattern.is_match(word) && word.len() <= 1024
+}
+
+#[test]
+fn every_word_that_can_be_a_reason_is_one() {
+    let causes = Cause::ALL.iter().flat_map(|cause| cause.names());
+    let reasons = Reason::ALL.iter().flat_map(|reason| reason.names());
+    let words = ConditionType::ALL.iter().flat_map(|type_| type_.reasons()).map(|(_, word)| *word);
+    let words = words.filter(|word| word.starts_with(char::is_uppercase));
+    let phases: Vec<String> = Phase::ALL.iter().map(|phase| format!("{phase:?}")).collect();
+    for word in causes.chain(reasons).chain(words).chain(phases.iter().map(String::as_str)) {
+        assert!(is_a_reason(word), "{word}");
+        assert_eq!(as_reason(word), word);
+    }
+}
+
+#[test]
+fn a_word_of_kubernetes_that_is_no_reason_is_made_one() {
+    for (word, reason) in [
+        ("OutOfnvidia.com/gpu", "OutOfnvidia_com_gpu"),
+        ("OutOfhugepages-2Mi", "OutOfhugepages_2Mi"),
+        ("", "Unknown"),
+        ("2 nodes", "nodes"),
+        ("ends with:", "ends_with"),
+        ("größer", "gr__er"),
+    ] {
+        assert_eq!(as_reason(word), reason);
+    }
+    let refused = written(&look_at(&in_attempt(4), &pod().of_attempt(4).failed("OutOfnvidia.com/gpu", "words"), 12));
+    assert_eq!(refused.reason.as_deref(), Some("OutOfnvidia.com/gpu"));
+    assert!(refused.conditions.iter().all(|condition| is_a_reason(&condition.reason)), "{refused:#?}");
+}
+
+/// The definition would refuse every status of such a run.
+#[test]
+fn a_reason_that_an_older_version_wrote_is_made_one_with_the_next_write() {
+    let mut interrupted = written(&look_at(&run(), &pod().failed("OutOfcpu", "words"), 12));
+    for condition in &mut interrupted.conditions {
+        condition.reason = "OutOfnvidia.com/gpu".into();
+    }
+    let run = with_status(&run(), &interrupted);
+    let next = written(&look_at(&run, &pod().of_attempt(2).unschedulable("0/3"), 60));
+    assert!(next.conditions.iter().all(|condition| is_a_reason(&condition.reason)), "{next:#?}");
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_said_becomes_a_reason(word in "\\PC{0,2000}") {
+        prop_assert!(is_a_reason(&as_reason(&word)), "{word}");
+    }
 }

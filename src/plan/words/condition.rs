@@ -41,6 +41,10 @@ const OF_THE_STORE: &str = "the word in brackets at the cause `OutputNotSaved`";
 table! {
     /// What `status.conditions` can have.
     enum ConditionType: Row {
+        Finished: Row::new(
+            "the run is over, however it ended: one `kubectl wait` for every end",
+            &[("True", THE_CAUSE)],
+        ),
         Complete: Row::new("the run succeeded", &[("True", THE_CAUSE)]),
         Failed: Row::new("the run failed", &[("True", THE_CAUSE)]),
         Stopped: Row::new("the run was stopped", &[("True", THE_CAUSE)]),
@@ -77,6 +81,19 @@ pub(crate) const STOPPING: &str = "Stopping";
 pub(in crate::plan) fn is_in_doubt(condition: &Condition) -> bool {
     condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
 }
+
+/// A reason as `metav1.Condition` takes it: `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$`. Words of Kubernetes may have other
+/// characters, as `OutOfnvidia.com/gpu` has; `status.reason` shows them as they are.
+pub(in crate::plan) fn as_reason(word: &str) -> String {
+    let may_stay = |c: char| c.is_ascii_alphanumeric() || "_,:".contains(c);
+    let word: String = word.chars().map(|c| if may_stay(c) { c } else { '_' }).take(REASON_MAX).collect();
+    let word = word.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    let word = word.trim_end_matches([',', ':']);
+    if word.is_empty() { "Unknown".to_owned() } else { word.to_owned() }
+}
+
+/// Longest reason of a `metav1.Condition`, in characters.
+const REASON_MAX: usize = 1024;
 
 impl ConditionType {
     pub(crate) const fn name(self) -> &'static str {
