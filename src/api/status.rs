@@ -205,6 +205,11 @@ pub struct RecordedImage {
     /// Digest of the image that ran. Example: `sha256:9f86d081...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+
+    /// The image that ran, by digest, to be pasted into `spec.image` of another run.
+    /// Example: `docker.io/library/python@sha256:9f86d081...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
 
 /// One input as it was pinned.

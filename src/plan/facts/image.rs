@@ -22,12 +22,17 @@ pub(in crate::plan) fn digest_of(image_id: &str) -> Option<Digest> {
     Digest::parse(digest).ok()
 }
 
+/// `<repository>@<digest>`, in the repository that was asked for.
+pub(in crate::plan) fn by_digest(requested: &str, digest: &str) -> String {
+    format!("{}@{digest}", without_tag_and_digest(requested))
+}
+
 /// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts
 /// run the same image.
 pub(in crate::plan) fn image_to_pull(requested: &str, status: Option<&BundleRunStatus>, attempt: u32) -> String {
     let digest = status.and_then(|s| s.image.as_ref()?.digest.as_deref()).filter(|_| attempt > 1);
     match digest {
-        Some(digest) => format!("{}@{digest}", without_tag_and_digest(requested)),
+        Some(digest) => by_digest(requested, digest),
         None => requested.to_owned(),
     }
 }

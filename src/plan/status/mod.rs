@@ -15,7 +15,7 @@ use crate::api::status::{
 use crate::bundle::sha256;
 use crate::contract::{Message, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
-use crate::plan::facts::image::digest_of;
+use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, lacking};
 use crate::plan::pod;
@@ -242,7 +242,8 @@ impl<'a> Draft<'a> {
         self.status.node.clone_from(&pod.spec.node_name);
         let known = self.status.image.take().and_then(|i| i.digest);
         let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(|digest| digest.to_string()).or(known);
-        self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest });
+        let reference = digest.as_deref().map(|digest| by_digest(requested, digest));
+        self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest, reference });
         if let Some(scheduled) = pod.condition("PodScheduled") {
             let reason = if scheduled.status == "True" { condition::SCHEDULED } else { Reason::Unschedulable.name() };
             self.set_at(
@@ -320,7 +321,8 @@ impl<'a> Draft<'a> {
         if let Some(pod) = pod {
             self.observe_pod(requested, attempt, pod);
         } else if self.status.image.is_none() {
-            self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest: None });
+            let requested = Some(requested.to_owned());
+            self.status.image = Some(RecordedImage { requested, ..RecordedImage::default() });
         }
         if let Some(message) = message {
             self.pin_found(message);

@@ -100,6 +100,9 @@ fn the_digest_is_recorded_while_the_run_runs() {
         (image.requested.as_deref(), image.digest.as_deref()),
         (Some("registry:5000/team/image:v1"), Some(DIGEST))
     );
+    assert_eq!(image.reference, Some(format!("registry:5000/team/image@{DIGEST}")));
+    let waits = written(&look_at(&run(), &pod().bound().run_waits("ErrImagePull"), 60));
+    assert_eq!(waits.image.and_then(|image| image.reference), None);
 }
 
 #[test]
