@@ -478,7 +478,7 @@ fn immutable() -> Vec<Rule> {
     let rule = |at, field: &str, equal: Option<&str>| {
         let name = if at == "spec" { field.to_owned() } else { format!("resources.{field}") };
         let message = format!(
-            "spec.{name} cannot change once the run exists: create a run with another name, or have it replaced (Argo CD: sync options Force=true,Replace=true; Flux: force)"
+            "spec.{name} cannot change once the run exists: create a run with another name, or have this one deleted and created anew, record and all (kubectl replace --force; Argo CD: sync options Force=true,Replace=true; Flux: force)"
         );
         let presence = format!("has(self.{field}) == has(oldSelf.{field})");
         let rule = match equal {

@@ -227,7 +227,8 @@ pub struct EnvVar {
     #[schemars(length(min = 1, max = 256), extend("pattern" = schema::ENV_NAME))]
     pub name: String,
 
-    /// Literal value, passed on unchanged. Exactly one of `value` and `valueFrom` is set. Example: `7`.
+    /// Literal value, passed on unchanged. It is a text: quote what YAML takes for a number or a truth value, as in
+    /// `"0.1"` and `"true"`. Exactly one of `value` and `valueFrom` is set. Example: `"7"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32_768))]
     pub value: Option<String>,
@@ -407,7 +408,8 @@ pub struct Resources {
     #[schemars(range(min = 0, max = 1024))]
     pub gpus: u32,
 
-    /// CPU cores, requested and limited. Default: 1. Example: `500m` or `8`.
+    /// CPU cores, requested and limited. A fraction is `500m` or a text, `"0.5"`: the API server refuses the bare number
+    /// 0.5. Default: 1. Example: `500m` or `8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Quantity>,
 

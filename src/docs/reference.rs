@@ -14,6 +14,18 @@ const INTRODUCTION: &str = "\
 `apiVersion: bundlerun.dev/v1alpha1`, `kind: BundleRun`; `kubectl explain bundlerun.spec` prints the same. Durations are days, hours, minutes and seconds (`1d12h`, `90s`), quantities those of Kubernetes (`500m`, `32Gi`). What a field may hold is checked by the API server, and its message names the field. The words in `status` are in [endings](endings.md).
 ";
 
+/// What the API server says before any rule of ours is asked, and no definition can make it accept: a schema has one type,
+/// or the two of `x-kubernetes-int-or-string`. `tests/crd/cases` holds the words against a real one.
+const TYPES: &str = "
+The API server compares types first, in words of its own:
+
+| it says | write |
+| --- | --- |
+| `spec.resources.cpus: Invalid value: \"number\": spec.resources.cpus in body must be of type integer,string: \"number\"`, of `cpus: 0.5` | `cpus: 500m`, or `cpus: \"0.5\"`: likewise for `memory`, `disk` and `sharedMemory` |
+| `spec.env[0].value: Invalid value: \"number\": spec.env[0].value in body must be of type string: \"number\"`, of `value: 0.1`; `\"integer\"`, of `value: 7`; `\"boolean\"`, of `value: true` | `value: \"0.1\"`, `value: \"7\"`, `value: \"true\"` |
+| `unknown field \"spec.nodeName\"` | this version has no field of that name: look for another spelling below |
+";
+
 const SPEC: &str = "
 ## spec: what you ask for
 
@@ -34,6 +46,7 @@ pub(super) fn page() -> Result<String, CrdError> {
     let reference = Reference { rules: rules::all() };
     let mut page = INTRODUCTION.to_owned();
     page += &reference.rules_of("");
+    page += TYPES;
     page += SPEC;
     reference.fields("spec", &schema["spec"], &mut page);
     page += STATUS;

@@ -34,7 +34,7 @@ ends team-a from-git Succeeded 1
 first=$(record)
 from_git one >/dev/null || wrong "it cannot be applied again"
 answer=$(from_git two 2>&1) && wrong "what a run says was changed"
-[[ $answer == *'create a run with another name'*'Force=true,Replace=true'* ]] || wrong "the refusal does not name the way out: $answer"
+[[ $answer == *'create a run with another name'*'kubectl replace --force'*'Force=true,Replace=true'* ]] || wrong "the refusal does not name the way out: $answer"
 has_looked team-a
 [[ $(record) == "$first" ]] || wrong "to apply a run again changed its record"
 bundlerun from-git 'echo two' >"$temp/two.json"

@@ -53,6 +53,9 @@ pub(super) fn resources() -> Vec<Case> {
         let errors = [("spec.resources.memory", "should match"), ("spec.resources.memory", "from 16Mi to 64Ti")];
         cases.push(refused(&format!("memory {value:?}"), one("memory", json!(value)), &errors));
     }
+    // As docs/reference.md quotes it.
+    let words = ("spec.resources.cpus", r#"spec.resources.cpus in body must be of type integer,string: "number""#);
+    cases.push(Case { only_server: true, ..refused("cpus 0.5, in words", one("cpus", json!(0.5)), &[words]) });
     let out_of_bounds = ("spec.resources.memory", "from 16Mi to 64Ti");
     let malformed = ("spec.resources.memory", "should match");
     cases.extend([

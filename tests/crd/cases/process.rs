@@ -122,6 +122,16 @@ pub(super) fn env() -> Vec<Case> {
             one(json!({"name": "A", "valueFrom": {"secretKeyRef": key, "configMapKeyRef": key}})),
             &[secret_or_config_map],
         ),
+        refused("a number as a value", one(json!({"name": "A", "value": 7})), &[("spec.env[0].value", "must be of type")]),
+        // As docs/reference.md quotes it.
+        Case {
+            only_server: true,
+            ..refused(
+                "a value 0.1, in words",
+                one(json!({"name": "A", "value": 0.1})),
+                &[("spec.env[0].value", r#"spec.env[0].value in body must be of type string: "number""#)],
+            )
+        },
         refused("NUL in a value", one(json!({"name": "A", "value": "\0"})), &[("spec.env[0].value", "NUL")]),
         accepted("a long value", one(json!({"name": "A", "value": "x".repeat(32_768)}))),
         refused(
