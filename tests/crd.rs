@@ -26,7 +26,7 @@ fn the_file_is_what_the_types_say() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, &yaml).unwrap();
     }
-    assert_eq!(fs::read_to_string(&file).unwrap(), yaml, "run UPDATE=1 cargo test --test crd");
+    assert!(fs::read_to_string(&file).unwrap() == yaml, "run UPDATE=1 cargo test --test crd");
     assert!(yaml.len() < 200_000, "client-side apply keeps a copy in an annotation of at most 262144 bytes");
 }
 

@@ -448,7 +448,7 @@ fn pod() -> Vec<Rule> {
 }
 
 /// Fields that never change once the run exists; `suspend`, `stop`, `podRetention` and `ttlSecondsAfterFinished` may.
-const IMMUTABLE: [&str; 22] = [
+const IMMUTABLE: [&str; 23] = [
     "image",
     "command",
     "argv",
@@ -460,6 +460,7 @@ const IMMUTABLE: [&str; 22] = [
     "outputs",
     "retry",
     "allowFailedInputs",
+    "onInputFailure",
     "nodeSelector",
     "tolerations",
     "priorityClassName",

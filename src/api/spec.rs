@@ -116,6 +116,10 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_failed_inputs: bool,
 
+    /// See [`OnInputFailure`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_input_failure: OnInputFailure,
+
     /// Holds the run; during an attempt, ends it like an interruption by the platform (what is there is saved, it is
     /// charged to nobody) and holds the next. May be changed at any time. Not supported by this version yet. Default:
     /// false. Example: `true`.
@@ -216,6 +220,17 @@ impl BundleRun {
     pub fn is_being_stopped(&self) -> bool {
         self.spec.stop || self.status.as_ref().is_some_and(|status| status.stop_requested_at.is_some())
     }
+}
+
+/// What becomes of the run when a run that is an input failed, was stopped, or left no saved output: `Fail` ends it as
+/// well, `Wait` holds it until a run made anew under that name succeeds. Default: Fail. Example: `Wait`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnInputFailure {
+    /// It ends, as `InputFailed` or `InputNotSaved`.
+    #[default]
+    Fail,
+    /// It waits, without a deadline.
+    Wait,
 }
 
 /// One environment variable: a literal value, or a key of a Secret or ConfigMap.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bundlerun::api::{BundleRun, Phase};
+use bundlerun::api::status::Blame;
+use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Unit;
 use kube::ResourceExt;
@@ -67,6 +68,39 @@ async fn what_becomes_of_a_parent_decides_about_its_child() {
     assert_eq!(condition(&stopped, "OutputSaved"), Some("True"), "{stopped:#?}");
     let child = space.end_of("of-stopped").await;
     assert!(child.message.unwrap().contains("run stopped was stopped"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_child_that_is_to_wait_starts_when_its_failed_parent_was_made_anew_and_succeeded() {
+    let space = Space::new().await;
+    let mut patient = child_of("parent");
+    patient["onInputFailure"] = json!("Wait");
+    let mut grandchild = child_of("patient");
+    grandchild["command"] = json!("cat data/stdout");
+    space.start("patient", patient).await;
+    space.start("grandchild", grandchild).await;
+    space.start("hasty", child_of("parent")).await;
+    space.run("parent", json!({"command": "exit 3"})).await;
+    let hasty = space.end_of("hasty").await;
+    let result = hasty.result.as_ref().unwrap();
+    assert_eq!((cause(&hasty), result.blame), ("InputFailed", Some(Blame::User)), "{hasty:#?}");
+    let reason = |reason: &'static str| move |s: &BundleRunStatus| s.reason.as_deref() == Some(reason);
+    let waits = space.until("patient", "to wait for another parent", reason("InputFailed")).await;
+    let waiting = waits.waiting.as_ref().unwrap();
+    assert_eq!((waiting.stage.as_deref(), &waiting.deadline), (Some("Inputs"), &None), "{waits:#?}");
+    assert!(waits.message.unwrap().contains("run parent failed (CommandFailed)"));
+
+    // One that fails again changes nothing, and one that succeeds wakes it.
+    for (command, expected) in [("exit 4", "InputFailed"), ("echo seven >value; sleep 3", "InputNotFinished")] {
+        space.runs().delete("parent", &DeleteParams::default()).await.unwrap();
+        space.gone::<BundleRun>("parent").await;
+        space.until("patient", "to miss its parent", reason("InputMissing")).await;
+        space.start("parent", json!({"command": command})).await;
+        space.until("patient", "to see the new one", reason(expected)).await;
+    }
+    assert_eq!(stdout(&space.end_of("patient").await), "seven\n");
+    assert_eq!(stdout(&space.end_of("grandchild").await), "seven\n");
     space.end().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::spec::Input;
+use crate::api::spec::{Input, OnInputFailure};
 use crate::api::{BundleRun, Phase};
 use crate::contract::Pin;
 use crate::plan::facts::parents::{Parent, Parents};
@@ -35,7 +35,8 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
             format!("the runs wait for each other: {}", cycle.join(" -> ")),
         )));
     }
-    let (mut missing, mut unfinished) = (Vec::new(), Vec::new());
+    let (mut failed, mut missing, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let waits = run.spec.on_input_failure == OnInputFailure::Wait;
     for (index, input) in run.spec.inputs.iter().enumerate() {
         if let Some(pin) = recorded(input) {
             pins.insert(index, pin);
@@ -45,18 +46,25 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
         match parents.runs.get(name) {
             None => missing.push(name),
             Some(parent) if !parent.is_over() => unfinished.push(name),
-            Some(parent) => {
-                pins.insert(index, take(name, parent, run.spec.allow_failed_inputs).map_err(Unready::Ends)?);
-            }
+            Some(parent) => match take(name, parent, run.spec.allow_failed_inputs) {
+                Ok(pin) => drop(pins.insert(index, pin)),
+                Err(outcome) if waits => failed.push(outcome.message),
+                Err(outcome) => return Err(Unready::Ends(outcome)),
+            },
         }
     }
-    if missing.is_empty() && unfinished.is_empty() {
+    if failed.is_empty() && missing.is_empty() && unfinished.is_empty() {
         return Ok(pins);
     }
     let mut words = Vec::new();
+    words.extend(told_failed(failed.clone()));
     words.extend(told(&missing, "does not exist", "do not exist"));
     words.extend(told(&unfinished, "has not ended", "have not ended"));
-    let reason = if missing.is_empty() { Reason::InputNotFinished } else { Reason::InputMissing };
+    let reason = match (failed.as_slice(), missing.as_slice()) {
+        ([], []) => Reason::InputNotFinished,
+        ([], _) => Reason::InputMissing,
+        _ => Reason::InputFailed,
+    };
     Err(Unready::Waits(reason, words.join("; ")))
 }
 
@@ -76,19 +84,40 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
     let ending = parent.cause.as_deref().unwrap_or("unknown");
     if parent.phase != Some(Phase::Succeeded) && !allow_failed {
         let how = if parent.phase == Some(Phase::Stopped) { "was stopped" } else { "failed" };
-        return Err(Outcome::new(Cause::InputFailed, format!("run {name} {how} ({ending})")));
+        let outcome = Outcome::new(Cause::InputFailed, format!("run {name} {how} ({ending})"));
+        return Err(outcome.inherit(parent.blame));
     }
     match &parent.bundle {
         Some(bundle) => {
             Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
         }
-        None => Err(Outcome::new(Cause::InputNotSaved, format!("run {name} has ended, but its output was not saved"))),
+        None => {
+            let message = format!("run {name} has ended ({ending}), but its output was not saved");
+            Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame))
+        }
     }
 }
 
+/// What became of the first of many, and what ends the wait.
+fn told_failed(mut failed: Vec<String>) -> Option<String> {
+    failed.sort_unstable();
+    failed.dedup();
+    let more = failed.len().saturating_sub(SHOWN);
+    failed.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let words = failed.join(", ");
+    (!words.is_empty()).then(|| {
+        format!(
+            "{words}{more}: this run starts when one made anew under that name has succeeded (kubectl replace --force)"
+        )
+    })
+}
+
+/// Of many runs so many are named.
+const SHOWN: usize = 5;
+
 /// `run a does not exist`, or the first names of many.
 fn told(names: &[&str], one: &str, many: &str) -> Option<String> {
-    const SHOWN: usize = 5;
     let mut names = names.to_vec();
     names.sort_unstable();
     names.dedup();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
 
 /// The runs that a run names as inputs, as the caches have them.
@@ -26,6 +27,8 @@ pub struct Parent {
     pub mountable: bool,
     /// Why it ended, in one word.
     pub cause: Option<String>,
+    /// Whose matter its end is; none: it succeeded, or was stopped.
+    pub blame: Option<Blame>,
 }
 
 impl Parent {
@@ -39,6 +42,7 @@ impl Parent {
             bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
             mountable: status.and_then(|s| s.output.as_ref()?.mountable).unwrap_or_default(),
             cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),
+            blame: status.and_then(|s| s.result.as_ref()?.blame),
         }
     }
 

@@ -26,6 +26,8 @@ pub(in crate::plan) struct Outcome {
     ended_as: Cause,
     /// Kubernetes' own word for it, which is passed on.
     reason: Option<String>,
+    /// Whose matter it is, where that is another's than the cause's own.
+    blame: Option<Blame>,
     pub(in crate::plan) message: String,
 }
 
@@ -43,7 +45,7 @@ pub(in crate::plan) struct Ending<'a> {
 
 impl Outcome {
     pub(in crate::plan) fn new(ended_as: Cause, message: impl Into<String>) -> Self {
-        Self { ended_as, reason: None, message: message.into() }
+        Self { ended_as, reason: None, blame: None, message: message.into() }
     }
 
     /// What the table says of it is all there is to say.
@@ -65,7 +67,12 @@ impl Outcome {
     }
 
     pub(in crate::plan) fn blame(&self) -> Option<Blame> {
-        self.ended_as.blame()
+        self.blame.or_else(|| self.ended_as.blame())
+    }
+
+    /// Of a run that ends because of another one: that one's end is why.
+    pub(in crate::plan) fn inherit(self, blame: Option<Blame>) -> Self {
+        Self { blame, ..self }
     }
 
     pub(in crate::plan) fn hint(&self) -> Option<String> {

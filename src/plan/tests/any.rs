@@ -176,6 +176,7 @@ fn any_parents() -> impl Strategy<Value = Parents> {
         bundle,
         mountable,
         cause: Some("Completed".to_owned()),
+        blame: None,
     });
     of(parent).prop_map(|parent| Parents {
         runs: parent.map(|parent| ("p".to_owned(), parent)).into_iter().collect(),
@@ -245,7 +246,7 @@ prop_compose! {
         deleted in proptest::bool::weighted(0.1),
         valid in proptest::bool::weighted(0.9),
         (stop, stopped_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
-        (inputs, limited) in any::<(bool, bool)>(),
+        (inputs, limited, patient) in any::<(bool, bool, bool)>(),
     ) -> BundleRun {
         let mut status = json!({"attempt": attempt, "phase": phase});
         if stopped_at {
@@ -262,6 +263,9 @@ prop_compose! {
         run.spec.stop = stop;
         if inputs && valid {
             run.spec.inputs = serde_json::from_value(json!([{"path": "p", "run": {"name": "p"}}])).unwrap();
+        }
+        if patient {
+            run.spec.on_input_failure = crate::api::spec::OnInputFailure::Wait;
         }
         run.spec.time_limit = limited.then(|| "10s".to_owned());
         run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));

@@ -1,6 +1,8 @@
 //! Inputs from other runs, saved outputs, and `stop`.
 
 use super::*;
+use crate::api::spec::OnInputFailure;
+use crate::api::status::Blame;
 use crate::contract;
 use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
 
@@ -118,6 +120,64 @@ fn what_a_parent_became_decides() {
         };
         assert_eq!(got, expected, "{parent:?} {allow}");
     }
+}
+
+#[test]
+fn the_end_of_a_parent_is_to_blame_for_the_end_of_its_child() {
+    let nothing = |phase| Parent { bundle: None, ..prepare(phase) };
+    for (parent, allow, cause, blame, words) in [
+        (prepare(Phase::Failed), false, "QuotaExceeded", Blame::Quota, "run prepare failed (QuotaExceeded)"),
+        (prepare(Phase::Failed), false, "NodeHung", Blame::Platform, "run prepare failed (NodeHung)"),
+        (prepare(Phase::Failed), false, "CommandFailed", Blame::User, "run prepare failed (CommandFailed)"),
+        (nothing(Phase::Failed), true, "NoShell", Blame::User, "run prepare has ended (NoShell), but"),
+    ] {
+        let mut run = child();
+        run.spec.allow_failed_inputs = allow;
+        let parent = Parent { cause: Some(cause.into()), blame: Some(blame), ..parent };
+        let status = written(&look_with(&run, &parents(parent), 1));
+        assert_eq!(status.result.unwrap().blame, Some(blame), "{cause}");
+        assert!(status.message.unwrap().contains(words), "{cause}");
+    }
+    // Nobody is to blame for these, and the child has failed.
+    for (parent, blame) in [(prepare(Phase::Stopped), Blame::User), (nothing(Phase::Succeeded), Blame::Platform)] {
+        let status = written(&look_with(&child(), &parents(parent), 1));
+        assert_eq!(status.result.unwrap().blame, Some(blame));
+    }
+}
+
+#[test]
+fn a_patient_child_waits_for_a_parent_made_anew() {
+    let mut run = child();
+    run.spec.on_input_failure = OnInputFailure::Wait;
+    let nothing = |phase| Parent { bundle: None, ..prepare(phase) };
+    for (parent, words) in [
+        (prepare(Phase::Failed), "run prepare failed (OutOfMemory): "),
+        (prepare(Phase::Stopped), "run prepare was stopped (OutOfMemory): "),
+        (nothing(Phase::Succeeded), "run prepare has ended (OutOfMemory), but its output was not saved: "),
+    ] {
+        let parent = parents(Parent { cause: Some("OutOfMemory".into()), ..parent });
+        let status = written(&look_with(&run, &parent, 1));
+        let waiting = status.waiting.clone().unwrap();
+        assert_eq!((status.phase, waiting.reason.as_deref()), (Some(Phase::Waiting), Some("InputFailed")));
+        assert_eq!((waiting.stage.as_deref(), &waiting.deadline), (Some("Inputs"), &None));
+        assert!(waiting.message.as_ref().unwrap().starts_with(words), "{waiting:?}");
+        let told = with_status(&run, &status);
+        assert_eq!(look_with(&told, &parent, 100_000), Plan::nothing(), "told once");
+        // What becomes of the next one of that name.
+        assert_eq!(written(&look_with(&told, &Parents::default(), 60)).reason.as_deref(), Some("InputMissing"));
+        let anew = Parent { uid: "other".into(), ..prepare(Phase::Succeeded) };
+        assert_eq!(words_of(&look_with(&told, &parents(anew), 60)), "Create r-1");
+    }
+    // Those that failed are to be seen to, whatever the others are at.
+    run.spec.inputs[1] = serde_json::from_value(json!({"path": "b", "run": {"name": "later"}})).unwrap();
+    let failed = Parent { cause: Some("OutOfMemory".into()), ..prepare(Phase::Failed) };
+    let status = written(&look_with(&run, &parents(failed), 1));
+    assert_eq!(status.reason.as_deref(), Some("InputFailed"));
+    assert!(status.message.unwrap().ends_with("; run later does not exist"));
+}
+
+fn words_of(plan: &Plan) -> String {
+    words(plan).first().cloned().unwrap_or_default()
 }
 
 #[test]

@@ -259,10 +259,13 @@ table! {
             .hint("delete that pod, or use another name"),
 
         InputFailed: Row::user(Inputs, "a run that is an input failed or was stopped")
-            .hint("mend that run and create both under new names, or set `allowFailedInputs` to take what it left"),
+            .hint("mend that run and create both under new names, or set `allowFailedInputs` to take what it left")
+            .more("The message names it and its cause, and the blame is that of its end. With `onInputFailure: Wait` a run \
+                waits instead, for one made anew under that name"),
         InputNotSaved: Row::failed(Inputs, Blame::Platform, "a run that is an input has ended, but its output was not \
             saved")
-            .hint("see the condition `OutputSaved` of that run; without a store no run can use another's output"),
+            .hint("see the condition `OutputSaved` of that run; without a store no run can use another's output")
+            .more("The blame is that of its end, if it did not succeed"),
         InputCycle: Row::user(Inputs, "runs wait for each other")
             .hint("take one of the inputs out of the ring, in a new run"),
         InputNotFound: Row::user(Inputs, "an input does not exist")

@@ -109,6 +109,10 @@ table! {
             .to_do("create them, in any order; the message names them"),
         InputNotFinished: Row::new(WaitStage::Inputs, "runs that are inputs have not ended")
             .to_do("nothing: the run goes on when they have"),
+        InputFailed: Row::new(WaitStage::Inputs, "runs that are inputs failed, were stopped, or left no saved output, and \
+            `onInputFailure` is `Wait`")
+            .to_do("mend them and make them anew under their names (`kubectl replace --force`): the run goes on when they have \
+                succeeded. The message names them"),
         QuotaExceeded: Row::new(WaitStage::Admission, "the namespace's quota is used up")
             .to_do("nothing: the run goes on when others end; or ask for less in a new run")
             .without_deadline(),

@@ -67,7 +67,7 @@ pub(super) fn changes() -> Vec<Case> {
         changed("inputs added", json!({}), json!({"inputs": []}), &[("spec.inputs", "spec.inputs cannot change")]),
     ];
     let claim = |name: &str| json!([{"path": "a", "claim": {"name": name}}]);
-    let fields: [(&str, &'static str, Value, Value); 18] = [
+    let fields: [(&str, &'static str, Value, Value); 19] = [
         ("image", "spec.image", json!("a"), json!("b")),
         ("command", "spec.command", json!("a"), json!("b")),
         ("volumes", "spec.volumes", claim("a"), claim("b")),
@@ -86,6 +86,7 @@ pub(super) fn changes() -> Vec<Case> {
         ("outputs", "spec.outputs", json!({}), Value::Null),
         ("retry", "spec.retry", json!({"limit": 0}), json!({"interruptions": 3})),
         ("allowFailedInputs", "spec.allowFailedInputs", json!(false), Value::Null),
+        ("onInputFailure", "spec.onInputFailure", json!("Fail"), json!("Wait")),
     ];
     for (field, at, one, other) in fields {
         let errors = [(at, "cannot change once the run exists")];

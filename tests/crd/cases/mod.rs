@@ -124,6 +124,7 @@ fn everything_spec() -> Value {
         "outputs": {"exclude": ["*.tmp"]},
         "retry": {"limit": 0, "interruptions": 3},
         "allowFailedInputs": true,
+        "onInputFailure": "Wait",
         "suspend": false,
         "stop": false,
         "nodeSelector": {"example.com/zone": "a", "empty": ""},
@@ -162,6 +163,11 @@ fn shape() -> Vec<Case> {
             "a number is no truth",
             json!({"allowFailedInputs": 1}),
             &[("spec.allowFailedInputs", "must be of type")],
+        ),
+        refused(
+            "a word that we do not have",
+            json!({"onInputFailure": "Retry"}),
+            &[("spec.onInputFailure", "Unsupported value")],
         ),
         accepted("a field we do not have is dropped", json!({"nodeName": "a"})),
     ]

@@ -122,7 +122,11 @@ pub(super) fn env() -> Vec<Case> {
             one(json!({"name": "A", "valueFrom": {"secretKeyRef": key, "configMapKeyRef": key}})),
             &[secret_or_config_map],
         ),
-        refused("a number as a value", one(json!({"name": "A", "value": 7})), &[("spec.env[0].value", "must be of type")]),
+        refused(
+            "a number as a value",
+            one(json!({"name": "A", "value": 7})),
+            &[("spec.env[0].value", "must be of type")],
+        ),
         // As docs/reference.md quotes it.
         Case {
             only_server: true,
