@@ -111,8 +111,8 @@ table! {
             .to_do("nothing: the run goes on when they have"),
         InputFailed: Row::new(WaitStage::Inputs, "runs that are inputs failed, were stopped, or left no saved output, and \
             `onInputFailure` is `Wait`")
-            .to_do("mend them and make them anew under their names (`kubectl replace --force`): the run goes on when they have \
-                succeeded. The message names them"),
+            .to_do("mend the runs that the message names and make them anew under their names \
+                (`kubectl replace --force`): the run goes on when they have succeeded"),
         QuotaExceeded: Row::new(WaitStage::Admission, "the namespace's quota is used up")
             .to_do("nothing: the run goes on when others end; or ask for less in a new run")
             .without_deadline(),
