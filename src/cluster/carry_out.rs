@@ -1,7 +1,7 @@
 //! One step of a plan -> one call. The API server's refusals are answers the next plan can use.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
 use kube_runtime::reflector::ObjectRef;
@@ -10,7 +10,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::cluster::observe::Cluster;
-use crate::cluster::{Error, bounded, failed, helper_progress};
+use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, post};
 use crate::contract::Progress;
 use crate::names;
 use crate::plan::{Event, EventType, PodFacts, PodRef, Refusal, Step};
@@ -227,12 +227,4 @@ pub(in crate::cluster) async fn remove_finalizer(
         Err(kube::Error::Api(status)) if status.is_invalid() => Ok(false),
         Err(error) => Err(failed(action, error)),
     }
-}
-
-pub(in crate::cluster) fn post() -> PostParams {
-    PostParams { field_manager: Some(names::OPERATOR.into()), ..PostParams::default() }
-}
-
-pub(in crate::cluster) fn patch_params() -> PatchParams {
-    PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
 }

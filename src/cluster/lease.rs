@@ -8,8 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
 use kube::{Api, Client};
 
-use crate::cluster::carry_out::post;
-use crate::cluster::{Error, bounded, failed};
+use crate::cluster::{Error, bounded, failed, post};
 
 /// A lease by its name.
 pub struct Leases {

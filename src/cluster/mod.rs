@@ -24,7 +24,10 @@ pub use smoke_test::{create_run, delete_run, get_run};
 pub use uninstall::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
 pub use watch::{Event, Nodes, PodTriggers, RunTriggers, Triggered, may_follow_nodes, nodes, pods, runs};
 
+use kube::api::{PatchParams, PostParams};
+
 use crate::api::BundleRun;
+use crate::names;
 
 /// A run as it comes from the API server: one that cannot be decoded must not hold up the others.
 pub type GuardedRun = kube::core::DeserializeGuard<BundleRun>;
@@ -68,6 +71,14 @@ pub enum Error {
 /// One call, bounded in time; the inner result is left to the caller, who knows which answers are no errors.
 async fn bounded<T>(action: &str, call: impl Future<Output = T>) -> Result<T, Error> {
     tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| Error::Timeout { action: action.to_owned() })
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(names::OPERATOR.into()), ..PostParams::default() }
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }
 }
 
 fn failed(action: &str, error: kube::Error) -> Error {

@@ -4,8 +4,7 @@ use kube::api::{DeleteParams, ObjectMeta, PropagationPolicy};
 use kube::{Api, Client};
 
 use crate::api::{BundleRun, BundleRunSpec};
-use crate::cluster::carry_out::post;
-use crate::cluster::{Error, bounded, failed};
+use crate::cluster::{Error, bounded, failed, post};
 
 /// Makes a run with a name of its own.
 ///

@@ -9,8 +9,8 @@ use kube::core::Selector;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use crate::cluster::carry_out::{patch_params, remove_finalizer};
-use crate::cluster::{Error, bounded, failed};
+use crate::cluster::carry_out::remove_finalizer;
+use crate::cluster::{Error, bounded, failed, patch_params};
 use crate::names;
 use crate::plan::{PodFacts, PodRef};
 

@@ -10,8 +10,7 @@ use kube_runtime::{WatchStreamExt, watcher};
 use tokio::sync::Notify;
 
 use super::{Event, relisting};
-use crate::cluster::carry_out::post;
-use crate::cluster::{Error, bounded, failed};
+use crate::cluster::{Error, bounded, failed, post};
 use crate::plan::{Capacity, NodeFacts, NodeObject, NodeSeen};
 
 /// Nodes in one answer of the API server: one of them can be 50 kB with all its images.
