@@ -55,7 +55,7 @@ crd: ## Writes crds/bundlerun.yaml anew.
 	cp crds/bundlerun.yaml charts/bundle-operator/files/crd.yaml
 
 docs: ## Writes the generated pages of docs anew.
-	for page in endings reference; do cargo run --locked --quiet -- page $$page >docs/$$page.md; done
+	for page in endings metrics reference; do cargo run --locked --quiet -- page $$page >docs/$$page.md; done
 
 chart: ## Writes what follows from the chart and the definition: plain manifests, the chart's README.
 	charts/generate

@@ -1,6 +1,7 @@
 //! Pages of `docs` that are generated: `bundle-operator page`, and `make docs` writes them.
 
 mod endings;
+mod metrics;
 mod reference;
 
 use crate::api::crd::CrdError;
@@ -10,19 +11,22 @@ use crate::api::crd::CrdError;
 pub enum Page {
     /// `docs/endings.md`: phases, causes, waiting reasons and conditions.
     Endings,
+    /// `docs/metrics.md`: every metric of the operator.
+    Metrics,
     /// `docs/reference.md`: every field of the resource.
     Reference,
 }
 
 impl Page {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Endings, Self::Reference];
+    pub const ALL: [Self; 3] = [Self::Endings, Self::Metrics, Self::Reference];
 
     /// The page's name, as the subcommand takes it; the file is `docs/<name>.md`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Endings => "endings",
+            Self::Metrics => "metrics",
             Self::Reference => "reference",
         }
     }
@@ -34,6 +38,7 @@ impl Page {
     pub fn text(self) -> Result<String, CrdError> {
         let (source, body) = match self {
             Self::Endings => ("src/plan", endings::page()),
+            Self::Metrics => ("src/operator/observability/metrics", metrics::page()),
             Self::Reference => ("src/api", reference::page()?),
         };
         let name = self.name();

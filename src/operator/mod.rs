@@ -35,7 +35,7 @@ use queue::Triggers;
 use reconcile::Context;
 
 pub use commands::{SmokeTest, Uninstall, smoke_test, uninstall};
-pub use observability::{Log, LogFormat, start_log};
+pub use observability::{Log, LogFormat, Metric, metrics, start_log};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;

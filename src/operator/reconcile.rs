@@ -149,8 +149,9 @@ async fn carry_out(
         match context.cluster.carry_out(&seen.run, step).await? {
             StepResult::Done => {
                 if let Some(status) = written {
+                    let namespace = seen.run.metadata.namespace.as_deref().unwrap_or_default();
                     let gpus = seen.run.spec.resources.gpus;
-                    context.metrics.status_written(gpus, seen.run.status.as_ref(), &status);
+                    context.metrics.status_written(namespace, gpus, seen.run.status.as_ref(), &status);
                 }
             }
             StepResult::Refused(refusal) => {

@@ -5,3 +5,4 @@ mod logging;
 pub(in crate::operator) mod metrics;
 
 pub use logging::{Log, LogFormat, start_log};
+pub use metrics::{Metric, metrics};

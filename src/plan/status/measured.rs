@@ -1,5 +1,6 @@
 //! What was measured of an attempt: times, use, output.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::BundleRun;
@@ -90,6 +91,26 @@ pub(in crate::plan) fn output(message: &Message, bundle: Option<String>) -> Outp
         stdout_tail: tail(&message.stdout_tail),
         stderr_tail: tail(&message.stderr_tail),
     }
+}
+
+/// The kubelet has whole seconds, and takes the time of a start when the runtime has answered: later than the runner.
+const SLACK_MS: i64 = 5_000;
+
+/// A record with no times beyond those of the container: it is the user's to write, and accounts are made of it.
+pub(in crate::plan) fn within_its_container(record: &Record, pod: Option<&PodFacts>, now: Timestamp) -> Record {
+    let of = |time: Option<&Time>| time.map(|time| time.0.as_millisecond());
+    let ended = pod.and_then(PodFacts::run).and_then(|run| run.state.terminated.as_ref());
+    let to = of(ended.and_then(|ended| ended.finished_at.as_ref())).unwrap_or(now.as_millisecond()) + SLACK_MS;
+    let Some(from) = of(pod.and_then(PodFacts::run_started_at)).map(|ms| (ms - SLACK_MS).min(to)) else {
+        return record.clone();
+    };
+    let longest = u64::try_from(to - from).unwrap_or(0);
+    let mut within = record.clone();
+    within.started_at_ms = record.started_at_ms.map(|ms| ms.clamp(from, to));
+    within.finished_at_ms = record.finished_at_ms.clamp(from, to);
+    within.staging_ms = record.staging_ms.min(longest);
+    within.usage.wall_ms = record.usage.wall_ms.min(longest);
+    within
 }
 
 /// When the command began, by its record.

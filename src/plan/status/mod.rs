@@ -13,13 +13,15 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, SaveFailure, Saved};
+use crate::contract::{Message, Record, SaveFailure, Saved};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, lacking};
 use crate::plan::pod;
-use crate::plan::status::measured::{finished_at, for_people, gpus, output, started_at, timeline, usage};
+use crate::plan::status::measured::{
+    finished_at, for_people, gpus, output, started_at, timeline, usage, within_its_container,
+};
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
@@ -185,7 +187,8 @@ impl<'a> Draft<'a> {
         let AttemptEnd { attempt, pod, message, outcome, .. } = *end;
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
-        let record = message.and_then(|m| m.report.record.as_ref());
+        let record = self.record_of(end);
+        let record = record.as_ref();
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.status.finish_time = Some(finish);
         self.status.timeline = Some(timeline(self.run, attempt, pod, record));
@@ -327,7 +330,8 @@ impl<'a> Draft<'a> {
         if let Some(message) = message {
             self.pin_found(message);
         }
-        let record = message.and_then(|m| m.report.record.as_ref());
+        let record = self.record_of(end);
+        let record = record.as_ref();
         let bundle = pod.zip(message).and_then(|(pod, message)| bundle(Some(pod), message));
         let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
@@ -342,6 +346,11 @@ impl<'a> Draft<'a> {
             entry.bundle = bundle;
         }
         finish
+    }
+
+    fn record_of(&self, end: &AttemptEnd) -> Option<Record> {
+        let record = end.message?.report.record.as_ref()?;
+        Some(within_its_container(record, end.pod, self.now))
     }
 
     fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Attempt> {

@@ -1,7 +1,7 @@
 //! Every metric, and the one place where a written status becomes numbers. No label names a run; every label has a
 //! bounded number of values.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(in crate::operator) struct Metrics {
     waiting_seconds: Family<InStage, Histogram, fn() -> Histogram>,
     run_seconds: Histogram,
     retried: Family<ForCause, Counter>,
-    gpu_seconds: Counter<f64, AtomicU64>,
+    gpu_seconds: Family<InNamespace, Counter<f64, AtomicU64>>,
     saved_bytes: Counter,
     invalid: Gauge,
     unknown_messages: Family<ForSource, Counter>,
@@ -82,6 +82,12 @@ struct InPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InStage {
     stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InNamespace {
+    /// Not `namespace`: Prometheus gives that label to the namespace of the operator.
+    run_namespace: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -146,7 +152,7 @@ impl Metrics {
             waiting_seconds: Family::new_with_constructor(long),
             run_seconds: long(),
             retried: Family::default(),
-            gpu_seconds: Counter::default(),
+            gpu_seconds: Family::default(),
             saved_bytes: Counter::default(),
             invalid: Gauge::default(),
             unknown_messages: Family::default(),
@@ -175,7 +181,7 @@ impl Metrics {
         all.register("workqueue_adds", "Times a run was put into the queue", self.adds.clone());
         all.register(
             "rest_client_requests",
-            "Requests to the API server by HTTP method and status code",
+            "Requests to the API server, by HTTP method and status code",
             self.requests.clone(),
         );
         all.register("leader_election_master_status", "1 while this replica leads", self.leading.clone());
@@ -192,7 +198,11 @@ impl Metrics {
             self.run_seconds.clone(),
         );
         all.register("bundlerun_attempts_retried", "Attempts followed by another one, by cause", self.retried.clone());
-        all.register("bundlerun_gpu_seconds", "Seconds times GPUs of commands that ended", self.gpu_seconds.clone());
+        all.register(
+            "bundlerun_gpu_seconds",
+            "Seconds times GPUs of commands that ended, by the namespace of their run",
+            self.gpu_seconds.clone(),
+        );
         all.register("bundlerun_saved_bytes", "Bytes of files in saved outputs", self.saved_bytes.clone());
         all.register("bundlerun_invalid_objects", "BundleRuns that cannot be decoded", self.invalid.clone());
         all.register(
@@ -270,6 +280,7 @@ impl Metrics {
     /// The status of a run with so many GPUs was written.
     pub(in crate::operator) fn status_written(
         &self,
+        namespace: &str,
         gpus: u32,
         before: Option<&BundleRunStatus>,
         after: &BundleRunStatus,
@@ -282,7 +293,10 @@ impl Metrics {
             before.iter().flat_map(|s| &s.attempts).find(same).is_some_and(|a| a.finish_time.is_some())
         };
         for attempt in after.attempts.iter().filter(|a| a.finish_time.is_some() && !had_ended(a)) {
-            self.gpu_seconds.inc_by(f64::from(gpus) * ran_for(attempt));
+            if gpus > 0 {
+                let namespace = InNamespace { run_namespace: namespace.to_owned() };
+                self.gpu_seconds.get_or_create(&namespace).inc_by(f64::from(gpus) * ran_for(attempt));
+            }
             if after.attempt.is_some_and(|current| current > attempt.attempt) {
                 self.retried.get_or_create(&ForCause { cause: known(attempt.cause.as_deref()) }).inc();
             }
@@ -349,6 +363,48 @@ impl Metrics {
         let _ = text::encode(&mut exposition, &self.registry); // a String takes everything
         exposition
     }
+}
+
+/// A metric, as it is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Name of its samples; of a histogram without `_bucket` and the like.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// What it counts, and in which unit.
+    pub help: String,
+    /// Of its samples, but for `le`.
+    pub labels: Vec<String>,
+}
+
+/// All metrics, by name.
+#[must_use]
+pub fn metrics() -> Vec<Metric> {
+    let all = Metrics::new();
+    // What has no sample is not exported.
+    drop(all.gpu_seconds.get_or_create(&InNamespace { run_namespace: String::new() }));
+    drop(all.requests.get_or_create(&Request { code: String::new(), method: String::new() }));
+    drop(all.runs.get_or_create(&InPhase { phase: String::new() }));
+    drop(all.leading.get_or_create(&QUEUE));
+    let mut text = String::new();
+    let _ = text::encode(&mut text, &all.registry); // a String takes everything
+    let described = |what: &str| -> BTreeMap<String, String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
+        lines.map(|(name, words)| (name.to_owned(), words.trim_end_matches('.').to_owned())).collect()
+    };
+    let kinds = described("# TYPE ");
+    let labels = |name: &str| -> Vec<String> {
+        let sample = text.lines().find_map(|line| line.strip_prefix(name)?.split_once('{')?.1.split_once('}'));
+        let pairs = sample.map_or("", |(labels, _)| labels).split(',');
+        pairs.filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).filter(|label| label != "le").collect()
+    };
+    let metric = |(name, help): (String, String)| {
+        let kind = kinds.get(&name).cloned().unwrap_or_default();
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        Metric { labels: labels(&name), name: format!("{name}{suffix}"), kind, help }
+    };
+    described("# HELP ").into_iter().map(metric).collect()
 }
 
 /// Parts of [`Timeline`] that are not the command's own time.

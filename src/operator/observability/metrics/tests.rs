@@ -38,13 +38,13 @@ fn ended(phase: &str, result: &Value) -> BundleRunStatus {
 fn an_ending_becomes_numbers_once() {
     let metrics = Metrics::new();
     let after = ended("Succeeded", &json!({"cause": "Completed"}));
-    metrics.status_written(2, Some(&running()), &after);
-    metrics.status_written(2, Some(&after), &after);
+    metrics.status_written("ml", 2, Some(&running()), &after);
+    metrics.status_written("ml", 2, Some(&after), &after);
     let expected = [
         r#"bundlerun_completions_total{phase="Succeeded",cause="Completed",blame="None"} 1"#,
         "bundlerun_run_duration_seconds_sum 60.0",
         "bundlerun_run_duration_seconds_count 1",
-        "bundlerun_gpu_seconds_total 120.0",
+        r#"bundlerun_gpu_seconds_total{run_namespace="ml"} 120.0"#,
         "bundlerun_saved_bytes_total 1000",
     ];
     let begins = [
@@ -68,12 +68,15 @@ fn a_retried_attempt_counts_its_cause_and_its_gpus_and_is_no_completion() {
     let metrics = Metrics::new();
     let first = json!({"attempt": 1, "uid": "u1", "startTime": RUNNING, "finishTime": ENDED, "cause": "PodDeleted"});
     let retried = status(json!({"phase": "Pending", "attempt": 2, "attempts": [first]}));
-    metrics.status_written(1, Some(&running()), &retried);
+    metrics.status_written("ml", 1, Some(&running()), &retried);
     let second = json!({"attempt": 2, "uid": "u2"});
     let again = status(json!({"phase": "Pending", "attempt": 2, "attempts": [first, second]}));
-    metrics.status_written(1, Some(&retried), &again);
+    metrics.status_written("ml", 1, Some(&retried), &again);
     let begins = ["bundlerun_attempts_retried", "bundlerun_gpu", "bundlerun_completions", "bundlerun_saved"];
-    let expected = [r#"bundlerun_attempts_retried_total{cause="PodDeleted"} 1"#, "bundlerun_gpu_seconds_total 60.0"];
+    let expected = [
+        r#"bundlerun_attempts_retried_total{cause="PodDeleted"} 1"#,
+        r#"bundlerun_gpu_seconds_total{run_namespace="ml"} 60.0"#,
+    ];
     assert_eq!(lines(&metrics, &begins), expected);
 }
 
@@ -82,10 +85,10 @@ fn a_reason_that_is_not_ours_is_other_so_that_labels_stay_few() {
     let metrics = Metrics::new();
     for i in 0..100 {
         let result = json!({"cause": format!("SomebodysReason{i}"), "blame": "Platform"});
-        metrics.status_written(0, Some(&running()), &ended("Failed", &result));
+        metrics.status_written("ml", 0, Some(&running()), &ended("Failed", &result));
     }
     let result = json!({"cause": "TimeLimitExceeded", "blame": "User"});
-    metrics.status_written(0, None, &ended("Failed", &result));
+    metrics.status_written("ml", 0, None, &ended("Failed", &result));
     let mut found = lines(&metrics, &["bundlerun_completions"]);
     found.sort();
     let expected = [
@@ -103,14 +106,14 @@ fn a_message_that_nobody_knows_is_counted_by_who_said_it() {
         status(json!({"phase": "Pending", "attempt": 1, "waiting": waiting}))
     };
     let new = waits("ImagePull", "ErrImagePull", "the registry says something new");
-    metrics.status_written(0, None, &new);
-    metrics.status_written(0, Some(&new), &new);
-    metrics.status_written(0, None, &waits("ImagePull", "ErrImagePull", "manifest unknown"));
-    metrics.status_written(0, None, &waits("Inputs", "InputMissing", "words of ours"));
+    metrics.status_written("ml", 0, None, &new);
+    metrics.status_written("ml", 0, Some(&new), &new);
+    metrics.status_written("ml", 0, None, &waits("ImagePull", "ErrImagePull", "manifest unknown"));
+    metrics.status_written("ml", 0, None, &waits("Inputs", "InputMissing", "words of ours"));
     let evicted = json!({"attempt": 1, "uid": "u1", "finishTime": ENDED, "cause": "Evicted"});
     let message = "attempt 1 was interrupted: something new";
     let retried = json!({"phase": "Pending", "attempt": 2, "attempts": [evicted], "message": message});
-    metrics.status_written(0, Some(&running()), &status(retried));
+    metrics.status_written("ml", 0, Some(&running()), &status(retried));
     let mut found = lines(&metrics, &["bundlerun_unknown_messages"]);
     found.sort();
     let expected = ["eviction", "image"].map(|s| format!("bundlerun_unknown_messages_total{{source=\"{s}\"}} 1"));
