@@ -1,11 +1,11 @@
 //! The operator, and the helper container of its pods: one binary, one image.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bundlerun::api::crd::CrdError;
 use bundlerun::docs::Page;
 use bundlerun::helper::{self, Task};
 use bundlerun::operator::{self, Failure, LogFormat, Options, SmokeTest, Uninstall};
@@ -82,6 +82,11 @@ enum Command {
         /// Longest wait for its end.
         #[arg(long, default_value = "5m", value_parser = duration)]
         timeout: Duration,
+    },
+    /// Check a settings file without a cluster: print what it means, or every problem with the path of its field.
+    CheckSettings {
+        /// The text of `settings.yaml`; `-` reads the standard input.
+        file: PathBuf,
     },
     /// Print the CustomResourceDefinition.
     Crd,
@@ -168,6 +173,7 @@ fn main() -> ExitCode {
         Command::SmokeTest { namespace, image, run_as_user, timeout } => {
             finish(LogFormat::Text, operator::smoke_test(SmokeTest { namespace, image, run_as_user, timeout }))
         }
+        Command::CheckSettings { file } => print_text(operator::check_settings(&file)),
         Command::Crd => print_text(bundlerun::api::crd::crd_yaml()),
         Command::Page { page } => print_text(page.text()),
         Command::Helper { root, task } => run_helper(&Paths::of_helper(&root), &task),
@@ -187,7 +193,7 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
     }
 }
 
-fn print_text(text: Result<String, CrdError>) -> ExitCode {
+fn print_text(text: Result<String, impl Display>) -> ExitCode {
     match text {
         Ok(text) => {
             print!("{text}");

@@ -34,7 +34,7 @@ use observability::metrics::Metrics;
 use queue::Triggers;
 use reconcile::Context;
 
-pub use commands::{SmokeTest, Uninstall, smoke_test, uninstall};
+pub use commands::{SmokeTest, Uninstall, check_settings, smoke_test, uninstall};
 pub use observability::{Log, LogFormat, Metric, metrics, start_log};
 
 /// How many runs are looked at side by side.

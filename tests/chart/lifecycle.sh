@@ -26,6 +26,24 @@ source "$here/users.sh"
 source "$here/monitoring.sh"
 nothing_was_forbidden 3
 
+step "Helm: settings that are wrong leave the operator that there is"
+helm upgrade "${release[@]}" "$chart" --reuse-values "${wait[@]}" --set leaderElection.enabled=true >/dev/null || wrong "helm upgrade to a lease"
+mistake='{"resourceName": "a.b/c", "driver": {"hostPath": {"path": "/a", "mountPath": "/usr/lib"}}}'
+helm upgrade "${release[@]}" "$chart" --reuse-values --set-json "settings.gpuProfiles.mistaken=$mistake" >/dev/null || wrong "the schema refuses what the test needs"
+told='gpuProfiles.mistaken.driver.hostPath.mountPath: "/usr/lib" would cover'
+why() { kubectl get pods --namespace bundlerun -l app.kubernetes.io/name=bundle-operator -o jsonpath='{.items[*].status.containerStatuses[*].lastState.terminated.message}{.items[*].status.containerStatuses[*].state.terminated.message}' | tr -d '\\'; }
+is_told() { [[ $(why) == *"$told"* ]]; }
+wait_for 120 is_told || wrong "the new operator does not say what is wrong: $(why)"
+start team-a despite-a-mistake true
+ends team-a despite-a-mistake Succeeded 1
+kubectl get configmap bundle-operator --namespace bundlerun -o jsonpath='{.data.settings\.yaml}' >"$temp/settings.yaml"
+kubectl delete bundlerun despite-a-mistake --namespace team-a --timeout=60s >/dev/null || wrong "a run is not deleted"
+check_settings() { target/static/bundle-operator check-settings -; }
+[[ $(check_settings <"$temp/settings.yaml" 2>&1) == *"$told"* ]] || wrong "check-settings does not say what is wrong"
+helm rollback "${release[@]}" 1 "${wait[@]}" >/dev/null || wrong "helm rollback"
+kubectl get configmap bundle-operator --namespace bundlerun -o jsonpath='{.data.settings\.yaml}' | check_settings >"$temp/meaning" || wrong "settings that hold are refused"
+grep -q '^GPU profiles: default (nvidia.com/gpu)' "$temp/meaning" || wrong "check-settings does not say what they mean: $(cat "$temp/meaning")"
+
 step "GitOps: applied again, changed, replaced, pruned"
 from_git() { bundlerun from-git "echo $1" | kubectl apply --server-side --namespace team-a -f -; }
 record() { of team-a from-git '[.metadata.uid, .status] | tojson'; }

@@ -19,9 +19,9 @@ impl Problems {
         result.map_err(|problem| self.note(path, problem)).ok()
     }
 
-    pub(in crate::operator) fn into_result(self) -> Result<(), String> {
+    pub(in crate::operator) fn into_result(self) -> Result<(), Vec<String>> {
         let problems = self.0.into_inner();
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }
 

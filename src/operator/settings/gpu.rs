@@ -228,7 +228,7 @@ mod tests {
     fn read(value: Value) -> Result<BTreeMap<String, GpuProfile>, String> {
         let problems = Problems::default();
         let profiles = profiles(Some(value), &problems);
-        problems.into_result().map(|()| profiles)
+        problems.into_result().map(|()| profiles).map_err(|problems| problems.join("; "))
     }
 
     #[test]

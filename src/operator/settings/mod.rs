@@ -25,14 +25,16 @@ const NODE_LOST_AFTER_MIN: Duration = Duration::from_mins(1);
 pub(in crate::operator) fn load(path: &Path, helper_image: &str) -> Result<Settings, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|e| format!("cannot read the settings {}: {e}", path.display()))?;
-    parse(&text, helper_image).map_err(|e| format!("settings {}: {e}", path.display()).into())
+    parse(&text, helper_image)
+        .map_err(|problems| format!("settings {}: {}", path.display(), problems.join("; ")).into())
 }
 
-fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
+/// The error has every problem, each beginning with the path of its field.
+pub(in crate::operator) fn parse(text: &str, helper_image: &str) -> Result<Settings, Vec<String>> {
     if text.trim().is_empty() {
-        return Err("the file is empty: set at least images.cpu and images.gpu".into());
+        return Err(vec!["the file is empty: set at least images.cpu and images.gpu".into()]);
     }
-    let file: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let file: Value = serde_saphyr::from_str(text).map_err(|e| vec![e.to_string()])?;
     let problems = Problems::default();
     if helper_image.is_empty() {
         problems.note("--helper-image", "the operator's own image is not known: set it, or HELPER_IMAGE");
@@ -109,6 +111,10 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
 mod tests {
     use super::*;
     use crate::plan::Qos;
+
+    fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
+        super::parse(text, helper_image).map_err(|problems| problems.join("; "))
+    }
 
     #[test]
     fn two_images_are_enough() {
