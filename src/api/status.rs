@@ -299,7 +299,7 @@ pub enum Blame {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// The stage it waits in: `Inputs`, `Admission`, `Scheduling`, `ImagePull`, `Configuration` and so on. Example: `Scheduling`.
+    /// The stage it waits in: `Inputs`, `Admission`, `Queue`, `Scheduling`, `ImagePull`, `Configuration` and so on. Example: `Scheduling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
 

@@ -1,9 +1,11 @@
 //! What a run waits for, in words and numbers that help.
 
-use kube::api::DeleteParams;
+use bundlerun::names::KUEUE_QUEUE_LABEL;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::common::{Space, cause, left, starts, traced};
+use crate::admission::PodPolicy;
+use crate::common::{Space, cause, left, run, starts, traced};
 
 #[tokio::test]
 async fn what_no_node_has_is_told_in_numbers() {
@@ -42,5 +44,31 @@ async fn a_pod_deleted_by_force_is_told_as_that_and_another_attempt_follows() {
     let told: Vec<_> = events.iter().map(|e| (e.reason.as_deref().unwrap(), e.note.as_deref().unwrap())).collect();
     assert!(told.iter().any(|(reason, note)| *reason == "PodDeleted" && note.contains("deleted by force")), "{told:?}");
     assert!(!told.iter().any(|(reason, _)| ["NodeNotResponding", "PodNotEnding"].contains(reason)), "{told:?}");
+    space.end().await;
+}
+
+/// Kueue's webhook puts its gate into pods with a queue; here a policy does.
+#[tokio::test]
+async fn a_gated_pod_is_in_a_queue_and_its_time_there_is_on_the_record() {
+    let space = Space::new().await;
+    let gate = "kueue.x-k8s.io/admission";
+    let expression = format!("[JSONPatch{{op: 'add', path: '/spec/schedulingGates', value: [{{'name': '{gate}'}}]}}]");
+    let kueue = PodPolicy::mutating(&space, &expression).await;
+    let mut queued = run("queued", json!({"command": "true"}));
+    queued.metadata.labels = Some([(KUEUE_QUEUE_LABEL.to_owned(), "team-a".to_owned())].into());
+    space.runs().create(&PostParams::default(), &queued).await.unwrap();
+    let waiting = space.waits_at("queued", "Queue").await.waiting.unwrap();
+    assert_eq!((waiting.reason.as_deref(), waiting.until.as_deref()), (Some("SchedulingGated"), Some("no deadline")));
+    let message = waiting.message.unwrap();
+    assert!(message.contains(gate) && message.ends_with("in the queue team-a"), "{message}");
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await; // the span that is measured
+    let admit =
+        Patch::Json::<()>(serde_json::from_value(json!([{"op": "remove", "path": "/spec/schedulingGates"}])).unwrap());
+    space.pods().patch("queued-1", &PatchParams::default(), &admit).await.unwrap();
+    let ended = space.end_of("queued").await;
+    let timeline = ended.timeline.unwrap();
+    assert_eq!(cause(&ended), "Completed", "{ended:#?}");
+    assert!(timeline.queued_milliseconds.unwrap() >= 3000, "{timeline:?}");
+    kueue.end(&space).await;
     space.end().await;
 }

@@ -64,6 +64,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         run,
         requested: &requested,
         settings,
+        pod_made: ours.and_then(PodFacts::created_at),
         node: observed.node,
         capacity: observed.capacity,
         parents: observed.parents,
@@ -117,6 +118,7 @@ struct Decision<'a> {
     /// The image that was asked for.
     requested: &'a str,
     settings: &'a Settings,
+    pod_made: Option<Timestamp>,
     node: NodeSeen,
     capacity: Option<&'a Capacity>,
     parents: &'a Parents,
@@ -137,7 +139,7 @@ impl<'a> Decision<'a> {
     }
 
     fn draft(&self) -> Draft<'a> {
-        Draft::of(self.run, self.now)
+        Draft::of(self.run, self.now).with_pod_made(self.pod_made)
     }
 
     /// The object names the pod of this attempt: it existed, so its absence is a loss.

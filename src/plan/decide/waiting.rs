@@ -40,7 +40,11 @@ impl Decision<'_> {
         if let Some(plan) = self.helper_on_trial(pod) {
             return plan;
         }
-        let since = pod.created_at().unwrap_or(self.now);
+        if self.known(WaitStage::Queue).is_some() {
+            // The scheduler's turn has come just now.
+            return Plan::after(STARTING_WRITE_AFTER.unsigned_abs()).write(self.draft().starting(self.attempt));
+        }
+        let since = pod.created_at().map_or(self.now, |created| self.out_of_the_queue(created));
         // A scheduler that looked at a pod and found no node leaves a condition.
         let wait = if pod.spec.node_name.is_some() {
             Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes")
@@ -64,6 +68,12 @@ impl Decision<'_> {
         // Being bound to a node is no event that a plan is made for.
         let again = deadline.map_or(UNBOUND_AGAIN, |deadline| until(self.now, deadline));
         Plan::after(again).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline))
+    }
+
+    /// When the scheduler's turn came for a pod that was made then.
+    fn out_of_the_queue(&self, created: Timestamp) -> Timestamp {
+        let queued = self.status().and_then(|s| s.timeline.as_ref()?.queued_milliseconds).map(Duration::from_millis);
+        queued.and_then(|queued| created.checked_add(queued).ok()).unwrap_or(created)
     }
 
     /// A helper that crashes runs for a moment between two crashes: its wait, and the deadline of it, goes on until it has
@@ -94,8 +104,12 @@ impl Decision<'_> {
     }
 
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let with_numbers = self.with_numbers(pod, wait.message).filter(|_| wait.stage == WaitStage::Scheduling);
-        let wait = &Wait { message: with_numbers.as_deref().unwrap_or(wait.message), ..*wait };
+        let words = match wait.stage {
+            WaitStage::Scheduling => self.with_numbers(pod, wait.message),
+            WaitStage::Queue => pod.queued(),
+            _ => None,
+        };
+        let wait = &Wait { message: words.as_deref().unwrap_or(wait.message), ..*wait };
         let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
@@ -108,7 +122,7 @@ impl Decision<'_> {
         }
         let left = deadline.map(|d| until(self.now, d));
         // The kubelet alternates between the failure and its back-off: one of them says enough.
-        if known.is_some() && wait.stage != WaitStage::Scheduling {
+        if known.is_some() && !matches!(wait.stage, WaitStage::Scheduling | WaitStage::Queue) {
             return Plan::nothing_until(left);
         }
         let again = again_after(self.now.duration_since(since));
@@ -117,7 +131,9 @@ impl Decision<'_> {
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
         let plan = Plan::nothing_until(left).write(draft);
-        if known.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, wait.message) }
+        // A queue is as it should be.
+        let type_ = if wait.stage == WaitStage::Queue { EventType::Normal } else { EventType::Warning };
+        if known.is_some() { plan } else { plan.event(type_, wait.reason, wait.message) }
     }
 
     /// Runs that are inputs are not there yet: their changes trigger the next look, so there is nothing to ask for.

@@ -1,5 +1,7 @@
 //! The facts we use of a pod, and nothing else of it: a full `Pod` costs ten times the memory in the cache.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -29,8 +31,18 @@ pub struct PodFacts {
 pub struct SpecFacts {
     /// The node the pod is bound to.
     pub node_name: Option<String>,
+    /// What holds the scheduler back until somebody removes it, as Kueue does.
+    pub scheduling_gates: Vec<SchedulingGateFacts>,
     /// How long the helper may take after the end of the run container.
     pub termination_grace_period_seconds: Option<i64>,
+}
+
+/// A scheduling gate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchedulingGateFacts {
+    /// Such as `kueue.x-k8s.io/admission`.
+    pub name: String,
 }
 
 /// What we use of a pod's status.
@@ -158,6 +170,21 @@ impl PodFacts {
     #[must_use]
     pub fn helper(&self) -> Option<&ContainerFacts> {
         self.status.init_container_statuses.iter().find(|c| c.name == names::HELPER_CONTAINER)
+    }
+
+    /// What it waits for in a queue; none: it is in none, or is out of it.
+    #[must_use]
+    pub fn queued(&self) -> Option<String> {
+        let gates: Vec<_> = self.spec.scheduling_gates.iter().map(|gate| gate.name.as_str()).collect();
+        let gates = match gates.as_slice() {
+            [] => return None,
+            [gate] => format!("its scheduling gate {gate} is removed"),
+            gates => format!("its scheduling gates {} are removed", gates.join(", ")),
+        };
+        let label = |labels: &BTreeMap<String, String>| labels.get(names::KUEUE_QUEUE_LABEL).cloned();
+        let queue = self.metadata.labels.as_ref().and_then(label);
+        let queue = queue.map(|queue| format!("; it is in the queue {queue}")).unwrap_or_default();
+        Some(format!("the pod waits until {gates}{queue}"))
     }
 
     /// A condition by its type.

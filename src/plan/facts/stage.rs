@@ -57,7 +57,12 @@ impl PodFacts {
             return if staging { Stage::Staging } else { Stage::Running };
         }
         if never_bound {
+            if let Some(gate) = self.spec.scheduling_gates.first() {
+                return Stage::Waiting(Reason::Queued.wait(&gate.name));
+            }
             return match self.condition("PodScheduled") {
+                // The condition stays until the scheduler has looked.
+                Some(c) if c.reason.as_deref() == Some(Reason::Queued.name()) => Stage::Starting,
                 Some(c) if c.status == "False" => {
                     let message = c.message.as_deref().unwrap_or_default();
                     if meaning(Source::Scheduler, message) == Some(Meaning::ClaimIsMissing) {

@@ -13,6 +13,7 @@ pub(in crate::plan) fn timeline(
     attempt: u32,
     pod: Option<&PodFacts>,
     record: Option<&Record>,
+    queued: Option<u64>,
 ) -> Timeline {
     let created = run.metadata.creation_timestamp.as_ref().map(|t| t.0);
     // Of the last attempt: it began to wait when the one before it ended.
@@ -33,17 +34,18 @@ pub(in crate::plan) fn timeline(
         .map(|t| t.0);
     Timeline {
         waiting_milliseconds: between(since, pod_created),
-        scheduling_milliseconds: between(pod_created, scheduled),
+        queued_milliseconds: queued,
+        scheduling_milliseconds: between(pod_created, scheduled)
+            .map(|all| all.saturating_sub(queued.unwrap_or_default())),
         pulling_milliseconds: between(scheduled, container_started),
         staging_milliseconds: record.filter(|r| r.staging_ms > 0).map(|r| integer(r.staging_ms)),
         running_milliseconds: record.filter(|r| r.started_at_ms.is_some()).map(|r| integer(r.usage.wall_ms)),
         saving_milliseconds: between(command_ended, reported),
-        ..Timeline::default()
     }
 }
 
 /// Whole seconds: Kubernetes' times have no more. Two clocks may disagree by one, which is no negative time.
-fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<u64> {
+pub(super) fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<u64> {
     let whole = (to?.as_second() - from?.as_second()).max(0);
     u64::try_from(whole).ok().map(|seconds| seconds * 1000)
 }

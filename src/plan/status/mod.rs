@@ -10,7 +10,7 @@ use self::unknown::INTERRUPTED;
 use crate::api::BundleRun;
 use crate::api::spec::Input;
 use crate::api::status::{
-    ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Waiting,
+    ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Timeline, Waiting,
 };
 use crate::bundle::sha256;
 use crate::contract::{Message, Record, SaveFailure, Saved};
@@ -20,7 +20,7 @@ use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{Outcome, lacking};
 use crate::plan::pod;
 use crate::plan::status::measured::{
-    finished_at, for_people, gpus, output, started_at, timeline, usage, within_its_container,
+    between, finished_at, for_people, gpus, output, started_at, timeline, usage, within_its_container,
 };
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
@@ -56,13 +56,19 @@ pub(in crate::plan) struct Draft<'a> {
     run: &'a BundleRun,
     status: BundleRunStatus,
     now: Timestamp,
+    pod_made: Option<Timestamp>,
 }
 
 impl<'a> Draft<'a> {
     pub(in crate::plan) fn of(run: &'a BundleRun, now: Timestamp) -> Self {
         let mut status = run.status.clone().unwrap_or_default();
         status.observed_generation = run.metadata.generation;
-        Self { run, status, now }
+        Self { run, status, now, pod_made: None }
+    }
+
+    /// When the pod of the attempt was made.
+    pub(in crate::plan) fn with_pod_made(self, pod_made: Option<Timestamp>) -> Self {
+        Self { pod_made, ..self }
     }
 
     /// The status, if it differs from what the object has.
@@ -85,6 +91,9 @@ impl<'a> Draft<'a> {
         wait: &Wait,
         deadline: Option<Timestamp>,
     ) -> Self {
+        if wait.stage != WaitStage::Queue {
+            self.leave_queue();
+        }
         let same_stage = self.status.waiting.as_ref().filter(|w| w.stage.as_deref() == Some(wait.stage.name()));
         let since = same_stage.and_then(|w| w.since.clone()).unwrap_or(Time(self.now));
         let message = cut(wait.message);
@@ -101,14 +110,24 @@ impl<'a> Draft<'a> {
         if wait.stage == WaitStage::Inputs {
             self.set(ConditionType::InputsReady, "False", wait.reason, &message);
         }
-        if wait.stage == WaitStage::Scheduling {
+        if matches!(wait.stage, WaitStage::Queue | WaitStage::Scheduling) {
             self.set(ConditionType::Scheduled, "False", wait.reason, "");
         }
         self.active(phase, Some(wait.reason), Some(message))
     }
 
+    /// How long the pod was in a queue is written down when it has left it: Kubernetes keeps no time of that.
+    fn leave_queue(&mut self) {
+        let known = self.status.waiting.as_ref().and_then(|waiting| waiting.stage.as_deref());
+        if known == Some(WaitStage::Queue.name()) {
+            let queued_milliseconds = between(self.pod_made, Some(self.now));
+            self.status.timeline = Some(Timeline { queued_milliseconds, ..Timeline::default() });
+        }
+    }
+
     /// Nothing holds it up any more.
     pub(in crate::plan) fn starting(mut self, attempt: u32) -> Self {
+        self.leave_queue();
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
         self.active(Phase::Pending, None, None)
@@ -122,6 +141,7 @@ impl<'a> Draft<'a> {
         pod: &PodFacts,
         doubt: Option<&Doubt>,
     ) -> Self {
+        self.leave_queue();
         match doubt {
             Some(doubt) => self.in_doubt(doubt),
             None => self.not_in_doubt(),
@@ -173,6 +193,7 @@ impl<'a> Draft<'a> {
         self.end_attempt(end);
         self.not_in_doubt();
         self.status.waiting = None;
+        self.status.timeline = None;
         self.status.start_time = None;
         self.status.node = None;
         self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
@@ -191,7 +212,8 @@ impl<'a> Draft<'a> {
         let record = record.as_ref();
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.status.finish_time = Some(finish);
-        self.status.timeline = Some(timeline(self.run, attempt, pod, record));
+        let queued = self.status.timeline.as_ref().and_then(|timeline| timeline.queued_milliseconds);
+        self.status.timeline = Some(timeline(self.run, attempt, pod, record, queued));
         self.status.exit_code = record.and_then(|r| r.exit_code);
         self.status.signal = record.and_then(|r| r.signal);
         self.status.gpus = record.map(gpus).unwrap_or_default();
@@ -321,6 +343,7 @@ impl<'a> Draft<'a> {
     /// Returns when it ended: by its record, or now.
     fn end_attempt(&mut self, end: &AttemptEnd) -> Time {
         let AttemptEnd { requested, attempt, pod, message, outcome } = *end;
+        self.leave_queue();
         if let Some(pod) = pod {
             self.observe_pod(requested, attempt, pod);
         } else if self.status.image.is_none() {

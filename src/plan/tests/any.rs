@@ -189,6 +189,7 @@ prop_compose! {
         phase in select(vec!["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
         why in of((reason(), "\\PC{0,40}")),
         node in of(Just("node-a")),
+        gates in vec(Just("kueue.x-k8s.io/admission"), 0..3),
         scheduled in of((any::<bool>(), reason(), second())),
         disrupted in of(reason()),
         run in of(state("\\PC{0,20}".boxed())),
@@ -221,6 +222,7 @@ prop_compose! {
                 status[field] = json!(value);
             }
         }
+        pod.0["spec"]["schedulingGates"] = gates.iter().map(|name| json!({"name": name})).collect();
         pod.0["status"]["podIP"] = json!(ip.then_some("10.0.0.7"));
         pod.0["status"]["phase"] = json!(phase);
         pod.0["spec"]["nodeName"] = json!(node);
@@ -370,7 +372,7 @@ proptest! {
 
     #[test]
     fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
-        run in any_run(), pod in any_pod(), now in second(), wrote in of(second()), progress in any_progress(),
+        run in any_run().boxed(), pod in any_pod().boxed(), now in second(), wrote in of(second()), progress in any_progress().boxed(),
         (store, gives_up) in any::<(bool, bool)>(), node in any_node(),
     ) {
         let facts = pod.facts();
@@ -398,7 +400,7 @@ proptest! {
 
     /// The same facts a moment later ask for nothing new: nothing is written twice.
     #[test]
-    fn a_status_is_not_written_again(run in any_run(), pod in any_pod(), now in 0i64..400) {
+    fn a_status_is_not_written_again(run in any_run().boxed(), pod in any_pod().boxed(), now in 0i64..400) {
         let first = look_at(&run, &pod, now);
         if words(&first).iter().any(|s| s.starts_with("Write")) {
             let next = with_status(&run, &written(&first));

@@ -154,6 +154,18 @@ impl PodCase {
         self
     }
 
+    /// Held back from the scheduler by these gates, or by some before.
+    pub(super) fn gated(mut self, gates: &[&str]) -> Self {
+        self.0["spec"]["schedulingGates"] = gates.iter().map(|name| json!({"name": name})).collect();
+        self.condition(
+            "PodScheduled",
+            "False",
+            "SchedulingGated",
+            "Scheduling is blocked due to non-empty scheduling gates",
+            1,
+        )
+    }
+
     pub(super) fn unschedulable(self, message: &str) -> Self {
         self.condition("PodScheduled", "False", "Unschedulable", message, 1)
     }

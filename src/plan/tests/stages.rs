@@ -17,7 +17,9 @@ fn every_pod_is_in_one_stage() {
     let cases = [
         (pod(), "Starting"),
         (pod().unschedulable("0/3"), "Waiting Scheduling Unschedulable"),
-        (pod().condition("PodScheduled", "False", "SchedulingGated", "", 1), "Waiting Scheduling SchedulingGated"),
+        (pod().gated(&["g"]), "Waiting Queue SchedulingGated"),
+        // The gate is gone, and the scheduler has not looked yet.
+        (pod().gated(&[]), "Starting"),
         (pod().bound(), "Starting"),
         (pod().helper_waits("PodInitializing"), "Starting"),
         (pod().run_waits("PodInitializing"), "Starting"),

@@ -181,6 +181,42 @@ fn a_pod_may_wait_for_a_node_as_long_as_it_takes() {
 }
 
 #[test]
+fn a_gate_is_a_queue_whose_time_is_written_down() {
+    let mut gated = pod().gated(&["kueue.x-k8s.io/admission"]);
+    gated.0["metadata"]["labels"] = json!({"kueue.x-k8s.io/queue-name": "team-a"});
+    let plan = look_at(&run(), &gated, 2);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Pending".to_owned(), "Tell SchedulingGated".to_owned()], None));
+    assert!(matches!(&plan.steps[1], Step::Event(event) if event.type_ == EventType::Normal));
+    let told = after(&run(), &plan);
+    let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.until.as_deref()), (Some("Queue"), Some("no deadline")));
+    assert_eq!(
+        waiting.message.as_deref(),
+        Some("the pod waits until its scheduling gate kueue.x-k8s.io/admission is removed; it is in the queue team-a")
+    );
+    assert_eq!(look_at(&told, &gated, 90_000), Plan::default());
+
+    // It is admitted: the scheduler has not had its turn, and has ten seconds for it.
+    let plan = look_at(&told, &pod().gated(&[]), 602);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Pending".to_owned()], seconds(10)));
+    let admitted = after(&told, &plan);
+    let status = admitted.status.as_ref().unwrap();
+    assert_eq!((status.waiting.as_ref(), status.timeline.unwrap().queued_milliseconds), (None, Some(601_000)));
+    assert_eq!(words(&look_at(&admitted, &pod().gated(&[]), 605)).len(), 0);
+    assert_eq!(written(&look_at(&admitted, &pod().gated(&[]), 612)).reason.as_deref(), Some("NotSeenByScheduler"));
+    let mut reported = pod().reported(&record(0));
+    reported = reported.condition("PodScheduled", "True", "", "", 604);
+    for before in [&admitted, &told] {
+        let timeline = written(&look_at(before, &reported, 610)).timeline.unwrap();
+        let expected = if before == &admitted { (Some(601_000), Some(2_000)) } else { (Some(609_000), Some(0)) };
+        assert_eq!((timeline.queued_milliseconds, timeline.scheduling_milliseconds), expected);
+    }
+    // The next attempt has a time of its own.
+    let evicted = written(&look_at(&admitted, &pod().running(605).failed("Evicted", ""), 700));
+    assert_eq!(evicted.timeline, None);
+}
+
+#[test]
 fn a_wait_that_ends_is_taken_back() {
     let told = after(&run(), &look_at(&run(), &pod().unschedulable("0/3 nodes"), 2));
     let plan = look_at(&told, &pod().bound(), 4);

@@ -129,11 +129,16 @@ table! {
             saving its output")
             .to_do("nothing: the run starts when that pod is gone; the message says how long it may take")
             .without_deadline(),
+        Queued: Row::new(WaitStage::Queue, "a scheduling gate holds the pod back, as Kueue's does until the queue has quota \
+            for it")
+            .to_do("nothing: the run goes on when its queue admits it; with Kueue, `kubectl get workloads` shows where it \
+                stands")
+            .of_kubernetes(&["SchedulingGated"]),
         Unschedulable: Row::new(WaitStage::Scheduling, "no node has room, or none fits. What else the scheduler says is \
             passed on, too")
             .to_do("nothing: the run goes on when a node has room; where the message says that no node is large \
                 enough, ask for less in a new run")
-            .of_kubernetes(&["Unschedulable", "SchedulingGated"]),
+            .of_kubernetes(&["Unschedulable"]),
         NotSeenByScheduler: Row::new(WaitStage::Scheduling, "no scheduler has looked at the pod")
             .to_do("see that a scheduler of the name in `schedulerName` runs, or leave that field out in a new run"),
         InvalidImageName: Row::new(WaitStage::ImageName, "the container runtime does not take the image's name")
@@ -366,6 +371,8 @@ pub enum WaitStage {
     Inputs,
     /// The API server refuses the pod: a quota, a policy, a missing service account.
     Admission,
+    /// The scheduler may not look at the pod yet.
+    Queue,
     /// No node fits yet; may take as long as the queue is.
     Scheduling,
     /// The image cannot be pulled, or not yet.
@@ -388,7 +395,8 @@ pub enum WaitStage {
 
 impl WaitStage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::Queue,
         Self::Inputs,
         Self::Staging,
         Self::Admission,
@@ -409,6 +417,7 @@ impl WaitStage {
             Self::Inputs => "Inputs",
             Self::Staging => "Staging",
             Self::Admission => "Admission",
+            Self::Queue => "Queue",
             Self::Scheduling => "Scheduling",
             Self::Image => "ImagePull",
             Self::ImageName => "ImageName",
@@ -422,7 +431,7 @@ impl WaitStage {
 
     pub(in crate::plan) fn deadline(self) -> Deadline {
         match self {
-            Self::Inputs | Self::Scheduling | Self::Starting | Self::Node => Deadline::None,
+            Self::Inputs | Self::Queue | Self::Scheduling | Self::Starting | Self::Node => Deadline::None,
             Self::Staging => Deadline::Staging,
             Self::ImageName => Deadline::AtOnce,
             Self::Image | Self::HelperImage => Deadline::ImagePull,
@@ -437,7 +446,7 @@ impl WaitStage {
             Self::Scheduling => Some(Source::Scheduler),
             Self::Image | Self::ImageName | Self::HelperImage => Some(Source::Image),
             Self::Config | Self::Helper => Some(Source::Runtime),
-            Self::Inputs | Self::Node | Self::Starting | Self::Staging => None,
+            Self::Inputs | Self::Queue | Self::Node | Self::Starting | Self::Staging => None,
         }
     }
 
@@ -458,7 +467,9 @@ impl WaitStage {
             Self::Helper => Cause::HelperFailed,
             Self::Config => Cause::ContainerNotCreated,
             Self::Staging => Cause::StagingFailed,
-            Self::Inputs | Self::Admission | Self::Scheduling | Self::Node | Self::Starting => Cause::DeadlineExceeded,
+            Self::Inputs | Self::Admission | Self::Queue | Self::Scheduling | Self::Node | Self::Starting => {
+                Cause::DeadlineExceeded
+            }
         }
     }
 }
