@@ -12,12 +12,12 @@ async fn what_no_node_has_is_told_in_numbers() {
     let space = Space::new().await;
     let resources = |resources| json!({"command": "true", "resources": resources});
     space.start("gpus", resources(json!({"gpus": 99}))).await;
-    space.start("cpus", resources(json!({"cpus": "4000"}))).await;
-    space.start("memory", resources(json!({"memory": "900Ti"}))).await;
+    space.start("cpus", resources(json!({"cpus": "1000"}))).await;
+    space.start("memory", resources(json!({"memory": "60Ti"}))).await;
     for (name, begin) in [
         ("gpus", "no node has 99 nvidia.com/gpu: the largest of 2 nodes has "),
-        ("cpus", "no node has 4000.01 CPUs: the largest of 2 nodes has "),
-        ("memory", "no node has 900.0 TiB of memory: the largest of 2 nodes has "),
+        ("cpus", "no node has 1000.01 CPUs: the largest of 2 nodes has "),
+        ("memory", "no node has 60.0 TiB of memory: the largest of 2 nodes has "),
     ] {
         let waiting = space.waits_at(name, "Scheduling").await.waiting.unwrap();
         let message = waiting.message.as_deref().unwrap();
