@@ -1,5 +1,7 @@
 //! One step of a plan -> one call. The API server's refusals are answers the next plan can use.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -46,7 +48,7 @@ impl Cluster {
         match step {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,
-            Step::DeletePod(pod) => self.delete_pod(&pod).await,
+            Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await)),
             Step::AskPullSecrets { namespace, account } => {
@@ -121,15 +123,16 @@ impl Cluster {
         }
     }
 
-    /// Deletes a pod with its own grace; one that is gone is deleted.
+    /// Deletes a pod, with its own grace if none is given; one that is gone is deleted.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn delete_pod(&self, pod: &PodRef) -> Result<StepResult, Error> {
+    pub async fn delete_pod(&self, pod: &PodRef, grace: Option<Duration>) -> Result<StepResult, Error> {
         let action = format!("delete pod {}/{}", pod.namespace, pod.name);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let only_this = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
-        let params = DeleteParams::default().preconditions(only_this);
+        let grace_period_seconds = grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
+        let params = DeleteParams { grace_period_seconds, ..DeleteParams::default() }.preconditions(only_this);
         match bounded(&action, api.delete(&pod.name, &params)).await? {
             Ok(_) => {
                 info!(pod = pod.name, "deleted the pod");

@@ -194,7 +194,7 @@ impl Work {
         match held.todo(self.current(held)) {
             Todo::Nothing => {}
             Todo::Delete => {
-                self.cluster.delete_pod(pod).await?;
+                self.cluster.delete_pod(pod, None).await?;
                 info!(namespace = pod.namespace, pod = pod.name, "deleted the pod: it is of another attempt");
             }
             Todo::RemoveFinalizer => {

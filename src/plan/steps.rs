@@ -105,8 +105,13 @@ pub enum Step {
     CreatePod(Box<Pod>),
     /// Write the whole status.
     WriteStatus(Box<BundleRunStatus>),
-    /// Delete a pod of ours with its own grace.
-    DeletePod(PodRef),
+    /// Delete a pod of ours.
+    DeletePod {
+        /// Which.
+        pod: PodRef,
+        /// Between TERM and KILL; `None`: what the pod was made with, which has room for saving.
+        grace: Option<Duration>,
+    },
     /// Take our finalizer off a pod.
     RemoveFinalizer(PodRef),
     /// Ask the helper of a pod how far it is: worth another plan.
@@ -126,13 +131,18 @@ pub enum Step {
 }
 
 impl Step {
+    /// Deletes a pod with the grace that it was made with.
+    pub(in crate::plan) fn delete(pod: &PodFacts) -> Self {
+        Step::DeletePod { pod: PodRef::of(pod), grace: None }
+    }
+
     /// What kind of effect it is, in words.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Step::CreatePod(_) => "create pod",
             Step::WriteStatus(_) => "write status",
-            Step::DeletePod(_) => "delete pod",
+            Step::DeletePod { .. } => "delete pod",
             Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",

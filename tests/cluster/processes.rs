@@ -9,6 +9,7 @@ use kube::api::Api;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::admission::PodPolicy;
 use crate::common::{Space, cause, left, saved_file, seconds, stdout, together};
 use crate::node;
 
@@ -299,5 +300,27 @@ async fn a_runner_killed_from_the_host_is_an_interruption_and_is_tried_again() {
         "{ended:#?}"
     );
     assert_eq!(lines(&trace, "starts"), ["1", "2"]);
+    space.end().await;
+}
+
+/// As meshes and agents do. As PID 1 without a handler it does not hear TERM.
+#[tokio::test]
+async fn a_container_that_others_put_into_the_pod_holds_the_gpu_no_longer_than_the_grace() {
+    let space = Space::exclusive().await;
+    let injected = "[JSONPatch{op: 'add', path: '/spec/containers/-', value: Object.spec.containers{name: 'proxy', \
+        image: 'localhost:5000/debian:bookworm', command: ['sleep', 'infinity']}}]";
+    let policy = PodPolicy::mutating(&space, injected).await;
+    let all = json!({"gpus": 4});
+    let ended = space.run("first", json!({"command": "echo done", "resources": all})).await;
+    assert_eq!(cause(&ended), "Completed", "{ended:#?}");
+    let pod = space.pods().get_opt("first-1").await.unwrap();
+    let grace = pod.and_then(|pod| pod.metadata.deletion_grace_period_seconds);
+    policy.end(&space).await;
+    // It gets all GPUs of the node as soon as the pod before has let them go.
+    let next = space.run("next", json!({"command": "true", "resources": all})).await;
+    assert_eq!(cause(&next), "Completed", "{next:#?}");
+    let freed = next.start_time.unwrap().0.duration_since(ended.finish_time.unwrap().0);
+    println!("the GPUs ran for the next {freed:?} after the command's end; the pod's grace was {grace:?} s");
+    space.gone::<Pod>("first-1").await;
     space.end().await;
 }

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::plan::Qos;
 
-    fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
+    pub(super) fn parse(text: &str, helper_image: &str) -> Result<Settings, String> {
         super::parse(text, helper_image).map_err(|problems| problems.join("; "))
     }
 

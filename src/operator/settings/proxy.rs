@@ -29,7 +29,7 @@ fn is_network(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::tests::parse;
     use super::Proxy;
 
     #[test]

@@ -72,7 +72,7 @@ fn prefix(store: &mut Fields<'_>, problems: &Problems) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::tests::parse;
 
     #[test]
     fn a_store_is_a_registry_and_a_prefix() {

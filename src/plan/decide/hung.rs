@@ -11,7 +11,7 @@ use crate::api::duration::parse_seconds;
 use crate::contract::{Message, ProgressStage};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{self, Outcome};
-use crate::plan::steps::{Plan, PodRef, ProgressSeen, Step};
+use crate::plan::steps::{Plan, ProgressSeen, Step};
 use crate::plan::words::cause::Verdict;
 
 /// The kubelet tells the end of the run container within so long of the helper's, or it hangs.
@@ -90,7 +90,7 @@ impl Decision<'_> {
         };
         let mut plan = self.end_as_told(Some(pod), message, &outcome);
         if !pod.is_deleting() {
-            plan.steps.insert(0, Step::DeletePod(PodRef::of(pod)));
+            plan.steps.insert(0, Step::delete(pod));
         }
         plan
     }

@@ -49,11 +49,11 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let run = observed.run;
     let (attempt, pod_name) = status::current_pod(run);
     if run.metadata.deletion_timestamp.is_some() {
-        return clean_up(observed.pod).then(release_last(run, attempt));
+        return clean_up(observed.pod, settings).then(release_last(run, attempt));
     }
     if run.is_over() {
         // Nothing else of a terminal run changes.
-        return clean_up(observed.pod).write(Draft::of(run, now));
+        return clean_up(observed.pod, settings).write(Draft::of(run, now));
     }
     let ours = match observed.pod {
         PodSeen::Ours(pod) => Some(pod),
@@ -92,13 +92,21 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 }
 
 /// The record is written, or nobody wants it: only the pod is left to be ended and let go.
-fn clean_up(pod: PodSeen) -> Plan {
+fn clean_up(pod: PodSeen, settings: &Settings) -> Plan {
     let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
     let release = pod.is_held().then(|| Step::RemoveFinalizer(PodRef::of(pod)));
-    match pod.stage() {
-        Stage::Ended | Stage::Deleting => Plan::nothing().then(release),
-        _ => Plan::nothing().then(Step::DeletePod(PodRef::of(pod))).then(release),
-    }
+    let delete = match pod.stage() {
+        Stage::Ended | Stage::Deleting => end_of_others(pod, settings),
+        _ => end_of_others(pod, settings).or_else(|| Some(Step::delete(pod))),
+    };
+    Plan::nothing().then(delete).then(release)
+}
+
+/// Deletes a pod of ours that has ended but for containers that others put into it: nothing is left to be saved, and its
+/// devices are held.
+fn end_of_others(pod: &PodFacts, settings: &Settings) -> Option<Step> {
+    let grace = Some(settings.stop_grace);
+    (pod.is_left_to_others() && !pod.is_deleting()).then(|| Step::DeletePod { pod: PodRef::of(pod), grace })
 }
 
 /// The pod of the attempt before is let go with the next one and not where its end is recorded: a plan looks at one pod
@@ -214,7 +222,7 @@ impl<'a> Decision<'a> {
             && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {
             // On the record first: the field may be taken back before the pod has ended.
-            return Plan::nothing().write(self.draft().stopping()).then(Step::DeletePod(PodRef::of(pod)));
+            return Plan::nothing().write(self.draft().stopping()).then(Step::delete(pod));
         }
         if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
             return self.end_hung(pod, Some(&message));
@@ -297,10 +305,11 @@ impl<'a> Decision<'a> {
             outcome
         };
         let end = AttemptEnd { requested: self.requested, attempt: self.attempt, pod, message, outcome };
+        let others = pod.and_then(|pod| end_of_others(pod, self.settings));
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(&end);
-            return Plan::after(Duration::ZERO).write(draft).event(
+            return Plan::after(Duration::ZERO).write(draft).then(others).event(
                 EventType::Warning,
                 outcome.cause(),
                 &outcome.message,
@@ -311,7 +320,11 @@ impl<'a> Decision<'a> {
             Verdict::Succeeded | Verdict::Stopped => EventType::Normal,
             Verdict::Failed | Verdict::Interrupted => EventType::Warning,
         };
-        Plan::nothing().write(self.draft().ended(&end)).then(release).event(type_, outcome.cause(), &outcome.message)
+        Plan::nothing().write(self.draft().ended(&end)).then(others).then(release).event(
+            type_,
+            outcome.cause(),
+            &outcome.message,
+        )
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -11,7 +11,7 @@ use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::stage::Stage;
 use crate::plan::outcome::Outcome;
-use crate::plan::steps::{EventType, Plan, PodRef, Step};
+use crate::plan::steps::{EventType, Plan, Step};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::wait_reason::{Reason, WaitStage};
 
@@ -58,7 +58,7 @@ impl Decision<'_> {
         );
         let mut plan = self.end_as_told(Some(pod), None, &Outcome::new(Cause::NodeLost, message));
         if !pod.is_deleting() {
-            plan.steps.insert(0, Step::DeletePod(PodRef::of(pod)));
+            plan.steps.insert(0, Step::delete(pod));
         }
         plan
     }

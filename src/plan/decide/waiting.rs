@@ -63,7 +63,7 @@ impl Decision<'_> {
             None => given_up_at(self.now, self.settings.given_up_after(wait.deadline)),
         };
         if known.is_some() && deadline.is_some_and(|deadline| deadline <= self.now) {
-            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+            return Plan::nothing().then(Step::delete(pod));
         }
         // Being bound to a node is no event that a plan is made for.
         let again = deadline.map_or(UNBOUND_AGAIN, |deadline| until(self.now, deadline));
@@ -118,7 +118,7 @@ impl Decision<'_> {
             None => given_up_at(since, self.settings.given_up_after(wait.deadline)),
         };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
-            return Plan::nothing().then(Step::DeletePod(PodRef::of(pod)));
+            return Plan::nothing().then(Step::delete(pod));
         }
         let left = deadline.map(|d| until(self.now, d));
         // The kubelet alternates between the failure and its back-off: one of them says enough.

@@ -226,6 +226,16 @@ impl PodFacts {
         helper.state.terminated.as_ref().or_else(before)
     }
 
+    /// The run container and the helper have ended, and a container that is not ours has not.
+    #[must_use]
+    pub fn is_left_to_others(&self) -> bool {
+        let run_ended = self.run().is_some_and(|run| run.state.terminated.is_some());
+        let ours = [names::RUN_CONTAINER, names::HELPER_CONTAINER];
+        let others = self.status.container_statuses.iter().chain(&self.status.init_container_statuses);
+        let mut others = others.filter(|container| !ours.contains(&container.name.as_str()));
+        run_ended && self.helper_ended().is_some() && others.any(|other| other.state.terminated.is_none())
+    }
+
     /// What was fixed when the pod was made. Of a pod of an older operator: nothing.
     #[must_use]
     pub fn pins(&self) -> Pins {

@@ -66,7 +66,7 @@ impl Life {
                     pod.metadata.creation_timestamp = Some(Time(at(self.now)));
                     self.pod = Some(pod);
                 }
-                Step::DeletePod(_) | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Event(_) => {}
+                Step::DeletePod { .. } | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Event(_) => {}
             }
         }
     }
@@ -200,4 +200,23 @@ fn an_attempt_whose_command_ran_is_followed_at_once() {
     let evicted = pod().running(50).failed("Evicted", "low on memory");
     let life = Life::of(run()).then(50, &pod().running(50)).then(60, &evicted);
     assert_eq!(words(&look(&life.run, PodSeen::Absent, 60)), ["Release r-1", "Create r-2"]);
+}
+
+#[test]
+fn what_others_put_into_a_pod_holds_it_no_longer_than_the_stop_grace() {
+    let delete = "Delete r-1 within 30 s".to_owned();
+    let steps = |run: &BundleRun, pod: &PodCase| words(&look_at(run, pod, 12));
+    let ended = pod().reported(&record(0)).beside_another(false);
+    let first = steps(&run(), &ended);
+    assert_eq!(first.iter().position(|step| *step == delete), Some(1), "after the record is written: {first:?}");
+    let over = with_status(&run(), &written(&look_at(&run(), &ended, 12)));
+    for helper_runs_again in [false, true] {
+        let pod = pod().reported(&record(0)).beside_another(helper_runs_again);
+        assert_eq!(steps(&over, &pod)[0], delete, "the operator may have been away");
+        assert!(!steps(&over, &pod.deleted(12)).contains(&delete), "once");
+    }
+    // The same of an attempt that another one follows, and never of a pod that the kubelet ends.
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    assert!(steps(&run(), &pod().reported(&asked).deleted(7)).iter().all(|step| *step != delete));
+    assert!(steps(&run(), &pod().reported(&record(0))).iter().all(|step| !step.starts_with("Delete")));
 }

@@ -244,6 +244,19 @@ impl PodCase {
         self.run_ended(code, if code == 0 { "Completed" } else { "Error" }).helper_ended(0, &told(record))
     }
 
+    /// Somebody put a container into the pod that does not end. The kubelet starts the helper again for it.
+    pub(super) fn beside_another(mut self, helper_runs_again: bool) -> Self {
+        let other = json!({"name": "istio-proxy", "state": {"running": {"startedAt": time(4)}}});
+        self.0["status"]["containerStatuses"].as_array_mut().unwrap().push(other);
+        self.0["status"]["phase"] = json!("Running");
+        if helper_runs_again {
+            let helper = &mut self.0["status"]["initContainerStatuses"][0];
+            helper["lastState"] = helper["state"].take();
+            helper["state"] = json!({"running": {"startedAt": time(10)}});
+        }
+        self
+    }
+
     /// The helper reported that there is no record.
     pub(super) fn without_record(self, missing: MissingRecord) -> Self {
         let report = Report { missing: Some(missing), ..Report::default() };
@@ -321,7 +334,8 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
     let word = |step: &Step| match step {
         Step::CreatePod(pod) => format!("Create {}", pod.metadata.name.as_deref().unwrap()),
         Step::WriteStatus(status) => format!("Write {:?}", status.phase.unwrap()),
-        Step::DeletePod(pod) => format!("Delete {}", pod.name),
+        Step::DeletePod { pod, grace: None } => format!("Delete {}", pod.name),
+        Step::DeletePod { pod, grace: Some(grace) } => format!("Delete {} within {} s", pod.name, grace.as_secs()),
         Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),
