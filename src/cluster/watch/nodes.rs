@@ -68,6 +68,7 @@ impl Nodes {
     }
 
     /// Takes an event; returns the names of the nodes that answer no more, or again, or have come or gone.
+    #[must_use]
     pub fn on(&self, event: watcher::Event<NodeObject>) -> Vec<String> {
         let mut known = self.write();
         match event {
@@ -223,7 +224,9 @@ mod tests {
     #[test]
     fn a_list_tells_what_changed_since_the_last_one() {
         let nodes = Nodes::default();
-        listed(&nodes, vec![node("a", "True", 8, 1), node("b", "True", 8, 1), node("c", "True", 8, 1)]);
+        assert!(
+            listed(&nodes, vec![node("a", "True", 8, 1), node("b", "True", 8, 1), node("c", "True", 8, 1)]).is_empty()
+        );
         let changed = listed(&nodes, vec![node("a", "True", 8, 9), node("b", "Unknown", 8, 1)]);
         assert_eq!(changed, ["b", "c"]);
     }
@@ -235,9 +238,9 @@ mod tests {
         listed(&nodes, vec![node("a", "True", 8, 1), node("b", "True", 4, 1)]);
         let largest = || nodes.capacity().unwrap().largest["nvidia.com/gpu"];
         assert_eq!((largest(), nodes.capacity().unwrap().nodes), (8, 2));
-        nodes.on(watcher::Event::Apply(node("b", "True", 16, 2)));
+        assert!(nodes.on(watcher::Event::Apply(node("b", "True", 16, 2))).is_empty());
         assert_eq!(largest(), 16);
-        nodes.on(watcher::Event::Delete(node("b", "True", 16, 3)));
+        assert_eq!(nodes.on(watcher::Event::Delete(node("b", "True", 16, 3))), ["b"]);
         assert_eq!(largest(), 8);
     }
 

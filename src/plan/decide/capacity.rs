@@ -65,7 +65,7 @@ fn is_short(scheduler: &str, resource: &str) -> bool {
 
 fn amount(resource: &str, amount: u64) -> String {
     match resource {
-        "cpu" if amount % 1000 == 0 => format!("{} CPUs", amount / 1000),
+        "cpu" if amount.is_multiple_of(1000) => format!("{} CPUs", amount / 1000),
         "cpu" => format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').to_owned() + " CPUs",
         "memory" => format!("{} of memory", size(amount)),
         "ephemeral-storage" => format!("{} of ephemeral-storage", size(amount)),
