@@ -19,6 +19,9 @@ pub const OPERATOR: &str = "bundle-operator";
 /// Name of the Lease that replicas of the operator hold in turn.
 pub const LEASE: &str = "bundle-operator";
 
+/// Name of the `ConfigMap` beside the operator that says what runs get that say nothing; every user may read it.
+pub const DEFAULTS: &str = "bundle-operator-defaults";
+
 /// Finalizer on pods: holds a pod until its ending is recorded on its `BundleRun`.
 pub const POD_FINALIZER: &str = "bundlerun.dev/record";
 /// Pod annotation that carries the [`crate::contract::Request`] as JSON.

@@ -5,6 +5,7 @@
 mod carry_out;
 mod caught_up;
 mod client;
+mod defaults;
 mod helper_progress;
 mod lease;
 mod observe;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use carry_out::StepResult;
 pub use client::{Abilities, WriteGuard, abilities, connect};
+pub use defaults::tell_defaults;
 pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};
 pub use smoke_test::{create_run, delete_run, get_run};

@@ -108,6 +108,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
     let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
 
+    let told = tell_defaults(
+        client.clone(),
+        own_namespace(&options, &client),
+        settings::for_users(&settings),
+        leadership.clone(),
+    );
+    tokio::spawn(told);
+
     let (work_is_done, work_done) = oneshot::channel();
     let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
     let stop = stopped()?.shared();
@@ -198,6 +206,28 @@ async fn follow_nodes(asks: Client, client: Client, nodes: Nodes, triggers: Trig
     }
 }
 
+/// Tells users what runs get that say nothing: the settings are not theirs to read.
+async fn tell_defaults(client: Client, namespace: String, text: String, leadership: Leadership) {
+    leadership.begun().await;
+    let backoff = Backoff::default();
+    loop {
+        match cluster::tell_defaults(&client, &namespace, &text).await {
+            Ok(true) => return,
+            Ok(false) => return info!("the defaults of runs may not be written to {namespace}/{}", names::DEFAULTS),
+            Err(error) => {
+                let wait = backoff.next("");
+                warn!(%error, retry_in = ?wait, "cannot tell the defaults of runs");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Where the operator is.
+fn own_namespace(options: &Options, client: &Client) -> String {
+    options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned())
+}
+
 /// Waits until the caches have what the last leader wrote.
 async fn catch_up(cluster: &Cluster, namespaces: &[String]) {
     let backoff = Backoff::default();
@@ -224,7 +254,7 @@ async fn stand(
     }
     // A client of its own: who does not lead yet must be able to write this one object.
     let client = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
-    let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let namespace = own_namespace(options, &client);
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
     leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }

@@ -119,6 +119,9 @@ can "$operator" get secrets '*' no
 can "$operator" list configmaps bundlerun no
 can "$operator" update leases.coordination.k8s.io/bundle-operator bundlerun yes
 can "$operator" update leases.coordination.k8s.io/other bundlerun no
+can "$operator" patch configmaps/bundle-operator-defaults bundlerun yes
+can "$operator" patch configmaps/bundle-operator bundlerun no
+can "$operator" get configmaps/bundle-operator-defaults bundlerun no
 can "$operator" create leases.coordination.k8s.io bundlerun yes
 can "$operator" create leases.coordination.k8s.io team-a no
 can "$operator" update deployments.apps '*' no
@@ -136,6 +139,8 @@ can ann patch bundleruns.bundlerun.dev:status team-a no
 can ann create bundleruns.bundlerun.dev team-b no
 can ann get secrets/bundle-store team-b no
 can ann get configmaps/bundle-operator bundlerun no
+can ann get configmaps/bundle-operator-defaults bundlerun yes
+can ann update configmaps/bundle-operator-defaults bundlerun no
 can vera get bundleruns.bundlerun.dev team-a yes
 can vera create bundleruns.bundlerun.dev team-a no
 can vera get secrets team-a no

@@ -24,6 +24,9 @@ may_not_read() {
 succeeded='{"status": {"phase": "Succeeded", "reason": "Completed"}}'
 stopped='{"spec": {"stop": true}}'
 may_not ann patch bundlerun anns --namespace team-a --subresource=status --type merge -p "$succeeded"
+defaults() { kubectl get configmap bundle-operator-defaults --namespace bundlerun --as ann -o jsonpath='{.data.defaults\.yaml}'; }
+has_profiles() { defaults | grep -q 'resourceName: nvidia.com/gpu'; }
+wait_for 60 has_profiles || wrong "a user cannot read which GPU profiles there are: $(defaults 2>&1)"
 may_not ann patch bundlerun not-anns --namespace course-1 --type merge -p "$stopped"
 may_not ann delete bundlerun not-anns --namespace course-1
 may_not_read ann bundleruns --all-namespaces

@@ -1,6 +1,7 @@
 //! The settings file: raw YAML -> [`Settings`]. Unknown fields are errors, and all problems are told at once.
 
 mod fields;
+mod for_users;
 mod gpu;
 mod helper;
 mod names;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::fields::{Fields, Problems};
+pub(in crate::operator) use self::for_users::for_users;
 use crate::api::{Quantity, duration};
 use crate::operator::Failure;
 use crate::plan::Settings;
@@ -162,6 +164,19 @@ mod tests {
         assert!(settings.store.is_some() && settings.registries.ca.is_some());
         assert_eq!(settings.helper.cpu_request_millis, Some(50));
         assert_eq!(settings.proxy.env().len(), 3);
+    }
+
+    #[test]
+    fn users_are_told_what_runs_get_and_no_more() {
+        let text = "images: {cpu: a, gpu: b}\nproxy: {http: 'http://me:secret@p'}\nstopGrace: 1m\n\
+                    gpuProfiles: {mig: {resourceName: a.b/c, env: {A: secret}, nodeSelector: {gpu: 'yes'}}}";
+        let told = for_users(&parse(text, "us").unwrap());
+        let value: Value = serde_saphyr::from_str(&told).unwrap();
+        assert_eq!((value["images"]["gpu"].as_str(), value["disk"].as_str()), (Some("b"), Some("10Gi")));
+        assert_eq!((value["stopGrace"].as_str(), value["keepsOutputs"].as_bool()), (Some("60s"), Some(false)));
+        assert_eq!(value["gpuProfiles"]["mig"]["resourceName"], "a.b/c");
+        assert_eq!(value["gpuProfiles"]["default"]["resourceName"], "nvidia.com/gpu");
+        assert!(!told.contains("secret"), "{told}");
     }
 
     #[test]
