@@ -104,8 +104,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     );
     let pod_watch =
         queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
-    // A client of its own: the question is a POST, and who does not lead yet asks it, too.
-    let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
+    let asks = match options.namespaces.as_slice() {
+        [] => None,
+        // A client of its own: the question is a POST, and who does not lead yet asks it, too.
+        _ => Some(cluster::connect(&write_guard(&metrics, &Leadership::always())).await?),
+    };
     let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
 
     let told = tell_defaults(
@@ -183,17 +186,15 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     lease.await
 }
 
-/// Follows the nodes, if that is allowed; nothing of it holds up a run.
-async fn follow_nodes(asks: Client, client: Client, nodes: Nodes, triggers: Triggers, cluster: Arc<Cluster>) {
+/// Follows the nodes, if that is allowed; nothing of it holds up a run. An operator of some namespaces asks first: it has no
+/// right outside of them, unless somebody gave it.
+async fn follow_nodes(asks: Option<Client>, client: Client, nodes: Nodes, triggers: Triggers, cluster: Arc<Cluster>) {
     let backoff = Backoff::default();
-    loop {
-        match cluster::may_follow_nodes(&asks).await {
-            Ok(true) => return queue::follow_nodes(cluster::nodes(&client), nodes, triggers, cluster).await,
+    while let Some(asks) = &asks {
+        match cluster::may_follow_nodes(asks).await {
+            Ok(true) => break,
             Ok(false) => {
-                info!(
-                    "nodes may not be read: that a node does not answer is told when a pod that was deleted does not \
-                     end, and how large the nodes are is not told"
-                );
+                info!("{}", queue::WITHOUT_NODES);
                 nodes.give_up();
                 return future::pending().await;
             }
@@ -204,6 +205,7 @@ async fn follow_nodes(asks: Client, client: Client, nodes: Nodes, triggers: Trig
             }
         }
     }
+    queue::follow_nodes(cluster::nodes(&client), nodes, triggers, cluster).await;
 }
 
 /// Tells users what runs get that say nothing: the settings are not theirs to read.

@@ -117,6 +117,10 @@ pub(in crate::operator) async fn follow_pods(
     }
 }
 
+/// What an operator does not tell that may not read nodes.
+pub(in crate::operator) const WITHOUT_NODES: &str = "nodes may not be read: that a node does not answer is told when a pod \
+    that was deleted does not end, and how large the nodes are is not told";
+
 /// Node events: a node that answers no more, or again, triggers the runs that have a pod on it.
 pub(in crate::operator) async fn follow_nodes(
     events: impl Stream<Item = cluster::Event<NodeObject>>,
@@ -125,12 +129,20 @@ pub(in crate::operator) async fn follow_nodes(
     cluster: Arc<Cluster>,
 ) {
     let mut events = pin!(events);
+    let mut told = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
                 for node in nodes.on(event) {
                     cluster.runs_on(&node).into_iter().for_each(|run| triggers.send(run));
                 }
+            }
+            // The right may still come, as where the operator is just being installed.
+            Err(error) if cluster::is_forbidden(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%error, "{WITHOUT_NODES}");
+                }
+                nodes.give_up();
             }
             Err(error) => warn!(%error, "the watch of nodes failed; it starts again"),
         }

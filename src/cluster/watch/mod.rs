@@ -79,6 +79,18 @@ where
     merged(watches, store.as_reader()).boxed()
 }
 
+/// Whether the operator may not list or watch.
+#[must_use]
+pub fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => status.is_forbidden(),
+        _ => false,
+    }
+}
+
 /// A watcher that also starts over when a watch cannot be started because its version is too old (410): kube-runtime
 /// relists on a 410 within a watch, but asks for ever from the same version when the start is refused.
 fn relisting<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
