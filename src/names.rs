@@ -8,6 +8,8 @@ pub const GROUP: &str = "bundlerun.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Kind of the one resource there is.
 pub const KIND: &str = "BundleRun";
+/// Name of its `CustomResourceDefinition`.
+pub const DEFINITION: &str = "bundleruns.bundlerun.dev";
 /// Plural, as in URLs and RBAC rules.
 pub const PLURAL: &str = "bundleruns";
 /// Short name for `kubectl get br`.

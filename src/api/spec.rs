@@ -6,13 +6,18 @@
 #![allow(clippy::doc_markdown)] // these docs are read in a terminal
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::Toleration;
 use kube::CustomResource;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::generate::SchemaSettings;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::duration;
+use super::known::unknown_fields;
 use super::quantity::Quantity;
 use super::schema;
 use super::status::{BundleRunStatus, Phase};
@@ -50,8 +55,14 @@ pub const DEFAULT_GPU_PROFILE: &str = "default";
     printcolumn(name = "Exit", json_path = ".status.exitCode", type_ = "integer", priority = 1),
     printcolumn(name = "Message", json_path = ".status.message", type_ = "string", priority = 1)
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")] // read and written by the impls below
 pub struct BundleRunSpec {
+    /// Fields of the object that this version does not know, as `spec.inputs[].lease`: it was stored under a newer
+    /// definition, and what it says must not be ignored.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub unknown_fields: Vec<String>,
+
     /// Container image the command runs in, by tag or digest. Default: the operator's CPU image when
     /// `resources.gpus` is 0, else its GPU image. Example: `docker.io/library/python:3.13`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +218,28 @@ pub struct BundleRunSpec {
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
 }
+
+impl<'de> Deserialize<'de> for BundleRunSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        let unknown_fields = unknown_fields(&SCHEMA, &value, "spec");
+        // Not this trait's function, but the derived one of the same name.
+        let spec = Self::deserialize(value).map_err(D::Error::custom)?;
+        Ok(Self { unknown_fields, ..spec })
+    }
+}
+
+impl Serialize for BundleRunSpec {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, to)
+    }
+}
+
+/// What a spec can have.
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let settings = SchemaSettings::default().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<BundleRunSpec>().to_value()
+});
 
 impl BundleRun {
     /// Its phase is terminal.
@@ -487,4 +520,58 @@ pub struct SecretReference {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn unknown(spec: Value) -> Vec<String> {
+        serde_json::from_value::<BundleRunSpec>(spec).unwrap().unknown_fields
+    }
+
+    #[test]
+    fn fields_that_this_version_does_not_know_are_noticed_wherever_they_are() {
+        let spec = json!({
+            "command": "true",
+            "desiredState": "Run",
+            "inputs": [
+                {"path": "a", "run": {"name": "a", "select": "latest"}},
+                {"path": "b", "url": {"href": "http://b", "sha256": "0", "headers": []}, "lease": 1},
+            ],
+            "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "b"}}}],
+            "resources": {"gpus": 1, "claims": []},
+            "tolerations": [{"operator": "Exists", "until": "x"}],
+            "nodeSelector": {"anything": "goes"},
+        });
+        let expected = [
+            "spec.desiredState",
+            "spec.env[].valueFrom.fieldRef",
+            "spec.inputs[].lease",
+            "spec.inputs[].run.select",
+            "spec.inputs[].url.headers",
+            "spec.resources.claims",
+            "spec.tolerations[].until",
+        ];
+        assert_eq!(unknown(spec), expected);
+        assert!(unknown(json!({"command": "true", "nodeSelector": {"a": "b"}, "stop": true})).is_empty());
+    }
+
+    #[test]
+    fn every_field_of_the_definition_is_known() {
+        let definition = serde_json::to_value(crate::api::crd::crd().unwrap()).unwrap();
+        let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+        let example = example(spec);
+        assert_eq!(unknown_fields(&SCHEMA, &example, "spec"), [""; 0], "{example:#}");
+    }
+
+    /// With every field.
+    fn example(schema: &Value) -> Value {
+        match (schema["properties"].as_object(), schema.get("items")) {
+            (Some(fields), _) => fields.iter().map(|(name, field)| (name.clone(), example(field))).collect(),
+            (None, Some(items)) => json!([example(items)]),
+            (None, None) => json!("x"),
+        }
+    }
 }

@@ -24,7 +24,10 @@ pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};
 pub use smoke_test::{create_run, delete_run, get_run};
 pub use uninstall::{LOOK_AGAIN, acting_pods, held_pods, let_go, scale_down};
-pub use watch::{Event, Nodes, PodTriggers, RunTriggers, Triggered, is_forbidden, may_follow_nodes, nodes, pods, runs};
+pub use watch::{
+    Event, Nodes, PodTriggers, RunTriggers, Triggered, definition, is_forbidden, may_follow_definition,
+    may_follow_nodes, nodes, pods, runs,
+};
 
 use kube::api::{PatchParams, PostParams};
 

@@ -7,8 +7,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
+use tokio::sync::watch;
 
-use crate::api::{BundleRun, Phase};
+use crate::api::{BundleRun, Phase, Skew};
 use crate::cluster::pull_secrets::PullSecrets;
 use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed, helper_progress};
 use crate::names;
@@ -24,6 +25,8 @@ pub struct Cluster {
     pub(in crate::cluster) runs: Store<GuardedRun>,
     pub(in crate::cluster) pods: Store<PodFacts>,
     nodes: Nodes,
+    /// None: the installed definition was not read yet.
+    skew: watch::Sender<Option<Arc<Skew>>>,
     pub(in crate::cluster) recorder: Recorder,
     pub(in crate::cluster) pull_secrets: PullSecrets,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
@@ -40,6 +43,7 @@ pub(in crate::cluster) struct Written {
 pub struct Snapshot {
     /// The newest version known.
     pub run: Arc<BundleRun>,
+    skew: Arc<Skew>,
     pod: Option<Arc<PodFacts>>,
     node: NodeSeen,
     capacity: Option<Arc<Capacity>>,
@@ -70,6 +74,7 @@ impl Snapshot {
         };
         Observed {
             run: &self.run,
+            skew: &self.skew,
             pod,
             node: self.node,
             capacity: self.capacity.as_deref(),
@@ -98,7 +103,22 @@ impl Cluster {
         let recorder = Recorder::new(client.clone(), reporter);
         let helpers = helper_progress::client()?;
         let (pull_secrets, written) = Default::default();
-        Ok(Self { client, helpers, runs, pods, nodes, recorder, pull_secrets, written })
+        let skew = watch::Sender::default();
+        Ok(Self { client, helpers, runs, pods, nodes, skew, recorder, pull_secrets, written })
+    }
+
+    /// Takes in what is not this version's in the installed definition; returns whether that is news.
+    pub fn set_skew(&self, skew: Skew) -> bool {
+        self.skew.send_if_modified(|known| {
+            let is_news = known.as_deref() != Some(&skew);
+            *known = Some(Arc::new(skew));
+            is_news
+        })
+    }
+
+    /// Resolves when it is known what definition is installed, or that it will not be.
+    pub async fn skew_known(&self) {
+        let _ = self.skew.subscribe().wait_for(Option::is_some).await; // fails only when the sender, ours, is gone
     }
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
@@ -121,7 +141,8 @@ impl Cluster {
         let node = pod.as_ref().and_then(|pod| pod.spec.node_name.as_deref());
         let seen = node.map_or(NodeSeen::Unknown, |node| self.nodes.seen(node));
         let capacity = if pod.is_some() && node.is_none() && !over { self.nodes.capacity() } else { None };
-        Ok(Snapshot { run, pod, node: seen, capacity, parents, written_at })
+        let skew = self.skew.borrow().clone().unwrap_or_default();
+        Ok(Snapshot { run, skew, pod, node: seen, capacity, parents, written_at })
     }
 
     /// The runs that have a pod on a node.

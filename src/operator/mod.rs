@@ -20,12 +20,13 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, future, stream};
 use kube::Client;
 use kube_runtime::controller::{self, applier};
-use kube_runtime::reflector::{self, ObjectRef};
+use kube_runtime::reflector::{self, ObjectRef, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::cluster::{self, Cluster, Leases, Nodes, WriteGuard};
+use crate::api::Skew;
+use crate::cluster::{self, Cluster, GuardedRun, Leases, Nodes, WriteGuard};
 use crate::names;
 use backoff::Backoff;
 use leader::Leadership;
@@ -104,11 +105,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     );
     let pod_watch =
         queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
-    let asks = match options.namespaces.as_slice() {
-        [] => None,
-        // A client of its own: the question is a POST, and who does not lead yet asks it, too.
-        _ => Some(cluster::connect(&write_guard(&metrics, &Leadership::always())).await?),
-    };
+    // A client of its own: the questions are POSTs, and who does not lead yet asks them, too.
+    let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
+    let definition_watch =
+        follow_definition(asks.clone(), client.clone(), runs.clone(), triggers.clone(), Arc::clone(&cluster));
+    let asks = (!options.namespaces.is_empty()).then_some(asks);
     let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
 
     let told = tell_defaults(
@@ -128,6 +129,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
         // Nor is a run that others wait for.
         let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
+        // Nor is a run understood before it is known what it can say.
+        caches.skew_known().await;
         // What is told of a wait would be told twice.
         if tokio::time::timeout(NODES_PATIENCE, nodes.settled()).await.is_err() {
             warn!("the nodes are not listed yet: runs go on without");
@@ -176,6 +179,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = too_long => warn!("stopped with work under way"),
         () = run_watch => return Err("the watch of BundleRuns ended".into()),
         () = pod_watch => return Err("the watch of pods ended".into()),
+        () = definition_watch => return Err("the watch of the definition ended".into()),
         () = node_watch => return Err("the watch of nodes ended".into()),
         () = orphan_loop => return Err("the loop over pods without a plan ended".into()),
         result = health => result?,
@@ -184,6 +188,34 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     // Nothing of this process acts any more: the next one may.
     let _ = work_is_done.send(()); // fails only when the lease is not kept
     lease.await
+}
+
+/// Follows the installed definition, if that is allowed.
+async fn follow_definition(
+    asks: Client,
+    client: Client,
+    runs: Store<GuardedRun>,
+    triggers: Triggers,
+    cluster: Arc<Cluster>,
+) {
+    let backoff = Backoff::default();
+    loop {
+        match cluster::may_follow_definition(&asks).await {
+            Ok(true) => {
+                return queue::follow_definition(cluster::definition(&client), runs, triggers, cluster).await;
+            }
+            Ok(false) => {
+                info!("the definition of BundleRun may not be read: it is taken to be that of this operator");
+                cluster.set_skew(Skew::default());
+                return future::pending().await;
+            }
+            Err(error) => {
+                let wait = backoff.next("");
+                warn!(%error, retry_in = ?wait, "cannot tell whether the definition of BundleRun may be read");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
 }
 
 /// Follows the nodes, if that is allowed; nothing of it holds up a run. An operator of some namespaces asks first: it has no

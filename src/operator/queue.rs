@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
-use kube_runtime::reflector::ObjectRef;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_runtime::reflector::{ObjectRef, Store};
 use kube_runtime::watcher;
-use tracing::warn;
+use tracing::{error, info, warn};
 
+use crate::api::skew::skew;
 use crate::cluster::{self, Cluster, GuardedRun, Nodes, PodTriggers, RunTriggers, Triggered};
 use crate::operator::backoff::Backoff;
 use crate::operator::observability::metrics::Metrics;
@@ -145,6 +147,50 @@ pub(in crate::operator) async fn follow_nodes(
                 nodes.give_up();
             }
             Err(error) => warn!(%error, "the watch of nodes failed; it starts again"),
+        }
+    }
+}
+
+/// Events of the installed definition: with each that is another one, all runs are looked at.
+pub(in crate::operator) async fn follow_definition(
+    events: impl Stream<Item = cluster::Event<CustomResourceDefinition>>,
+    runs: Store<GuardedRun>,
+    triggers: Triggers,
+    cluster: Arc<Cluster>,
+) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        let skew = match event {
+            Ok(watcher::Event::Apply(definition) | watcher::Event::InitApply(definition)) => skew(&definition),
+            // Without one there are no runs.
+            Ok(watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_)) => continue,
+            Err(error) => {
+                warn!(%error, "the watch of the definition of BundleRun failed; it starts again");
+                continue;
+            }
+        };
+        match skew {
+            Ok(skew) => {
+                triggers.metrics.definition_lacks(skew.missing.len());
+                let (missing, differs) = (skew.missing.clone(), skew.differs);
+                if !cluster.set_skew(skew) {
+                    continue;
+                }
+                if !missing.is_empty() {
+                    warn!(
+                        ?missing,
+                        "the installed definition of BundleRun is older than this operator: it makes no new attempts"
+                    );
+                } else if differs {
+                    warn!(
+                        "the installed definition of BundleRun is newer than this operator: runs that use what is new wait"
+                    );
+                } else {
+                    info!("the installed definition of BundleRun is this operator's");
+                }
+                runs.state().iter().for_each(|run| triggers.send(ObjectRef::from_obj(run.as_ref())));
+            }
+            Err(error) => error!(%error, "the definition of this operator cannot be made"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{BundleRun, BundleRunStatus};
+use crate::api::{BundleRun, BundleRunStatus, Skew};
 use crate::contract::Progress;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
@@ -18,6 +18,8 @@ use crate::plan::words::message::{Meaning, Source, meaning};
 pub struct Observed<'a> {
     /// The run as last seen or written, whichever is newer.
     pub run: &'a BundleRun,
+    /// In what the installed definition is not this version's.
+    pub skew: &'a Skew,
     /// The pod of the current attempt.
     pub pod: PodSeen<'a>,
     /// The node of that pod.

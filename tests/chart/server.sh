@@ -114,6 +114,10 @@ install_kinds ha '^(ServiceAccount|Role|RoleBinding|ClusterRole|ClusterRoleBindi
 can "$operator" list bundleruns.bundlerun.dev '*' yes
 can "$operator" delete pods '*' yes
 can "$operator" list nodes '*' yes
+definitions=customresourcedefinitions.apiextensions.k8s.io
+can "$operator" watch "$definitions/bundleruns.bundlerun.dev" '*' yes
+can "$operator" watch "$definitions" '*' no
+can "$operator" patch "$definitions/bundleruns.bundlerun.dev" '*' no
 can "$operator" get nodes '*' no
 can "$operator" get secrets '*' no
 can "$operator" list configmaps bundlerun no

@@ -295,7 +295,8 @@ fn lax() -> Value {
     crd
 }
 
-async fn define(space: &Space, mut crd: Value) {
+/// Installs a definition.
+pub async fn define(space: &Space, mut crd: Value) {
     let definitions: Api<CustomResourceDefinition> = Api::all(space.client.clone());
     let name = crd["metadata"]["name"].as_str().unwrap().to_owned();
     let version = definitions.get(&name).await.unwrap().metadata.resource_version;
@@ -304,7 +305,7 @@ async fn define(space: &Space, mut crd: Value) {
 }
 
 /// Nothing but its answers tells when the API server uses a changed definition.
-async fn until_answer(space: &Space, spec: &Value, accepts: bool) {
+pub async fn until_answer(space: &Space, spec: &Value, accepts: bool) {
     let runs = untyped(space);
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     eventually("the definition to be used", async || {
@@ -314,11 +315,11 @@ async fn until_answer(space: &Space, spec: &Value, accepts: bool) {
     .await;
 }
 
-fn untyped(space: &Space) -> Api<DynamicObject> {
+pub fn untyped(space: &Space) -> Api<DynamicObject> {
     Api::namespaced_with(space.client.clone(), &space.name, &ApiResource::erase::<BundleRun>(&()))
 }
 
-fn object(name: &str, spec: &Value) -> DynamicObject {
+pub fn object(name: &str, spec: &Value) -> DynamicObject {
     let kind =
         json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "metadata": {"name": name}, "spec": spec});
     serde_json::from_value(kind).unwrap()

@@ -51,6 +51,7 @@ mod registry;
 mod relists;
 mod security;
 mod settings;
+mod skew;
 mod stop;
 mod store;
 mod store_faults;

@@ -1,5 +1,7 @@
-//! The watches everything is fed from: runs and the pods made for them, and the nodes these are on.
+//! The watches everything is fed from: runs and the pods made for them, the nodes these are on,
+//! and the definition of runs.
 
+mod definition;
 mod namespaces;
 mod nodes;
 mod pod_triggers;
@@ -21,6 +23,7 @@ use crate::names;
 use crate::plan::PodFacts;
 use namespaces::merged;
 
+pub use definition::{definition, may_follow_definition};
 pub use nodes::{Nodes, may_follow_nodes, nodes};
 pub use pod_triggers::PodTriggers;
 pub use run_triggers::{RunTriggers, Triggered};

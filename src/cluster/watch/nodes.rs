@@ -162,14 +162,16 @@ pub fn nodes(client: &Client) -> impl Stream<Item = Event<NodeObject>> + Send + 
 /// # Errors
 /// When there is no answer.
 pub async fn may_follow_nodes(client: &Client) -> Result<bool, Error> {
-    const ACTION: &str = "ask whether nodes may be read";
+    let nodes = ResourceAttributes { resource: Some("nodes".into()), ..ResourceAttributes::default() };
+    may_follow(client, &nodes).await
+}
+
+/// Whether this may be listed and watched.
+pub(super) async fn may_follow(client: &Client, what: &ResourceAttributes) -> Result<bool, Error> {
+    const ACTION: &str = "ask what may be read";
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     for verb in ["list", "watch"] {
-        let attributes = ResourceAttributes {
-            resource: Some("nodes".into()),
-            verb: Some(verb.into()),
-            ..ResourceAttributes::default()
-        };
+        let attributes = ResourceAttributes { verb: Some(verb.into()), ..what.clone() };
         let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None };
         let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
         let answer = bounded(ACTION, api.create(&post(), &review)).await?.map_err(|e| failed(ACTION, e))?;

@@ -5,6 +5,7 @@ mod hung;
 mod lasting;
 mod node;
 mod pin;
+mod skew;
 mod waiting;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use self::pin::Unready;
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
-use crate::api::{BundleRun, BundleRunStatus, Phase};
+use crate::api::{BundleRun, BundleRunStatus, Phase, Skew};
 use crate::contract::Message;
 use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
@@ -65,6 +66,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         requested: &requested,
         settings,
         pod_made: ours.and_then(PodFacts::created_at),
+        skew: observed.skew,
         node: observed.node,
         capacity: observed.capacity,
         parents: observed.parents,
@@ -127,6 +129,7 @@ struct Decision<'a> {
     requested: &'a str,
     settings: &'a Settings,
     pod_made: Option<Timestamp>,
+    skew: &'a Skew,
     node: NodeSeen,
     capacity: Option<&'a Capacity>,
     parents: &'a Parents,
@@ -167,11 +170,16 @@ impl<'a> Decision<'a> {
 
     /// There is no pod and never was: make it, if the spec can be run.
     fn create(&self) -> Plan {
+        if let Some(plan) = self.of_another_version() {
+            return plan;
+        }
         if let Some(left) = self.retry_in() {
             return Plan::after(left);
         }
         let pinned = match validate::validate(self.run, self.settings) {
             Ok(request) => pin::pin(self.run, self.parents).map(|pins| (request, pins)),
+            // It may be valid for who made the definition.
+            Err(problems) if self.skew.differs => return self.not_valid_here(&problems),
             // Stored under rules that let more through than ours, or a setting it needs is gone.
             Err(problems) => Err(Unready::Ends(Outcome::new(Cause::InvalidSpec, problems.join("; ")))),
         };

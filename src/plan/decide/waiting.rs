@@ -195,7 +195,7 @@ impl Decision<'_> {
     }
 
     /// There is no pod, because of this: the API server is asked again after `retry`.
-    fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
+    pub(super) fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
         let wait = reason.wait(message);
         let told = self.told(reason);
         let since = told.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);

@@ -284,6 +284,11 @@ fn any_node() -> impl Strategy<Value = NodeSeen> {
     ]
 }
 
+fn any_skew() -> impl Strategy<Value = Skew> {
+    let missing = prop_oneof![4 => Just(Vec::new()), 1 => Just(vec!["status.duration".to_owned()])];
+    (missing, any::<bool>()).prop_map(|(missing, differs)| Skew { missing, differs })
+}
+
 fn any_refusal() -> impl Strategy<Value = Refusal> {
     let words = || "\\PC{0,30}";
     prop_oneof![
@@ -388,12 +393,12 @@ proptest! {
     #[test]
     fn a_plan_keeps_its_promises_where_there_is_no_pod(
         run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
-        parents in any_parents(), store in any::<bool>(), account in any::<bool>(),
+        parents in any_parents(), store in any::<bool>(), account in any::<bool>(), skew in any_skew(),
     ) {
         let other = super::foreign("other").facts();
         let seen = if foreign { PodSeen::Foreign(&other) } else { PodSeen::Absent };
         let pull_secrets = account.then_some(&[][..]);
-        let observed = Observed { refusal: refusal.as_ref(), parents: &parents, pull_secrets, ..nothing_but(&run, seen) };
+        let observed = Observed { skew: &skew, refusal: refusal.as_ref(), parents: &parents, pull_secrets, ..nothing_but(&run, seen) };
         let settings = if store { super::bundles::with_store() } else { settings() };
         all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
     }

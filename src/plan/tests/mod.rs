@@ -16,6 +16,7 @@ mod refusals;
 mod requests;
 mod silent;
 mod size;
+mod skew;
 mod stages;
 mod store;
 mod tables;
@@ -30,7 +31,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::status::Attempt;
-use crate::api::{BundleRun, BundleRunStatus, Phase};
+use crate::api::{BundleRun, BundleRunStatus, Phase, Skew};
 use crate::contract::{Cause, Message, MissingRecord, Record, Registries, Report};
 
 pub(super) const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -307,13 +308,26 @@ pub(super) fn told(record: &Record) -> String {
     Message::encode(&report, b"out\n", b"err\n")
 }
 
+/// The installed definition is ours.
+static NO_SKEW: Skew = Skew { missing: Vec::new(), differs: false };
 static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), cycle: None };
 
 /// A run and its pod, of which nothing else is known: nobody was asked, and this process has written nothing.
 pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<'a> {
     let (refusal, progress, pull_secrets, written_at) = Default::default();
     let (node, capacity) = Default::default();
-    Observed { run, pod, node, capacity, parents: &NO_PARENTS, refusal, progress, pull_secrets, written_at }
+    Observed {
+        run,
+        skew: &NO_SKEW,
+        pod,
+        node,
+        capacity,
+        parents: &NO_PARENTS,
+        refusal,
+        progress,
+        pull_secrets,
+        written_at,
+    }
 }
 
 /// The plan for what was seen, when this process has written nothing yet.

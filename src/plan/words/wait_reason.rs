@@ -214,6 +214,12 @@ table! {
             .to_do("nothing; `kubectl describe pod` shows what the node is at")
             .until(Deadline::Starting)
             .ends_as(Cause::StartDeadlineExceeded),
+        DefinitionOutdated: Row::new(WaitStage::Version, "the installed definition of BundleRun is older than the operator: \
+            what it would record of a new attempt would be lost")
+            .to_do("tell the administrator: the definition has to be upgraded too; the run starts when it is"),
+        OperatorOutdated: Row::new(WaitStage::Version, "the run says something that the operator does not know, because the \
+            installed definition of BundleRun is newer")
+            .to_do("tell the administrator: the operator has to be upgraded too; the run starts when it is"),
         StagingInputs: Row::new(WaitStage::Staging, "inputs are being put in place; the message says how far")
             .to_do("nothing: the command starts when they are there"),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output; the command has not started")
@@ -391,11 +397,13 @@ pub enum WaitStage {
     Starting,
     /// Nothing is wrong, the inputs just take long.
     Staging,
+    /// Operator and definition are of different versions.
+    Version,
 }
 
 impl WaitStage {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Queue,
         Self::Inputs,
         Self::Staging,
@@ -408,6 +416,7 @@ impl WaitStage {
         Self::Node,
         Self::Config,
         Self::Starting,
+        Self::Version,
     ];
 
     /// What `status.waiting.stage` shows.
@@ -426,12 +435,15 @@ impl WaitStage {
             Self::Node => "Node",
             Self::Config => "Configuration",
             Self::Starting => "Starting",
+            Self::Version => "Version",
         }
     }
 
     pub(in crate::plan) fn deadline(self) -> Deadline {
         match self {
-            Self::Inputs | Self::Queue | Self::Scheduling | Self::Starting | Self::Node => Deadline::None,
+            Self::Inputs | Self::Queue | Self::Scheduling | Self::Starting | Self::Node | Self::Version => {
+                Deadline::None
+            }
             Self::Staging => Deadline::Staging,
             Self::ImageName => Deadline::AtOnce,
             Self::Image | Self::HelperImage => Deadline::ImagePull,
@@ -446,7 +458,7 @@ impl WaitStage {
             Self::Scheduling => Some(Source::Scheduler),
             Self::Image | Self::ImageName | Self::HelperImage => Some(Source::Image),
             Self::Config | Self::Helper => Some(Source::Runtime),
-            Self::Inputs | Self::Queue | Self::Node | Self::Starting | Self::Staging => None,
+            Self::Inputs | Self::Queue | Self::Node | Self::Starting | Self::Staging | Self::Version => None,
         }
     }
 
@@ -467,9 +479,13 @@ impl WaitStage {
             Self::Helper => Cause::HelperFailed,
             Self::Config => Cause::ContainerNotCreated,
             Self::Staging => Cause::StagingFailed,
-            Self::Inputs | Self::Admission | Self::Queue | Self::Scheduling | Self::Node | Self::Starting => {
-                Cause::DeadlineExceeded
-            }
+            Self::Inputs
+            | Self::Queue
+            | Self::Admission
+            | Self::Scheduling
+            | Self::Node
+            | Self::Starting
+            | Self::Version => Cause::DeadlineExceeded,
         }
     }
 }

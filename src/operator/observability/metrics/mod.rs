@@ -47,6 +47,7 @@ pub(in crate::operator) struct Metrics {
     gpu_seconds: Family<InNamespace, Counter<f64, AtomicU64>>,
     saved_bytes: Counter,
     invalid: Gauge,
+    definition_missing: Gauge,
     unknown_messages: Family<ForSource, Counter>,
     /// Triggered and not looked at since.
     queued: Mutex<HashSet<(Option<String>, String)>>,
@@ -155,6 +156,7 @@ impl Metrics {
             gpu_seconds: Family::default(),
             saved_bytes: Counter::default(),
             invalid: Gauge::default(),
+            definition_missing: Gauge::default(),
             unknown_messages: Family::default(),
             queued: Mutex::default(),
         };
@@ -204,6 +206,11 @@ impl Metrics {
             self.gpu_seconds.clone(),
         );
         all.register("bundlerun_saved_bytes", "Bytes of files in saved outputs", self.saved_bytes.clone());
+        all.register(
+            "bundlerun_definition_missing_fields",
+            "Fields and words that the installed definition of BundleRun lacks: it is older than the operator, which then makes no new attempts",
+            self.definition_missing.clone(),
+        );
         all.register("bundlerun_invalid_objects", "BundleRuns that cannot be decoded", self.invalid.clone());
         all.register(
             "bundlerun_unknown_messages",
@@ -249,6 +256,11 @@ impl Metrics {
     pub(in crate::operator) fn taken(&self, name: &str, namespace: Option<&str>) {
         let run = (namespace.map(str::to_owned), name.to_owned());
         self.queued.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+
+    /// The installed definition lacks so many fields and words of ours.
+    pub(in crate::operator) fn definition_lacks(&self, number: usize) {
+        self.definition_missing.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// A reconcile begins.
