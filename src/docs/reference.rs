@@ -23,7 +23,7 @@ The API server compares types first, in words of its own:
 | --- | --- |
 | `spec.resources.cpus: Invalid value: \"number\": spec.resources.cpus in body must be of type integer,string: \"number\"`, of `cpus: 0.5` | `cpus: 500m`, or `cpus: \"0.5\"`: likewise for `memory`, `disk` and `sharedMemory` |
 | `spec.env[0].value: Invalid value: \"number\": spec.env[0].value in body must be of type string: \"number\"`, of `value: 0.1`; `\"integer\"`, of `value: 7`; `\"boolean\"`, of `value: true` | `value: \"0.1\"`, `value: \"7\"`, `value: \"true\"` |
-| `unknown field \"spec.nodeName\"` | this version has no field of that name: look for another spelling below |
+| `unknown field \"spec.nodeName\"` | this version has no field of that name: look for another spelling below, or see [API versions](api-versions.md) |
 ";
 
 const SPEC: &str = "
