@@ -1,17 +1,17 @@
 //! Every metric of the operator.
 
-use std::fmt::Write;
-
+use super::{code_list, head, row};
 use crate::operator::metrics;
 
 pub(super) fn page() -> String {
-    let mut page = "# Metrics\n\nWhat the operator exports at `/metrics`, port 8080; [alerts and a dashboard](administration.md#watch-it) \
-                    are made of these. A histogram is one line here: Prometheus adds `_bucket`, `_sum` and `_count`.\n\n\
-                    | metric | type | what it counts | labels |\n|---|---|---|---|\n"
+    let mut page = "# Metrics\n\nWhat the operator exports at `/metrics`, port 8080; \
+                    [alerts and a dashboard](administration.md#watch-it) are made of these. A histogram is one line here: \
+                    Prometheus adds `_bucket`, `_sum` and `_count`.\n\n"
         .to_owned();
+    page += &head(["metric", "type", "what it counts", "labels"]);
     for metric in metrics() {
-        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let _ = writeln!(page, "| `{}` | {} | {} | {} |", metric.name, metric.kind, metric.help, labels.join(", "));
+        let labels = code_list(metric.labels.iter().map(String::as_str));
+        page += &row([&format!("`{}`", metric.name), &metric.kind, &metric.help, &labels]);
     }
     page
 }

@@ -103,7 +103,7 @@ mod tests {
                 assert!(columns.is_none() || bars.is_none() || bars == columns, "{line}");
                 columns = bars;
             }
-            assert!(text.matches("| --- |").count() > 3, "{text}");
+            assert!(text.contains("| --- |"), "{text}");
         }
     }
 

@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("plan", &["names", "oci", "contract", "api", "bundle"]),
     ("cluster", &["names", "oci", "contract", "api", "bundle", "plan"]),
     ("operator", &["names", "oci", "contract", "api", "bundle", "plan", "cluster"]),
-    ("docs", &["names", "api", "plan"]),
+    ("docs", &["names", "api", "plan", "operator"]),
     // Inside the pod: nothing of Kubernetes.
     ("runner", &["names", "oci", "contract"]),
     ("helper", &["names", "oci", "contract", "bundle", "runner"]),
