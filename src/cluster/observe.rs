@@ -116,6 +116,15 @@ impl Cluster {
         })
     }
 
+    /// Nobody will say what is installed: it is taken to be ours, unless it is known.
+    pub fn assume_no_skew(&self) {
+        self.skew.send_if_modified(|known| {
+            let is_unknown = known.is_none();
+            known.get_or_insert_default();
+            is_unknown
+        });
+    }
+
     /// Resolves when it is known what definition is installed, or that it will not be.
     pub async fn skew_known(&self) {
         let _ = self.skew.subscribe().wait_for(Option::is_some).await; // fails only when the sender, ours, is gone

@@ -25,7 +25,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::api::Skew;
 use crate::cluster::{self, Cluster, GuardedRun, Leases, Nodes, WriteGuard};
 use crate::names;
 use backoff::Backoff;
@@ -107,9 +106,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
     // A client of its own: the questions are POSTs, and who does not lead yet asks them, too.
     let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
+    let asks = (!options.namespaces.is_empty()).then_some(asks);
     let definition_watch =
         follow_definition(asks.clone(), client.clone(), runs.clone(), triggers.clone(), Arc::clone(&cluster));
-    let asks = (!options.namespaces.is_empty()).then_some(asks);
     let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
 
     let told = tell_defaults(
@@ -190,23 +189,21 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     lease.await
 }
 
-/// Follows the installed definition, if that is allowed.
+/// Follows the installed definition, if that is allowed. An operator of some namespaces asks first, as for nodes.
 async fn follow_definition(
-    asks: Client,
+    asks: Option<Client>,
     client: Client,
     runs: Store<GuardedRun>,
     triggers: Triggers,
     cluster: Arc<Cluster>,
 ) {
     let backoff = Backoff::default();
-    loop {
-        match cluster::may_follow_definition(&asks).await {
-            Ok(true) => {
-                return queue::follow_definition(cluster::definition(&client), runs, triggers, cluster).await;
-            }
+    while let Some(asks) = &asks {
+        match cluster::may_follow_definition(asks).await {
+            Ok(true) => break,
             Ok(false) => {
-                info!("the definition of BundleRun may not be read: it is taken to be that of this operator");
-                cluster.set_skew(Skew::default());
+                info!("{}", queue::WITHOUT_DEFINITION);
+                cluster.assume_no_skew();
                 return future::pending().await;
             }
             Err(error) => {
@@ -216,6 +213,7 @@ async fn follow_definition(
             }
         }
     }
+    queue::follow_definition(cluster::definition(&client), runs, triggers, cluster).await;
 }
 
 /// Follows the nodes, if that is allowed; nothing of it holds up a run. An operator of some namespaces asks first: it has no

@@ -151,6 +151,10 @@ pub(in crate::operator) async fn follow_nodes(
     }
 }
 
+/// What the log says of an operator that may not read the definition.
+pub(in crate::operator) const WITHOUT_DEFINITION: &str =
+    "the definition of BundleRun may not be read: it is taken to be that of this operator";
+
 /// Events of the installed definition: with each that is another one, all runs are looked at.
 pub(in crate::operator) async fn follow_definition(
     events: impl Stream<Item = cluster::Event<CustomResourceDefinition>>,
@@ -159,11 +163,20 @@ pub(in crate::operator) async fn follow_definition(
     cluster: Arc<Cluster>,
 ) {
     let mut events = pin!(events);
+    let mut told = false;
     while let Some(event) = events.next().await {
         let skew = match event {
             Ok(watcher::Event::Apply(definition) | watcher::Event::InitApply(definition)) => skew(&definition),
             // Without one there are no runs.
             Ok(watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_)) => continue,
+            // The right may still come, as where the operator is just being installed.
+            Err(error) if cluster::is_forbidden(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%error, "{WITHOUT_DEFINITION}");
+                }
+                cluster.assume_no_skew();
+                continue;
+            }
             Err(error) => {
                 warn!(%error, "the watch of the definition of BundleRun failed; it starts again");
                 continue;
