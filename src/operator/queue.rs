@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
@@ -123,6 +124,9 @@ pub(in crate::operator) async fn follow_pods(
 pub(in crate::operator) const WITHOUT_NODES: &str = "nodes may not be read: that a node does not answer is told when a pod \
     that was deleted does not end, and how large the nodes are is not told";
 
+/// Nodes that may not be read are tried again after this.
+const FORBIDDEN_AGAIN: Duration = Duration::from_mins(1);
+
 /// Node events: a node that answers no more, or again, triggers the runs that have a pod on it.
 pub(in crate::operator) async fn follow_nodes(
     events: impl Stream<Item = cluster::Event<NodeObject>>,
@@ -145,6 +149,8 @@ pub(in crate::operator) async fn follow_nodes(
                     warn!(%error, "{WITHOUT_NODES}");
                 }
                 nodes.give_up();
+                // The watcher's own back-off begins anew with each list that it begins.
+                tokio::time::sleep(FORBIDDEN_AGAIN).await;
             }
             Err(error) => warn!(%error, "the watch of nodes failed; it starts again"),
         }
