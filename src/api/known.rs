@@ -26,7 +26,9 @@ fn find_unknown(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<Str
             }
         }
         Value::Array(items) => {
-            items.iter().for_each(|item| find_unknown(&schema["items"], item, &format!("{path}[]"), unknown));
+            for item in items {
+                find_unknown(&schema["items"], item, &format!("{path}[]"), unknown);
+            }
         }
         _ => {}
     }

@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::cluster::{self, Cluster, GuardedRun, Leases, Nodes, WriteGuard};
 use crate::names;
+use crate::plan::PodFacts;
 use backoff::Backoff;
 use leader::Leadership;
 use observability::http::Health;
@@ -125,15 +126,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let all_runs = runs.clone();
     let caches = Arc::clone(&cluster);
     let triggered = async {
-        // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
-        // Nor is a run that others wait for.
-        let _ = (pods.wait_until_ready().await, all_runs.wait_until_ready().await); // fail only when we are stopping
-        // Nor is a run understood before it is known what it can say.
-        caches.skew_known().await;
-        // What is told of a wait would be told twice.
-        if tokio::time::timeout(NODES_PATIENCE, nodes.settled()).await.is_err() {
-            warn!("the nodes are not listed yet: runs go on without");
-        }
+        caches_filled(&pods, &all_runs, &caches, &nodes).await;
         leadership.begun().await;
         if options.leader_election {
             catch_up(&caches, &options.namespaces).await;
@@ -167,15 +160,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         }
         future::ready(())
     });
-    let too_long = async {
-        stop.await;
-        info!("asked to stop: finishing what is under way");
-        tokio::time::sleep(SHUTDOWN_GRACE).await;
-    };
     info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?options.namespaces, "started");
     tokio::select! {
         () = reconciles => info!("stopped"),
-        () = too_long => warn!("stopped with work under way"),
+        () = too_long(stop) => warn!("stopped with work under way"),
         () = run_watch => return Err("the watch of BundleRuns ended".into()),
         () = pod_watch => return Err("the watch of pods ended".into()),
         () = definition_watch => return Err("the watch of the definition ended".into()),
@@ -258,6 +246,26 @@ async fn tell_defaults(client: Client, namespace: String, text: String, leadersh
 /// Where the operator is.
 fn own_namespace(options: &Options, client: &Client) -> String {
     options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned())
+}
+
+/// Waits for as long as what is under way may take after we were asked to stop.
+async fn too_long(stop: impl Future<Output = ()>) {
+    stop.await;
+    info!("asked to stop: finishing what is under way");
+    tokio::time::sleep(SHUTDOWN_GRACE).await;
+}
+
+/// Waits until all is known that a plan needs.
+async fn caches_filled(pods: &Store<PodFacts>, runs: &Store<GuardedRun>, cluster: &Cluster, nodes: &Nodes) {
+    // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
+    // Nor is a run that others wait for.
+    let _ = (pods.wait_until_ready().await, runs.wait_until_ready().await); // fail only when we are stopping
+    // Nor is a run understood before it is known what it can say.
+    cluster.skew_known().await;
+    // What is told of a wait would be told twice.
+    if tokio::time::timeout(NODES_PATIENCE, nodes.settled()).await.is_err() {
+        warn!("the nodes are not listed yet: runs go on without");
+    }
 }
 
 /// Waits until the caches have what the last leader wrote.

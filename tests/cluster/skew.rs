@@ -81,7 +81,7 @@ async fn under_an_older_definition_no_attempt_begins_and_all_else_goes_on() {
 #[tokio::test]
 async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
     let space = Space::exclusive().await;
-    let more = json!({"command": "true", "retry": {"interruptions": 5}});
+    let more = json!({"command": "true", "retry": {"limit": 1}});
     define(
         &space,
         changed(|schema| {
@@ -89,17 +89,31 @@ async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
             schema["spec"]["x-kubernetes-validations"]
                 .as_array_mut()
                 .unwrap()
-                .retain(|rule| rule["fieldPath"] != ".retry.interruptions");
+                .retain(|rule| rule["fieldPath"] != ".retry.limit");
         }),
     )
     .await;
     until_answer(&space, &more, true).await;
 
     let runs = untyped(&space);
-    for (name, spec) in [("says-more", json!({"command": "true", "lease": "a"})), ("may-more", more.clone())] {
+    let says_more = json!({"command": "true", "lease": "a"});
+    // What an API server still serves by the older definition lacks the field: a moment later none does.
+    let mut number = 0;
+    loop {
+        number += 1;
+        let name = format!("probe-{number}");
+        runs.create(&PostParams::default(), &object(&name, &says_more)).await.unwrap();
+        let told = |s: &BundleRunStatus| waits_for("OperatorOutdated")(s) || s.phase == Some(Phase::Succeeded);
+        if space.until(&name, "to be held or to end", told).await.waiting.is_some() {
+            break;
+        }
+        space.runs().delete(&name, &DeleteParams::default()).await.unwrap();
+        space.gone::<Pod>(&format!("{name}-1")).await;
+    }
+    for (name, spec) in [("says-more", says_more), ("may-more", more.clone())] {
         runs.create(&PostParams::default(), &object(name, &spec)).await.unwrap();
     }
-    for (name, word) in [("says-more", "spec.lease"), ("may-more", "retry.interruptions")] {
+    for (name, word) in [("says-more", "spec.lease"), ("may-more", "retry.limit")] {
         let held = space.until(name, "to be held", waits_for("OperatorOutdated")).await;
         let waiting = held.waiting.unwrap();
         assert_eq!((waiting.stage.as_deref(), &waiting.deadline), (Some("Version"), &None), "{waiting:#?}");

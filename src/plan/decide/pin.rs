@@ -87,15 +87,11 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
         let outcome = Outcome::new(Cause::InputFailed, format!("run {name} {how} ({ending})"));
         return Err(outcome.inherit(parent.blame));
     }
-    match &parent.bundle {
-        Some(bundle) => {
-            Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
-        }
-        None => {
-            let message = format!("run {name} has ended ({ending}), but its output was not saved");
-            Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame))
-        }
-    }
+    let Some(bundle) = &parent.bundle else {
+        let message = format!("run {name} has ended ({ending}), but its output was not saved");
+        return Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame));
+    };
+    Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
 }
 
 /// What became of the first of many, and what ends the wait.
