@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-chart test-chart-cluster crd docs chart down clean
+.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-chart test-chart-cluster crd docs chart down clean
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
@@ -43,6 +43,9 @@ test-gpu-simulated: static ## The same script with a made-up host, in seconds, s
 
 test-cluster: static ## On a local cluster of its own.
 	tests/cluster/run
+
+test-cluster-long: static ## Tests of lost nodes that take minutes each, on a local cluster of its own: no part of CI.
+	tests/cluster/run --ignored node_loss
 
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run

@@ -42,7 +42,7 @@ check_settings() { target/static/bundle-operator check-settings -; }
 [[ $(check_settings <"$temp/settings.yaml" 2>&1) == *"$told"* ]] || wrong "check-settings does not say what is wrong"
 helm rollback "${release[@]}" 1 "${wait[@]}" >/dev/null || wrong "helm rollback"
 kubectl get configmap bundle-operator --namespace bundlerun -o jsonpath='{.data.settings\.yaml}' | check_settings >"$temp/meaning" || wrong "settings that hold are refused"
-grep -q '^GPU profiles: default (nvidia.com/gpu)' "$temp/meaning" || wrong "check-settings does not say what they mean: $(cat "$temp/meaning")"
+grep -q '^GPU profiles: broken (nvidia.com/gpu), default (nvidia.com/gpu)' "$temp/meaning" || wrong "check-settings does not say what they mean: $(cat "$temp/meaning")"
 
 step "GitOps: applied again, changed, replaced, pruned"
 from_git() { bundlerun from-git "echo $1" | kubectl apply --server-side --namespace team-a -f -; }

@@ -125,7 +125,6 @@ can "$operator" update leases.coordination.k8s.io/bundle-operator bundlerun yes
 can "$operator" update leases.coordination.k8s.io/other bundlerun no
 can "$operator" patch configmaps/bundle-operator-defaults bundlerun yes
 can "$operator" patch configmaps/bundle-operator bundlerun no
-can "$operator" get configmaps/bundle-operator-defaults bundlerun no
 can "$operator" create leases.coordination.k8s.io bundlerun yes
 can "$operator" create leases.coordination.k8s.io team-a no
 can "$operator" update deployments.apps '*' no

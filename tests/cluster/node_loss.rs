@@ -86,6 +86,7 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
 }
 
 #[tokio::test]
+#[ignore = "takes minutes: make test-cluster-long"]
 async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count() {
     let space = Space::exclusive().await;
     settings::changed(&space, "gives-up", |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
@@ -118,6 +119,7 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
 }
 
 #[tokio::test]
+#[ignore = "takes minutes: make test-cluster-long"]
 async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     let space = Space::exclusive().await;
     let first = std::env::var("NODE_NAME").unwrap();
