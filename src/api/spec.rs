@@ -127,7 +127,8 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_failed_inputs: bool,
 
-    /// See [`OnInputFailure`].
+    /// What becomes of the run when a run that is an input failed, was stopped, or left no saved output: `Fail` ends it as
+    /// well, `Wait` holds it until a run made anew under that name succeeds. Default: Fail. Example: `Wait`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_input_failure: OnInputFailure,
 
