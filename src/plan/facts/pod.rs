@@ -257,10 +257,10 @@ impl PodFacts {
         ends.checked_sub(grace).ok()
     }
 
-    /// Without a grace: the node was not waited for.
+    /// Without a grace: the node was not waited for. The API server deletes a pod without a node so, too.
     #[must_use]
     pub fn is_deleted_by_force(&self) -> bool {
-        self.is_deleting() && self.metadata.deletion_grace_period_seconds == Some(0)
+        self.is_deleting() && self.metadata.deletion_grace_period_seconds == Some(0) && self.spec.node_name.is_some()
     }
 
     /// Our finalizer is still on it.

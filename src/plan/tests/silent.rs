@@ -153,6 +153,15 @@ fn a_pod_that_does_not_end_on_a_node_that_answers_is_not_said_to_be_on_a_silent_
 }
 
 #[test]
+fn a_pod_without_a_node_is_not_deleted_by_force() {
+    // The API server deletes such a pod at once, whoever asks.
+    let mut gone = pod().unschedulable("no node").deleted(100);
+    gone.0["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+    let told = written(&look_at(&run(), &gone, 101)).message.unwrap();
+    assert!(!told.contains("by force"), "{told}");
+}
+
+#[test]
 fn a_pod_of_an_earlier_run_on_a_silent_node_is_said_to_be_there() {
     let facts = foreign("r").running(5).deleted(1).facts();
     let run = run();
