@@ -105,9 +105,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     );
     let pod_watch =
         queue::follow_pods(cluster::pods(&client, &options.namespaces, pods_writer), triggers.clone(), orphans.clone());
-    // A client of its own: the questions are POSTs, and who does not lead yet asks them, too.
-    let asks = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
-    let asks = (!options.namespaces.is_empty()).then_some(asks);
+    // The questions are POSTs, and who does not lead yet asks them, too.
+    let asks = match options.namespaces.as_slice() {
+        [] => None,
+        _ => Some(unguarded(&metrics).await?),
+    };
     let definition_watch =
         follow_definition(asks.clone(), client.clone(), runs.clone(), triggers.clone(), Arc::clone(&cluster));
     let node_watch = follow_nodes(asks, client.clone(), nodes.clone(), triggers.clone(), Arc::clone(&cluster));
@@ -129,7 +131,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         caches_filled(&pods, &all_runs, &caches, &nodes).await;
         leadership.begun().await;
         if options.leader_election {
-            catch_up(&caches, &options.namespaces).await;
+            // They have what the last leader wrote.
+            answered("tell whether the caches are current", || caches.caught_up(&options.namespaces)).await;
         }
         // What happened before was nobody's or the last leader's matter, and may have been left half done.
         triggers.open();
@@ -177,6 +180,24 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     lease.await
 }
 
+/// Asks the API server until it answers.
+async fn answered<T, F>(what: &str, ask: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, cluster::Error>>,
+{
+    let backoff = Backoff::default();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let wait = backoff.next("");
+                warn!(%error, retry_in = ?wait, "cannot {what}");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
 /// Follows the installed definition, if that is allowed. An operator of some namespaces asks first, as for nodes.
 async fn follow_definition(
     asks: Option<Client>,
@@ -185,21 +206,13 @@ async fn follow_definition(
     triggers: Triggers,
     cluster: Arc<Cluster>,
 ) {
-    let backoff = Backoff::default();
-    while let Some(asks) = &asks {
-        match cluster::may_follow_definition(asks).await {
-            Ok(true) => break,
-            Ok(false) => {
-                info!("{}", queue::WITHOUT_DEFINITION);
-                cluster.assume_no_skew();
-                return future::pending().await;
-            }
-            Err(error) => {
-                let wait = backoff.next("");
-                warn!(%error, retry_in = ?wait, "cannot tell whether the definition of BundleRun may be read");
-                tokio::time::sleep(wait).await;
-            }
-        }
+    let what = "tell whether the definition of BundleRun may be read";
+    if let Some(asks) = &asks
+        && !answered(what, || cluster::may_follow_definition(asks)).await
+    {
+        info!("{}", queue::WITHOUT_DEFINITION);
+        cluster.assume_no_skew();
+        return future::pending().await;
     }
     queue::follow_definition(cluster::definition(&client), runs, triggers, cluster).await;
 }
@@ -207,21 +220,12 @@ async fn follow_definition(
 /// Follows the nodes, if that is allowed; nothing of it holds up a run. An operator of some namespaces asks first: it has no
 /// right outside of them, unless somebody gave it.
 async fn follow_nodes(asks: Option<Client>, client: Client, nodes: Nodes, triggers: Triggers, cluster: Arc<Cluster>) {
-    let backoff = Backoff::default();
-    while let Some(asks) = &asks {
-        match cluster::may_follow_nodes(asks).await {
-            Ok(true) => break,
-            Ok(false) => {
-                info!("{}", queue::WITHOUT_NODES);
-                nodes.give_up();
-                return future::pending().await;
-            }
-            Err(error) => {
-                let wait = backoff.next("");
-                warn!(%error, retry_in = ?wait, "cannot tell whether nodes may be read");
-                tokio::time::sleep(wait).await;
-            }
-        }
+    if let Some(asks) = &asks
+        && !answered("tell whether nodes may be read", || cluster::may_follow_nodes(asks)).await
+    {
+        info!("{}", queue::WITHOUT_NODES);
+        nodes.give_up();
+        return future::pending().await;
     }
     queue::follow_nodes(cluster::nodes(&client), nodes, triggers, cluster).await;
 }
@@ -229,17 +233,8 @@ async fn follow_nodes(asks: Option<Client>, client: Client, nodes: Nodes, trigge
 /// Tells users what runs get that say nothing: the settings are not theirs to read.
 async fn tell_defaults(client: Client, namespace: String, text: String, leadership: Leadership) {
     leadership.begun().await;
-    let backoff = Backoff::default();
-    loop {
-        match cluster::tell_defaults(&client, &namespace, &text).await {
-            Ok(true) => return,
-            Ok(false) => return info!("the defaults of runs may not be written to {namespace}/{}", names::DEFAULTS),
-            Err(error) => {
-                let wait = backoff.next("");
-                warn!(%error, retry_in = ?wait, "cannot tell the defaults of runs");
-                tokio::time::sleep(wait).await;
-            }
-        }
+    if !answered("tell the defaults of runs", || cluster::tell_defaults(&client, &namespace, &text)).await {
+        info!("the defaults of runs may not be written to {namespace}/{}", names::DEFAULTS);
     }
 }
 
@@ -268,16 +263,6 @@ async fn caches_filled(pods: &Store<PodFacts>, runs: &Store<GuardedRun>, cluster
     }
 }
 
-/// Waits until the caches have what the last leader wrote.
-async fn catch_up(cluster: &Cluster, namespaces: &[String]) {
-    let backoff = Backoff::default();
-    while let Err(error) = cluster.caught_up(namespaces).await {
-        let wait = backoff.next("");
-        warn!(%error, retry_in = ?wait, "cannot tell whether the caches are current");
-        tokio::time::sleep(wait).await;
-    }
-}
-
 /// Keeps the lease, where there is one, until the work is done.
 async fn stand(
     options: &Options,
@@ -292,11 +277,16 @@ async fn stand(
         work_done.await;
         return Ok(());
     }
-    // A client of its own: who does not lead yet must be able to write this one object.
-    let client = cluster::connect(&write_guard(&metrics, &Leadership::always())).await?;
+    // Who does not lead yet must be able to write this one object.
+    let client = unguarded(&metrics).await?;
     let namespace = own_namespace(options, &client);
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
     leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
+}
+
+/// A client that writes whoever leads.
+async fn unguarded(metrics: &Arc<Metrics>) -> Result<Client, Failure> {
+    cluster::connect(&write_guard(metrics, &Leadership::always())).await
 }
 
 fn write_guard(metrics: &Arc<Metrics>, leadership: &Leadership) -> WriteGuard {
