@@ -124,8 +124,17 @@ pub(in crate::operator) async fn follow_pods(
 pub(in crate::operator) const WITHOUT_NODES: &str = "nodes may not be read: that a node does not answer is told when a pod \
     that was deleted does not end, and how large the nodes are is not told";
 
-/// Nodes that may not be read are tried again after this.
+/// What may not be read is tried again after this.
 const FORBIDDEN_AGAIN: Duration = Duration::from_mins(1);
+
+/// Tells once that something may not be read, and waits: the right may still come, as where the operator is just being
+/// installed. The watcher's own back-off begins anew with each list that it begins.
+async fn forbidden(error: &watcher::Error, told: &mut bool, what: &str) {
+    if !std::mem::replace(told, true) {
+        warn!(%error, "{what}");
+    }
+    tokio::time::sleep(FORBIDDEN_AGAIN).await;
+}
 
 /// Node events: a node that answers no more, or again, triggers the runs that have a pod on it.
 pub(in crate::operator) async fn follow_nodes(
@@ -143,14 +152,9 @@ pub(in crate::operator) async fn follow_nodes(
                     cluster.runs_on(&node).into_iter().for_each(|run| triggers.send(run));
                 }
             }
-            // The right may still come, as where the operator is just being installed.
             Err(error) if cluster::is_forbidden(&error) => {
-                if !std::mem::replace(&mut told, true) {
-                    warn!(%error, "{WITHOUT_NODES}");
-                }
                 nodes.give_up();
-                // The watcher's own back-off begins anew with each list that it begins.
-                tokio::time::sleep(FORBIDDEN_AGAIN).await;
+                forbidden(&error, &mut told, WITHOUT_NODES).await;
             }
             Err(error) => warn!(%error, "the watch of nodes failed; it starts again"),
         }
@@ -175,12 +179,9 @@ pub(in crate::operator) async fn follow_definition(
             Ok(watcher::Event::Apply(definition) | watcher::Event::InitApply(definition)) => skew(&definition),
             // Without one there are no runs.
             Ok(watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_)) => continue,
-            // The right may still come, as where the operator is just being installed.
             Err(error) if cluster::is_forbidden(&error) => {
-                if !std::mem::replace(&mut told, true) {
-                    warn!(%error, "{WITHOUT_DEFINITION}");
-                }
                 cluster.assume_no_skew();
+                forbidden(&error, &mut told, WITHOUT_DEFINITION).await;
                 continue;
             }
             Err(error) => {
