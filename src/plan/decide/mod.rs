@@ -97,10 +97,8 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 fn clean_up(pod: PodSeen, settings: &Settings) -> Plan {
     let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
     let release = pod.is_held().then(|| Step::RemoveFinalizer(PodRef::of(pod)));
-    let delete = match pod.stage() {
-        Stage::Ended | Stage::Deleting => end_of_others(pod, settings),
-        _ => end_of_others(pod, settings).or_else(|| Some(Step::delete(pod))),
-    };
+    let goes_on = !matches!(pod.stage(), Stage::Ended | Stage::Deleting);
+    let delete = end_of_others(pod, settings).or_else(|| goes_on.then(|| Step::delete(pod)));
     Plan::nothing().then(delete).then(release)
 }
 
@@ -341,6 +339,18 @@ impl<'a> Decision<'a> {
         let ahead = since.duration_since(self.now) > wait;
         let at = since.checked_add(wait).ok()?;
         (at > self.now && !ahead).then(|| until(self.now, at))
+    }
+}
+
+/// Of many names so many are told.
+const NAMES_TOLD: usize = 5;
+
+/// `a, b`, or the first of many: `a, b, c, d, e and 2 more`.
+fn first_of(names: &[impl AsRef<str>]) -> String {
+    let first = names.iter().take(NAMES_TOLD).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_TOLD) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
 

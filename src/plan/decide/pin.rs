@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::first_of;
 use crate::api::spec::{Input, OnInputFailure};
 use crate::api::{BundleRun, Phase};
 use crate::contract::Pin;
@@ -56,15 +57,15 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
     if failed.is_empty() && missing.is_empty() && unfinished.is_empty() {
         return Ok(pins);
     }
-    let mut words = Vec::new();
-    words.extend(told_failed(failed.clone()));
-    words.extend(told(&missing, "does not exist", "do not exist"));
-    words.extend(told(&unfinished, "has not ended", "have not ended"));
     let reason = match (failed.as_slice(), missing.as_slice()) {
         ([], []) => Reason::InputNotFinished,
         ([], _) => Reason::InputMissing,
         _ => Reason::InputFailed,
     };
+    let mut words = Vec::new();
+    words.extend(told_failed(failed));
+    words.extend(told(missing, "does not exist", "do not exist"));
+    words.extend(told(unfinished, "has not ended", "have not ended"));
     Err(Unready::Waits(reason, words.join("; ")))
 }
 
@@ -98,32 +99,19 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
 fn told_failed(mut failed: Vec<String>) -> Option<String> {
     failed.sort_unstable();
     failed.dedup();
-    let more = failed.len().saturating_sub(SHOWN);
-    failed.truncate(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let words = failed.join(", ");
-    (!words.is_empty()).then(|| {
-        format!(
-            "{words}{more}: this run starts when one made anew under that name has succeeded (kubectl replace --force)"
-        )
+    (!failed.is_empty()).then(|| {
+        let words = first_of(&failed);
+        format!("{words}: this run starts when one made anew under that name has succeeded (kubectl replace --force)")
     })
 }
 
-/// Of many runs so many are named.
-const SHOWN: usize = 5;
-
 /// `run a does not exist`, or the first names of many.
-fn told(names: &[&str], one: &str, many: &str) -> Option<String> {
-    let mut names = names.to_vec();
+fn told(mut names: Vec<&str>, one: &str, many: &str) -> Option<String> {
     names.sort_unstable();
     names.dedup();
     match names.as_slice() {
         [] => None,
         [name] => Some(format!("run {name} {one}")),
-        names if names.len() <= SHOWN => Some(format!("runs {} {many}", names.join(", "))),
-        names => {
-            let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-            Some(format!("runs {shown} and {} more {many}", names.len() - SHOWN))
-        }
+        names => Some(format!("runs {} {many}", first_of(names))),
     }
 }

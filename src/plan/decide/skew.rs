@@ -3,29 +3,27 @@
 
 use std::time::Duration;
 
-use super::{Decision, release_last};
+use super::{Decision, first_of, release_last};
 use crate::plan::steps::Plan;
 use crate::plan::words::wait_reason::Reason;
 
 /// What changes this triggers a look at all runs; this one costs nothing.
 const LOOK_AGAIN: Duration = Duration::from_mins(5);
-/// Of many fields so many are named.
-const SHOWN: usize = 5;
-
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Decision<'_> {
     /// A wait, if the definition is older than this operator, or the run newer.
     pub(super) fn of_another_version(&self) -> Option<Plan> {
         if !self.skew.missing.is_empty() {
-            let fields = named(&self.skew.missing);
+            let fields = first_of(&self.skew.missing);
             let message =
                 format!("the installed definition of BundleRun is older than the operator ({VERSION}): no {fields}");
             return Some(self.hold(Reason::DefinitionOutdated, &message));
         }
         let unknown = &self.run.spec.unknown_fields;
         (!unknown.is_empty()).then(|| {
-            let message = format!("the operator ({VERSION}) does not know all that the run says: {}", named(unknown));
+            let message =
+                format!("the operator ({VERSION}) does not know all that the run says: {}", first_of(unknown));
             self.hold(Reason::OperatorOutdated, &message)
         })
     }
@@ -43,13 +41,5 @@ impl Decision<'_> {
     /// The pod of the attempt before is let go nevertheless.
     fn hold(&self, reason: Reason, message: &str) -> Plan {
         self.not_admitted(reason, message, LOOK_AGAIN).then(release_last(self.run, self.attempt))
-    }
-}
-
-fn named(fields: &[String]) -> String {
-    let shown = fields.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match fields.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

@@ -104,12 +104,6 @@ impl Decision<'_> {
     }
 
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let words = match wait.stage {
-            WaitStage::Scheduling => self.with_numbers(pod, wait.message),
-            WaitStage::Queue => pod.queued(),
-            _ => None,
-        };
-        let wait = &Wait { message: words.as_deref().unwrap_or(wait.message), ..*wait };
         let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
@@ -129,6 +123,12 @@ impl Decision<'_> {
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, again)) {
             return Plan::after(soon);
         }
+        let words = match wait.stage {
+            WaitStage::Scheduling => self.with_numbers(pod, wait.message),
+            WaitStage::Queue => pod.queued(),
+            _ => None,
+        };
+        let wait = &Wait { message: words.as_deref().unwrap_or(wait.message), ..*wait };
         let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
         let plan = Plan::nothing_until(left).write(draft);
         // A queue is as it should be.
@@ -170,13 +170,13 @@ impl Decision<'_> {
     /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: it, unless it went since.
     pub(super) fn name_taken(&self, pod: Option<&PodFacts>) -> Plan {
         let name = self.run.metadata.name.as_deref();
-        let is_of_an_earlier_run = |pod: &&PodFacts| pod.owner().is_some_and(|(owner, _)| Some(owner) == name);
+        let is_of_an_earlier_run = |pod: &PodFacts| pod.owner().is_some_and(|(owner, _)| Some(owner) == name);
         // It went between two questions.
         let Some(pod) = pod else { return Plan::after(FOREIGN_RETRY) };
-        let Some(pod) = Some(pod).filter(|pod| pod.is_deleting() || is_of_an_earlier_run(pod)) else {
+        if !pod.is_deleting() && !is_of_an_earlier_run(pod) {
             let message = "a pod of this name exists and belongs to something else";
             return self.not_admitted(Reason::PodNameTaken, message, FOREIGN_RETRY);
-        };
+        }
         let whose = if is_of_an_earlier_run(&pod) { "an earlier run of this name" } else { "somebody else" };
         let until = pod.metadata.deletion_timestamp.as_ref().map_or_else(
             || "; it is about to be deleted".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::plan::facts::node::units;
 
@@ -23,15 +24,8 @@ pub(in crate::plan) fn requests(pod: &Pod) -> BTreeMap<String, u64> {
 
 /// A limit without a request is one.
 fn requested(resources: Option<&ResourceRequirements>) -> BTreeMap<String, u64> {
-    let amounts = |list: Option<&BTreeMap<String, _>>| {
-        let amounts = list.into_iter().flatten();
-        amounts
-            .filter_map(|(name, k8s_openapi::apimachinery::pkg::api::resource::Quantity(text))| {
-                Some((name.clone(), units(name, text)?))
-            })
-            .collect::<Vec<_>>()
-    };
-    let limits = amounts(resources.and_then(|r| r.limits.as_ref()));
-    let requests = amounts(resources.and_then(|r| r.requests.as_ref()));
-    limits.into_iter().chain(requests).collect()
+    let limits = resources.and_then(|r| r.limits.as_ref());
+    let requests = resources.and_then(|r| r.requests.as_ref());
+    let amounts = limits.into_iter().chain(requests).flatten();
+    amounts.filter_map(|(name, Quantity(text))| Some((name.clone(), units(name, text)?))).collect()
 }

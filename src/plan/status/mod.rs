@@ -204,12 +204,11 @@ impl<'a> Draft<'a> {
 
     /// The run's end. After this nothing but `observedGeneration` changes.
     pub(in crate::plan) fn ended(mut self, end: &AttemptEnd) -> Self {
-        let finish = self.end_attempt(end);
+        let (finish, record) = self.end_attempt(end);
+        let record = record.as_ref();
         let AttemptEnd { attempt, pod, message, outcome, .. } = *end;
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
-        let record = self.record_of(end);
-        let record = record.as_ref();
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.status.finish_time = Some(finish);
         let queued = self.status.timeline.as_ref().and_then(|timeline| timeline.queued_milliseconds);
@@ -340,8 +339,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns when it ended: by its record, or now.
-    fn end_attempt(&mut self, end: &AttemptEnd) -> Time {
+    /// Returns when it ended, by its record, or now; and that record, as far as it is to be believed.
+    fn end_attempt(&mut self, end: &AttemptEnd) -> (Time, Option<Record>) {
         let AttemptEnd { requested, attempt, pod, message, outcome } = *end;
         self.leave_queue();
         if let Some(pod) = pod {
@@ -353,8 +352,9 @@ impl<'a> Draft<'a> {
         if let Some(message) = message {
             self.pin_found(message);
         }
-        let record = self.record_of(end);
-        let record = record.as_ref();
+        let told = message.and_then(|message| message.report.record.as_ref());
+        let believed = told.map(|record| within_its_container(record, pod, self.now));
+        let record = believed.as_ref();
         let bundle = pod.zip(message).and_then(|(pod, message)| bundle(Some(pod), message));
         let finish = whole_seconds(record.and_then(finished_at).unwrap_or(self.now));
         if let Some(entry) = self.attempt_mut(attempt) {
@@ -368,12 +368,7 @@ impl<'a> Draft<'a> {
             entry.signal = record.and_then(|r| r.signal);
             entry.bundle = bundle;
         }
-        finish
-    }
-
-    fn record_of(&self, end: &AttemptEnd) -> Option<Record> {
-        let record = end.message?.report.record.as_ref()?;
-        Some(within_its_container(record, end.pod, self.now))
+        (finish, believed)
     }
 
     fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Attempt> {
