@@ -7,13 +7,11 @@
 //! | [`quantity`], [`duration`] | exact values of the two notations used in a spec |
 //! | `schema` | patterns, and schemas of Kubernetes types |
 //! | [`rules`] | what the API server checks in CEL |
-//! | `known` | which fields a schema knows |
 //! | [`crd`] | the `CustomResourceDefinition`, with the rules put in |
 //! | [`skew`] | the definition that is installed, beside that one |
 
 pub mod crd;
 pub mod duration;
-mod known;
 pub mod quantity;
 pub mod rules;
 mod schema;

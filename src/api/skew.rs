@@ -4,7 +4,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 
 use super::crd::{CrdError, crd};
-use super::known::missing_fields;
 use crate::names;
 
 /// In what the installed definition is not that of this version.
@@ -47,6 +46,35 @@ fn drop_descriptions(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(drop_descriptions),
         _ => {}
+    }
+}
+
+/// Fields of `ours` that `theirs` has not, and words of its enums, as `status.phase: Lost`.
+fn missing_fields(ours: &Value, theirs: &Value) -> Vec<String> {
+    let mut missing = Vec::new();
+    find_missing(ours, theirs, "", &mut missing);
+    missing
+}
+
+fn find_missing(ours: &Value, theirs: &Value, path: &str, missing: &mut Vec<String>) {
+    if theirs["x-kubernetes-preserve-unknown-fields"] == true {
+        return;
+    }
+    for (name, field) in ours["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match theirs["properties"].get(name) {
+            Some(theirs) => find_missing(field, theirs, &path, missing),
+            None => missing.push(path),
+        }
+    }
+    for (key, path) in [("items", format!("{path}[]")), ("additionalProperties", path.to_owned())] {
+        if let Some(of_all) = ours.get(key) {
+            find_missing(of_all, &theirs[key], &path, missing);
+        }
+    }
+    if let (Some(words), Some(theirs)) = (ours["enum"].as_array(), theirs["enum"].as_array()) {
+        let lacking = words.iter().filter(|word| !theirs.contains(word)).filter_map(Value::as_str);
+        missing.extend(lacking.map(|word| format!("{path}: {word}")));
     }
 }
 
