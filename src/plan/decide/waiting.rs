@@ -177,7 +177,7 @@ impl Decision<'_> {
             let message = "a pod of this name exists and belongs to something else";
             return self.not_admitted(Reason::PodNameTaken, message, FOREIGN_RETRY);
         }
-        let whose = if is_of_an_earlier_run(&pod) { "an earlier run of this name" } else { "somebody else" };
+        let whose = if is_of_an_earlier_run(pod) { "an earlier run of this name" } else { "somebody else" };
         let until = pod.metadata.deletion_timestamp.as_ref().map_or_else(
             || "; it is about to be deleted".to_owned(),
             |at| format!(": it has until {} to save its output and to end", at.0),
