@@ -1,5 +1,7 @@
 //! Nodes that fall silent: told in time, waited for, and given up only where somebody says so.
 
+use std::path::Path;
+
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -16,12 +18,21 @@ use crate::settings;
 /// them, more under load.
 const TOLD_WITHIN_SECONDS: i64 = 10;
 
-/// A run on the second node that waits for a file on its claim, and then succeeds; later attempts do so at once.
-fn waits_on(node: &str) -> Value {
-    let mut spec =
-        traced("echo here >trace/here; [ $BUNDLE_ATTEMPT = 1 ] || exit 0; until [ -e trace/go ]; do sleep 0.2; done");
-    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
-    spec
+/// A run that waits for a file on its claim, and then succeeds; later attempts do so at once.
+fn waits() -> Value {
+    traced("echo here >trace/here; [ $BUNDLE_ATTEMPT = 1 ] || exit 0; until [ -e trace/go ]; do sleep 0.2; done")
+}
+
+/// Starts such a run while the second node is the only one that is open; later attempts may be on either. Returns the
+/// name of the first.
+async fn begun_on_the_second(space: &Space, name: &str, trace: &Path) -> String {
+    let first = std::env::var("NODE_NAME").unwrap();
+    output("kubectl", &["cordon", &first]);
+    space.start(name, waits()).await;
+    space.pod_running(&format!("{name}-1")).await;
+    output("kubectl", &["uncordon", &first]);
+    left(trace, "here").await;
+    first
 }
 
 /// When the control plane found that the kubelet is silent.
@@ -56,7 +67,9 @@ async fn ready(space: &Space, node: &str) {
 async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_it_is_back() {
     let space = Space::exclusive().await;
     let (node, trace) = (SecondNode::open(), space.claim("trace").await);
-    space.start("silent", waits_on(&node.0)).await;
+    let mut spec = waits();
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node.0});
+    space.start("silent", spec).await;
     left(&trace, "here").await;
     space.until("silent", "to run", |s| s.phase == Some(Phase::Running)).await;
     let kubelet = Dead::kill("kubelet-2");
@@ -90,15 +103,8 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
 async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count() {
     let space = Space::exclusive().await;
     settings::changed(&space, "gives-up", |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
-    let first = std::env::var("NODE_NAME").unwrap();
     let (node, trace) = (SecondNode::open(), space.claim("trace").await);
-    let mut spec = waits_on(&node.0);
-    spec.as_object_mut().unwrap().remove("nodeSelector");
-    output("kubectl", &["cordon", &first]);
-    space.start("lost", spec).await;
-    space.pod_running("lost-1").await;
-    output("kubectl", &["uncordon", &first]);
-    left(&trace, "here").await;
+    let first = begun_on_the_second(&space, "lost", &trace).await;
     let kubelet = Dead::kill("kubelet-2");
     let told = space.until("lost", "to tell that its node is silent", says_silent).await;
     assert!(told.waiting.unwrap().deadline.is_some());
@@ -122,15 +128,8 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
 #[ignore = "takes minutes: make test-cluster-long"]
 async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     let space = Space::exclusive().await;
-    let first = std::env::var("NODE_NAME").unwrap();
     let (node, trace) = (SecondNode::open(), space.claim("trace").await);
-    let mut spec = waits_on(&node.0);
-    spec.as_object_mut().unwrap().remove("nodeSelector");
-    output("kubectl", &["cordon", &first]);
-    space.start("off", spec).await;
-    space.pod_running("off-1").await;
-    output("kubectl", &["uncordon", &first]);
-    left(&trace, "here").await;
+    let first = begun_on_the_second(&space, "off", &trace).await;
     output("deploy/local/cluster", &["node-off", "2"]);
     space.until("off", "to tell that its node is silent", says_silent).await;
     assert_eq!(starts(&trace), ["off 1"]);
