@@ -91,7 +91,12 @@ pub(crate) struct Process {
 
 impl Process {
     fn catches(&self, signal: Signal) -> bool {
-        self.caught & !self.blocked & mask(signal) != 0
+        self.caught & !self.blocked & mask(signal) != 0 && !self.is_exiting()
+    }
+
+    /// Its memory is gone, so what it was can no longer be read; it can still have children for a moment.
+    fn is_exiting(&self) -> bool {
+        self.command_line.is_empty()
     }
 
     /// Shells give this to what they do not wait for.
@@ -286,6 +291,7 @@ impl Ending {
             let known = self.known.entry(process.id).or_default();
             if process.parent != runner
                 && let Some(parent) = processes.iter().find(|parent| parent.id.pid == process.parent)
+                && !parent.is_exiting()
             {
                 known.below = Some(parent.identity());
             }
@@ -647,6 +653,26 @@ mod tests {
             (11, vec![orphan(&worker)], "KILL 3"),
         ]);
         assert_eq!(ending.handled_by_others(2).unwrap(), "SIGTERM was handled by wandb (process 5): ended");
+    }
+
+    #[test]
+    fn a_copy_of_what_is_seen_while_it_exits_is_still_a_copy() {
+        let (python, worker) = (handler(2, 1, "python t.py"), handler(3, 2, "python t.py"));
+        let exiting = Process { command_line: vec![], ..python.clone() };
+        let orphan = Process { parent: 1, ..worker.clone() };
+        looks(&[
+            (0, vec![python, worker.clone()], "TERM 2"),
+            (5, vec![exiting, worker], ""),
+            (6, vec![orphan.clone()], ""),
+            (8, vec![orphan], "KILL 3"),
+        ]);
+    }
+
+    #[test]
+    fn what_is_exiting_handles_nothing() {
+        let exiting = Process { command_line: vec![], ..handler(2, 1, "python launch.py") };
+        let ending = looks(&[(0, vec![exiting, handler(3, 2, "python t.py")], "TERM 3")]);
+        assert_eq!(ending.handled_by_others(9).unwrap(), "SIGTERM was handled by python (process 3): ended");
     }
 
     #[test]
