@@ -156,6 +156,9 @@ pub mod files {
     pub const LOCK: &str = "lock";
     /// In [`super::paths::RECORD`]: the [`crate::contract::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";
+    /// In [`super::paths::RECORD`]: values of variables as the container has them, by name, JSON; see
+    /// [`crate::contract::SaveRequest::told_variables`].
+    pub const VARIABLES: &str = "variables.json";
     /// In [`super::paths::RECORD`]: made by the runner when the command has begun.
     pub const BEGAN: &str = "began";
     /// In [`super::paths::RECORD`]: links to the libraries of the host's GPU driver, made by the runner.

@@ -29,6 +29,7 @@ fn saving_by(script: &str) -> Sandbox {
             interrupted_seconds: 60,
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
+            told_variables: vec![],
         });
     });
     let script = format!(

@@ -18,5 +18,8 @@ pub use pins::{Pin, Pins};
 pub use progress::{Progress, ProgressStage, StoreTrouble};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
-pub use request::{Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest};
+pub use request::{
+    Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest,
+    VARIABLES_MAX_BYTES,
+};
 pub use text::{DETAIL_MAX_BYTES, one_line};

@@ -167,6 +167,9 @@ impl InputSource {
     }
 }
 
+/// Most of [`SaveRequest::told_variables`] with their values as JSON, in bytes: what all of a `ConfigMap` can be.
+pub const VARIABLES_MAX_BYTES: usize = 1024 * 1024;
+
 /// See [`SaveRequest::give_up_seconds`].
 pub const GIVE_UP_SECONDS: u64 = 300;
 
@@ -196,6 +199,9 @@ pub struct SaveRequest {
     /// where inputs come from.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub made_by: serde_json::Map<String, serde_json::Value>,
+    /// Variables of the spec that come from `ConfigMaps`: the runner leaves their values for the helper, for that artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told_variables: Vec<String>,
 }
 
 /// How registries are spoken to.

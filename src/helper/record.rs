@@ -1,21 +1,32 @@
-//! The runner's record, which the command could have written.
+//! What the runner leaves for the helper, which the command could have written.
 
 use crate::bundle::untrusted::{NotRead, read_whole};
-use crate::contract::{RECORD_MAX_BYTES, Record};
+use crate::contract::{RECORD_MAX_BYTES, Record, VARIABLES_MAX_BYTES};
 use crate::names::files;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::Path;
 
 /// The runner's record, or what is in its place.
 pub(super) fn read_record(dir: &Path) -> Result<Record, NotRead> {
-    let name = CString::new(files::RECORD).map_err(|_| NotRead::Refused)?;
-    let text = read_whole(dir, &name, RECORD_MAX_BYTES)?;
-    let record: Record = serde_json::from_slice(&text).map_err(|_| NotRead::Refused)?;
+    let record: Record = read(dir, files::RECORD, RECORD_MAX_BYTES)?;
     // Every record of the runner has an ending in it; JSON without one is somebody else's.
     let ended = record.cause.is_some() || record.exit_code.is_some() || record.signal.is_some() || record.asked_to_stop;
     let possible = record.exit_code.is_none_or(|code| (0..=255).contains(&code))
         && record.signal.is_none_or(|signal| (1..=64).contains(&signal));
     if ended && possible { Ok(record) } else { Err(NotRead::Refused) }
+}
+
+/// Values of variables as the run's container had them, by name.
+pub(super) fn read_variables(dir: &Path) -> BTreeMap<String, String> {
+    read(dir, files::VARIABLES, VARIABLES_MAX_BYTES).unwrap_or_default()
+}
+
+fn read<T: DeserializeOwned>(dir: &Path, name: &str, max_bytes: usize) -> Result<T, NotRead> {
+    let name = CString::new(name).map_err(|_| NotRead::Refused)?;
+    let text = read_whole(dir, &name, max_bytes)?;
+    serde_json::from_slice(&text).map_err(|_| NotRead::Refused)
 }
 
 #[cfg(test)]

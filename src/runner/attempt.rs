@@ -36,6 +36,9 @@ pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Rec
 }
 
 fn run_requested(paths: &Paths, signals: Signals, request: &Request) -> Result<Record, NeverRan> {
+    if let Some(save) = &request.save {
+        environment::leave_values(&save.told_variables, &paths.record);
+    }
     let gpus = gpu::ready(paths, request.gpus.as_ref())?;
     let output = |name| {
         let path = paths.output.join(name);

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
+
+use crate::contract::VARIABLES_MAX_BYTES;
+use crate::names::files;
 
 /// Where programs are looked for when the image says nothing; what Docker sets.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,6 +48,17 @@ impl Front {
                 value.push(rest);
             }
         }
+    }
+}
+
+/// Leaves the values of `names` for the helper, as JSON. A value that cannot be left is missed in the artifact that tells
+/// how the output was made, and is no reason to run no command.
+pub(crate) fn leave_values(names: &[String], record_dir: &Path) {
+    let values: BTreeMap<&String, String> =
+        names.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
+    let text = serde_json::to_vec(&values).unwrap_or_default();
+    if !values.is_empty() && text.len() <= VARIABLES_MAX_BYTES {
+        let _ = File::create_new(record_dir.join(files::VARIABLES)).and_then(|mut file| file.write_all(&text));
     }
 }
 

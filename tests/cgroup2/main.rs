@@ -60,6 +60,7 @@ fn saving_to(host: &str) -> Sandbox {
             interrupted_seconds: 600,
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
+            told_variables: vec![],
         });
     })
 }

@@ -112,6 +112,60 @@ async fn a_whole_bundle_that_everybody_may_read_is_mounted_by_the_node() {
     space.end().await;
 }
 
+/// What `oras` finds of how a bundle was made.
+fn made_by(bundle: &str) -> Value {
+    let found = output("oras", &["discover", "--format", "json", "--plain-http", bundle]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let artifact = found["referrers"][0]["reference"].as_str().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    output("oras", &["pull", "--plain-http", "--output", dir.path().to_str().unwrap(), artifact]);
+    serde_json::from_slice(&std::fs::read(dir.path().join("provenance.json")).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn how_a_bundle_was_made_is_in_the_registry_when_all_else_is_gone() {
+    let space = Space::new().await;
+    let maps: Api<ConfigMap> = space.api();
+    let map = json!({"metadata": {"name": "settings"}, "data": {"rate": "0.1", "code.py": "print(1)"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let secrets: Api<Secret> = space.api();
+    let secret = json!({"metadata": {"name": "token"}, "stringData": {"t": "hidden-value"}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let made = space
+        .run(
+            "make",
+            json!({"command": "true", "runAsUser": 1000, "runAsGroup": 2000,
+                "env": [{"name": "SEED", "value": "$7"},
+                    {"name": "RATE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "rate"}}},
+                    {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k", "optional": true}}},
+                    {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "t"}}}],
+                "inputs": [{"path": "text", "text": "hello"},
+                    {"path": "code.py", "configMap": {"name": "settings", "key": "code.py"}},
+                    {"path": "/token", "secret": {"name": "token", "key": "t"}}]}),
+        )
+        .await;
+    assert_eq!(cause(&made), "Completed", "{made:#?}");
+    space.runs().delete("make", &DeleteParams::default()).await.unwrap();
+    maps.delete("settings", &DeleteParams::default()).await.unwrap();
+    space.gone::<Pod>("make-1").await;
+
+    let told = made_by(made.output.unwrap().bundle.as_deref().unwrap());
+    assert!(!told.to_string().contains("hidden-value"), "{told}");
+    assert_eq!(
+        told["env"],
+        json!([{"name": "SEED", "value": "$7"},
+            {"name": "RATE", "value": "0.1", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "rate"}}},
+            {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k", "optional": true}}},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "t"}}}])
+    );
+    assert_eq!((&told["command"]["shell"], &told["record"]["exitCode"]), (&json!("true"), &json!(0)), "{told}");
+    assert_eq!((&told["runAsUser"], &told["runAsGroup"], &told["attempt"]), (&json!(1000), &json!(2000), &json!(1)));
+    let input = |index: usize| &told["inputs"][index];
+    assert_eq!((&input(0)["text"], &input(1)["data"]["code.py"]), (&json!("hello"), &json!("print(1)")), "{told}");
+    assert!([input(0), input(1)].iter().all(|input| input["digest"].as_str().unwrap().starts_with("sha256:")));
+    space.end().await;
+}
+
 /// The layers of a bundle.
 fn layers(status: &bundlerun::api::BundleRunStatus) -> Vec<String> {
     let manifest =

@@ -9,7 +9,7 @@ use crate::helper::error::Error;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
-use crate::helper::record::read_record;
+use crate::helper::record::{read_record, read_variables};
 use crate::helper::room;
 use crate::helper::saved::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
@@ -175,6 +175,9 @@ pub(super) fn failure(kind: ErrorKind) -> SaveFailure {
 fn made_by(paths: &Paths, request: &Request, save: &SaveRequest, record: Option<&Record>) -> Value {
     let mut made_by: Map<String, Value> = save.made_by.clone();
     made_by.insert("command".to_owned(), json!(request.command));
+    if let Some(env) = made_by.get_mut("env").and_then(Value::as_array_mut) {
+        add_values(env, save, &read_variables(&paths.record));
+    }
     let told = made_by.remove("inputs").and_then(|told| Some(told.as_array()?.clone())).unwrap_or_default();
     let digests = stage::digests(paths, &request.inputs);
     let inputs = request.inputs.iter().enumerate().map(|(index, input)| {
@@ -196,6 +199,17 @@ fn made_by(paths: &Paths, request: &Request, save: &SaveRequest, record: Option<
         made_by.insert("record".to_owned(), json!(record));
     }
     Value::Object(made_by)
+}
+
+/// The values of what comes from `ConfigMaps`, as this attempt had them.
+fn add_values(env: &mut [Value], save: &SaveRequest, values: &BTreeMap<String, String>) {
+    for var in env.iter_mut().filter_map(Value::as_object_mut) {
+        let name =
+            var.get("name").and_then(Value::as_str).filter(|name| save.told_variables.iter().any(|told| told == name));
+        if let Some(value) = name.and_then(|name| values.get(name)) {
+            var.insert("value".to_owned(), json!(value));
+        }
+    }
 }
 
 fn digest(input: &RequestedInput, found: Option<&String>) -> Option<String> {
