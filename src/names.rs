@@ -199,6 +199,8 @@ pub mod files {
     pub const MEASURED: &str = "measured.json";
     /// In [`super::paths::BIN`]: all is reported, and the helper's container cannot end.
     pub const CANNOT_END: &str = "cannot-end";
+    /// In [`super::paths::BIN`]: digests of large files that were found out before the output is saved.
+    pub const DIGESTS: &str = "digests.json";
     /// In [`super::paths::BIN`]: entries of the output that the last tries failed to read.
     pub const DAMAGED: &str = "damaged.json";
     /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::contract::Progress`].

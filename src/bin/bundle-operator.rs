@@ -131,6 +131,9 @@ enum Helper {
     /// A child of the main process: end the run when it fills its disk.
     #[command(hide = true)]
     WatchDisk,
+    /// A child of the main process: push large files while the command runs.
+    #[command(hide = true)]
+    PushEarly,
 }
 
 fn main() -> ExitCode {
@@ -189,6 +192,7 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::CheckStore => helper::run_task(paths, Task::CheckStore),
         Helper::Save => helper::run_task(paths, Task::Save),
         Helper::Measure => helper::run_task(paths, Task::Measure),
+        Helper::PushEarly => helper::run_task(paths, Task::PushEarly),
         Helper::WatchDisk => helper::run_task(paths, Task::WatchDisk),
     }
 }

@@ -95,6 +95,10 @@ pub struct Tree {
     pub outside: Vec<(String, PathBuf)>,
     /// What the machine cannot read, and the output may lack.
     pub given_up: GivenUp,
+    /// The file with digests that were found out before; none: there are none.
+    pub kept: Option<PathBuf>,
+    /// Digests that are found out now are added to it: large files are written to the disk before they are read.
+    pub keeps_more: bool,
     /// Bytes of memory that its entries may take; none: no limit. What does not fit is an error of the kind
     /// [`super::ErrorKind::TooLarge`].
     pub most_memory: Option<u64>,
@@ -105,6 +109,20 @@ impl Tree {
     pub(in crate::bundle) fn seen_at(&self) -> &Path {
         if self.seen_at.as_os_str().is_empty() { &self.root } else { &self.seen_at }
     }
+}
+
+/// How large files are pushed while the command runs.
+#[derive(Clone, Debug)]
+pub struct Early {
+    /// For how long a file has not changed.
+    pub quiet: Duration,
+    /// Files that are pushed at once.
+    pub connections: usize,
+    /// Of all that are pushed; none: no limit.
+    pub bytes_per_second: Option<u64>,
+    /// How many bytes may have been pushed in vain, because their file has changed or is gone, in percent of those that
+    /// large files have.
+    pub waste_percent: u32,
 }
 
 /// Entries that the output is saved without, if the machine fails to read them; any other that it fails to read fails the

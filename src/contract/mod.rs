@@ -19,7 +19,7 @@ pub use progress::{Progress, ProgressStage, StoreTrouble};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
 pub use request::{
-    Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest,
+    Background, Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest,
     VARIABLES_MAX_BYTES,
 };
 pub use text::{DETAIL_MAX_BYTES, one_line};

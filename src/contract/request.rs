@@ -202,6 +202,24 @@ pub struct SaveRequest {
     /// Variables of the spec that come from `ConfigMaps`: the runner leaves their values for the helper, for that artifact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told_variables: Vec<String>,
+    /// How large files are pushed while the command runs; none: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
+}
+
+/// What the helper does beside the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Background {
+    /// A file is pushed when it has not changed for so long.
+    pub quiet_seconds: u64,
+    /// Files that are pushed at once.
+    pub connections: u32,
+    /// Of all of them; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// How many bytes may have been pushed in vain, in percent of what large files have.
+    pub waste_percent: u32,
 }
 
 /// How registries are spoken to.

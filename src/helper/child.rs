@@ -3,7 +3,7 @@
 use crate::helper::error::Error;
 use crate::helper::markers;
 use crate::names::files;
-use crate::runner::Paths;
+use crate::runner::{Paths, sys};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
 };
@@ -25,6 +25,8 @@ pub enum Task {
     Measure,
     /// End the run when it fills its disk.
     WatchDisk,
+    /// Push large files while the command runs.
+    PushEarly,
 }
 
 impl Task {
@@ -37,6 +39,7 @@ impl Task {
             Task::Save => "save",
             Task::Measure => "measure",
             Task::WatchDisk => "watch-disk",
+            Task::PushEarly => "push-early",
         }
     }
 }
@@ -46,10 +49,20 @@ pub(super) fn begin(paths: &Paths, task: Task) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit_memory(&paths.cgroup);
+    if task == Task::PushEarly {
+        yield_to_the_command();
+    }
     // Of a child before this one that crashed. Whoever asks the store does so beside one that stages.
     if matches!(task, Task::Stage | Task::Save) {
         markers::unmark(&paths.bin, files::PROGRESS);
     }
+}
+
+/// Takes of the processor and the disk what nobody else wants.
+fn yield_to_the_command() {
+    const LOWEST: i32 = 19;
+    let _ = rustix::process::nice(LOWEST);
+    sys::use_idle_disk();
 }
 
 /// Leaves a quarter of the container's memory to the kernel and to the main process. A child that needs more aborts

@@ -6,7 +6,7 @@
 //! | `prepare`, `mount_points` | what the run container needs before it starts |
 //! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
-//! | `disk` | ends a run that fills its working directory or its caches |
+//! | `beside` | children that work beside the command |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |
@@ -23,8 +23,8 @@
 //! written by it now. Nothing of it is executed, and it is only ever opened relative to a directory that we hold open,
 //! without following links. No process of the helper can be dumped or traced by others of its user.
 
+mod beside;
 mod child;
-mod disk;
 mod ending;
 mod error;
 mod failure;
@@ -57,7 +57,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use supervise::{left_behind, staging, store};
-use task::{check_store, look_up, measure, save, stage, watch_disk};
+use task::{check_store, look_up, measure, push_early, save, stage, watch_disk};
 use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
@@ -190,6 +190,7 @@ pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
         Task::CheckStore => request().and_then(|request| check_store::check_store(paths, &request)),
         Task::Save => request().and_then(|request| save::save(paths, &request)),
         Task::Measure => measure::measure(paths).map_err(|error| error.to_string()),
+        Task::PushEarly => request().and_then(|request| push_early::push_early(paths, &request)),
         Task::WatchDisk => {
             request().and_then(|request| watch_disk::watch(paths, &request).map_err(|error| error.to_string()))
         }

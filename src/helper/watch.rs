@@ -1,8 +1,9 @@
 //! From the start of the runner to its death.
 
 use crate::contract::{MissingRecord, Request};
-use crate::helper::disk::DiskWatch;
-use crate::helper::markers::is_marked;
+use crate::helper::beside::Beside;
+use crate::helper::child::Task;
+use crate::helper::markers::{self, is_marked};
 use crate::helper::owner;
 use crate::names::files;
 use crate::runner::Paths;
@@ -44,12 +45,12 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Waits for the runner's start, then for the kernel to drop its lock. An order to stop says that there will be no
 /// start any more; a runner that lives is waited for all the same, because its record is the point of it all.
 pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
-    let disk = DiskWatch::get_ready(paths, request);
+    let beside = Companions::get_ready(paths, request);
     let news = News::of(&paths.record);
     // A command that removes `started` at once has no other disk than the rest: who may not be told of the start, or
     // may have come too late for that, does not wait for it.
     if news.is_none() || may_begin(paths, request) {
-        disk.begin();
+        beside.begin();
     }
     // The lock file's name can be the user's; `started` without our lock being held is what counts.
     let mut told = false;
@@ -62,7 +63,7 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
         }
     }
     // First of all: it should be at work before the command is.
-    disk.begin();
+    beside.begin();
     owner::give(paths, request);
     // Once it has left a record the runner has ended: the kubelet ends us for that.
     let at_work = || rustix::fs::lstat(paths.record.join(files::RECORD)).is_err();
@@ -92,6 +93,36 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
         }
     }
     End::RunnerGone { interrupted }
+}
+
+/// What works beside the command.
+struct Companions(Vec<Beside>, Paths);
+
+impl Companions {
+    fn get_ready(paths: &Paths, request: Option<&Request>) -> Self {
+        let mut tasks = vec![];
+        // A limit of bytes on the disk, or of the memory in which the output is to be saved: the kubelet would notice the
+        // first after half a minute, evict the pod and lose the output.
+        if request.is_some_and(|request| request.disk_bytes.is_some() || request.save.is_some()) {
+            tasks.push(Beside::get_ready(paths, Task::WatchDisk, |paths| is_marked(&paths.bin, files::END)));
+        }
+        if request.and_then(|request| request.save.as_ref()?.background.as_ref()).is_some() {
+            tasks.push(Beside::get_ready(paths, Task::PushEarly, |_| false));
+        }
+        Self(tasks, paths.clone())
+    }
+
+    fn begin(&self) {
+        self.0.iter().for_each(Beside::begin);
+    }
+}
+
+impl Drop for Companions {
+    fn drop(&mut self) {
+        self.0.clear();
+        // What was said of the running command.
+        markers::unmark(&self.1.bin, files::WARNING);
+    }
 }
 
 /// Nothing is left that holds the command up, but that there may be no runner yet.

@@ -5,6 +5,7 @@
 mod archives;
 mod common;
 mod disk_faults;
+mod early;
 mod faults;
 #[path = "../faulty_disk/mod.rs"]
 mod faulty_disk;

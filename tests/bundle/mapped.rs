@@ -13,7 +13,7 @@ use std::sync::Mutex;
 const BYTES: usize = 4_000_000;
 
 /// A process that has a file mapped and stores into it.
-struct Mapped {
+pub(crate) struct Mapped {
     file: PathBuf,
     process: Child,
     orders: ChildStdin,
@@ -21,9 +21,9 @@ struct Mapped {
 }
 
 impl Mapped {
-    /// A file in memory: the kernel notes the time of the first store into a page, and again once it has written it back to
-    /// a disk.
-    fn in_memory(dir: &Path) -> Self {
+    /// A file of so many letters `a`. The kernel notes the time of the first store into a page, and again once it has
+    /// written it back to a disk; in memory it never does.
+    pub(crate) fn in_dir(dir: &Path, bytes: usize) -> Self {
         let program = "import mmap, sys
 file = open(sys.argv[1], 'r+b')
 with mmap.mmap(file.fileno(), 0) as mapped:
@@ -34,7 +34,7 @@ with mmap.mmap(file.fileno(), 0) as mapped:
         print('stored', flush=True)
 ";
         let file = dir.join("mapped");
-        fs::write(&file, "a".repeat(BYTES)).unwrap();
+        fs::write(&file, "a".repeat(bytes)).unwrap();
         let mut command = Command::new("python3");
         command.args(["-c", program]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
@@ -52,15 +52,20 @@ with mmap.mmap(file.fileno(), 0) as mapped:
 
     /// Fills the file with this letter; no stamp of it moves.
     fn store(&mut self, letter: &str) {
+        let file = self.file.clone();
         let stamps = || {
-            let metadata = fs::metadata(&self.file).unwrap();
+            let metadata = fs::metadata(&file).unwrap();
             (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec(), metadata.len())
         };
         let before = stamps();
+        self.fill(letter);
+        assert_eq!(stamps(), before, "the file system tells: nothing is tried here");
+    }
+
+    /// Fills the file with this letter.
+    pub(crate) fn fill(&mut self, letter: &str) {
         writeln!(self.orders, "{letter}").unwrap();
-        let mut said = String::new();
-        self.done.read_line(&mut said).unwrap();
-        assert_eq!((said.as_str(), stamps()), ("stored\n", before), "the file system tells: nothing is tried here");
+        self.await_word("stored\n");
     }
 }
 
@@ -81,7 +86,7 @@ async fn is_saved_as(registry: &Registry, letter: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_between_hashing_and_pushing_is_saved() {
     let (registry, dir) = (Registry::start(), tempfile::tempdir_in("/dev/shm").unwrap());
-    let mapped = Mutex::new(Some(Mapped::in_memory(dir.path())));
+    let mapped = Mutex::new(Some(Mapped::in_dir(dir.path(), BYTES)));
     let proxy = Proxy::before("127.0.0.1", &registry.host, move |method, path, _| {
         // It has been hashed, and is about to be pushed.
         if *method == Method::POST
@@ -99,7 +104,7 @@ async fn what_was_stored_between_hashing_and_pushing_is_saved() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_between_two_tries_is_saved() {
     let (registry, dir) = (Registry::start(), tempfile::tempdir_in("/dev/shm").unwrap());
-    let mut mapped = Mapped::in_memory(dir.path());
+    let mut mapped = Mapped::in_dir(dir.path(), BYTES);
     let refuses = Proxy::before("127.0.0.1", &registry.host, |method, path, _| {
         if *method == Method::PUT && path.contains("/manifests/") { Fault::Status(403) } else { Fault::None }
     });

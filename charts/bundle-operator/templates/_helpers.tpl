@@ -100,6 +100,7 @@ capabilities:
 {{- /* Nodes resolve no names of Services. */ -}}
 {{- $_ := set $settings "imageVolumes" "never" -}}
 {{- end -}}
+{{- if not $settings.store.background.bandwidth }}{{ $_ := unset $settings.store.background "bandwidth" }}{{ end -}}
 {{- if not $settings.store.url }}{{ $_ := unset $settings "store" }}{{ end -}}
 {{- range list "insecure" "ca" -}}
 {{- if not (get $settings.registries .) }}{{ $_ := unset $settings.registries . }}{{ end -}}

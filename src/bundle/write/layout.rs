@@ -23,6 +23,8 @@ use rustix::io::Errno;
 
 /// Groups may be as large. The leaves of a trie are mostly between a half of it and all of it.
 const LAYER_BYTES: u64 = 256 << 20;
+/// A file of more bytes, with its header, is a layer of its own; as is one of more bytes without.
+pub(in crate::bundle) const LARGE: u64 = LAYER_BYTES / 4;
 /// Registries accept manifests of up to 4 MiB; a layer takes about 170 bytes there, and 75 in the configuration.
 const MOST_LAYERS: usize = 10_000;
 /// By how much groups are larger in a tree that would have more layers: 4 GiB, so that

@@ -8,6 +8,8 @@
 //! | `layout` | which entry goes into which layer |
 //! | `exclude` | what is left out because the run says so |
 //! | `content` | the bytes of one file |
+//! | `kept` | digests that were found out before |
+//! | `early`, `pace` | large files that are pushed while the command runs |
 //! | `lacking` | what a bundle lacks |
 //! | `cancel` | the end of a save that nobody waits for |
 //! | `skip` | what is left out, and what that means |
@@ -20,13 +22,16 @@
 mod cancel;
 pub(super) mod check;
 mod content;
+pub(super) mod early;
 mod entries;
 mod exclude;
 mod hang;
+mod kept;
 mod lacking;
 mod layout;
 mod list;
 mod outside;
+mod pace;
 mod pack;
 mod provenance;
 mod skip;
@@ -47,9 +52,11 @@ pub(crate) use entries::memory_of;
 use entries::{Index, ROOT};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hang::{About, Asked, Hung, unless_hung};
+use kept::Kept;
 use lacking::Skipped;
 use layout::Plan;
 use list::Packed;
+use pace::Pace;
 use pack::{Layer, Reading, Unread};
 use serde_json::Value;
 use skip::Skip;
@@ -88,16 +95,8 @@ pub async fn save(
 ) -> Result<SavedBundle, Error> {
     let reference = Reference::parse(&format!("{repository}:{tag}"))?;
     let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
-    let cancelled = Cancel::default();
-    let saving = Saving {
-        repository,
-        reading: Arc::new(Reading::new(cancelled.0.clone())),
-        _cancelled: cancelled,
-        given_up: &tree.given_up,
-        progress,
-        pushed: AtomicU64::new(0),
-        done: Arc::default(),
-    };
+    let kept = Kept::read(tree.kept.clone(), tree.keeps_more);
+    let saving = Saving::new(repository, kept, Pace::default(), &tree.given_up, progress);
     let work = saving.run(tree, &reference.manifest, made_by);
     let show = async {
         loop {
@@ -125,7 +124,14 @@ struct Saving<'a> {
     done: Arc<AtomicU64>,
 }
 
-impl Saving<'_> {
+impl<'a> Saving<'a> {
+    fn new(repository: Repository, kept: Kept, pace: Pace, given_up: &'a GivenUp, progress: &'a Progress) -> Self {
+        let cancelled = Cancel::default();
+        let reading = Arc::new(Reading::new(cancelled.0.clone(), kept, pace));
+        let (pushed, done) = (AtomicU64::new(0), Arc::default());
+        Self { repository, _cancelled: cancelled, reading, given_up, progress, pushed, done }
+    }
+
     async fn run(&self, tree: &Tree, tag: &str, made_by: &Value) -> Result<SavedBundle, Error> {
         let plan = self.plan(tree).await?;
         self.progress.total_bytes.store(plan.entries.content_bytes(), Ordering::Relaxed);
@@ -189,13 +195,14 @@ impl Saving<'_> {
             match self.push(plan, &layer).await? {
                 Pushed::Done => return Ok(layer.pushed()),
                 Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
+                Pushed::Refused(_) => self.reading.kept.forget(plan, number),
                 Pushed::Changed(index) if changes >= MOST_CHANGES => {
                     given_up.insert(index, Skip::of_the_run("kept changing while it was saved"));
                 }
                 Pushed::Failed(index, skip) => {
                     given_up.insert(index, skip);
                 }
-                Pushed::Changed(_) | Pushed::Refused(_) => {}
+                Pushed::Changed(_) => {}
             }
         }
     }
@@ -233,7 +240,7 @@ impl Saving<'_> {
         loop {
             let (sender, receiver) = mpsc::channel(PIECES);
             let asked = Arc::new(Asked::default());
-            let reading = read_into(plan.clone(), layer.clone(), asked.clone(), sender);
+            let reading = read_into(plan.clone(), layer.clone(), self.reading.clone(), asked.clone(), sender);
             let sent = Arc::new(AtomicU64::new(0));
             let body = body(receiver, [sent.clone(), self.done.clone()]);
             let push = async {
@@ -389,11 +396,15 @@ fn name(plan: Option<&Plan>, about: &About) -> String {
 fn read_into(
     plan: Arc<Plan>,
     layer: Arc<Layer>,
+    reading: Arc<Reading>,
     asked: Arc<Asked>,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) -> tokio::task::JoinHandle<Option<Pushed>> {
     tokio::task::spawn_blocking(asked.by(move || {
-        let read = pack::read(&plan, &layer, |bytes| sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok());
+        let read = pack::read(&plan, &layer, |bytes| {
+            reading.pace.wait(bytes.len());
+            sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok()
+        });
         let unread = match read {
             Ok(()) | Err(Unread::NotTaken) => return None,
             Err(Unread::Changed(index)) => Pushed::Changed(index),

@@ -4,7 +4,9 @@ use super::cancel::Cancelled;
 use super::content::{CopyEnd, Seen, Stamp, copy, look, map_of, zeros};
 use super::entries::{Index, What};
 use super::hang::{about_entry, ask};
+use super::kept::Kept;
 use super::layout::Plan;
+use super::pace::Pace;
 use super::skip::Skip;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::sparse::SparseMap;
@@ -49,7 +51,7 @@ struct SparseFile {
 /// There may be a million of them.
 #[derive(Clone, Debug)]
 pub(in crate::bundle) struct StoredFile {
-    entry: Index,
+    pub(super) entry: Index,
     pub(in crate::bundle) digest: Digest,
     /// Of the content in the layer.
     pub(in crate::bundle) offset: u64,
@@ -58,6 +60,16 @@ pub(in crate::bundle) struct StoredFile {
 }
 
 impl Layer {
+    /// A layer of one file, which is no sparse one.
+    pub(super) fn of_one(number: usize, digest: Digest, size: u64, file: StoredFile, stamp: Stamp) -> Self {
+        Self { number, digest, size, files: vec![file], stamps: vec![stamp], sparse: vec![], skipped: vec![] }
+    }
+
+    /// It has all that the plan says.
+    pub(super) fn is_whole(&self) -> bool {
+        self.skipped.is_empty()
+    }
+
     pub(in crate::bundle) fn files(&self) -> &[StoredFile] {
         &self.files
     }
@@ -113,14 +125,17 @@ pub(in crate::bundle) enum Unread {
 #[derive(Debug)]
 pub(in crate::bundle) struct Reading {
     pub(in crate::bundle) cancelled: Arc<Cancelled>,
+    pub(in crate::bundle) kept: Kept,
+    /// What is pushed is read no faster.
+    pub(in crate::bundle) pace: Pace,
     /// How often one still waits for a file that cannot be opened. For all files together: whoever removes files, or lets
     /// nobody read them, may do it to very many.
     waits: AtomicU32,
 }
 
 impl Reading {
-    pub(in crate::bundle) fn new(cancelled: Arc<Cancelled>) -> Self {
-        Self { cancelled, waits: AtomicU32::new(MOST_READS) }
+    pub(in crate::bundle) fn new(cancelled: Arc<Cancelled>, kept: Kept, pace: Pace) -> Self {
+        Self { cancelled, kept, pace, waits: AtomicU32::new(MOST_READS) }
     }
 
     /// Waits for whoever replaces a file and has removed it first. `false`: it was waited enough.
@@ -140,6 +155,12 @@ pub(in crate::bundle) fn hash(
     given_up: &BTreeMap<Index, Skip>,
     reading: &Reading,
 ) -> Result<Layer, Error> {
+    if given_up.is_empty()
+        && let Some(layer) = reading.kept.layer(plan, number)
+    {
+        return Ok(layer);
+    }
+    let keeping = reading.kept.begin(plan, number);
     let members = plan.layer(number);
     let many = members.iter().filter(|index| has_content(plan, **index)).count();
     let mut layer = Layer {
@@ -177,6 +198,9 @@ pub(in crate::bundle) fn hash(
     digester.update(&tar_header::END);
     layer.size += tar_header::END.len() as u64;
     layer.digest = digester.finish();
+    if let Some(keeping) = keeping {
+        reading.kept.end(&keeping, &layer);
+    }
     Ok(layer)
 }
 
@@ -321,7 +345,7 @@ mod tests {
 
     #[test]
     fn many_files_that_are_gone_hold_a_save_up_no_longer_than_one() {
-        let reading = Reading::new(Arc::default());
+        let reading = Reading::new(Arc::default(), Kept::default(), Pace::default());
         let waits = (0..1000).filter(|_| reading.wait()).count();
         assert_eq!(waits, MOST_READS as usize);
     }

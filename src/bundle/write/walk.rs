@@ -34,6 +34,21 @@ pub(in crate::bundle) fn walk(
     hung: &HungBefore,
     cancelled: &Cancelled,
 ) -> Result<Entries, Error> {
+    walk_for(tree, root, hung, cancelled, None)
+}
+
+/// Directories, and files of more than so many bytes.
+pub(in crate::bundle) fn walk_large(tree: &Tree, root: &OwnedFd, bytes: u64) -> Result<Entries, Error> {
+    walk_for(tree, root, &HungBefore::new(), &Cancelled::default(), Some(bytes))
+}
+
+fn walk_for(
+    tree: &Tree,
+    root: &OwnedFd,
+    hung: &HungBefore,
+    cancelled: &Cancelled,
+    larger_than: Option<u64>,
+) -> Result<Entries, Error> {
     let stat = ask(|| rustix::fs::fstat(root));
     let stat = stat.map_err(|error| Error::local("look at the working directory", error))?;
     let mut walk = Walk {
@@ -42,6 +57,7 @@ pub(in crate::bundle) fn walk(
         hung,
         device: stat.st_dev,
         exclude: exclude(&tree.exclude)?,
+        larger_than,
         entries: Entries::new(tree.most_memory),
         if_filled: vec![],
         waiting: vec![ROOT],
@@ -66,6 +82,8 @@ struct Walk<'a> {
     hung: &'a HungBefore,
     device: u64,
     exclude: GlobSet,
+    /// Only files of more bytes are entries, and directories.
+    larger_than: Option<u64>,
     entries: Entries,
     /// Directories that are left out when nothing is in them.
     if_filled: Vec<Index>,
@@ -150,9 +168,14 @@ impl Walk<'_> {
             let why = format!("its path is longer than {LONGEST_PATH} bytes");
             return self.skip(place, &Skip::of_the_run(&why));
         }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_small = |than| kind != FileType::Directory && (kind != FileType::RegularFile || size(&stat) <= than);
+        if self.larger_than.is_some_and(is_small) {
+            return Ok(());
+        }
         let mode = stat.st_mode & 0o7777;
         let no_output = |why: &str| Skip::no_output(why);
-        match FileType::from_raw_mode(stat.st_mode) {
+        match kind {
             FileType::Directory if stat.st_dev != self.device => self.skip(place, &no_output("another file system")),
             FileType::Directory => {
                 let index = self.add(place, mode, What::Directory)?;

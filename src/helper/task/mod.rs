@@ -5,7 +5,7 @@
 //! | `look_up` | what inputs from registries are |
 //! | `stage`, `url`, `config_map`, `links` | putting inputs in place |
 //! | `check_store` | whether the store would accept the output |
-//! | `save` | saving the output |
+//! | `save`, `push_early` | saving the output, and what can be saved of it before |
 //! | `measure`, `watch_disk` | counting what is in the working directory, and keeping its limits |
 //! | `login` | who we are to registries |
 
@@ -15,6 +15,7 @@ pub(super) mod links;
 mod login;
 pub(super) mod look_up;
 pub(super) mod measure;
+pub(super) mod push_early;
 pub(super) mod save;
 pub(super) mod stage;
 mod url;

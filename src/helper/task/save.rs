@@ -52,7 +52,9 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
         return Err(failed(SaveFailure::HelperFailed, "there is no store to save to", 0));
     };
     let runtime = runtime().map_err(helper_failed)?;
-    let tree = tree(paths, request, save);
+    // A first try need not wait until large files are on the disk.
+    let keeps_more = markers::is_marked(&paths.bin, files::NOT_SAVED);
+    let tree = Tree { keeps_more, ..tree(paths, request, save) };
     let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
     let access = access(paths, request);
     let progress = Arc::new(Progress::default());
@@ -140,7 +142,7 @@ fn now_ms() -> u64 {
 }
 
 /// What is output of the working directory, and what is not.
-fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
+pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
     let made = mount_points::made(paths);
     let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
     let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
@@ -153,6 +155,8 @@ fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
         left_out_links: links::made(&paths.bundle, &targets),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
         given_up: given_up(paths, save),
+        kept: Some(paths.bin.join(files::DIGESTS)),
+        keeps_more: false,
         most_memory: room::for_entries(paths),
     }
 }

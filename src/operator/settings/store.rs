@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use super::fields::{Fields, Problems};
-use crate::contract::Registries;
+use crate::api::Quantity;
+use crate::contract::{Background, Registries};
 use crate::plan::facts::settings::Store;
 
 /// The Secret with the store's credentials when the settings name none.
 const SECRET_NAME: &str = "bundle-store";
 /// Certificates travel in an annotation of each pod, beside the command.
 const CA_MAX_BYTES: usize = 16 * 1024;
+/// Files that a helper pushes at once while the command runs.
+const CONNECTIONS: u32 = 2;
+/// A registry serves many helpers.
+const CONNECTIONS_ALLOWED: std::ops::RangeInclusive<u32> = 1..=16;
+/// As much as the large files of the working directory have may have been pushed in vain.
+const WASTE_PERCENT: u32 = 100;
 
 /// Reads `store` and `registries`.
 pub(in crate::operator) fn read(
@@ -45,11 +52,35 @@ pub(in crate::operator) fn read(
             secret_name: store.get("secretName").unwrap_or_else(|| SECRET_NAME.to_owned()),
             deadline: seconds(&mut store, "deadline", "1h"),
             when_interrupted: seconds(&mut store, "whenInterrupted", "2m"),
+            background: background(&mut store, seconds, problems),
         }
     });
     insecure.sort();
     insecure.dedup();
     (store, Registries { insecure, ca })
+}
+
+/// What helpers push while commands run.
+fn background(
+    store: &mut Fields<'_>,
+    seconds: &impl Fn(&mut Fields<'_>, &'static str, &str) -> Duration,
+    problems: &Problems,
+) -> Option<Background> {
+    let mut fields = store.section("background");
+    let is_enabled = fields.get("enabled").unwrap_or(true);
+    let quiet_seconds = seconds(&mut fields, "quiet", "60s").as_secs();
+    let connections = fields.get("connections").unwrap_or(CONNECTIONS);
+    if !CONNECTIONS_ALLOWED.contains(&connections) {
+        let (least, most) = (CONNECTIONS_ALLOWED.start(), CONNECTIONS_ALLOWED.end());
+        problems.note(&fields.path("connections"), format_args!("must be between {least} and {most}"));
+    }
+    let bandwidth: Option<Quantity> = fields.get("bandwidth");
+    let bytes_per_second = bandwidth.and_then(|rate| problems.check(&fields.path("bandwidth"), rate.bytes()));
+    if bytes_per_second == Some(0) {
+        problems.note(&fields.path("bandwidth"), "must be more than 0; leave it out for no limit");
+    }
+    let waste_percent = fields.get("wastePercent").unwrap_or(WASTE_PERCENT);
+    is_enabled.then_some(Background { quiet_seconds, connections, bytes_per_second, waste_percent })
 }
 
 /// `oci://host[:port][/prefix]` without its scheme.
@@ -73,6 +104,7 @@ fn prefix(store: &mut Fields<'_>, problems: &Problems) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::tests::parse;
+    use super::*;
 
     #[test]
     fn a_store_is_a_registry_and_a_prefix() {
@@ -87,6 +119,21 @@ mod tests {
     }
 
     #[test]
+    fn large_files_are_pushed_early_unless_that_is_switched_off() {
+        let background = |text: &str| {
+            let text = format!("images: {{cpu: a, gpu: b}}\nstore: {{url: 'oci://r', background: {text}}}");
+            parse(&text, "us").unwrap().store.unwrap().background
+        };
+        let usual =
+            Background { quiet_seconds: 60, connections: 2, bytes_per_second: None, waste_percent: WASTE_PERCENT };
+        assert_eq!(background("{}"), Some(usual));
+        let other =
+            Background { quiet_seconds: 300, connections: 4, bytes_per_second: Some(100 << 20), waste_percent: 0 };
+        assert_eq!(background("{quiet: 5m, connections: 4, bandwidth: 100Mi, wastePercent: 0}"), Some(other));
+        assert_eq!(background("{enabled: false}"), None);
+    }
+
+    #[test]
     fn what_is_no_registry_is_told() {
         for (store, field) in [
             ("store: {}", "store.url"),
@@ -96,6 +143,13 @@ mod tests {
             ("store: {url: 'oci://r/a/'}", "store.url"),
             ("store: {url: 'oci://r', deadline: soon}", "store.deadline"),
             ("store: {url: 'oci://r', more: 1}", "store.more"),
+            ("store: {url: 'oci://r', background: {quiet: soon}}", "store.background.quiet"),
+            ("store: {url: 'oci://r', background: {connections: 0}}", "store.background.connections"),
+            ("store: {url: 'oci://r', background: {connections: 17}}", "store.background.connections"),
+            ("store: {url: 'oci://r', background: {bandwidth: 0}}", "store.background.bandwidth"),
+            ("store: {url: 'oci://r', background: {bandwidth: fast}}", "store.background.bandwidth"),
+            ("store: {url: 'oci://r', background: {wastePercent: -1}}", "store.background.wastePercent"),
+            ("store: {url: 'oci://r', background: {more: 1}}", "store.background.more"),
             ("registries: {insecure: ['http://r']}", "registries.insecure"),
             ("registries: {ca: nonsense}", "registries.ca"),
         ] {

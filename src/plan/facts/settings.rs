@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::contract::{HostDriver, Preflight, Registries};
+use crate::contract::{Background, HostDriver, Preflight, Registries};
 use crate::oci::place;
 use crate::plan::words::wait_reason::Deadline;
 
@@ -131,6 +131,8 @@ pub struct Store {
     pub deadline: Duration,
     /// Longest time for saving after a run was asked to stop.
     pub when_interrupted: Duration,
+    /// What helpers push while commands run; none: nothing.
+    pub background: Option<Background>,
 }
 
 impl Store {
@@ -201,6 +203,7 @@ mod tests {
             secret_name: String::new(),
             deadline: Duration::ZERO,
             when_interrupted: Duration::ZERO,
+            background: None,
         };
         store.is_of_another_namespace(reference, "n")
     }

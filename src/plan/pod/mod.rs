@@ -148,6 +148,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             interrupted_seconds: store.when_interrupted.as_secs(),
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
+            background: store.background.clone(),
             told_variables: provenance::told_variables(request),
         }),
         own_repositories: own_repositories(request, attempt, settings),

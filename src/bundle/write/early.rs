@@ -1,0 +1,146 @@
+//! Large files are pushed while the command runs, so that little is left to push when it ends: each is a layer of its own,
+//! the same as in the bundle.
+//!
+//! A file is pushed once it was quiet for a while. Each time it changes after that, it has to be quiet for twice as long;
+//! and what was pushed and is in no bundle any more is bounded.
+
+use super::entries::{Index, What};
+use super::kept::{Kept, State};
+use super::layout::{self, Plan};
+use super::pace::Pace;
+use super::pack::Layer;
+use super::{Pushed, Saving, walk};
+use crate::bundle::blocking::blocking;
+use crate::bundle::registry::{Purpose, Repository};
+use crate::bundle::{Access, Early, Error, GivenUp, Progress, Tree};
+use crate::oci::Reference;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use rustix::fs::fstat;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A file waits at most so many times as long as in the beginning.
+const MOST_PATIENCE: u32 = 64;
+/// Between two rounds.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A round is followed by a pause this many times as long as its walk: a tenth of the time, at most, goes into walking.
+const PAUSE_PER_WALK: u32 = 9;
+
+/// What is known of the large files of a tree, from one round to the next.
+#[derive(Debug, Default)]
+pub struct EarlyPushes {
+    files: BTreeMap<Vec<u8>, Sent>,
+    /// Bytes of blobs that were pushed and are of no file any more.
+    wasted: u64,
+}
+
+/// A file that was pushed at some time.
+#[derive(Clone, Debug)]
+struct Sent {
+    /// What it was then; none: it has changed since.
+    state: Option<State>,
+    bytes: u64,
+    changes: u32,
+}
+
+/// A file of a plan that has a layer of its own.
+struct Large {
+    layer: usize,
+    path: Vec<u8>,
+    state: State,
+    bytes: u64,
+}
+
+impl EarlyPushes {
+    /// Pushes what is quiet now to `repository`, and returns how long to wait before the next round.
+    ///
+    /// # Errors
+    /// Those of the registry and of the tree's root. What was pushed before stays known.
+    pub async fn round(
+        &mut self,
+        tree: &Tree,
+        early: &Early,
+        repository: &str,
+        access: &Access,
+    ) -> Result<Duration, Error> {
+        let begin = Instant::now();
+        let of = tree.clone();
+        let (plan, large) = blocking(move || find(&of)).await?;
+        let walked = begin.elapsed();
+        self.note_changes(&large);
+        let total = large.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
+        let most_waste = u128::from(total) * u128::from(early.waste_percent) / 100;
+        let is_due = |file: &&Large| self.is_due(file, early.quiet);
+        let due: Vec<&Large> = large.iter().filter(is_due).collect();
+        if !due.is_empty() && u128::from(self.wasted) <= most_waste {
+            let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
+            let (given_up, progress) = (GivenUp::default(), Progress::default());
+            let kept = Kept::read(tree.kept.clone(), true);
+            let saving = Saving::new(repository, kept, Pace::of(early.bytes_per_second), &given_up, &progress);
+            let pushes = due.into_iter().map(|file| push(&saving, &plan, file));
+            let mut pushed = stream::iter(pushes).buffer_unordered(early.connections.max(1));
+            while let Some(file) = pushed.try_next().await? {
+                if let Some(file) = file {
+                    let changes = self.files.get(&file.path).map_or(0, |sent| sent.changes);
+                    let sent = Sent { state: Some(file.state), bytes: file.bytes, changes };
+                    self.files.insert(file.path.clone(), sent);
+                }
+            }
+        }
+        let pause = (early.quiet / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        Ok(pause.max(walked * PAUSE_PER_WALK))
+    }
+
+    fn note_changes(&mut self, large: &[Large]) {
+        let now: BTreeMap<&[u8], State> = large.iter().map(|file| (&*file.path, file.state)).collect();
+        for (path, sent) in &mut self.files {
+            if sent.state.is_some() && sent.state.as_ref() != now.get(&**path) {
+                sent.state = None;
+                sent.changes = sent.changes.saturating_add(1);
+                self.wasted = self.wasted.saturating_add(sent.bytes);
+            }
+        }
+    }
+
+    fn is_due(&self, file: &Large, quiet: Duration) -> bool {
+        let sent = self.files.get(&file.path);
+        let patience = 1u32.checked_shl(sent.map_or(0, |sent| sent.changes)).unwrap_or(MOST_PATIENCE);
+        sent.is_none_or(|sent| sent.state.is_none())
+            && file.state.quiet_for() >= quiet * patience.clamp(1, MOST_PATIENCE)
+    }
+}
+
+/// The large files of a tree as they are now.
+fn find(tree: &Tree) -> Result<(Arc<Plan>, Vec<Large>), Error> {
+    let root = walk::open_root(tree)?;
+    let mut entries = walk::walk_large(tree, &root, layout::LARGE)?;
+    entries.sort();
+    let plan = Plan::new(root, entries)?;
+    let large = (0..plan.layers()).filter_map(|number| large(&plan, number)).collect();
+    Ok((Arc::new(plan), large))
+}
+
+/// The file that is all of a layer. One of several names is left to the save: another of them may come or go.
+fn large(plan: &Plan, number: usize) -> Option<Large> {
+    let [index] = *plan.layer(number) else { return None };
+    let index: Index = index;
+    let What::File { size: bytes } = plan.entries.get(index)?.what else { return None };
+    let file = plan.open(index).ok()?;
+    let state = State::of(&fstat(&file).ok()?);
+    Some(Large { layer: number, path: plan.entries.path(index), state, bytes })
+}
+
+/// Returns the file if what it was is in the registry now.
+async fn push<'a>(saving: &Saving<'_>, plan: &Arc<Plan>, file: &'a Large) -> Result<Option<&'a Large>, Error> {
+    let hashed = saving.hash(plan, file.layer, BTreeMap::new()).await;
+    let Ok(layer) = hashed.map(|layer| layer.map(Arc::new)) else { return Ok(None) };
+    let layer: Arc<Layer> = layer?;
+    if !layer.is_whole() {
+        return Ok(None);
+    }
+    let is_there = saving.repository.has_blob(&layer.digest, layer.size).await?
+        || matches!(saving.push(plan, &layer).await?, Pushed::Done);
+    Ok(is_there.then_some(file))
+}

@@ -1,0 +1,177 @@
+//! Digests of large files that were found out before: while the command ran, or by a try to save that failed.
+//!
+//! A digest is good for as long as the file is the same. What a file system says of times and size tells that, with one
+//! exception: a program that writes through a mapping moves the times with its first store into a page that is clean, and
+//! with no other until that page is written back. So a file is cleaned (`fdatasync`) before it is looked at and hashed,
+//! and again before its digest is relied on. That holds for the file systems of [`KNOWN`]; of files elsewhere, on tmpfs
+//! for one, nothing is kept.
+
+use super::content::look;
+use super::entries::{Index, What};
+use super::hang::{about_entry, ask};
+use super::layout::Plan;
+use super::pack::{Layer, StoredFile};
+use crate::bundle::FileId;
+use crate::bundle::digest::Digest;
+use crate::bundle::format::tar_header::Type;
+use rustix::fs::{Stat, fdatasync, fstat, fstatfs};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// ext4, XFS and Btrfs: their `page_mkwrite` moves the times.
+const KNOWN: [u32; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+/// What changed more recently may change again within one tick of the clock that file systems use.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// What a file system says of a clean file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct State {
+    id: FileId,
+    size: i64,
+    /// Seconds and nanoseconds.
+    mtime: (i64, u64),
+    ctime: (i64, u64),
+}
+
+impl State {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
+            id: FileId::from(stat),
+            size: stat.st_size,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// For how long nothing has changed; zero: the clock says that it will change.
+    pub(super) fn quiet_for(&self) -> Duration {
+        let (seconds, nanoseconds) = self.mtime.max(self.ctime);
+        let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
+        SystemTime::now().duration_since(UNIX_EPOCH + changed).unwrap_or_default()
+    }
+}
+
+/// A layer of one file.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptLayer {
+    state: State,
+    digest: Digest,
+    size: u64,
+    /// Of the file, and where it begins in the layer.
+    content: Digest,
+    offset: u64,
+}
+
+/// What is known, by the digest of the header in the layer: of the path, the mode and the size.
+#[derive(Debug, Default)]
+pub(in crate::bundle) struct Kept {
+    /// Where it is kept between processes; none: nothing is kept.
+    file: Option<PathBuf>,
+    /// Digests that are found out now are kept too.
+    adds: bool,
+    layers: Mutex<BTreeMap<Digest, KeptLayer>>,
+}
+
+impl Kept {
+    /// What an earlier process kept in `file`. `adds`: and what this one finds out, which costs that large files are
+    /// written to the disk before they are read.
+    pub(in crate::bundle) fn read(file: Option<PathBuf>, adds: bool) -> Self {
+        let known = file.as_ref().and_then(|file| serde_json::from_slice(&fs::read(file).ok()?).ok());
+        let layers: Vec<(Digest, KeptLayer)> = known.unwrap_or_default();
+        Self { file, adds, layers: Mutex::new(layers.into_iter().collect()) }
+    }
+
+    fn layers(&self) -> MutexGuard<'_, BTreeMap<Digest, KeptLayer>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A layer that needs not be read for its digest.
+    pub(in crate::bundle) fn layer(&self, plan: &Plan, number: usize) -> Option<Layer> {
+        let (index, header) = only_file(plan, number)?;
+        let known = *self.layers().get(&Digest::of(&header))?;
+        about_entry(index);
+        let file = File::from(ask(|| plan.open(index)).ok()?);
+        // Only what was not written since is clean: the look before saves writing the rest to the disk for nothing.
+        let is_same = |state: Result<State, Errno>| state == Ok(known.state);
+        if !is_same(stat(&file)) || !is_same(clean(&file)) {
+            return None;
+        }
+        let seen = ask(|| look(&file)).ok()??;
+        let KeptLayer { digest, size, content, offset, .. } = known;
+        let stored = StoredFile { entry: index, digest: content, offset, size: seen.size };
+        Some(Layer::of_one(number, digest, size, stored, seen.stamp))
+    }
+
+    /// Begins to find out a digest: what the file is now, if its digest can be kept.
+    pub(in crate::bundle) fn begin(&self, plan: &Plan, number: usize) -> Option<Keeping> {
+        let (index, header) = only_file(plan, number).filter(|_| self.adds)?;
+        about_entry(index);
+        let file = File::from(ask(|| plan.open(index)).ok()?);
+        let of = ask(|| fstatfs(&file)).ok()?.f_type;
+        let is_known = u32::try_from(of).is_ok_and(|of| KNOWN.contains(&of));
+        let state = clean(&file).ok().filter(|state| is_known && state.quiet_for() >= SETTLED)?;
+        Some(Keeping { header: Digest::of(&header), file, state })
+    }
+
+    /// Keeps a digest, if the file is what it was.
+    pub(in crate::bundle) fn end(&self, keeping: &Keeping, layer: &Layer) {
+        let ([stored], false) = (layer.files(), layer.has_sparse_files()) else { return };
+        if stat(&keeping.file) != Ok(keeping.state) {
+            return;
+        }
+        let (content, offset) = (stored.digest, stored.offset);
+        let kept = KeptLayer { state: keeping.state, digest: layer.digest, size: layer.size, content, offset };
+        let mut layers = self.layers();
+        layers.insert(keeping.header, kept);
+        if let Err(error) = self.write(&layers) {
+            eprintln!("bundle-operator helper: a digest is not kept: {error}");
+        }
+    }
+
+    /// The registry got another content than this.
+    pub(in crate::bundle) fn forget(&self, plan: &Plan, number: usize) {
+        if let Some((_, header)) = only_file(plan, number) {
+            self.layers().remove(&Digest::of(&header));
+        }
+    }
+
+    fn write(&self, layers: &BTreeMap<Digest, KeptLayer>) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let draft = file.with_extension("tmp");
+        fs::write(&draft, serde_json::to_vec(&layers.iter().collect::<Vec<_>>())?)?;
+        fs::rename(draft, file)
+    }
+}
+
+/// A digest that is being found out.
+#[derive(Debug)]
+pub(in crate::bundle) struct Keeping {
+    header: Digest,
+    file: File,
+    state: State,
+}
+
+/// The one entry of a layer and its header, if it is a file.
+fn only_file(plan: &Plan, number: usize) -> Option<(Index, Vec<u8>)> {
+    let [index] = *plan.layer(number) else { return None };
+    let What::File { size } = plan.entries.get(index)?.what else { return None };
+    Some((index, plan.header(index, Type::File { size })))
+}
+
+fn stat(file: &File) -> Result<State, Errno> {
+    ask(|| fstat(file)).map(|stat| State::of(&stat))
+}
+
+/// Has what is not yet on the disk written to it.
+fn clean(file: &File) -> Result<State, Errno> {
+    ask(|| fdatasync(file))?;
+    stat(file)
+}
