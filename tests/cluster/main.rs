@@ -19,6 +19,7 @@ mod crd;
 mod deletion;
 mod dependencies;
 mod disk_faults;
+mod early;
 mod endings;
 mod examples;
 #[path = "../faulty_disk/mod.rs"]

@@ -1,0 +1,73 @@
+//! Large files are in the store before the command ends.
+
+use std::path::PathBuf;
+
+use bundlerun::api::Phase;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::common::{Space, cause, eventually, left, output, stdout};
+
+/// The directory of a pod's volume on the node.
+fn volume(pod: &Pod, name: &str) -> PathBuf {
+    let (kubelet, uid) = (std::env::var("KUBELET_ROOT").unwrap(), pod.uid().unwrap());
+    PathBuf::from(kubelet).join("pods").join(uid).join("volumes/kubernetes.io~empty-dir").join(name)
+}
+
+/// The layers that a helper keeps the digests of.
+fn kept(pod: &Pod) -> Vec<String> {
+    let text = std::fs::read(volume(pod, "bin").join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
+    let kept: Vec<(String, Value)> = serde_json::from_slice(&text).unwrap();
+    kept.into_iter().map(|(_, layer)| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until so many layers of a running run are in the store, and returns them.
+async fn pushed(space: &Space, pod: &Pod, count: usize) -> Vec<String> {
+    let registry = std::env::var("REGISTRY_HOST").unwrap();
+    let are_there = async |layers: &[String]| {
+        for digest in layers {
+            let blob = format!("http://{registry}/v2/bundles/{}/blobs/{digest}", space.name);
+            if !reqwest::Client::new().head(blob).send().await.unwrap().status().is_success() {
+                return false;
+            }
+        }
+        layers.len() == count
+    };
+    eventually("large files to be pushed", async || {
+        let layers = kept(pod);
+        if are_there(&layers).await { Ok(layers) } else { Err(layers) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn large_files_are_in_the_store_before_the_command_ends() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let writes = "for i in 1 2 3; do head -c 70M /dev/urandom >$i; done; sha256sum 1 2 3; echo small >small; \
+        echo written >/trace/written; until [ -e /trace/go ]; do sleep 0.1; done";
+    let large = json!({"cpus": "200m", "memory": "256Mi", "disk": "500Mi"});
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    space.start("make", json!({"command": writes, "volumes": volumes, "resources": large})).await;
+    left(&trace, "written").await;
+    space.until("make", "to run", |status| status.phase == Some(Phase::Running)).await;
+    let version = space.runs().get("make").await.unwrap().resource_version();
+    let pod = space.pods().get("make-1").await.unwrap();
+    let early = pushed(&space, &pod, 3).await;
+    assert_eq!(space.runs().get("make").await.unwrap().resource_version(), version, "written meanwhile");
+
+    std::fs::write(trace.join("go"), "").unwrap();
+    let made = space.end_of("make").await;
+    assert_eq!(cause(&made), "Completed", "{made:#?}");
+    let bundle = made.output.as_ref().unwrap().bundle.clone().unwrap();
+    let manifest: Value = serde_json::from_str(&output("crane", &["manifest", "--insecure", &bundle])).unwrap();
+    let layers: Vec<&str> =
+        manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap()).collect();
+    assert!(early.iter().all(|layer| layers.contains(&layer.as_str())), "{early:?} {layers:?}");
+    let reads = json!({"command": "cd in; sha256sum 1 2 3", "inputs": [{"path": "in", "run": {"name": "make"}}],
+        "resources": large});
+    let read = space.run("read", reads).await;
+    assert_eq!(stdout(&read), stdout(&made));
+    space.end().await;
+}
