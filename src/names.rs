@@ -185,6 +185,9 @@ pub mod files {
     pub const PARTIAL_INPUT: &str = "partial.";
     /// In [`super::paths::BIN`]: one line, why inputs could not be looked up or staged so far.
     pub const TROUBLE: &str = "trouble";
+    /// In [`super::paths::BIN`]: what is wrong with inputs that are waited for, a [`crate::contract::InputTrouble`] each, by
+    /// their index.
+    pub const AWAITED: &str = "awaited.json";
     /// In [`super::paths::BIN`]: what the store said when it was asked for an upload, before the command.
     pub const STORE: &str = "store.json";
     /// In [`super::paths::BIN`]: the command may start, whatever the store says. Made for each run that has a store.

@@ -10,19 +10,21 @@ mod sandbox;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use bundlerun::contract::{Cause, InputSource, RequestedInput};
+use bundlerun::contract::{Cause, InputPatience, InputSource, Request, RequestedInput};
 use bundlerun::helper;
 use futures::{StreamExt, stream};
 use helping::{Helper, Process, fresh, start, told};
 use sandbox::{Sandbox, await_that, is_alive, sh};
+use serde_json::json;
+use sha2::Digest as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -198,7 +200,9 @@ async fn answer(State(web): State<Web>, Path(file): Path<String>, headers: Heade
             let range = [("content-range", format!("bytes 10-{}/{}", BODY.len() - 1, BODY.len()))];
             (StatusCode::PARTIAL_CONTENT, range, &BODY[10..]).into_response()
         }
-        "file" | "flaky" | "slow" => BODY.into_response(),
+        "redeployed" if before == 0 => StatusCode::NOT_FOUND.into_response(),
+        "redeployed" if before == 1 => StatusCode::FORBIDDEN.into_response(),
+        "file" | "flaky" | "slow" | "redeployed" => BODY.into_response(),
         "denied" => StatusCode::FORBIDDEN.into_response(),
         "broken" => StatusCode::BAD_GATEWAY.into_response(),
         "large" => "x".repeat(100_000).into_response(),
@@ -209,6 +213,10 @@ async fn answer(State(web): State<Web>, Path(file): Path<String>, headers: Heade
 fn serve() -> (Web, SocketAddr) {
     let web = Web::default();
     let router = Router::new().route("/{file}", get(answer)).with_state(web.clone());
+    (web, serve_all(router))
+}
+
+fn serve_all(router: Router) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -216,7 +224,7 @@ fn serve() -> (Web, SocketAddr) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await })
     });
-    (web, address)
+    address
 }
 
 fn download(address: SocketAddr, file: &str, sha256: &str) -> RequestedInput {
@@ -238,16 +246,35 @@ fn a_download_is_there_when_the_command_begins_also_after_a_server_error() {
     }
 }
 
+/// What cannot be had is waited for, but not for long.
+fn impatient(request: &mut Request) {
+    request.patience = InputPatience { refused_seconds: 1, silent_seconds: 1, absent_seconds: 1 };
+}
+
+#[test]
+fn who_refuses_a_download_for_a_while_costs_time_and_no_attempt() {
+    let (web, address) = serve();
+    let sandbox = with_inputs(vec![download(address, "redeployed", &sha256(BODY))]);
+    let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0"));
+    await_that("words", || sandbox.paths.bin.join("awaited.json").exists());
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.stdout().as_str(), run.code), (BODY, 0), "{run:?}");
+    assert_eq!(web.asked.load(Ordering::SeqCst), 3);
+    assert!(!sandbox.paths.bin.join("awaited.json").exists());
+}
+
 #[test]
 fn a_download_that_cannot_be_had_has_its_cause() {
     for (file, sha256, cause, why) in [
         ("file", "0".repeat(64), Cause::InputInvalid, "its sha256 is "),
         ("none", sha256(BODY), Cause::InputNotFound, "the server answered 404 Not Found (http://127.0.0.1:"),
         ("denied", sha256(BODY), Cause::InputDenied, "the server answered 403 Forbidden"),
+        ("broken", sha256(BODY), Cause::StagingFailed, "the server answered 502 Bad Gateway"),
         ("large", sha256(BODY), Cause::InputTooLarge, "larger than 50000 bytes"),
     ] {
         let (_web, address) = serve();
-        let sandbox = with_inputs(vec![download(address, file, &sha256)]).disk(50_000);
+        let sandbox = with_inputs(vec![download(address, file, &sha256)]).disk(50_000).requesting(impatient);
         let (helper, runner) = start(&sandbox, &sh("echo never"));
         let run = runner.finish();
         helper.finish();
@@ -334,32 +361,97 @@ fn sigterm_ends_staging() {
 }
 
 #[test]
-fn a_registry_that_does_not_answer_in_time_is_no_fault_of_the_run() {
+fn a_registry_that_does_not_answer_is_waited_for_within_one_attempt_and_is_no_fault_of_the_run() {
     // A registry that takes connections and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("{}/a:1", silent.local_addr().unwrap());
     // What a child before this one has seen says more than silence.
-    for (before, says) in
-        [(None, format!("no answer yet from {}", silent.local_addr().unwrap())), (Some("503"), "503".to_owned())]
-    {
+    for (before, says) in [
+        (None, format!("input data: no answer yet from {}", silent.local_addr().unwrap())),
+        (Some("503"), "503".to_owned()),
+    ] {
         let source = InputSource::Image { reference: reference.clone(), path: None };
-        let sandbox = with_inputs(vec![input("data", source)]);
+        let sandbox = with_inputs(vec![input("data", source)]).requesting(impatient);
         if let Some(before) = before {
-            fs::write(sandbox.paths.bin.join("trouble"), before).unwrap();
+            let before = format!(r#"{{"0":{{"problem":"NoAnswer","detail":"{before}"}}}}"#);
+            fs::write(sandbox.paths.bin.join("awaited.json"), before).unwrap();
         }
         let (helper, runner) = start(&sandbox, &sh("echo never"));
         assert!(sandbox.paths.bundle.join("data").is_dir(), "the run container can start");
         assert!(sandbox.paths.inputs.join("0").is_dir());
+        assert!(!sandbox.paths.bin.join("end").exists(), "it is waited for");
         let run = runner.finish();
         helper.finish();
         assert_eq!((run.record.cause, run.code), (Some(Cause::StagingFailed), 125));
-        assert_eq!(run.record.detail, format!("inputs could not be looked up in time: {says}"));
+        assert_eq!(run.record.detail, format!("{says}, for 1 s"));
+    }
+}
+
+/// A registry that is down until it is told to come back, with one image that has a file `f`.
+struct Registry {
+    address: SocketAddr,
+    is_up: Arc<AtomicBool>,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), BODY).unwrap();
+        let tar = std::process::Command::new("tar").args(["-C", dir.path().to_str().unwrap(), "-c", "f"]).output();
+        let (layer, config) = (tar.unwrap().stdout, b"{}".to_vec());
+        let descriptor = |blob: &[u8], kind: &str| {
+            let digest = format!("sha256:{}", sha256(blob));
+            json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": blob.len()})
+        };
+        let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor(&config, "config.v1+json"), "layers": [descriptor(&layer, "layer.v1.tar")]});
+        let is_up = Arc::<AtomicBool>::default();
+        let up = is_up.clone();
+        let answer = move |uri: Uri| {
+            let found = match uri.path() {
+                _ if !up.load(Ordering::SeqCst) => Err(StatusCode::SERVICE_UNAVAILABLE),
+                "/v2/" => Ok(vec![]),
+                path if path.contains("/manifests/") => Ok(manifest.to_string().into_bytes()),
+                path if path.contains("/blobs/") => Ok(layer.clone()),
+                _ => Err(StatusCode::NOT_FOUND),
+            };
+            let kind = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
+            async move { found.map_or_else(IntoResponse::into_response, |body| (kind, body).into_response()) }
+        };
+        Self { address: serve_all(Router::new().fallback(answer)), is_up }
+    }
+
+    fn with_input(&self, path: Option<&str>) -> Sandbox {
+        let source = InputSource::Image { reference: format!("{}/a:1", self.address), path: path.map(str::to_owned) };
+        let sandbox = with_inputs(vec![input("data", source)]);
+        sandbox.requesting(|request| request.registries.insecure = vec![self.address.to_string()])
+    }
+}
+
+#[test]
+fn a_registry_that_comes_back_after_the_container_has_started_costs_no_attempt() {
+    for (path, ends) in [(None, None), (Some("f"), Some(Cause::StagingFailed))] {
+        let registry = Registry::start();
+        let sandbox = registry.with_input(path);
+        let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0/f"));
+        await_that("words", || sandbox.paths.bin.join("awaited.json").exists());
+        registry.is_up.store(true, Ordering::SeqCst);
+        let run = runner.finish();
+        helper.finish();
+        assert_eq!(run.record.cause, ends, "{run:?}");
+        if ends.is_none() {
+            assert_eq!(run.stdout(), BODY, "{run:?}");
+            let digests = told(&sandbox).input_digests;
+            assert_eq!(digests.len(), 1, "what it was is on the record: {digests:?}");
+        } else {
+            // Its place is mounted as a directory.
+            assert!(run.record.detail.starts_with("input data: it is a file"), "{}", run.record.detail);
+        }
     }
 }
 
 /// As `sha256sum` tells it.
-fn sha256(text: &str) -> String {
-    use sha2::Digest;
-    let digest = sha2::Sha256::digest(text.as_bytes());
+fn sha256(text: impl AsRef<[u8]>) -> String {
+    let digest = sha2::Sha256::digest(text);
     digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -8,14 +8,18 @@ use std::sync::Arc;
 /// What went wrong, in kinds that the caller can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There is no such repository, manifest, blob, or path in the image.
+    /// The registry has no such repository, manifest or blob.
     NotFound,
+    /// There is no such path in the image.
+    PathNotFound,
     /// The registry does not know us, or does not let us.
     Denied,
     /// The registry's quota is used up.
     Quota,
     /// No answer, or answers that may be others later, after all retries.
     Unreachable,
+    /// Nobody knows a host of this name.
+    UnknownHost,
     /// The registry's certificate is not trusted, or it speaks no TLS.
     Tls,
     /// Larger than a limit: ours or the registry's.

@@ -5,17 +5,31 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::error::Error;
 use std::time::Duration;
 
-/// Whether it is about TLS, and the innermost reason.
-pub(crate) fn reason(error: &reqwest::Error) -> (bool, String) {
+/// What stood in the way of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The other side's certificate, or that it speaks no TLS.
+    Tls,
+    /// Nobody knows the host's name. A name server that gives no answer is another matter.
+    UnknownHost,
+    /// The connection.
+    Connection,
+}
+
+/// What stood in the way, and the innermost reason.
+pub(crate) fn reason(error: &reqwest::Error) -> (Obstacle, String) {
     if error.is_timeout() {
-        return (false, "no answer in time".to_owned());
+        return (Obstacle::Connection, "no answer in time".to_owned());
     }
     let mut why = error.to_string();
     let mut next = error.source();
     while let Some(inner) = next {
         why = inner.to_string();
         if inner.is::<rustls::Error>() {
-            return (true, why);
+            if why.contains("InvalidContentType") {
+                "it speaks no TLS".clone_into(&mut why);
+            }
+            return (Obstacle::Tls, why);
         }
         // An io::Error hides what it wraps from `source`.
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -24,7 +38,26 @@ pub(crate) fn reason(error: &reqwest::Error) -> (bool, String) {
             None => inner.source(),
         };
     }
-    (false, why)
+    match host_is_unknown(&why) {
+        true => (Obstacle::UnknownHost, "there is no host of this name".to_owned()),
+        false => (Obstacle::Connection, without_number(&why)),
+    }
+}
+
+/// By the words for `EAI_NONAME` and `EAI_NODATA` of musl and of glibc: the standard library keeps no code.
+fn host_is_unknown(why: &str) -> bool {
+    let words = [
+        "Name does not resolve",
+        "Name has no usable address",
+        "Name or service not known",
+        "No address associated with hostname",
+    ];
+    words.iter().any(|words| why.ends_with(words))
+}
+
+/// `Connection refused (os error 111)` without the number, which helps nobody.
+fn without_number(why: &str) -> String {
+    why.split_once(" (os error ").map_or(why, |(words, _)| words).to_owned()
 }
 
 /// How long a server asks to wait, if it does.
@@ -46,6 +79,15 @@ fn wait_of(after: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_nobody_knows_is_told_from_a_name_server_that_is_silent() {
+        let of = |words: &str| host_is_unknown(&format!("failed to lookup address information: {words}"));
+        // musl, glibc.
+        assert!(of("Name does not resolve") && of("Name or service not known"));
+        assert!(!of("Try again") && !of("Temporary failure in name resolution") && !of("Non-recoverable error"));
+        assert_eq!(without_number("Connection refused (os error 111)"), "Connection refused");
+    }
 
     #[test]
     fn times_to_wait_are_read() {

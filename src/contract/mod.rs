@@ -15,11 +15,11 @@ mod text;
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Message};
 pub use pins::{Pin, Pins};
-pub use progress::{Progress, ProgressStage, StoreTrouble};
+pub use progress::{InputProblem, InputTrouble, Progress, ProgressStage, StoreTrouble};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
 pub use request::{
-    Background, Command, EndOrder, GIVE_UP_SECONDS, InputSource, Registries, Request, RequestedInput, SaveRequest,
-    VARIABLES_MAX_BYTES,
+    Background, Command, EndOrder, GIVE_UP_SECONDS, InputPatience, InputSource, Registries, Request, RequestedInput,
+    SaveRequest, VARIABLES_MAX_BYTES,
 };
 pub use text::{DETAIL_MAX_BYTES, one_line};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::record::Cause;
 use super::report::NotSaved;
 
 /// How far staging or saving has come.
@@ -22,6 +23,9 @@ pub struct Progress {
     /// Why the store did not accept an upload when it was last asked; none: it did, or nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreTrouble>,
+    /// What holds the command up, while inputs are put in place; none: nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputTrouble>,
     /// One line: what on the disk has given no answer for a while; empty: nothing hangs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hangs: String,
@@ -35,8 +39,8 @@ impl Progress {
     /// Nothing is known of how far a stage has come.
     #[must_use]
     pub fn of(stage: ProgressStage) -> Self {
-        let (done_bytes, total_bytes, trouble, store, hangs, report) = Default::default();
-        Self { stage, done_bytes, total_bytes, trouble, store, hangs, report }
+        let (done_bytes, total_bytes, trouble, store, input, hangs, report) = Default::default();
+        Self { stage, done_bytes, total_bytes, trouble, store, input, hangs, report }
     }
 }
 
@@ -50,6 +54,47 @@ pub struct StoreTrouble {
     /// The command does not start for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holds: bool,
+}
+
+/// Why an input is not in place, and is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputTrouble {
+    /// See [`InputProblem`].
+    pub problem: InputProblem,
+    /// One line for the user: the input, what was tried, on what, and the answer.
+    pub detail: String,
+}
+
+/// What is wrong with an input that is waited for, in the order in which it is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum InputProblem {
+    /// The store, whose it is, does not let us read it, is unknown, or shows a certificate that is not trusted.
+    Store,
+    /// Its server or registry says that there is no such thing.
+    NotFound,
+    /// Its server or registry does not let us read it.
+    Denied,
+    /// There is no such host, or its certificate is not trusted.
+    NoServer,
+    /// A `ConfigMap` or a Secret, or a key of it, does not exist.
+    Absent,
+    /// No answer, or one that may be another later.
+    NoAnswer,
+}
+
+impl InputProblem {
+    /// What ends the attempt when the input has been waited for long enough.
+    #[must_use]
+    pub fn ends_as(self) -> Cause {
+        match self {
+            Self::Store => Cause::StoreRefused,
+            Self::NotFound | Self::Absent => Cause::InputNotFound,
+            Self::Denied => Cause::InputDenied,
+            Self::NoServer => Cause::InputUnreachable,
+            Self::NoAnswer => Cause::StagingFailed,
+        }
+    }
 }
 
 /// What the helper is doing.

@@ -38,6 +38,8 @@ pub enum Cause {
     InputNotFound,
     /// The registry does not let us read an input.
     InputDenied,
+    /// There is no server of the name that an input's address has, or its certificate is not trusted.
+    InputUnreachable,
     /// An input is not what it should be: another checksum, no image, an archive that reaches out of its place.
     InputInvalid,
     /// An input is larger than the disk or the limits allow.
@@ -143,6 +145,7 @@ impl Cause {
             | Cause::StoreRefused
             | Cause::InputNotFound
             | Cause::InputDenied
+            | Cause::InputUnreachable
             | Cause::InputInvalid
             | Cause::InputTooLarge
             | Cause::InputChanged

@@ -1,8 +1,11 @@
 //! What the runner and the helper are asked to do: operator -> pod.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::gpu::GpuRequest;
+use super::progress::InputProblem;
 use super::record::Cause;
 use super::text::one_line;
 
@@ -30,6 +33,9 @@ pub struct Request {
     /// Inputs that are not in place after this many seconds end the attempt; none: there is nothing to stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_seconds: Option<u64>,
+    /// For how long the command waits for inputs that cannot be had.
+    #[serde(default, skip_serializing_if = "InputPatience::is_usual")]
+    pub patience: InputPatience,
     /// Paths of read-write volumes below the working directory, relative to it: never part of the output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
@@ -57,6 +63,7 @@ impl Request {
             gpus: None,
             inputs: Vec::new(),
             staging_seconds: None,
+            patience: InputPatience::default(),
             volumes: Vec::new(),
             save: None,
             registries: Registries::default(),
@@ -169,6 +176,43 @@ impl InputSource {
 
 /// Most of [`SaveRequest::told_variables`] with their values as JSON, in bytes: what all of a `ConfigMap` can be.
 pub const VARIABLES_MAX_BYTES: usize = 1024 * 1024;
+
+/// For how long a command waits for an input that cannot be had, in seconds: then the run's GPUs are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InputPatience {
+    /// For one that is refused: a server that is being deployed anew says so, too.
+    pub refused_seconds: u64,
+    /// For one whose server gives no answer, or an answer that may be another later.
+    pub silent_seconds: u64,
+    /// For a `ConfigMap` or a Secret that does not exist.
+    pub absent_seconds: u64,
+}
+
+impl Default for InputPatience {
+    fn default() -> Self {
+        Self { refused_seconds: 120, silent_seconds: 600, absent_seconds: 300 }
+    }
+}
+
+impl InputPatience {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// For an input that has this problem.
+    #[must_use]
+    pub fn with(self, problem: InputProblem) -> Duration {
+        Duration::from_secs(match problem {
+            InputProblem::Store | InputProblem::NotFound | InputProblem::Denied | InputProblem::NoServer => {
+                self.refused_seconds
+            }
+            InputProblem::Absent => self.absent_seconds,
+            InputProblem::NoAnswer => self.silent_seconds,
+        })
+    }
+}
 
 /// See [`SaveRequest::give_up_seconds`].
 pub const GIVE_UP_SECONDS: u64 = 300;

@@ -110,7 +110,8 @@ fn until(reason: Reason) -> String {
         (Deadline::NodeLost, Some(setting)) => {
             format!("`{setting}`, which is `never` by default, then the attempt ends: {causes}")
         }
-        (Deadline::Store, _) => format!("two minutes, then the attempt ends: {causes}"),
+        (Deadline::Refused, _) => format!("two minutes, then the {} ends: {causes}", reason.what_ends()),
+        (Deadline::NoAnswer, _) => format!("ten minutes without an answer, then the attempt ends: {causes}"),
         (Deadline::ImageRefused, _) => {
             format!("40 seconds, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
         }

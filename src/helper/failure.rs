@@ -1,7 +1,7 @@
 //! Why an input is not in place, as far as the run is concerned.
 
 use crate::bundle::{Error, ErrorKind, is_full};
-use crate::contract::{Cause, RequestedInput, one_line};
+use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request, RequestedInput, one_line};
 use crate::helper;
 use std::io;
 
@@ -10,6 +10,8 @@ use std::io;
 pub(in crate::helper) enum Failure {
     /// Another try would end the same way.
     Permanent(Cause, String),
+    /// The one who has the input may give it later.
+    Awaited(InputProblem, String),
     /// May pass by itself.
     Transient(String),
 }
@@ -22,6 +24,7 @@ impl Failure {
         let named = |detail: String| format!("input {path}: {detail}");
         match self {
             Failure::Permanent(cause, detail) => Failure::Permanent(cause, named(detail)),
+            Failure::Awaited(problem, detail) => Failure::Awaited(problem, named(detail)),
             Failure::Transient(detail) => Failure::Transient(named(detail)),
         }
     }
@@ -29,8 +32,35 @@ impl Failure {
     /// For people.
     pub(in crate::helper) fn why(&self) -> &str {
         match self {
-            Failure::Permanent(_, why) | Failure::Transient(why) => why,
+            Failure::Permanent(_, why) | Failure::Awaited(_, why) | Failure::Transient(why) => why,
         }
+    }
+
+    /// The same of an input of this request: where it is in the store, whoever refuses it is the platform.
+    pub(in crate::helper) fn of_one(self, input: &RequestedInput, request: &Request) -> Self {
+        let mut repositories = request.save.iter().map(|save| &save.repository).chain(&request.own_repositories);
+        let is_in_the_store = match &input.source {
+            InputSource::Image { reference, .. } => repositories.any(|repository| {
+                reference.strip_prefix(repository.as_str()).is_some_and(|rest| rest.starts_with(['@', ':']))
+            }),
+            _ => false,
+        };
+        match self.of(input) {
+            Failure::Awaited(InputProblem::Denied | InputProblem::NoServer, detail) if is_in_the_store => {
+                Failure::Awaited(InputProblem::Store, detail)
+            }
+            failure => failure,
+        }
+    }
+
+    /// What is waited for; none: waiting is no use.
+    pub(in crate::helper) fn awaited(&self) -> Option<InputTrouble> {
+        let (problem, detail) = match self {
+            Failure::Permanent(..) => return None,
+            Failure::Awaited(problem, detail) => (*problem, detail),
+            Failure::Transient(detail) => (InputProblem::NoAnswer, detail),
+        };
+        Some(InputTrouble { problem, detail: one_line(detail) })
     }
 
     /// What went wrong when we wrote an input.
@@ -54,14 +84,14 @@ impl From<helper::Error> for Failure {
 impl From<Error> for Failure {
     fn from(Error { kind, message, .. }: Error) -> Self {
         match kind {
-            ErrorKind::NotFound => Failure::Permanent(Cause::InputNotFound, message),
-            ErrorKind::Denied => Failure::Permanent(Cause::InputDenied, message),
+            ErrorKind::NotFound => Failure::Awaited(InputProblem::NotFound, message),
+            ErrorKind::Denied => Failure::Awaited(InputProblem::Denied, message),
+            ErrorKind::UnknownHost | ErrorKind::Tls => Failure::Awaited(InputProblem::NoServer, message),
+            ErrorKind::PathNotFound => Failure::Permanent(Cause::InputNotFound, message),
             ErrorKind::Invalid => Failure::Permanent(Cause::InputInvalid, message),
             ErrorKind::TooLarge => Failure::Permanent(Cause::InputTooLarge, message),
             ErrorKind::DiskFull => full(&format!(": {message}")),
-            ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Local => {
-                Failure::Transient(message)
-            }
+            ErrorKind::Quota | ErrorKind::Unreachable | ErrorKind::Local => Failure::Transient(message),
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | `child` | how a child begins, and what it may have |
 //! | `markers`, `progress`, `saved`, `measured`, `store_answer` | what one process leaves for another |
 //! | `record` | what the runner leaves |
-//! | `failure` | why an input is not in place |
+//! | `failure`, `awaited` | why an input is not in place, and for how long it is waited for |
 //! | `error` | what could not be done, and why |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
@@ -23,6 +23,7 @@
 //! written by it now. Nothing of it is executed, and it is only ever opened relative to a directory that we hold open,
 //! without following links. No process of the helper can be dumped or traced by others of its user.
 
+mod awaited;
 mod beside;
 mod child;
 mod ending;

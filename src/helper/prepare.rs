@@ -4,8 +4,8 @@ use crate::contract::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
 use crate::helper::mount_points;
+use crate::helper::supervise::retry_until;
 use crate::helper::supervise::staging;
-use crate::helper::supervise::{Outcome, retry_until};
 use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::{files, paths};
 use crate::runner::Paths;
@@ -18,8 +18,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long registries may take to say what inputs are. The postStart hook, which began when we did, waits a little
-/// longer.
+/// How long registries may take to say what inputs are, before the run container starts. The postStart hook, which began
+/// when we did, waits a little longer. What is not known by then is taken for a directory, and looked up while the
+/// command waits.
 const LOOK_UP: Duration = Duration::from_secs(9);
 
 /// Puts the runner, the directories and the places of inputs in place, then says so. Returns the file that the runner
@@ -89,10 +90,7 @@ fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_
     }
     let mut pause = |time| wait_readable([stop], Some(time)) == [true];
     let is_done = || is_marked(&paths.bin, files::LOOKED_UP) || is_marked(&paths.bin, files::END);
-    if let Outcome::TimeIsUp(tries) = retry_until(paths, Task::LookUp, Some(until), &mut pause, &is_done) {
-        let why = markers::read(&paths.bin, files::TROUBLE).or(tries.last_end).unwrap_or_default();
-        order_end(&paths.bin, Cause::StagingFailed, &format!("inputs could not be looked up in time: {why}"))?;
-    }
+    retry_until(paths, Task::LookUp, Some(until), &mut pause, &is_done);
     Ok(read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::bundle;
 use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line};
+use crate::helper::awaited;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::store_answer::Answer;
 use crate::names::files;
@@ -100,14 +101,18 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// How far it is, why the last try to save failed, if one did, and what is wrong with the store; while the command runs,
+/// How far it is, which input is waited for, why the last try to save failed, if one did, and what is wrong with the store; while the command runs,
 /// what will go wrong; or the report that the kubelet cannot tell. None: there is nothing to tell.
 fn document(bin: &Path) -> Option<String> {
     if is_marked(bin, files::CANNOT_END) {
         let report = markers::read(bin, files::REPORTED).unwrap_or_default();
         return serde_json::to_string(&Progress { report, ..Progress::of(ProgressStage::Saving) }).ok();
     }
-    let progress: Option<Progress> = read_json(bin, files::PROGRESS);
+    let mut progress: Option<Progress> = read_json(bin, files::PROGRESS);
+    let input = awaited::worst(bin).filter(|_| !is_marked(bin, files::STAGED));
+    if input.is_some() {
+        progress.get_or_insert(Progress::of(ProgressStage::Staging)).input = input;
+    }
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
     let progress = match (progress, failed, store_trouble(bin), markers::read(bin, files::WARNING)) {
         (None, None, None, None) => return None,

@@ -53,5 +53,5 @@ async fn a_look_at_a_path_ends_in_bombs_too() {
     let bomb = gzip(&mut |out| zeros(out, 512));
     let reference = push_image(&registry.host, "hostile", &[bomb]).await;
     let resolved = bundlerun::bundle::resolve(&reference, Some("none"), &registry.access()).await;
-    assert_eq!(resolved.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(resolved.unwrap_err().kind, ErrorKind::PathNotFound);
 }

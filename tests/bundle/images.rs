@@ -70,11 +70,11 @@ async fn layers_of_any_format_lie_on_each_other() {
         ("data/new", Ok(Kind::File)),
         ("dir2file", Ok(Kind::File)),
         ("file2dir", Ok(Kind::Directory)),
-        ("etc/gone", Err(ErrorKind::NotFound)),
-        ("data/keep", Err(ErrorKind::NotFound)),
-        ("data/old", Err(ErrorKind::NotFound)),
-        ("dir2file/x", Err(ErrorKind::NotFound)),
-        ("none", Err(ErrorKind::NotFound)),
+        ("etc/gone", Err(ErrorKind::PathNotFound)),
+        ("data/keep", Err(ErrorKind::PathNotFound)),
+        ("data/old", Err(ErrorKind::PathNotFound)),
+        ("dir2file/x", Err(ErrorKind::PathNotFound)),
+        ("none", Err(ErrorKind::PathNotFound)),
         ("etc/link", Err(ErrorKind::Invalid)),
         ("etc/link/x", Err(ErrorKind::Invalid)),
     ] {
@@ -188,7 +188,7 @@ async fn what_oras_pushes_is_its_files_under_their_names() {
     fs::write(&file, "").unwrap();
     fetch(&reference, Some("model.bin"), &file, &access).await.unwrap();
     assert_eq!(fs::read(&file).unwrap(), zeros);
-    assert_eq!(resolve(&reference, Some("none"), &access).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(resolve(&reference, Some("none"), &access).await.unwrap_err().kind, ErrorKind::PathNotFound);
 
     // One alone, as it is in containerd#11907.
     let alone = registry.repository("artifact:2");

@@ -276,7 +276,7 @@ async fn what_cannot_be_saved_is_listed_with_the_reason() {
     fetch(&reference, None, &place.dir, &access).await.unwrap();
     assert_eq!(names(&place.dir), ["file"]);
     let error = bundlerun::bundle::resolve(&reference, Some("fifo"), &access).await.unwrap_err();
-    assert!(error.kind == ErrorKind::NotFound && error.message.contains("a FIFO"), "{error}");
+    assert!(error.kind == ErrorKind::PathNotFound && error.message.contains("a FIFO"), "{error}");
 }
 
 /// `sparse(name, size, where it has data...)`.
@@ -435,12 +435,12 @@ async fn a_part_of_a_bundle_is_fetched_as_what_it_is() {
     assert_eq!(resolve("/d/").await.unwrap().kind, Kind::Directory);
     assert_eq!(resolve("d/e/one").await.unwrap().kind, Kind::File);
     for (path, kind, says) in [
-        ("nothing", ErrorKind::NotFound, "not in the bundle"),
-        ("d/e/one/more", ErrorKind::NotFound, "not in the bundle"),
-        ("outer/none", ErrorKind::NotFound, "not in the bundle: \"outer\" is a symbolic link to \"d\""),
-        ("to-file/more", ErrorKind::NotFound, "not in the bundle"),
-        ("dangling", ErrorKind::NotFound, "\"dangling\" is a symbolic link to \"none\""),
-        ("to-fifo", ErrorKind::NotFound, "\"fifo\" was not saved: a FIFO"),
+        ("nothing", ErrorKind::PathNotFound, "not in the bundle"),
+        ("d/e/one/more", ErrorKind::PathNotFound, "not in the bundle"),
+        ("outer/none", ErrorKind::PathNotFound, "not in the bundle: \"outer\" is a symbolic link to \"d\""),
+        ("to-file/more", ErrorKind::PathNotFound, "not in the bundle"),
+        ("dangling", ErrorKind::PathNotFound, "\"dangling\" is a symbolic link to \"none\""),
+        ("to-fifo", ErrorKind::PathNotFound, "\"fifo\" was not saved: a FIFO"),
         ("loop", ErrorKind::Invalid, "more than 40 symbolic links"),
         ("ring-a/x", ErrorKind::Invalid, "more than 40 symbolic links"),
         ("c45/two", ErrorKind::Invalid, "more than 40 symbolic links"),

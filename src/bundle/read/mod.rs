@@ -121,7 +121,7 @@ async fn kind_in_layers(image: &Image, path: &[u8], reference: &str) -> Result<K
 }
 
 fn not_there(reference: &str, path: &[u8]) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{:?} is not in {reference}", crate::bundle::error::shown(path)))
+    Error::new(ErrorKind::PathNotFound, format!("{:?} is not in {reference}", crate::bundle::error::shown(path)))
 }
 
 /// Puts what is at `path` of an image, by digest, into `place`: an empty file or directory that is there and keeps its

@@ -162,7 +162,7 @@ impl Unpacker {
             return Err(Error::invalid(format!("{what}: {unusable}")));
         }
         match (&self.found, &self.place) {
-            (None, _) => return Err(Error::new(ErrorKind::NotFound, format!("{what} is not in the image"))),
+            (None, _) => return Err(Error::new(ErrorKind::PathNotFound, format!("{what} is not in the image"))),
             (Some(Kind::File), Place::Directory(_)) => return Err(other_kind(what, "directory")),
             (Some(Kind::Directory), Place::File(_)) => return Err(other_kind(what, "file")),
             _ => {}

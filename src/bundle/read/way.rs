@@ -74,7 +74,7 @@ impl<'a> Way<'a> {
         match &found.what {
             ListedAs::Skipped { reason } => {
                 let message = format!("{:?} was not saved: {reason}", shown(&found.path));
-                Err(Error::new(ErrorKind::NotFound, message))
+                Err(Error::new(ErrorKind::PathNotFound, message))
             }
             _ => Ok(found),
         }
@@ -82,7 +82,7 @@ impl<'a> Way<'a> {
 
     pub(super) fn not_there(&self) -> Error {
         let (asked, link) = (shown(self.asked), self.link());
-        Error::new(ErrorKind::NotFound, format!("{asked:?} is not in the bundle{link}"))
+        Error::new(ErrorKind::PathNotFound, format!("{asked:?} is not in the bundle{link}"))
     }
 
     fn leads_out(&self) -> Error {

@@ -3,7 +3,7 @@
 use super::meaning::{Answer, Meaning, Step, meaning};
 use super::said::Said;
 use crate::bundle::retry::Failure;
-use crate::bundle::transport::{asked_wait, reason};
+use crate::bundle::transport::{Obstacle, asked_wait, reason};
 use crate::bundle::{Error, ErrorKind};
 use bytes::Bytes;
 use reqwest::{Response, StatusCode};
@@ -16,19 +16,20 @@ const LONGEST_BODY: usize = 64 << 10;
 pub(super) fn no_answer(what: &str, host: &str, error: reqwest::Error) -> Failure {
     // It may be one of a store behind the registry, with a signature in it.
     let error = error.without_url();
-    let (tls, mut why) = reason(&error);
-    if tls && why.contains("InvalidContentType") {
-        "it speaks no TLS (plain HTTP is for registries that the settings list as insecure)".clone_into(&mut why);
+    let (obstacle, mut why) = reason(&error);
+    if why == "it speaks no TLS" {
+        why.push_str(" (plain HTTP is for registries that the settings list as insecure)");
     }
     // What we made ourselves: a URL that is none, or a redirection that we refuse.
     let ours = error.is_builder() || error.is_redirect();
-    let kind = match (tls, ours) {
-        (true, _) => ErrorKind::Tls,
+    let kind = match (obstacle, ours) {
+        (Obstacle::Tls, _) => ErrorKind::Tls,
         (_, true) => ErrorKind::Invalid,
-        _ => ErrorKind::Unreachable,
+        (Obstacle::UnknownHost, _) => ErrorKind::UnknownHost,
+        (Obstacle::Connection, _) => ErrorKind::Unreachable,
     };
     let error = Error::new(kind, format!("cannot {what} at {host}: {why}")).caused_by(error);
-    Failure { error, transient: kind == ErrorKind::Unreachable, after: None }
+    Failure { error, transient: matches!(kind, ErrorKind::Unreachable | ErrorKind::UnknownHost), after: None }
 }
 
 /// An answer that is not success.

@@ -142,7 +142,10 @@ impl Repository {
             }
             Err(error) => error,
         };
-        let can_be_there = matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Unreachable);
+        let can_be_there = matches!(
+            error.kind,
+            ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Unreachable | ErrorKind::UnknownHost
+        );
         match if can_be_there { self.manifest(reference).await } else { return Err(error) } {
             Ok(there) if there.digest == Digest::of(body) => Ok(None),
             _ => Err(error),

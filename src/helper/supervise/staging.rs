@@ -1,9 +1,12 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
 use crate::contract::{Cause, InputSource, Request};
+use crate::helper::awaited::Waits;
 use crate::helper::child::Task;
+use crate::helper::error::Error;
 use crate::helper::markers::{self, is_marked, order_end};
 use crate::helper::supervise::{Outcome, Tries, retry_until};
+use crate::helper::task::look_up::{self, LookedUp};
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
@@ -21,11 +24,29 @@ pub(in crate::helper) fn is_needed(request: &Request) -> bool {
 
 /// Stages all inputs, or orders the runner to end. Ends early when `stop` can be read or with `cancel`.
 pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedFd<'_>, cancel: &AtomicBool) {
-    let is_done = || is_marked(&paths.bin, files::STAGED) || is_marked(&paths.bin, files::END);
-    let mut pause = |time| wait_readable([stop], Some(time)) == [true] || cancel.load(Ordering::Relaxed);
+    let is_over = || is_marked(&paths.bin, files::END);
+    let mut waits = Waits::new(request.patience);
+    let mut pause = |time| {
+        // The time counts from when there is a command that waits: while its image is pulled nothing is held up.
+        let has_started = rustix::fs::lstat(paths.record.join(files::STARTED)).is_ok();
+        if let Some((problem, why)) = waits.in_vain(&paths.bin, has_started) {
+            report(order_end(&paths.bin, problem.ends_as(), &why));
+        }
+        wait_readable([stop], Some(time)) == [true] || cancel.load(Ordering::Relaxed) || is_over()
+    };
     let seconds = request.staging_seconds;
     let until = seconds.and_then(|seconds| (Instant::now() + Duration::from_secs(seconds)).checked_sub(spent(paths)));
-    let order = match retry_until(paths, Task::Stage, until, &mut pause, &is_done) {
+    let is_looked_up = || is_over() || is_marked(&paths.bin, files::LOOKED_UP);
+    let mut outcome = Outcome::Done;
+    if request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {
+        outcome = retry_until(paths, Task::LookUp, until, &mut pause, &is_looked_up);
+        report(take_in(paths, request));
+    }
+    if outcome == Outcome::Done {
+        let is_staged = || is_over() || is_marked(&paths.bin, files::STAGED);
+        outcome = retry_until(paths, Task::Stage, until, &mut pause, &is_staged);
+    }
+    report(match outcome {
         Outcome::Done => Ok(()),
         Outcome::TimeIsUp(tries) => {
             let seconds = seconds.unwrap_or_default();
@@ -34,9 +55,29 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
         }
         // A runner that still waits, against all rules, shall not wait for ever.
         Outcome::Cancelled => order_end(&paths.bin, Cause::StagingFailed, "asked to stop"),
+    });
+    for mark in [files::PROGRESS, files::AWAITED] {
+        markers::unmark(&paths.bin, mark);
+    }
+}
+
+/// What was found out after the run container had started, or before: an input that is none, or one whose place was made
+/// for a directory and is mounted by now.
+fn take_in(paths: &Paths, request: &Request) -> Result<(), Error> {
+    let Some(LookedUp { files, order }) = markers::read_json(&paths.bin, files::LOOKED_UP) else { return Ok(()) };
+    if let Some(order) = order {
+        return order_end(&paths.bin, order.cause, &order.detail);
+    }
+    let is_mounted_as_directory = |index: &&usize| paths.inputs.join(index.to_string()).is_dir();
+    let Some(input) = files.iter().find(is_mounted_as_directory).and_then(|index| request.inputs.get(*index)) else {
+        return Ok(());
     };
-    markers::unmark(&paths.bin, files::PROGRESS);
-    if let Err(error) = order {
+    let why = "it is a file, which its registry did not say before the container started: another attempt follows";
+    order_end(&paths.bin, Cause::StagingFailed, &format!("input {}: {why}", input.path))
+}
+
+fn report(marked: Result<(), Error>) {
+    if let Err(error) = marked {
         eprintln!("bundle-operator helper: {error}");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::bundle::{self, Access, Kind};
 use crate::contract::{EndOrder, InputSource, Request};
+use crate::helper::awaited::{Notes, awaited};
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
 use crate::helper::markers::{self, mark_json, read_json};
@@ -13,9 +14,12 @@ use futures::StreamExt;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// How many registries' answers are awaited at once.
 const AT_ONCE: usize = 16;
+/// A registry that has not answered after this is told to be silent.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +73,11 @@ pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(),
         Err(Failure::Permanent(cause, detail)) => {
             LookedUp { files: BTreeSet::new(), order: Some(EndOrder::new(cause, &detail)) }
         }
-        Err(Failure::Transient(why)) => return Err(why),
+        Err(Failure::Awaited(_, why) | Failure::Transient(why)) => return Err(why),
     };
-    markers::unmark(&paths.bin, files::TROUBLE);
+    for mark in [files::TROUBLE, files::AWAITED] {
+        markers::unmark(&paths.bin, mark);
+    }
     Ok(mark_json(&paths.bin, files::LOOKED_UP, &looked_up)?)
 }
 
@@ -89,7 +95,8 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
             _ => None,
         })
         .collect();
-    let mut silent: BTreeMap<usize, &str> = asked.iter().map(|asked| (asked.0, registry(asked.2))).collect();
+    let mut silent: BTreeMap<usize, _> =
+        asked.iter().map(|(index, input, reference, _)| (*index, (*input, registry(reference)))).collect();
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
         let reference = before.get(&index).map_or(reference.to_owned(), |digest| pinned(reference, digest));
@@ -98,17 +105,29 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     .buffer_unordered(AT_ONCE);
 
     let (mut found, mut trouble) = (BTreeSet::new(), None);
-    // What the last child died of says more than silence.
-    let mut is_known = markers::is_marked(&paths.bin, files::TROUBLE);
+    let notes = Notes::of(&paths.bin);
+    // What the child before this one has seen says more than silence.
+    for index in awaited(&paths.bin).keys() {
+        silent.remove(index);
+    }
     loop {
-        if !is_known {
-            let registries: BTreeSet<_> = silent.values().copied().collect();
-            markers::trouble(&paths.bin, &format!("no answer yet from {}", Vec::from_iter(registries).join(", ")));
-        }
-        let Some((index, input, answer)) = answers.next().await else { break };
-        is_known = false;
+        let answer = match tokio::time::timeout(SILENCE, answers.next()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                for (index, (input, registry)) in std::mem::take(&mut silent) {
+                    notes.trouble(index, &Failure::Transient(format!("no answer yet from {registry}")).of(input));
+                }
+                continue;
+            }
+        };
+        let Some((index, input, answer)) = answer else { break };
         silent.remove(&index);
-        match answer.map_err(|error| Failure::from(error).of(input)) {
+        let answer = answer.map_err(|error| Failure::from(error).of_one(input, request));
+        match &answer {
+            Ok(_) => notes.comes(index),
+            Err(failure) => notes.trouble(index, failure),
+        }
+        match answer {
             Ok(resolved) => {
                 if resolved.kind == Kind::File {
                     found.insert(index);
@@ -116,11 +135,11 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
                 pins.insert(index, resolved.digest);
                 mark_json(&paths.bin, files::PINNED, &pins)?;
             }
-            Err(Failure::Transient(why)) => trouble = Some(why),
-            Err(last) => return Err(last),
+            Err(last @ Failure::Permanent(..)) => return Err(last),
+            Err(may_pass) => trouble = Some(may_pass),
         }
     }
-    trouble.map_or(Ok(found), |why| Err(Failure::Transient(why)))
+    trouble.map_or(Ok(found), Err)
 }
 
 #[cfg(test)]

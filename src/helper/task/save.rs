@@ -164,10 +164,10 @@ pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveReque
 /// How a save ends that ended with this error.
 pub(super) fn failure(kind: ErrorKind) -> SaveFailure {
     match kind {
-        ErrorKind::NotFound => SaveFailure::StoreNotFound,
+        ErrorKind::NotFound | ErrorKind::PathNotFound => SaveFailure::StoreNotFound,
         ErrorKind::Denied => SaveFailure::StoreDenied,
         ErrorKind::Quota => SaveFailure::StoreQuotaExceeded,
-        ErrorKind::Unreachable => SaveFailure::StoreUnreachable,
+        ErrorKind::Unreachable | ErrorKind::UnknownHost => SaveFailure::StoreUnreachable,
         ErrorKind::Tls => SaveFailure::StoreTls,
         ErrorKind::TooLarge => SaveFailure::OutputTooLarge,
         ErrorKind::Invalid => SaveFailure::StoreCorrupt,

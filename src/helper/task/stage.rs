@@ -3,6 +3,7 @@
 
 use crate::bundle::{self, Access, Budget, Limits, Progress};
 use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::helper::awaited::Notes;
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
 use crate::helper::markers::{self, is_marked, mark, order_end};
@@ -13,14 +14,16 @@ use crate::helper::task::config_map;
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up;
-use crate::helper::task::url::{self, PartialMark, Wanted};
+use crate::helper::task::url::{self, PartialMark, Tells, Wanted};
 use crate::helper::tree;
 use crate::names::files;
 use crate::runner::Paths;
 use futures::{StreamExt, stream};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// How many inputs are fetched at once; each may have several transfers of its own.
 const AT_ONCE: usize = 4;
@@ -28,6 +31,9 @@ const AT_ONCE: usize = 4;
 const MAX_ENTRIES: u64 = 2_000_000;
 /// What an entry takes of a disk at least, however small: about an inode and its place in a directory.
 const ENTRY_BYTES: u64 = 512;
+
+/// Between two looks at whether an input comes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What all inputs share.
 struct Stage<'a> {
@@ -37,6 +43,7 @@ struct Stage<'a> {
     budget: Budget,
     pins: look_up::Pins,
     http: reqwest::Client,
+    notes: Notes,
 }
 
 /// Stages all inputs and leaves the mark of it, or the order to end. An error may pass by itself.
@@ -50,36 +57,44 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
             .within_memory(room::for_entries(paths)),
         pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
+        notes: Notes::of(&paths.bin),
     };
     stage.count_staged(request.inputs.len());
     let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
     let telling = Telling::start(&paths.bin, ProgressStage::Staging, progress.clone());
-    let staged = runtime.block_on(stage.all(&request.inputs, &progress));
+    let staged = runtime.block_on(stage.all(request, &progress));
     drop(telling);
     match staged {
         Ok(()) => {
-            markers::unmark(&paths.bin, files::TROUBLE);
+            for mark in [files::TROUBLE, files::AWAITED] {
+                markers::unmark(&paths.bin, mark);
+            }
             Ok(mark(&paths.bin, files::STAGED, b"")?)
         }
         Err(Failure::Permanent(cause, detail)) => Ok(order_end(&paths.bin, cause, &detail)?),
-        Err(Failure::Transient(why)) => Err(why),
+        Err(Failure::Awaited(_, why) | Failure::Transient(why)) => Err(why),
     }
 }
 
 impl Stage<'_> {
     /// One input that has no hope ends all; of the others each comes to its own end, which the next child need not
     /// repeat.
-    async fn all(&self, inputs: &[RequestedInput], progress: &[Arc<Progress>]) -> Result<(), Failure> {
-        let mut ends = stream::iter(inputs.iter().zip(progress).enumerate())
+    async fn all(&self, request: &Request, progress: &[Arc<Progress>]) -> Result<(), Failure> {
+        let mut ends = stream::iter(request.inputs.iter().zip(progress).enumerate())
             .map(|(index, (input, progress))| async move {
-                self.one(index, input, progress).await.map_err(|failure| failure.of(input))
+                let end = self.one(index, input, progress).await.map_err(|failure| failure.of_one(input, request));
+                match &end {
+                    Ok(()) => self.notes.comes(index),
+                    Err(failure) => self.notes.trouble(index, failure),
+                }
+                end
             })
             .buffer_unordered(AT_ONCE);
         let mut trouble = None;
         while let Some(end) = ends.next().await {
             match end {
                 Err(last @ Failure::Permanent(..)) => return Err(last),
-                Err(transient) => trouble = Some(transient),
+                Err(may_pass) => trouble = Some(may_pass),
                 Ok(()) => {}
             }
         }
@@ -110,17 +125,21 @@ impl Stage<'_> {
                 let reference =
                     self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
                 let (access, budget) = (&self.access, self.budget.clone());
-                bundle::fetch(&reference, path.as_deref(), &place, budget, access, progress).await?;
+                let fetch = bundle::fetch(&reference, path.as_deref(), &place, budget, access, progress);
+                self.noting(index, progress, fetch).await?;
                 tell_of_left_out(input, progress);
                 let place = place.clone();
                 blocking(move || tree::let_all_read(&place)).await?;
             }
             InputSource::Url { href, sha256 } => {
-                let trouble = |failure: Failure| markers::trouble(&self.paths.bin, failure.of(input).why());
+                let tells = Tells {
+                    trouble: &|failure| self.notes.trouble(index, &failure.of(input)),
+                    comes: &|| self.notes.comes(index),
+                };
                 let mark =
                     PartialMark { bin: self.paths.bin.clone(), name: format!("{}{index}", files::PARTIAL_INPUT) };
                 let wanted = Wanted { href, sha256, place: &place, mark };
-                url::download(&self.http, &wanted, &self.budget, progress, trouble).await?;
+                url::download(&self.http, &wanted, &self.budget, progress, tells).await?;
                 mode::set(&place, input.mode, b"").map_err(|error| Failure::writing(&error))?;
             }
             InputSource::Copied { file } => {
@@ -138,6 +157,20 @@ impl Stage<'_> {
             blocking(move || links::make(&listed, &target, &bundle)).await?;
         }
         Ok(mark(&self.paths.bin, &name, digest.as_bytes())?)
+    }
+
+    /// Notes that an input comes, as soon as bytes of it do.
+    async fn noting<T>(&self, index: usize, progress: &Progress, fetch: impl Future<Output = T>) -> T {
+        let mut fetch = pin!(fetch);
+        let before = progress.done_bytes.load(Ordering::Relaxed);
+        loop {
+            if let Ok(end) = tokio::time::timeout(LOOK, &mut fetch).await {
+                return end;
+            }
+            if progress.done_bytes.load(Ordering::Relaxed) > before {
+                self.notes.comes(index);
+            }
+        }
     }
 
     fn source(&self, index: usize) -> PathBuf {

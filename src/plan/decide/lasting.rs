@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Decision;
 use crate::api::Phase;
-use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
+use crate::contract::{InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
 use crate::plan::steps::{EventType, Plan, ProgressSeen, Step};
@@ -29,6 +29,10 @@ impl Decision<'_> {
         self.lasting(pod, since, told, moves, None, |this| {
             if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
                 return this.held_by_the_store(trouble);
+            }
+            if let Some(trouble) = this.progress_of(ProgressStage::Staging).and_then(|progress| progress.input.as_ref())
+            {
+                return this.held_by_an_input(trouble);
             }
             let message = match this.words(ProgressStage::Staging) {
                 Some(words) => format!("the inputs are being put in place: {words}"),
@@ -78,8 +82,19 @@ impl Decision<'_> {
     /// The store refuses the output, and the command does not start.
     fn held_by_the_store(&self, trouble: &StoreTrouble) -> Plan {
         let detail = &trouble.not_saved.detail;
-        let message = format!("the store refuses the output, so the command does not start: {detail}");
-        let wait = Reason::StoreRefused.wait(&message);
+        self.held(
+            Reason::StoreRefused,
+            &format!("the store refuses the output, so the command does not start: {detail}"),
+        )
+    }
+
+    /// An input cannot be had, and the command does not start.
+    fn held_by_an_input(&self, InputTrouble { problem, detail }: &InputTrouble) -> Plan {
+        self.held(Reason::of_an_input(*problem), &format!("the command does not start without {detail}"))
+    }
+
+    fn held(&self, reason: Reason, message: &str) -> Plan {
+        let wait = reason.wait(message);
         // Told once: the words can differ each time, as with the number of a request in them.
         if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
             return Plan::nothing();

@@ -64,7 +64,7 @@ impl Settings {
     /// How long the operator waits; `None`: it gives up nothing.
     pub(in crate::plan) fn given_up_after(&self, deadline: Deadline) -> Option<Duration> {
         match deadline {
-            Deadline::None | Deadline::Staging | Deadline::Store => None,
+            Deadline::None | Deadline::Staging | Deadline::Refused | Deadline::Absent | Deadline::NoAnswer => None,
             Deadline::AtOnce => Some(Duration::ZERO),
             Deadline::ImagePull => Some(self.image_deadline),
             Deadline::ImageRefused => Some(self.image_deadline.min(IMAGE_REFUSED)),

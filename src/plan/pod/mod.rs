@@ -21,7 +21,7 @@ pub(in crate::plan) use self::requests::requests;
 
 use self::inputs::Inputs;
 use self::valid_run::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
-use crate::contract::{GIVE_UP_SECONDS, Pin, Pins, Request, SaveRequest};
+use crate::contract::{GIVE_UP_SECONDS, InputPatience, Pin, Pins, Request, SaveRequest};
 use crate::names;
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::settings::Settings;
@@ -137,9 +137,14 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
     for (index, input) in requested.iter_mut().enumerate() {
         input.digest = attempt.digests.get(&index).cloned();
     }
+    let usual = InputPatience::default();
     let mut complete = Request {
         inputs: requested,
         staging_seconds: inputs.take_time().then_some(settings.staging_deadline.as_secs()),
+        patience: InputPatience {
+            absent_seconds: if inputs.take_time() { settings.config_deadline.as_secs() } else { usual.absent_seconds },
+            ..usual
+        },
         save: settings.store.as_ref().map(|store| SaveRequest {
             repository: store.repository(&request.namespace),
             tag: format!("{}.{}.{uid8}", request.name, attempt.number),

@@ -7,7 +7,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::contract::{
-    GpuFacts, GpuModel, NotSaved, Pin, Pins, Progress, ProgressStage, SaveFailure, Saved, StoreTrouble,
+    GpuFacts, GpuModel, InputProblem, InputTrouble, NotSaved, Pin, Pins, Progress, ProgressStage, SaveFailure, Saved,
+    StoreTrouble,
 };
 use crate::plan::words::wait_reason::{Deadline, Reason};
 
@@ -27,13 +28,14 @@ const REASONS: [&str; 14] = [
     "Unschedulable",
     "PreemptionByScheduler",
 ];
-const CAUSES: [Cause; 6] = [
+const CAUSES: [Cause; 7] = [
     Cause::TimeLimitExceeded,
     Cause::BashrcEndedShell,
     Cause::CommandNotFound,
     Cause::StartedTwice,
     Cause::RunnerFailed,
     Cause::StagingFailed,
+    Cause::InputUnreachable,
 ];
 
 fn reason() -> impl Strategy<Value = &'static str> {
@@ -150,11 +152,15 @@ fn any_progress() -> impl Strategy<Value = ProgressSeen> {
         not_saved: NotSaved { failure: SaveFailure::StoreUnreachable, detail },
         holds,
     });
-    let known = (stage, any::<u64>(), of(trouble), "\\PC{0,20}", message()).prop_map(
-        |(stage, bytes, store, trouble, report)| Progress {
+    let problem =
+        select(vec![InputProblem::Store, InputProblem::NotFound, InputProblem::Absent, InputProblem::NoAnswer]);
+    let input = (problem, "\\PC{0,20}").prop_map(|(problem, detail)| InputTrouble { problem, detail });
+    let known = (stage, any::<u64>(), of(trouble), of(input), "\\PC{0,20}", message()).prop_map(
+        |(stage, bytes, store, input, trouble, report)| Progress {
             done_bytes: bytes,
             total_bytes: bytes,
             store,
+            input,
             trouble,
             report,
             ..Progress::of(stage)
@@ -306,7 +312,15 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
 fn may_last(waiting: &crate::api::status::Waiting) -> bool {
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let lasts = |known: &&Reason| {
-        matches!(known.deadline(), Deadline::None | Deadline::NodeLost | Deadline::Staging | Deadline::Store)
+        matches!(
+            known.deadline(),
+            Deadline::None
+                | Deadline::NodeLost
+                | Deadline::Staging
+                | Deadline::Refused
+                | Deadline::Absent
+                | Deadline::NoAnswer
+        )
     };
     let said = Reason::ALL.iter().filter(lasts).any(|known| known.names().contains(&reason));
     said || waiting.stage.as_deref() == Some("Scheduling")

@@ -1,7 +1,11 @@
 //! A store that does not accept outputs, before the command and while it runs.
 
 use super::*;
-use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
+use crate::contract::{
+    InputPatience, InputProblem, InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble,
+};
+use crate::plan::Cause;
+use crate::plan::words::wait_reason::Reason;
 
 /// The helper's readiness probe fails.
 fn with_news(pod: &PodCase) -> PodFacts {
@@ -94,7 +98,7 @@ fn a_doubt_about_the_store_ends_with_the_attempt() {
     let told = with_status(&run(), &written(&plan));
     let ended = with_status(&told, &written(&look_at(&told, &pod().reported(&record(0)), 20)));
     assert_eq!(output_saved(&ended).unwrap().1, "NoStore", "what became of it counts");
-    let never_ran = Record { cause: Some(Cause::InputNotFound), started_at_ms: None, ..record(0) };
+    let never_ran = Record { cause: Some(crate::contract::Cause::InputNotFound), started_at_ms: None, ..record(0) };
     let ended = with_status(&told, &written(&look_at(&told, &pod().reported(&never_ran), 20)));
     assert_eq!(output_saved(&ended), None);
     let deleted = look_at(&told, &pod().failed("OutOfcpu", ""), 20);
@@ -119,6 +123,53 @@ fn a_store_that_refuses_is_what_the_run_waits_for() {
     let nothing_more = ProgressSeen::Answered(Some(Progress::of(ProgressStage::Running)));
     let plan = look(&told, &pod_, nothing_more, 30);
     assert_eq!((words(&plan), written(&plan).waiting), (vec!["Write Running".to_owned()], None));
+}
+
+#[test]
+fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
+    let mut staging = pod().running(5);
+    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    staging.0["status"]["podIP"] = json!("10.0.0.7");
+    let facts = staging.facts();
+    let look = |run: &BundleRun, progress, written: Option<i64>, second| {
+        let observed = Observed { progress, written_at: written.map(at), ..nothing_but(run, PodSeen::Ours(&facts)) };
+        plan(&observed, &settings(), at(second))
+    };
+    let says = |problem, detail: &str| {
+        let input = Some(InputTrouble { problem, detail: detail.to_owned() });
+        ProgressSeen::Answered(Some(Progress { input, ..Progress::of(ProgressStage::Staging) }))
+    };
+    assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 15)), ["Ask 10.0.0.7"]);
+    let plan = look(&run(), says(InputProblem::NoAnswer, "input data: Connection refused (http://h/f)"), None, 15);
+    assert_eq!(words(&plan), ["Write Pending", "Tell InputNoAnswer"]);
+    let told = with_status(&run(), &written(&plan));
+    let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.reason.as_deref()), (Some("Staging"), Some("InputNoAnswer")));
+    let words_ = "the command does not start without input data: Connection refused (http://h/f)";
+    assert_eq!(waiting.message.as_deref(), Some(words_));
+    assert!(waiting.hint.unwrap().contains("pods can reach it"));
+    assert_eq!(waiting.until.as_deref(), Some("ten minutes without an answer, then the attempt ends: StagingFailed"));
+
+    // However often it is asked, it is written when there is another reason.
+    for (second, detail) in [(50, "503"), (90, "Connection refused"), (600, "reset")] {
+        assert_eq!(words(&look(&told, says(InputProblem::NoAnswer, detail), Some(15), second)), [""; 0]);
+    }
+    let plan = look(&told, says(InputProblem::NotFound, "input data: 404"), Some(15), 90);
+    assert_eq!(words(&plan), ["Write Pending", "Tell InputNotFound"]);
+    let comes = Progress { done_bytes: 1 << 20, ..Progress::of(ProgressStage::Staging) };
+    let plan = look(&told, ProgressSeen::Answered(Some(comes)), Some(15), 120);
+    assert_eq!(written(&plan).reason.as_deref(), Some("StagingInputs"));
+}
+
+/// `status.waiting.until` says so in words.
+#[test]
+fn the_helper_waits_as_long_as_the_object_says() {
+    let patience = InputPatience::default();
+    assert_eq!((patience.refused_seconds, patience.silent_seconds), (120, 600));
+    for problem in [InputProblem::Store, InputProblem::NotFound, InputProblem::Absent, InputProblem::NoAnswer] {
+        let reason = Reason::of_an_input(problem);
+        assert_eq!(reason.given_up_as(), [Cause::seen_in_the_pod(problem.ends_as()).name()], "{problem:?}");
+    }
 }
 
 #[test]

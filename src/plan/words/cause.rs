@@ -275,6 +275,11 @@ table! {
         InputDenied: Row::user(Inputs, "an input may not be read")
             .hint("name a Secret with credentials for the registry in `imagePullSecrets`, in a new run")
             .more("Or correct what the Secret holds"),
+        InputUnreachable: Row::user(Inputs, "there is no host of the name that an input's address has, or its certificate \
+            is not trusted")
+            .hint("check the address in the input's source; an authority that signed the certificate is the \
+                administrator's to add")
+            .more("The message says which. Of a `run` whose output is an input it is the platform's: `StoreRefused`"),
         InputInvalid: Row::user(Inputs, "an input is not what it should be")
             .hint("check the input's source, and what wrote it")
             .more("Another checksum, no image, a broken archive, or with path `.` an entry whose name is taken: the \
@@ -392,11 +397,14 @@ table! {
             .more("tell the administrator if it stays"),
         RunnerFailed: Row::interrupted("the runner could not do its work").more("tell the administrator if it stays"),
         StagingFailed: Row::interrupted("the inputs could not be put in place")
-            .more("the message says why: a registry that does not answer, a full disk, or `deadlines.staging` has \
+            .hint("the message says why: see that the server or the registry that it names runs and that pods can reach it, \
+                or tell the administrator")
+            .more("Of who gives no answer it is said after ten minutes; else a disk is full, or `deadlines.staging` has \
                 passed")
             .of_the_node()
             .before_the_command(),
-        StoreRefused: Row::interrupted("the store refused the output before the command had started, for two minutes")
+        StoreRefused: Row::interrupted("the store refused the output, or an input that is in it, before the command had \
+            started, for two minutes")
             .hint("the store's login in this namespace, its repository or its certificate is not in order: tell the \
                 administrator")
             .more("The message says which (`StoreDenied`, `StoreNotFound`, `StoreTls`). The command has not run: its \
@@ -444,6 +452,7 @@ impl Cause {
             Seen::StoreRefused => Self::StoreRefused,
             Seen::InputNotFound => Self::InputNotFound,
             Seen::InputDenied => Self::InputDenied,
+            Seen::InputUnreachable => Self::InputUnreachable,
             Seen::InputInvalid => Self::InputInvalid,
             Seen::InputTooLarge => Self::InputTooLarge,
             Seen::InputChanged => Self::InputChanged,

@@ -6,6 +6,7 @@
 use super::cause::{Cause, Verdict};
 use super::message::{Meaning, Source, meaning};
 use super::table::{plain, table};
+use crate::contract::InputProblem;
 
 /// The setting that says when a wait is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,17 +24,21 @@ pub(crate) enum Deadline {
     NodeLost,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
-    /// The same, and no setting.
-    Store,
+    /// The same, of what is refused: no setting.
+    Refused,
+    /// The same, of a `ConfigMap` or a Secret that does not exist.
+    Absent,
+    /// The same, of who gives no answer: no setting.
+    NoAnswer,
 }
 
 impl Deadline {
     /// Its name in the settings file.
     pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::AtOnce | Self::ImageRefused | Self::Store => None,
+            Self::None | Self::AtOnce | Self::ImageRefused | Self::Refused | Self::NoAnswer => None,
             Self::ImagePull => Some("deadlines.imagePull"),
-            Self::Configuration => Some("deadlines.configuration"),
+            Self::Configuration | Self::Absent => Some("deadlines.configuration"),
             Self::Starting => Some("deadlines.starting"),
             Self::NodeLost => Some("nodeLost.giveUpAfter"),
             Self::Staging => Some("deadlines.staging"),
@@ -222,10 +227,36 @@ table! {
             .to_do("tell the administrator: the operator has to be upgraded too; the run starts when it is"),
         StagingInputs: Row::new(WaitStage::Staging, "inputs are being put in place; the message says how far")
             .to_do("nothing: the command starts when they are there"),
-        StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output; the command has not started")
+        InputNotFound: Row::new(WaitStage::Staging, "the server or the registry of an input says that it is not there")
+            .to_do("put it there before the deadline, and the run goes on; or correct the input's source in a new run")
+            .until(Deadline::Refused)
+            .ends_as(Cause::InputNotFound),
+        InputDenied: Row::new(WaitStage::Staging, "the server or the registry of an input does not let it be read")
+            .to_do("correct the Secret that `imagePullSecrets` names before the deadline, or the input's source in a new \
+                run; a `url` is read without any login but what is in it")
+            .until(Deadline::Refused)
+            .ends_as(Cause::InputDenied),
+        InputUnreachable: Row::new(WaitStage::Staging, "there is no host of the name that an input's address has, or its \
+            certificate is not trusted")
+            .to_do("correct the address in a new run if it is misspelt; an authority that the cluster trusts is the \
+                administrator's to add")
+            .until(Deadline::Refused)
+            .ends_as(Cause::InputUnreachable),
+        InputNotCreated: Row::new(WaitStage::Staging, "a ConfigMap or a Secret that is an input, or a key of it, does not \
+            exist")
+            .to_do("create it before the deadline, and the run goes on: the node looks about once a minute")
+            .until(Deadline::Absent)
+            .ends_as(Cause::InputNotFound),
+        InputNoAnswer: Row::new(WaitStage::Staging, "the server or the registry of an input cannot be reached, or fails")
+            .to_do("see that it runs and that pods can reach it: it is asked again and again, and the run goes on when it \
+                answers")
+            .until(Deadline::NoAnswer)
+            .ends_as(Cause::StagingFailed),
+        StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output, or an input that is in it; the command has \
+            not started")
             .to_do("tell the administrator: the store's login in this namespace, its repository or its certificate is \
                 not in order; the command starts when the store accepts")
-            .until(Deadline::Store)
+            .until(Deadline::Refused)
             .ends_as(Cause::StoreRefused),
         NodeNotResponding: Row::new(WaitStage::Node, "the node's kubelet is silent, or does not confirm that a pod that \
             was deleted has ended: the command may still run there")
@@ -251,6 +282,18 @@ impl Reason {
         match self.row().names {
             [] => vec![self.variant()],
             names => names.to_vec(),
+        }
+    }
+
+    /// What the helper says of an input.
+    pub(in crate::plan) fn of_an_input(problem: InputProblem) -> Self {
+        match problem {
+            InputProblem::Store => Self::StoreRefused,
+            InputProblem::NotFound => Self::InputNotFound,
+            InputProblem::Denied => Self::InputDenied,
+            InputProblem::NoServer => Self::InputUnreachable,
+            InputProblem::Absent => Self::InputNotCreated,
+            InputProblem::NoAnswer => Self::InputNoAnswer,
         }
     }
 
@@ -314,6 +357,11 @@ impl Reason {
         self.stages().into_iter().map(|stage| cause(stage).name()).collect()
     }
 
+    /// The attempt or the run, at the deadline.
+    pub(crate) fn what_ends(self) -> &'static str {
+        what_ends(given_up_as(Some(self.stage()), self.name(), ""))
+    }
+
     /// For one of ours.
     pub(in crate::plan) fn wait(self, message: &str) -> Wait<'_> {
         Wait { stage: self.stage(), deadline: self.deadline(), reason: self.name(), message, to_do: self.what_to_do() }
@@ -325,6 +373,11 @@ pub(in crate::plan) fn given_up_as(stage: Option<WaitStage>, reason: &str, messa
     let Some(stage) = stage else { return Cause::DeadlineExceeded };
     let of_reason = Reason::with_words(stage, reason, message).and_then(|known| known.row().ends_as);
     of_reason.unwrap_or_else(|| stage.given_up_as())
+}
+
+/// With this cause.
+fn what_ends(cause: Cause) -> &'static str {
+    if cause.verdict() == Verdict::Interrupted { "attempt" } else { "run" }
 }
 
 /// What `status.waiting.until` says of a wait that may last for ever.
@@ -355,13 +408,14 @@ impl Wait<'_> {
     pub(in crate::plan) fn until(&self, is_bound: bool) -> String {
         let bound = match self.deadline {
             Deadline::Staging => "deadlines.staging",
-            Deadline::Store => "two minutes",
+            Deadline::Refused => "two minutes",
+            Deadline::Absent => "deadlines.configuration",
+            Deadline::NoAnswer => "ten minutes without an answer",
             _ if is_bound => "the deadline",
             _ => return NO_DEADLINE.to_owned(),
         };
         let cause = given_up_as(Some(self.stage), self.reason, self.message);
-        let what = if cause.verdict() == Verdict::Interrupted { "attempt" } else { "run" };
-        format!("{bound}, then the {what} ends: {}", cause.name())
+        format!("{bound}, then the {} ends: {}", what_ends(cause), cause.name())
     }
 
     /// Its message says why; an image that is pulled again and again has none in between.

@@ -7,7 +7,7 @@ mod version;
 mod writer;
 
 use crate::bundle::retry::{self, Resumptions};
-use crate::bundle::transport::{asked_wait, reason};
+use crate::bundle::transport::{Obstacle, asked_wait, reason};
 use crate::bundle::{Budget, Error, ErrorKind, Progress, blocking};
 use crate::contract::Cause;
 use crate::helper;
@@ -52,20 +52,28 @@ pub(in crate::helper) struct Wanted<'a> {
     pub(in crate::helper) mark: PartialMark,
 }
 
-/// Downloads a file within `budget`. What is tried again is told as `trouble`.
+/// What a download tells while it lasts.
+pub(in crate::helper) struct Tells<'a> {
+    /// It is tried again after this.
+    pub(in crate::helper) trouble: &'a dyn Fn(Failure),
+    /// A piece of the file came.
+    pub(in crate::helper) comes: &'a dyn Fn(),
+}
+
+/// Downloads a file within `budget`.
 pub(in crate::helper) async fn download(
     client: &Client,
     wanted: &Wanted<'_>,
     budget: &Budget,
     progress: &Progress,
-    trouble: impl Fn(Failure),
+    tells: Tells<'_>,
 ) -> Result<(), Failure> {
     let url = Url::parse(wanted.href)
         .map_err(|error| Failure::Permanent(Cause::InputInvalid, format!("the address cannot be used: {error}")))?;
     let shown = shown(&url);
     let failure = |error: Error| Failure::from(Error { message: format!("{} ({shown})", error.message), ..error });
-    let trouble = |error: &Error| trouble(failure(error.clone()));
-    let download = Download { client, url, wanted, budget, progress, trouble: &trouble };
+    let trouble = |error: &Error| (tells.trouble)(failure(error.clone()));
+    let download = Download { client, url, wanted, budget, progress, trouble: &trouble, comes: tells.comes };
     download.file().await.map_err(failure)
 }
 
@@ -76,6 +84,7 @@ struct Download<'a> {
     budget: &'a Budget,
     progress: &'a Progress,
     trouble: &'a dyn Fn(&Error),
+    comes: &'a dyn Fn(),
 }
 
 /// How far it has come.
@@ -189,6 +198,7 @@ impl Download<'_> {
             begun.count(chunk.len() as u64)?;
             begun.next += chunk.len() as u64;
             resumptions.came(chunk.len());
+            (self.comes)();
             put(pieces, Piece::Bytes(chunk)).await?;
             self.show(begun);
         }
@@ -291,7 +301,13 @@ fn refused(response: &Response) -> Result<(), retry::Failure> {
 fn transfer(error: reqwest::Error) -> retry::Failure {
     // Its address may have secrets in it.
     let error = error.without_url();
-    retry::Failure::transient(Error::unreachable(reason(&error).1).caused_by(error))
+    let (obstacle, why) = reason(&error);
+    let kind = match obstacle {
+        Obstacle::Tls => ErrorKind::Tls,
+        Obstacle::UnknownHost => ErrorKind::UnknownHost,
+        Obstacle::Connection => ErrorKind::Unreachable,
+    };
+    retry::Failure::transient(Error::new(kind, why).caused_by(error))
 }
 
 /// An address as it may be told: see [`shown`]. None: it is no address.

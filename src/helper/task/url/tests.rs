@@ -112,7 +112,8 @@ impl Place {
         let place = self.dir.path().join("file");
         let mark = PartialMark { bin: self.dir.path().to_owned(), name: "partial".to_owned() };
         let wanted = Wanted { href: &href, sha256: &sha256, place: &place, mark };
-        download(&client(None).unwrap(), &wanted, &self.budget, &self.progress, |_| {}).await
+        let tells = Tells { trouble: &|_| {}, comes: &|| {} };
+        download(&client(None).unwrap(), &wanted, &self.budget, &self.progress, tells).await
     }
 
     fn content(&self) -> Vec<u8> {
