@@ -11,6 +11,7 @@
 //! | `facts` | what is seen: the pod and where it stands, nodes, runs that are inputs, settings |
 //! | `outcome` | an attempt that ended -> its cause |
 //! | `pod` | a valid run -> the pod of an attempt |
+//! | `own_address` | addresses of the pod itself, where no input can come from |
 //! | `validate` | a `BundleRun` -> a valid run, or all that is wrong with it |
 //! | `status` | facts -> the status of the object |
 //! | `steps` | what a plan is made of |
@@ -19,6 +20,7 @@
 mod decide;
 pub mod facts;
 mod outcome;
+mod own_address;
 mod pod;
 mod status;
 mod steps;

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, Sec
 
 use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
 use crate::api::{BundleRun, Quantity, duration};
-use crate::contract::{Command, Request};
+use crate::contract::{Command, InputSource, Request};
 use crate::names;
 use crate::oci::place;
 use crate::plan::facts::settings::Settings;
+use crate::plan::own_address::own_host;
 use crate::plan::pod::gpu::Gpus;
 use crate::plan::pod::inputs::Inputs;
 use crate::plan::pod::mounts::{in_container, unexpanded};
@@ -60,7 +61,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
     }
     problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
     problems.0.extend(store_secret_used(spec, settings));
-    problems.0.extend(images_of_the_pod_itself(spec));
+    problems.0.extend(inputs_on_the_pod_itself(spec));
     problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
 
     let request = match (command, time_limit_seconds, disk_bytes) {
@@ -74,7 +75,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
                 registries: settings.registries.clone(),
                 ..Request::new(command, settings.stop_grace.as_secs())
             };
-            problems.check("spec.command", fits_a_pod(&request)).map(|()| request)
+            problems.check(&largest_field(&request), fits_a_pod(&request)).map(|()| request)
         }
         _ => None,
     };
@@ -245,10 +246,26 @@ fn fits_a_pod(request: &Request) -> Result<(), String> {
     let size = serde_json::to_string(request).map_err(|e| e.to_string())?.len();
     if size > room {
         return Err(format!(
-            "takes {size} bytes as JSON, at most {room} fit a pod: put the text into a ConfigMap or an image"
+            "takes {size} bytes as JSON with the rest of the request, and at most {room} fit a pod (a control character takes six): put \
+             the text into a ConfigMap or an image"
         ));
     }
     Ok(())
+}
+
+/// The field that takes most of a request.
+fn largest_field(request: &Request) -> String {
+    let bytes = |value: Result<String, serde_json::Error>| value.map_or(0, |json| json.len());
+    let command = match request.command {
+        Command::Shell(_) => "spec.command",
+        Command::Argv(_) => "spec.argv",
+    };
+    let command = (bytes(serde_json::to_string(&request.command)), command.to_owned());
+    let inputs = request.inputs.iter().enumerate().map(|(i, input)| {
+        let field = if matches!(input.source, InputSource::Text(_)) { ".text" } else { "" };
+        (bytes(serde_json::to_string(input)), format!("spec.inputs[{i}]{field}"))
+    });
+    inputs.chain([command]).max_by_key(|(bytes, _)| *bytes).map(|(_, field)| field).unwrap_or_default()
 }
 
 fn one_source(input: &spec::Input) -> Result<(), String> {
@@ -309,29 +326,27 @@ fn outputs_of_others(spec: &BundleRunSpec, namespace: &str, settings: &Settings)
         .collect()
 }
 
-/// Images of inputs are fetched in the pod, where `localhost` is the pod itself: no node's registry answers there. The
+/// Images and downloads are fetched in the pod, where `localhost` is the pod itself: no node's registry answers there. The
 /// image of the run is pulled by the node, where it can be the right name.
-fn images_of_the_pod_itself(spec: &BundleRunSpec) -> Vec<String> {
-    let inputs = spec.inputs.iter().enumerate();
-    let references = inputs.filter_map(|(i, input)| Some((i, &input.image.as_ref()?.reference)));
-    references
-        .filter(|(_, reference)| is_loopback(&place(reference).0))
-        .map(|(i, reference)| {
+fn inputs_on_the_pod_itself(spec: &BundleRunSpec) -> Vec<String> {
+    let own = |input: &spec::Input| match (&input.image, &input.url) {
+        (Some(image), _) => {
+            own_host(&place(&image.reference).0)?;
+            Some(("image.reference", image.reference.clone(), "the registry"))
+        }
+        // The rest of an address may have secrets in it.
+        (_, Some(url)) => Some(("url.href", own_host(&url.href)?, "the server")),
+        _ => None,
+    };
+    let inputs = spec.inputs.iter().enumerate().filter_map(|(i, input)| Some((i, own(input)?)));
+    inputs
+        .map(|(i, (field, shown, who))| {
             format!(
-                "spec.inputs[{i}].image.reference: {reference:?} is on the pod itself, because inputs are fetched in the \
-                 pod: name the registry by an address that pods can reach"
+                "spec.inputs[{i}].{field}: {shown:?} is on the pod itself, because inputs are fetched in the pod: name \
+                 {who} by an address that pods can reach"
             )
         })
         .collect()
-}
-
-/// `localhost`, `127.0.0.1` and the like, with or without a port.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn env_var(var: &spec::EnvVar) -> EnvVar {

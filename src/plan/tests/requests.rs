@@ -167,4 +167,29 @@ fn an_input_is_not_fetched_from_the_pod_itself() {
         assert!(reference(other).is_ok(), "{other}");
     }
     assert!(request(json!({"command": "true", "image": "localhost:5000/a"})).is_ok(), "the node pulls that");
+
+    let url = |href: &str| {
+        let url = json!({"href": href, "sha256": "0".repeat(64)});
+        request(json!({"command": "true", "inputs": [{"path": "a", "url": url}]}))
+    };
+    for local in ["http://localhost/f", "https://user:secret@127.1/f?secret", "http://[::]:80/", "http://0.0.0.0/f"] {
+        let problems = url(local).unwrap_err();
+        assert!(problems[0].starts_with("spec.inputs[0].url.href: ") && problems[0].contains("pods can reach"));
+        assert!(!problems[0].contains("secret"), "{problems:?}");
+    }
+    assert!(url("https://example.com/127.0.0.1").is_ok());
+}
+
+/// JSON makes six bytes of a control character, which the API server cannot count.
+#[test]
+fn what_does_not_fit_a_pod_is_told_of_the_field_that_takes_the_room() {
+    let large = "\u{1}".repeat(59_000);
+    let texts = json!([{"path": "a", "text": "a"}, {"path": "b", "text": large}]);
+    let problems = |spec: Value| request(spec).unwrap_err().join("; ");
+    let of_text = problems(json!({"command": "true", "inputs": texts}));
+    assert!(of_text.starts_with("spec.inputs[1].text: takes "), "{of_text}");
+    let of_command = problems(json!({"command": large}));
+    assert!(of_command.starts_with("spec.command: takes "), "{of_command}");
+    let of_argv = problems(json!({"argv": ["true", large]}));
+    assert!(of_argv.starts_with("spec.argv: takes "), "{of_argv}");
 }
