@@ -7,6 +7,7 @@ mod admission;
 #[path = "../bundle/archives.rs"]
 mod archives;
 mod audit;
+mod awaited_inputs;
 mod bad_input;
 mod bench;
 #[path = "../blocks/mod.rs"]

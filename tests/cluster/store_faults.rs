@@ -26,6 +26,13 @@ fn reads(parent: &str) -> Value {
     json!({"command": "sha256sum large", "inputs": [{"path": "large", "run": {"name": parent, "path": "large"}}]})
 }
 
+/// Where what went wrong does not pass.
+fn reads_once(parent: &str) -> Value {
+    let mut spec = reads(parent);
+    spec["retry"] = json!({"interruptions": 0});
+    spec
+}
+
 /// The command did well, its output is not safe, and the record says so.
 fn assert_not_saved(status: &BundleRunStatus, words: &[&str]) {
     assert_eq!((status.phase, cause(status)), (Some(Phase::Failed), "OutputNotSaved"), "{status:#?}");
@@ -82,14 +89,12 @@ async fn contents(store: &Store, space: &Space) {
     store.rule(&inner, |m, path| if downloads(m, path) { Fault::Altered } else { Fault::None });
     assert_not_staged(&inner.run("altered", reads("parent")).await, "InputInvalid");
     store.rule(&inner, |m, path| if downloads(m, path) { Fault::Reset } else { Fault::None });
-    let truncated = inner.run("truncated", reads("parent")).await;
+    let truncated = inner.run("truncated", reads_once("parent")).await;
     assert_not_staged(&truncated, "StagingFailed");
     store.rule(&inner, |_, _| Fault::None);
     store.login(&inner, "guess").await;
-    let mut once = reads("parent");
-    once["retry"] = json!({"interruptions": 0});
     // Whoever has made the store's login, the run's user has not.
-    assert_not_staged(&inner.run("denied", once).await, "StoreRefused");
+    assert_not_staged(&inner.run("denied", reads_once("parent")).await, "StoreRefused");
     store.login(&inner, "secret").await;
     let well = inner.run("well", reads("parent")).await;
     assert_eq!((cause(&well), stdout(&well)), ("Completed", stdout(&parent)), "{well:#?}");
@@ -154,7 +159,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     before.start("lost", spec()).await;
     during.start("lost", spec()).await;
     after.start("lost", spec()).await;
-    download.start("lost", reads("parent")).await;
+    download.start("lost", reads_once("parent")).await;
     store.goes_amid(&all).await;
     let host = store.proxy.host.clone();
     for space in saving {

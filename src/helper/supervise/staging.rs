@@ -1,7 +1,7 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
-use crate::contract::{Cause, InputSource, Request};
-use crate::helper::awaited::Waits;
+use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request};
+use crate::helper::awaited::{self, Waits};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::{self, is_marked, order_end};
@@ -50,8 +50,15 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
         Outcome::Done => Ok(()),
         Outcome::TimeIsUp(tries) => {
             let seconds = seconds.unwrap_or_default();
-            let why = why(paths, &tries);
-            order_end(&paths.bin, Cause::StagingFailed, &format!("not in place after {seconds} s{why}"))
+            match awaited::worst(&paths.bin).filter(|trouble| trouble.problem != InputProblem::NoAnswer) {
+                Some(InputTrouble { problem, detail }) => {
+                    order_end(&paths.bin, problem.ends_as(), &format!("{detail}, for {seconds} s"))
+                }
+                None => {
+                    let why = why(paths, &tries);
+                    order_end(&paths.bin, Cause::StagingFailed, &format!("not in place after {seconds} s{why}"))
+                }
+            }
         }
         // A runner that still waits, against all rules, shall not wait for ever.
         Outcome::Cancelled => order_end(&paths.bin, Cause::StagingFailed, "asked to stop"),
