@@ -37,8 +37,9 @@ use crate::names;
 /// A run as it comes from the API server: one that cannot be decoded must not hold up the others.
 pub type GuardedRun = kube::core::DeserializeGuard<BundleRun>;
 
-/// Longest wait for one answer of the API server.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for one answer of the API server, which takes up to 34 s (`requestTimeoutUpperBound`): a webhook may have
+/// thirty of them, and what became of it is in the answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A call that got no usable answer. Worth another try, with back-off.
 #[derive(Debug, thiserror::Error)]

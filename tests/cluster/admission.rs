@@ -112,7 +112,7 @@ async fn try_to_release(space: &Space) -> Result<Pod, String> {
 }
 
 /// A pod as the API server would make it.
-async fn try_to_create(space: &Space) -> Result<Pod, String> {
+pub async fn try_to_create(space: &Space) -> Result<Pod, String> {
     let trial = json!({"metadata": {"name": TRIAL}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
     let trial: Pod = serde_json::from_value(trial).unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };

@@ -61,3 +61,4 @@ mod store_outages;
 mod traces;
 mod unusual_images;
 mod waits;
+mod webhook;

@@ -7,8 +7,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::admission::PodPolicy;
-use crate::common::{Space, cause, run};
+use crate::common::{Space, cause, run, together};
 use crate::settings;
+use crate::webhook::{self, Answer, Webhook};
 
 fn blame(status: &BundleRunStatus) -> Option<Blame> {
     status.result.as_ref().and_then(|result| result.blame)
@@ -75,6 +76,61 @@ async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
     space.waits_at("allowed-at-last", "Admission").await;
     denial.end(&space).await;
     assert_eq!(space.end_of("allowed-at-last").await.phase, Some(Phase::Succeeded));
+    space.end().await;
+}
+
+/// However a webhook fails: the run says so in its words, waits without a deadline, and starts when it is mended.
+#[tokio::test]
+async fn a_webhook_that_fails_is_told_within_a_minute_and_the_run_starts_when_it_is_mended() {
+    let space = Space::new().await;
+    let faults = [
+        (Answer::Fails(500), "out of order"),
+        (Answer::Fails(404), "could not find the requested resource"),
+        (Answer::HangsUp, "EOF"),
+        // The API server gives it thirty seconds.
+        (Answer::Silent, "context deadline exceeded"),
+    ];
+    together(faults.map(async |(fault, says)| {
+        let space = space.beside().await;
+        let asked = Webhook::start(&space, fault).await;
+        let made = space.start("refused", json!({"command": "true"})).await.metadata.creation_timestamp.unwrap();
+        let told = space.waits_at("refused", "Admission").await;
+        let waiting = told.waiting.clone().unwrap();
+        let message = waiting.message.clone().unwrap();
+        println!("{fault:?}: {message}");
+        let after = waiting.since.unwrap().0.duration_since(made.0).as_secs();
+        assert!(after <= 60, "told after {after} s: {told:#?}");
+        assert_eq!((told.phase, waiting.reason.as_deref()), (Some(Phase::Pending), Some("AdmissionUnavailable")));
+        assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
+        assert!(message.contains(webhook::NAME) && message.contains(says), "{message}");
+        assert!(waiting.hint.unwrap().contains("tell the administrator"));
+        asked.answers(Answer::Allows);
+        let ended = space.end_of("refused").await;
+        assert_eq!((ended.phase, cause(&ended)), (Some(Phase::Succeeded), "Completed"), "{ended:#?}");
+        asked.end().await;
+        space.end().await;
+    }))
+    .await;
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_denies_with_400_has_a_deadline_and_the_run_starts_when_it_allows() {
+    let space = Space::new().await;
+    let asked = Webhook::start(&space, Answer::Denies(400, "every pod needs a label team")).await;
+    space.start("too-late", json!({"command": "true"})).await;
+    let waiting = space.waits_at("too-late", "Admission").await.waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("Forbidden"));
+    assert!(waiting.message.unwrap().ends_with("denied the request: every pod needs a label team"));
+    assert!(waiting.deadline.is_some());
+    let ended = space.end_of("too-late").await;
+    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Quota)), "{ended:#?}");
+    assert!(ended.result.unwrap().hint.unwrap().contains("the message says which"));
+    space.start("in-time", json!({"command": "true"})).await;
+    space.waits_at("in-time", "Admission").await;
+    asked.answers(Answer::Allows);
+    assert_eq!(space.end_of("in-time").await.phase, Some(Phase::Succeeded));
+    asked.end().await;
     space.end().await;
 }
 
