@@ -12,10 +12,10 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::cluster::observe::Cluster;
-use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, post};
+use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, pod_events, post};
 use crate::contract::Progress;
 use crate::names;
-use crate::plan::{Event, EventType, PodFacts, PodRef, Refusal, Step};
+use crate::plan::{Event, EventType, PodEvent, PodFacts, PodRef, Refusal, Step};
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub enum StepResult {
     Progress(Option<Progress>),
     /// A service account was read: worth another plan.
     PullSecrets(Vec<String>),
+    /// Events were read: worth another plan.
+    Events(Vec<PodEvent>),
     /// Somebody else changed the run since it was observed: plan again when the cache has caught up.
     Stale,
     /// The run is gone.
@@ -55,6 +57,7 @@ impl Cluster {
                 let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
                 Ok(StepResult::PullSecrets(names))
             }
+            Step::AskEvents(pod) => Ok(StepResult::Events(pod_events::warnings(&self.client, &pod).await)),
             Step::Event(event) => {
                 self.create_event(run, event).await;
                 Ok(StepResult::Done)

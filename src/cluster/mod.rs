@@ -9,6 +9,7 @@ mod defaults;
 mod helper_progress;
 mod lease;
 mod observe;
+mod pod_events;
 mod pull_secrets;
 mod smoke_test;
 mod uninstall;

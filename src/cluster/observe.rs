@@ -14,7 +14,7 @@ use crate::cluster::pull_secrets::PullSecrets;
 use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed, helper_progress};
 use crate::names;
 use crate::plan::{
-    self, Capacity, NodeSeen, Observed, Parent, Parents, PodFacts, PodSeen, ProgressSeen, Refusal, parents,
+    self, Capacity, NodeSeen, Observed, Parent, Parents, PodEvent, PodFacts, PodSeen, ProgressSeen, Refusal, parents,
 };
 
 /// The cluster, as the operator sees it.
@@ -60,6 +60,8 @@ pub struct Answers {
     pub progress: ProgressSeen,
     /// Of the run's service account.
     pub pull_secrets: Option<Vec<String>>,
+    /// About the pod.
+    pub pod_events: Option<Vec<PodEvent>>,
 }
 
 impl Snapshot {
@@ -82,6 +84,7 @@ impl Snapshot {
             refusal: answers.refusal.as_ref(),
             progress: answers.progress.clone(),
             pull_secrets: answers.pull_secrets.as_deref(),
+            pod_events: answers.pod_events.as_deref(),
             written_at: self.written_at,
         }
     }

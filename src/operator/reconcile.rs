@@ -166,6 +166,10 @@ async fn carry_out(
                 answers.pull_secrets = Some(names);
                 return Ok(None);
             }
+            StepResult::Events(events) => {
+                answers.pod_events = Some(events);
+                return Ok(None);
+            }
             StepResult::Stale => return Ok(Some(Action::requeue(CATCH_UP))),
             StepResult::Gone => return Ok(Some(Action::await_change())),
         }

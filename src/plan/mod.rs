@@ -34,6 +34,7 @@ pub use decide::plan;
 pub use facts::node::{Capacity, NodeFacts, NodeObject, NodeSeen};
 pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
+pub use facts::pod_events::PodEvent;
 pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, Store};
 pub use status::current_pod;
 pub(crate) use status::unknown_message;

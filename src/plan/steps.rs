@@ -10,6 +10,7 @@ use crate::contract::Progress;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
+use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::status::Draft;
 use crate::plan::words::message::{Meaning, Source, meaning};
 
@@ -34,6 +35,8 @@ pub struct Observed<'a> {
     pub progress: ProgressSeen,
     /// The pull secrets of the run's service account, when this reconcile asked for them.
     pub pull_secrets: Option<&'a [String]>,
+    /// The warnings about the pod, when this reconcile asked for them.
+    pub pod_events: Option<&'a [PodEvent]>,
     /// When this process last wrote the run's status.
     pub written_at: Option<Timestamp>,
 }
@@ -128,6 +131,8 @@ pub enum Step {
         /// Name of the account.
         account: String,
     },
+    /// Read the warnings about a pod: worth another plan.
+    AskEvents(PodRef),
     /// Tell the user by an event.
     Event(Event),
 }
@@ -148,6 +153,7 @@ impl Step {
             Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",
+            Step::AskEvents(_) => "read the events of a pod",
             Step::Event(_) => "create event",
         }
     }

@@ -203,11 +203,22 @@ impl Space {
     /// The same on a volume of a driver that gives it to the pod's group, as those of disks do: root's alone before.
     pub async fn claim_on_disk(&self, name: &str) -> std::path::PathBuf {
         let directory = self.directory(name, 0o755);
+        self.claim_of_disk(name, &directory).await;
+        directory
+    }
+
+    /// The same of a directory that is not there.
+    pub async fn claim_of_nothing(&self, name: &str) -> std::path::PathBuf {
+        let directory = std::env::temp_dir().join(format!("{}-{name}", self.name));
+        self.claim_of_disk(name, &directory).await;
+        directory
+    }
+
+    async fn claim_of_disk(&self, name: &str, directory: &Path) {
         let here =
             json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [std::env::var("NODE_NAME").unwrap()]});
         let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}});
         self.claim_of(name, json!({"local": {"path": directory}, "nodeAffinity": affinity})).await;
-        directory
     }
 
     fn directory(&self, name: &str, mode: u32) -> std::path::PathBuf {
@@ -217,7 +228,8 @@ impl Space {
         directory
     }
 
-    async fn claim_of(&self, name: &str, source: Value) {
+    /// A volume of this source and a claim bound to it.
+    pub async fn claim_of(&self, name: &str, source: Value) {
         use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
         let volume_name = format!("{}-{name}", self.name);
         let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",

@@ -60,5 +60,6 @@ mod store_faults;
 mod store_outages;
 mod traces;
 mod unusual_images;
+mod volumes;
 mod waits;
 mod webhook;

@@ -21,6 +21,7 @@ use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
+use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
 use crate::plan::outcome::{self, Ending, Outcome};
@@ -74,6 +75,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         attempt,
         progress: observed.progress.clone(),
         pull_secrets: observed.pull_secrets,
+        pod_events: observed.pod_events,
         written_at: observed.written_at,
     };
     match (observed.pod, observed.refusal) {
@@ -135,6 +137,7 @@ struct Decision<'a> {
     attempt: u32,
     progress: ProgressSeen,
     pull_secrets: Option<&'a [String]>,
+    pod_events: Option<&'a [PodEvent]>,
     written_at: Option<Timestamp>,
 }
 

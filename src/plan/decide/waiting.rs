@@ -9,11 +9,12 @@ use crate::api::Phase;
 use crate::api::status::Waiting;
 use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
+use crate::plan::facts::pod_events::obstacle;
 use crate::plan::outcome::{Outcome, gave_up};
 use crate::plan::steps::{EventType, Plan, PodRef, Refusal, Step};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::message::{Meaning, Source, meaning};
-use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
+use crate::plan::words::wait_reason::{Deadline, Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
 const STARTING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -45,29 +46,58 @@ impl Decision<'_> {
             return Plan::after(STARTING_WRITE_AFTER.unsigned_abs()).write(self.draft().starting(self.attempt));
         }
         let since = pod.created_at().map_or(self.now, |created| self.out_of_the_queue(created));
-        // A scheduler that looked at a pod and found no node leaves a condition.
-        let wait = if pod.spec.node_name.is_some() {
-            Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes")
-        } else {
-            let message = "no scheduler has looked at the pod yet: does one of the name in schedulerName run?";
-            Reason::NotSeenByScheduler.wait(message)
-        };
         if let Some(left) = self.due(since, STARTING_WRITE_AFTER) {
             let told = self.status().is_some_and(|s| s.waiting.is_some());
             let plan = Plan::after(left);
             return if told { plan.write(self.draft().starting(self.attempt)) } else { plan };
         }
-        let known = self.known(wait.stage).filter(|known| known.reason.as_deref() == Some(wait.reason));
+        if pod.spec.node_name.is_some() { self.being_prepared(pod) } else { self.not_seen_by_scheduler() }
+    }
+
+    /// A scheduler that looked at a pod and found no node leaves a condition.
+    fn not_seen_by_scheduler(&self) -> Plan {
+        let message = "no scheduler has looked at the pod yet: does one of the name in schedulerName run?";
+        let wait = Reason::NotSeenByScheduler.wait(message);
+        // Being bound to a node is no event that a plan is made for.
+        Plan::after(UNBOUND_AGAIN).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None))
+    }
+
+    /// The node pulls the image, or prepares what has to be there before: of that only events tell, and they are read
+    /// later and later, as what is told already is told again.
+    fn being_prepared(&self, pod: &PodFacts) -> Plan {
+        let known = self.known(WaitStage::Starting);
+        let since = known.and_then(|known| known.since.as_ref()).map_or(self.now, |t| t.0);
+        // What was told is kept to, whatever is in the way now.
         let deadline = match known {
             Some(known) => known.deadline.as_ref().map(|t| t.0),
-            None => given_up_at(self.now, self.settings.given_up_after(wait.deadline)),
+            None => given_up_at(self.now, self.settings.given_up_after(Deadline::Starting)),
         };
         if known.is_some() && deadline.is_some_and(|deadline| deadline <= self.now) {
             return Plan::nothing().then(Step::delete(pod));
         }
-        // Being bound to a node is no event that a plan is made for.
-        let again = deadline.map_or(UNBOUND_AGAIN, |deadline| until(self.now, deadline));
-        Plan::after(again).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline))
+        let left = deadline.map(|deadline| until(self.now, deadline));
+        let pulls = Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes");
+        if pod.is_prepared() {
+            return Plan::nothing_until(left).write(self.draft().waiting(
+                Phase::Pending,
+                self.attempt,
+                &pulls,
+                deadline,
+            ));
+        }
+        let Some(events) = self.pod_events else { return Plan::nothing().then(Step::AskEvents(PodRef::of(pod))) };
+        let obstacle = obstacle(events, self.now);
+        let again = again_after(self.now.duration_since(since)).unsigned_abs();
+        let plan = Plan::nothing_until(left.into_iter().chain([again]).min());
+        let wait = match obstacle {
+            Some((reason, event)) => Wait { reason: &event.reason, ..reason.wait(&event.note) },
+            // Silence changes nothing of what was told.
+            None if known.is_some() => return plan,
+            None => pulls,
+        };
+        let is_news = obstacle.is_some() && known.and_then(|known| known.reason.as_deref()) != Some(wait.reason);
+        let plan = plan.write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
+        if is_news { plan.event(EventType::Warning, wait.reason, wait.message) } else { plan }
     }
 
     /// When the scheduler's turn came for a pod that was made then.

@@ -4,5 +4,6 @@ pub(in crate::plan) mod image;
 pub mod node;
 pub mod parents;
 pub mod pod;
+pub mod pod_events;
 pub mod settings;
 pub mod stage;

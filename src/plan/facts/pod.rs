@@ -193,6 +193,14 @@ impl PodFacts {
         self.status.conditions.iter().find(|c| c.type_ == type_)
     }
 
+    /// Its volumes are mounted and its network is set up: a container of it began, or could.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        let began = |c: &ContainerFacts| c.state.running.is_some() || c.state.terminated.is_some();
+        self.condition("PodReadyToStartContainers").is_some_and(|c| c.status == "True")
+            || self.status.init_container_statuses.iter().chain(&self.status.container_statuses).any(began)
+    }
+
     /// When the run container began; none: it never did, as far as the kubelet knows.
     #[must_use]
     pub fn run_started_at(&self) -> Option<&Time> {

@@ -290,6 +290,15 @@ fn any_node() -> impl Strategy<Value = NodeSeen> {
     ]
 }
 
+fn any_event() -> impl Strategy<Value = PodEvent> {
+    let reasons = vec!["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "Unhealthy"];
+    (select(reasons), "\\PC{0,30}", of(second())).prop_map(|(reason, note, seen)| PodEvent {
+        reason: reason.to_owned(),
+        note,
+        seen: seen.map(at),
+    })
+}
+
 fn any_skew() -> impl Strategy<Value = Skew> {
     let missing = prop_oneof![4 => Just(Vec::new()), 1 => Just(vec!["status.duration".to_owned()])];
     (missing, any::<bool>()).prop_map(|(missing, differs)| Skew { missing, differs })
@@ -392,13 +401,14 @@ proptest! {
     #[test]
     fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
         run in any_run().boxed(), pod in any_pod().boxed(), now in second(), wrote in of(second()), progress in any_progress().boxed(),
-        (store, gives_up) in any::<(bool, bool)>(), node in any_node(),
+        (store, gives_up) in any::<(bool, bool)>(), node in any_node(), events in of(vec(any_event(), 0..3)),
     ) {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
         let capacity = Capacity { nodes: 2, largest: [("cpu".into(), 500)].into() };
         let capacity = Some(&capacity);
-        let observed = Observed { written_at: wrote.map(at), progress, node, capacity, ..nothing_but(&run, seen) };
+        let pod_events = events.as_deref();
+        let observed = Observed { written_at: wrote.map(at), progress, node, capacity, pod_events, ..nothing_but(&run, seen) };
         let settings = if store { super::bundles::with_store() } else { settings() };
         let settings = Settings { node_lost_after: gives_up.then(|| Duration::from_mins(2)), ..settings };
         all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
@@ -419,13 +429,20 @@ proptest! {
 
     /// The same facts a moment later ask for nothing new: nothing is written twice.
     #[test]
-    fn a_status_is_not_written_again(run in any_run().boxed(), pod in any_pod().boxed(), now in 0i64..400) {
-        let first = look_at(&run, &pod, now);
+    fn a_status_is_not_written_again(
+        run in any_run().boxed(), pod in any_pod().boxed(), events in of(vec(any_event(), 0..3)), now in 0i64..400,
+    ) {
+        let facts = pod.facts();
+        let look_at = |run: &BundleRun| {
+            let observed = Observed { pod_events: events.as_deref(), ..nothing_but(run, PodSeen::Ours(&facts)) };
+            plan(&observed, &settings(), at(now))
+        };
+        let first = look_at(&run);
         if words(&first).iter().any(|s| s.starts_with("Write")) {
             let next = with_status(&run, &written(&first));
             // A new attempt has another pod.
             if crate::plan::current_pod(&next) == crate::plan::current_pod(&run) {
-                let second = look_at(&next, &pod, now);
+                let second = look_at(&next);
                 prop_assert!(words(&second).iter().all(|s| !s.starts_with("Write") && !s.starts_with("Tell")), "{second:?}");
             }
         }

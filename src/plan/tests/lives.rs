@@ -66,7 +66,11 @@ impl Life {
                     pod.metadata.creation_timestamp = Some(Time(at(self.now)));
                     self.pod = Some(pod);
                 }
-                Step::DeletePod { .. } | Step::AskProgress { .. } | Step::AskPullSecrets { .. } | Step::Event(_) => {}
+                Step::DeletePod { .. }
+                | Step::AskProgress { .. }
+                | Step::AskPullSecrets { .. }
+                | Step::AskEvents(_)
+                | Step::Event(_) => {}
             }
         }
     }

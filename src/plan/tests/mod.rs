@@ -314,7 +314,7 @@ static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), cycle: None };
 
 /// A run and its pod, of which nothing else is known: nobody was asked, and this process has written nothing.
 pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<'a> {
-    let (refusal, progress, pull_secrets, written_at) = Default::default();
+    let (refusal, progress, pull_secrets, pod_events, written_at) = Default::default();
     let (node, capacity) = Default::default();
     Observed {
         run,
@@ -326,6 +326,7 @@ pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<
         refusal,
         progress,
         pull_secrets,
+        pod_events,
         written_at,
     }
 }
@@ -353,6 +354,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),
+        Step::AskEvents(pod) => format!("Ask about {}", pod.name),
         Step::Event(notice) => format!("Tell {}", notice.reason),
     };
     plan.steps.iter().map(word).collect()

@@ -29,6 +29,81 @@ fn a_slow_start_is_told_after_ten_seconds_and_without_an_event() {
     assert_eq!(words(&plan), ["Write Pending", "Tell StartDeadlineExceeded"]);
 }
 
+/// A pod on a node that has begun nothing, and what is told of it.
+fn prepared_with(run: &BundleRun, events: Option<&[PodEvent]>, now: i64) -> Plan {
+    let pod = pod().bound().facts();
+    plan(&Observed { pod_events: events, ..nothing_but(run, PodSeen::Ours(&pod)) }, &settings(), at(now))
+}
+
+fn event(reason: &str, note: &str, second: i64) -> PodEvent {
+    PodEvent { reason: reason.into(), note: note.into(), seen: Some(at(second)) }
+}
+
+#[test]
+fn a_volume_that_cannot_be_mounted_is_told_in_the_nodes_words_and_ends_as_that() {
+    let fails = [event("FailedMount", "path \"/x\" does not exist", 8)];
+    assert_eq!(words(&prepared_with(&run(), None, 11)), ["Ask about r-1"]);
+    let plan = prepared_with(&run(), Some(&[]), 11);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Pending".to_owned()], seconds(15)), "nobody has said anything");
+    let told = after(&run(), &plan);
+    assert_eq!(told.status.as_ref().unwrap().reason.as_deref(), Some("ContainerCreating"));
+    let plan = prepared_with(&told, Some(&fails), 26);
+    assert_eq!(words(&plan), ["Write Pending", "Tell FailedMount"]);
+    let told = after(&told, &plan);
+    let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!(waiting.deadline, Some(Time(at(611))), "that of the whole start");
+    assert_eq!(waiting.until.as_deref(), Some("the deadline, then the attempt ends: VolumeNotMounted"));
+    assert_eq!((waiting.message.as_deref(), waiting.since), (Some("path \"/x\" does not exist"), Some(Time(at(11)))));
+    // What was told stays, while nobody says anything else.
+    let plan = prepared_with(&told, Some(&[]), 311);
+    assert_eq!((words(&plan), plan.next), (vec![], seconds(75)), "and is asked about later and later");
+    let gone = PodCase::deleted(pod().bound(), 611).failed("", "");
+    assert_eq!(words(&prepared_with(&told, Some(&fails), 611)), ["Delete r-1"]);
+    let ended = look_at(&told, &gone, 612);
+    assert_eq!(words(&ended), ["Write Pending", "Tell VolumeNotMounted"]);
+    // It could be mounted at last, and the image takes its time.
+    let pulls = pod().bound().condition("PodReadyToStartContainers", "True", "", "", 100);
+    let plan = look_at(&told, &pulls, 101);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Pending".to_owned()], seconds(510)));
+    assert_eq!(written(&plan).reason.as_deref(), Some("ContainerCreating"));
+}
+
+#[test]
+fn of_many_events_the_newest_that_says_why_is_told() {
+    let in_general = "Unable to attach or mount volumes: unmounted volumes=[v], timed out waiting for the condition";
+    for (events, told) in [
+        (vec![event("Unhealthy", "probe", 9)], "the node pulls the image and prepares the volumes"),
+        (vec![event("FailedMount", "old", 1), event("FailedAttachVolume", "new", 9)], "new"),
+        (vec![event("FailedMount", in_general, 9), event("FailedAttachVolume", "why", 2)], "why"),
+        (vec![event("FailedMount", in_general, 9)], in_general),
+        (vec![event("FailedCreatePodSandBox", "no network", 9)], "no network"),
+        (vec![event("FailedMount", "long ago", -600)], "the node pulls the image and prepares the volumes"),
+    ] {
+        assert_eq!(written(&prepared_with(&run(), Some(&events), 11)).message.as_deref(), Some(told));
+    }
+}
+
+/// It is read from the API server: not while an image is pulled, and less and less often.
+#[test]
+fn a_volume_that_is_waited_for_for_an_hour_costs_few_questions_and_writes() {
+    let hours = Settings { starting_deadline: Duration::from_hours(2), ..settings() };
+    let pod = pod().bound().facts();
+    let (mut run, mut second, mut asked, mut writes) = (run(), 11, 0, 0);
+    while second < 3600 {
+        let events = [event("FailedMount", &format!("at {second}"), second)];
+        let observed = Observed { pod_events: Some(&events), ..nothing_but(&run, PodSeen::Ours(&pod)) };
+        let plan = plan(&observed, &hours, at(second));
+        asked += 1;
+        if words(&plan).contains(&"Write Pending".to_owned()) {
+            run = with_status(&run, &written(&plan));
+            writes += 1;
+        }
+        second += i64::try_from(plan.next.unwrap().as_secs()).unwrap();
+    }
+    assert!((10..=30).contains(&asked) && writes <= asked, "{asked} questions, {writes} writes");
+    assert_eq!(words(&look_at(&self::run(), &super::pod().run_waits("PodInitializing"), 11)), ["Write Pending"]);
+}
+
 #[test]
 fn a_pod_that_no_scheduler_looked_at_is_not_said_to_pull() {
     let waiting = written(&look_at(&run(), &pod(), 11)).waiting.unwrap();

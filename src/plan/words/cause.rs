@@ -342,8 +342,12 @@ table! {
         InputNotMounted: Row::interrupted("the node could not mount the output of a run that is an input")
             .hint("the next attempt copies it; the administrator can set `imageVolumes: never`"),
         StartDeadlineExceeded: Row::interrupted("the node did not start the container before the deadline")
-            .hint("`kubectl describe pod` showed why as long as the pod was there: a volume that cannot be attached, a \
-                network that is not set up, an image that is too large for `deadlines.starting`")
+            .hint("`kubectl describe pod` showed why as long as the pod was there: a network that is not set up, or an \
+                image that is too large for `deadlines.starting`")
+            .of_the_node(),
+        VolumeNotMounted: Row::interrupted("the node could not attach or mount a volume of the pod before the deadline")
+            .hint("the message is that of the node or of the storage: check the claim and its volume, or tell the \
+                administrator of the storage")
             .of_the_node(),
         ImageNotPulled: Row::interrupted("the image could not be pulled before the deadline, for a reason that need not \
             be the image's")

@@ -215,6 +215,17 @@ table! {
             .to_do("nothing: another attempt follows at the deadline; tell the administrator if it stays")
             .of_kubernetes(CONTAINER)
             .ends_as(Cause::NeverStarted),
+        VolumeNotMounted: Row::new(WaitStage::Starting, "the node cannot attach or mount a volume of the pod")
+            .to_do("check the claim and its volume, or tell the administrator of the storage: the run goes on when the \
+                volume can be mounted before the deadline")
+            .of_kubernetes(&["FailedMount", "FailedAttachVolume", "FailedMapVolume"])
+            .until(Deadline::Starting)
+            .ends_as(Cause::VolumeNotMounted),
+        NetworkNotSetUp: Row::new(WaitStage::Starting, "the node cannot set up the pod's network or its sandbox")
+            .to_do("tell the administrator: the run goes on when the node can before the deadline")
+            .of_kubernetes(&["FailedCreatePodSandBox", "NetworkNotReady"])
+            .until(Deadline::Starting)
+            .ends_as(Cause::StartDeadlineExceeded),
         ContainerCreating: Row::new(WaitStage::Starting, "a large image is being pulled, or a volume is slow to mount")
             .to_do("nothing; `kubectl describe pod` shows what the node is at")
             .until(Deadline::Starting)
@@ -301,6 +312,11 @@ impl Reason {
     pub(in crate::plan) fn of_the_kubelet(reason: &str, message: &str) -> Option<Self> {
         let stages = [WaitStage::Image, WaitStage::ImageName, WaitStage::Config];
         stages.into_iter().find_map(|stage| Self::with_words(stage, reason, message))
+    }
+
+    /// The reason of an event about a pod that its node prepares.
+    pub(in crate::plan) fn of_an_event(reason: &str) -> Option<Self> {
+        Self::with_words(WaitStage::Starting, reason, "").filter(|known| !known.row().names.is_empty())
     }
 
     /// The reason at a stage that goes by this name, and fits the message.
