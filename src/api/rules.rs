@@ -347,7 +347,7 @@ fn resources() -> Vec<Rule> {
         Rule::new(
             extended,
             format!(
-                "self.all(name, name.matches('^hugepages-[1-9][0-9]*[KMG]i$') || (name.size() <= 317 && name.contains('/') && name.matches(r'{}') && !name.matches('^([^/]*[.])?kubernetes[.]io/') && !name.startsWith('requests.')))",
+                "self.all(name, name.matches('^hugepages-[1-9][0-9]*[KMG]i$') || (name.matches(r'{}') && name.matches('^[^/]{{1,244}}/') && !name.matches('^([^/]*[.])?kubernetes[.]io/') && !name.startsWith('requests.')))",
                 schema::LABEL_KEY
             ),
             "resources.extended: names are of extended resources, such as rdma/hca, or of huge pages, such as hugepages-2Mi; cpus, memory and disk have fields of their own",
@@ -356,6 +356,11 @@ fn resources() -> Vec<Rule> {
             extended,
             "self.all(name, isQuantity(string(self[name])) && quantity(string(self[name])).isGreaterThan(quantity('0')) && (name.startsWith('hugepages-') || quantity(string(self[name])).isInteger()))",
             "resources.extended: amounts are whole numbers from 1 on, and bytes for huge pages, such as 512Mi",
+        ),
+        Rule::new(
+            extended,
+            "self.all(name, !name.matches('^hugepages-[1-9][0-9]*[KMG]i$') || !isQuantity(string(self[name])) || (quantity(name.replace('hugepages-', '')).isInteger() && quantity(string(self[name])).isInteger() && quantity(string(self[name])).asInteger() % quantity(name.replace('hugepages-', '')).asInteger() == 0))",
+            "resources.extended: huge pages come in whole pages; ask for a multiple of the size that is in the name, such as 512Mi of hugepages-2Mi",
         ),
     ]);
     rules.push(
@@ -396,8 +401,13 @@ fn placement() -> Vec<Rule> {
     vec![
         Rule::new(
             "spec.nodeSelector",
-            format!("self.all(key, key.size() <= 317 && key.matches(r'{}'))", schema::LABEL_KEY),
-            "nodeSelector: keys must be label names such as zone or example.com/zone",
+            keys_are_names(),
+            "nodeSelector: keys must be label names such as zone or example.com/zone, with at most 63 characters behind the slash and 253 before it",
+        ),
+        Rule::new(
+            "spec.tolerations[]",
+            format!("!has(self.key) || self.key == '' || ({})", is_key("self.key")),
+            "tolerations: key must be a name such as dedicated or example.com/dedicated, with at most 63 characters behind the slash and 253 before it",
         ),
         Rule::new(
             "spec.tolerations[]",
@@ -417,6 +427,14 @@ fn placement() -> Vec<Rule> {
     ]
 }
 
+fn is_key(key: &str) -> String {
+    format!("{key}.matches(r'{}') && {key}.matches('{}')", schema::LABEL_KEY, schema::LABEL_KEY_LENGTHS)
+}
+
+fn keys_are_names() -> String {
+    format!("self.all(key, {})", is_key("key"))
+}
+
 /// What else the pod has.
 fn pod() -> Vec<Rule> {
     let mut rules = vec![
@@ -427,13 +445,21 @@ fn pod() -> Vec<Rule> {
             "self.map(key, bytes(key).size() + bytes(self[key]).size()).sum() <= 8000",
             "podAnnotations: at most 8000 bytes in all; put more into a ConfigMap",
         ),
+        // The API server takes any profile in them, and a node that has no such profile refuses the pod.
+        Rule::new(
+            "spec.podAnnotations",
+            "!self.exists(key, key.matches('^(container[.]apparmor[.]security[.]beta|(container[.])?seccomp[.]security[.]alpha)[.]kubernetes[.]io/'))",
+            "podAnnotations: AppArmor and seccomp profiles are the platform's, and a run has the container runtime's default ones; leave these keys out",
+        ),
     ];
     let kept = KEPT_DOMAINS.map(|domain| domain.replace('.', "[.]")).join("|");
     for (at, field) in [("spec.podLabels", "podLabels"), ("spec.podAnnotations", "podAnnotations")] {
         rules.push(Rule::new(
             at,
-            format!("self.all(key, key.size() <= 317 && key.matches(r'{}'))", schema::LABEL_KEY),
-            format!("{field}: keys must be names such as team or example.com/team"),
+            keys_are_names(),
+            format!(
+                "{field}: keys must be names such as team or example.com/team, with at most 63 characters behind the slash and 253 before it"
+            ),
         ));
         rules.push(Rule::new(
             at,

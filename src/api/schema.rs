@@ -22,8 +22,13 @@ pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0
 pub(super) const PROFILE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Key in the data of a Secret.
 pub(super) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
-/// Key of a label or taint.
-pub(super) const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$";
+/// Key of a label, an annotation or a taint, but for the length of what is before the slash: see [`LABEL_KEY_LENGTHS`].
+pub(super) const LABEL_KEY: &str = concat!(
+    "^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?",
+    "[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?$",
+);
+/// A domain of at most 253 characters, or none.
+pub(super) const LABEL_KEY_LENGTHS: &str = "^([^/]{1,253}/)?[^/]*$";
 /// Value of a label or taint.
 pub(super) const LABEL_VALUE: &str = "^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$";
 

@@ -37,6 +37,7 @@ const TOO_LONG: &str = "Too long";
 pub(super) fn cases() -> Vec<Case> {
     let labels = |count: usize| (0..count).map(|n| (format!("a{n}"), json!(""))).collect::<Map<_, _>>();
     let toleration = |field: &'static str| move |value: Value| json!({"tolerations": [{"key": "a", "operator": "Equal", field: value}]});
+    let longest_key = [63, 64].map(|length| json!(format!("{}/{}", "a".repeat(253), "b".repeat(length))));
     let mut cases = vec![
         bound(
             "spec.nodeSelector",
@@ -51,10 +52,10 @@ pub(super) fn cases() -> Vec<Case> {
             "label names",
             &[],
             |v| json!({"nodeSelector": {v.as_str().unwrap(): "a"}}),
-            text(317),
+            text(63),
         ),
         bound("spec.tolerations", "Too many", &[], |v| json!({"tolerations": v}), list(32, |_| json!({"key": "a"}))),
-        bound("spec.tolerations[0].key", TOO_LONG, &[], toleration("key"), text(317)),
+        bound("spec.tolerations[0].key", TOO_LONG, &[], toleration("key"), longest_key),
         bound("spec.tolerations[0].value", TOO_LONG, &[], toleration("value"), text(63)),
         bound(
             "spec.imagePullSecrets",

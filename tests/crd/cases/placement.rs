@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::pod::{longest_keys, too_long_keys};
 use super::{Case, accepted, refused};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -9,19 +10,23 @@ pub(super) fn cases() -> Vec<Case> {
     let toleration = |toleration: Value| json!({"tolerations": [toleration]});
     let exists = ("spec.tolerations[0]", "operator must be Exists");
     let mut cases = Vec::new();
-    for key in ["", "a/b/c", "-a", "A/b", "a b", "/a", "a/"] {
+    for key in longest_keys() {
+        cases.push(accepted(&format!("node label {key}"), selector(&key, "a")));
+    }
+    for key in
+        ["", "a/b/c", "-a", "A/b", "a b", "/a", "a/", "a..b/c"].map(str::to_owned).into_iter().chain(too_long_keys())
+    {
         cases.push(refused(
             &format!("node label {key:?}"),
-            selector(key, "a"),
+            selector(&key, "a"),
             &[("spec.nodeSelector", "label names")],
         ));
     }
+    for key in ["a b".to_owned()].into_iter().chain(too_long_keys()) {
+        let name = format!("a toleration of {key:?}");
+        cases.push(refused(&name, toleration(json!({"key": key})), &[("spec.tolerations[0]", "key must be a name")]));
+    }
     cases.extend([
-        refused(
-            "a node label that is too long",
-            selector(&"a".repeat(318), "a"),
-            &[("spec.nodeSelector", "label names")],
-        ),
         refused("a bad label value", selector("a", "b c"), &[("spec.nodeSelector.a", "should match")]),
         refused("a long label value", selector("a", &"b".repeat(64)), &[("spec.nodeSelector.a", "Too long")]),
         refused(

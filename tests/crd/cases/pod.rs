@@ -36,21 +36,22 @@ fn metadata() -> Vec<Case> {
     for (field, at, value_at, longest) in fields {
         let one = |key: &str, value: &str| json!({field: {key: value}});
         for key in ["team", "example.com/team", "cluster-autoscaler.kubernetes.io/safe-to-evict", "notbundlerun.dev/a"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(longest_keys())
         {
-            cases.push(accepted(&format!("{field} {key}"), one(key, "a")));
+            cases.push(accepted(&format!("{field} {key}"), one(&key, "a")));
         }
-        for key in ["", "a/b/c", "-a", "a b", "/a", "a/"] {
-            cases.push(refused(&format!("{field} {key:?}"), one(key, "a"), &[(at, "keys must be names")]));
+        for key in ["", "a/b/c", "-a", "a b", "/a", "a/", "a..b/c", "a.-b/c"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(too_long_keys())
+        {
+            cases.push(refused(&format!("{field} {key:?}"), one(&key, "a"), &[(at, "keys must be names")]));
         }
         for key in ["bundlerun.dev/run", "app.kubernetes.io/name", "kueue.x-k8s.io/queue-name", "a.kueue.x-k8s.io/b"] {
             cases.push(refused(&format!("{field} {key}"), one(key, "a"), &[(at, "are the platform's")]));
         }
-        cases.push(accepted(&format!("{field} with a key at its bound"), one(&"a".repeat(317), "a")));
-        cases.push(refused(
-            &format!("{field} with a key beyond its bound"),
-            one(&"a".repeat(318), "a"),
-            &[(at, "keys must be names")],
-        ));
         cases.push(accepted(&format!("{field}: 32"), json!({field: many(32)})));
         cases.push(refused(&format!("{field}: 33"), json!({field: many(33)}), &[(at, "Too many")]));
         cases.push(refused(
@@ -58,6 +59,16 @@ fn metadata() -> Vec<Case> {
             one("a", &"b".repeat(longest + 1)),
             &[(value_at, "Too long")],
         ));
+    }
+    for key in [
+        "container.apparmor.security.beta.kubernetes.io/run",
+        "container.seccomp.security.alpha.kubernetes.io/run",
+        "seccomp.security.alpha.kubernetes.io/pod",
+    ] {
+        let one = json!({"podAnnotations": {key: "unconfined"}});
+        cases.push(refused(key, one, &[("spec.podAnnotations", "AppArmor and seccomp profiles are the platform's")]));
+        // They mean nothing as labels.
+        cases.push(accepted(&format!("the label {key}"), json!({"podLabels": {key: "unconfined"}})));
     }
     let annotation = |length: usize| json!({"podAnnotations": {"a": "b".repeat(length)}});
     let too_much = [("spec.podAnnotations", "at most 8000 bytes")];
@@ -76,6 +87,16 @@ fn metadata() -> Vec<Case> {
     cases
 }
 
+/// At the bounds of what is behind the slash and before it.
+pub(super) fn longest_keys() -> [String; 2] {
+    ["a".repeat(63), format!("{}/{}", "a".repeat(253), "b".repeat(63))]
+}
+
+/// Beyond one of them.
+pub(super) fn too_long_keys() -> [String; 3] {
+    ["a".repeat(64), format!("a/{}", "b".repeat(64)), format!("{}/b", "a".repeat(254))]
+}
+
 fn extended() -> Vec<Case> {
     let of = |name: &str, amount: Value| json!({"resources": {"extended": {name: amount}}});
     let at = "spec.resources.extended";
@@ -86,6 +107,7 @@ fn extended() -> Vec<Case> {
         ("example.com/fpga", json!("2k")),
         ("hugepages-2Mi", json!("512Mi")),
         ("hugepages-1Gi", json!(1_073_741_824)),
+        ("hugepages-2Mi", json!("1Gi")),
     ] {
         cases.push(accepted(&format!("{name}: {amount}"), of(name, amount)));
     }
@@ -100,9 +122,22 @@ fn extended() -> Vec<Case> {
         "requests.a/b",
         "a b/c",
         "A/b",
-    ];
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    // Of quotas there is a name of it that begins with `requests.`.
+    .chain([format!("a/{}", "b".repeat(64)), format!("{}/b", "a".repeat(245))]);
     for name in names {
-        cases.push(refused(&format!("extended {name:?}"), of(name, json!(1)), &[(at, "names are of extended")]));
+        cases.push(refused(&format!("extended {name:?}"), of(&name, json!(1)), &[(at, "names are of extended")]));
+    }
+    cases.push(accepted(
+        "the longest name of a resource",
+        of(&format!("{}/{}", "a".repeat(244), "b".repeat(63)), json!(1)),
+    ));
+    for (name, amount) in
+        [("hugepages-2Mi", json!("3Mi")), ("hugepages-1Gi", json!(1)), ("hugepages-2Mi", json!("0.5"))]
+    {
+        cases.push(refused(&format!("{name}: {amount}"), of(name, amount), &[(at, "in whole pages")]));
     }
     for amount in [json!(0), json!("500m"), json!("0.5"), json!(-1)] {
         cases.push(refused(
