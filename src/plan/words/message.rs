@@ -173,10 +173,7 @@ const TABLE: &[Row] = &[
     row(Scheduler, ClaimIsMissing, &["persistentvolumeclaim \"", "not found"]),
     row(Scheduler, NoNodeFits, &["nodes are available"]),
     row(Scheduler, NoNodeFits, &["no nodes available to schedule pods"]),
-    row(Scheduler, NoNodeFits, &["unbound immediate persistentvolumeclaims"]),
     row(Scheduler, NoNodeFits, &["scheduling is blocked due to non-empty scheduling gates"]),
-    row(Scheduler, NoNodeFits, &["persistentvolumeclaim \""]),
-    row(Scheduler, NoNodeFits, &["binding rejected"]),
     row(Scheduler, NoNodeFits, &["running prebind plugin"]),
     // The kubelet, and whether the node has room, before anything that the registry says.
     row(Image, ImageNameIsInvalid, &["invalid reference format"]),
@@ -251,7 +248,6 @@ const TABLE: &[Row] = &[
     row(Image, ImageIsDenied, &["pull access denied"]),
     row(Image, ImageIsDenied, &["authorization failed"]),
     row(Image, ImageIsDenied, &["unauthorized"]),
-    row(Image, ImageIsDenied, &["authentication required"]),
     row(Image, ImageIsDenied, &["no basic auth credentials"]),
     row(Image, ImageIsDenied, &["invalid username/password"]),
     row(Image, ImageIsDenied, &["403 forbidden"]),
@@ -259,7 +255,6 @@ const TABLE: &[Row] = &[
     row(Image, ImageIsDenied, &["\": forbidden"]),
     row(Image, ImageIsDenied, &["do not have permission"]),
     row(Image, ImageIsDenied, &["access to the resource is denied"]),
-    row(Image, ImageIsDenied, &["access denied"]),
     row(Image, ImageIsDenied, &["denied: permission"]),
     row(Image, ImageIsDenied, &["\": denied"]),
     row(Image, ImageIsMissing, &["manifest unknown"]),
@@ -336,12 +331,24 @@ const TABLE: &[Row] = &[
 /// What a message means; `None`: nothing that the table knows. Names that users gave count only where nothing else does:
 /// an image may be called `unauthorized`.
 pub(in crate::plan) fn meaning(source: Source, message: &str) -> Option<Meaning> {
+    row_that_fits(source, message).map(|row| row.means)
+}
+
+fn row_that_fits(source: Source, message: &str) -> Option<&'static Row> {
     let message = message.to_lowercase();
     let row_for = |message: &str| {
         let fits = |row: &&Row| row.source == source && row.words.iter().all(|words| message.contains(words));
-        TABLE.iter().find(fits).map(|row| row.means)
+        TABLE.iter().find(fits)
     };
     row_for(&without_names(&message)).or_else(|| row_for(&message))
+}
+
+/// The words of the rows that none of these messages meets.
+#[cfg(test)]
+pub(in crate::plan) fn unmet(messages: &[(Source, String)]) -> Vec<&'static [&'static str]> {
+    let met: Vec<_> = messages.iter().filter_map(|(source, message)| row_that_fits(*source, message)).collect();
+    let is_unmet = |row: &&Row| !met.iter().any(|met| (met.source, met.words) == (row.source, row.words));
+    TABLE.iter().filter(is_unmet).map(|row| row.words).collect()
 }
 
 /// Without what is in double quotes, and without the paths of URLs. What is quoted within quotes goes with them.
