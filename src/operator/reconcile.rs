@@ -23,7 +23,7 @@ use crate::plan::{Event, EventType, Plan, ProgressSeen, Settings, Step, plan};
 const RESYNC: Duration = Duration::from_mins(5);
 /// New pods wait this long for a turn when many are being made.
 const TURN: Duration = Duration::from_millis(200);
-/// When somebody else changed the run, the cache catches up within this.
+/// When facts change while they are looked at, they are looked at again after this.
 const CATCH_UP: Duration = Duration::from_millis(500);
 /// A plan is followed by at most this many others in one reconcile: refusals are new facts, but must come to an end.
 const PLANS_MAX: u32 = 3;
@@ -87,9 +87,29 @@ async fn reconcile_guarded(run: &GuardedRun, context: &Context) -> Result<Action
             return Ok(Action::await_change());
         }
     };
-    let action = contain_panic(reconcile_valid(run, context).boxed()).await?;
-    context.backoff.reset(run.metadata.uid.as_deref().unwrap_or_default());
-    Ok(action)
+    let looked = contain_panic(reconcile_valid(run, context).boxed()).await?;
+    Ok(next(looked, run.metadata.uid.as_deref().unwrap_or_default(), &context.backoff))
+}
+
+/// How a reconcile got through.
+#[derive(Debug, PartialEq)]
+enum Looked {
+    /// All is done.
+    Through(Action),
+    /// Somebody else changed the run, and the cache has not taken it in.
+    Stale,
+}
+
+/// A cache mostly catches up in a moment. One that is stuck must not make every run of it ask again and again, all of
+/// them in vain.
+fn next(looked: Looked, uid: &str, backoff: &Backoff) -> Action {
+    match looked {
+        Looked::Through(action) => {
+            backoff.reset(uid);
+            action
+        }
+        Looked::Stale => Action::requeue(backoff.next(uid) / 2),
+    }
 }
 
 /// Its status is not touched: a newer version of the operator may understand it, and be at work on it.
@@ -110,16 +130,16 @@ pub(in crate::operator) fn on_error(run: Arc<GuardedRun>, _: &Error, context: Ar
     Action::requeue(context.backoff.next(run.uid().as_deref().unwrap_or_default()))
 }
 
-async fn reconcile_valid(run: &BundleRun, context: &Context) -> Result<Action, Error> {
+async fn reconcile_valid(run: &BundleRun, context: &Context) -> Result<Looked, Error> {
     let mut answers = Answers::default();
     for _ in 0..PLANS_MAX {
         let seen = context.cluster.observe(run).await?;
         let plan = plan(&seen.observed(&answers), &context.settings, Timestamp::now());
-        if let Some(action) = carry_out(plan, &seen, context, &mut answers).await? {
-            return Ok(action);
+        if let Some(looked) = carry_out(plan, &seen, context, &mut answers).await? {
+            return Ok(looked);
         }
     }
-    Ok(Action::requeue(CATCH_UP))
+    Ok(Looked::Through(Action::requeue(CATCH_UP)))
 }
 
 /// What to do when all is done; none: an answer calls for another plan.
@@ -128,7 +148,7 @@ async fn carry_out(
     seen: &Snapshot,
     context: &Context,
     answers: &mut Answers,
-) -> Result<Option<Action>, Error> {
+) -> Result<Option<Looked>, Error> {
     let mut over = seen.run.is_over();
     for step in plan.steps {
         let written = match &step {
@@ -138,7 +158,7 @@ async fn carry_out(
         let _place = match &step {
             Step::CreatePod(_) => match context.creating.try_acquire() {
                 Ok(place) => Some(place),
-                Err(_) => return Ok(Some(Action::requeue(TURN))),
+                Err(_) => return Ok(Some(Looked::Through(Action::requeue(TURN)))),
             },
             Step::WriteStatus(status) => {
                 over = status.phase.is_some_and(Phase::is_terminal);
@@ -170,19 +190,19 @@ async fn carry_out(
                 answers.pod_events = Some(events);
                 return Ok(None);
             }
-            StepResult::Stale => return Ok(Some(Action::requeue(CATCH_UP))),
-            StepResult::Gone => return Ok(Some(Action::await_change())),
+            StepResult::Stale => return Ok(Some(Looked::Stale)),
+            StepResult::Gone => return Ok(Some(Looked::Through(Action::await_change()))),
         }
     }
-    Ok(Some(match plan.next {
+    Ok(Some(Looked::Through(match plan.next {
         Some(next) => Action::requeue(next),
         None if !over => Action::requeue(RESYNC),
         None => Action::await_change(),
-    }))
+    })))
 }
 
 /// A panic becomes an error of this run: kube-runtime would end the whole controller.
-async fn contain_panic(work: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+async fn contain_panic<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(Error::Panic(words(panic.as_ref()))))
 }
 
@@ -197,7 +217,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_of_one_run() {
-        let result = contain_panic(async { panic!("index out of range") }).await;
+        let result = contain_panic::<()>(async { panic!("index out of range") }).await;
         assert_eq!(result.unwrap_err().to_string(), "a defect in the operator: index out of range");
+    }
+
+    /// A watch that hangs is noticed after five minutes at the latest, and until then a run whose object somebody else
+    /// changed is refused every write.
+    #[test]
+    fn a_cache_that_is_stuck_makes_no_storm_of_conflicts() {
+        let backoff = Backoff::default();
+        let wait = |looked| {
+            let action = next(looked, "u", &backoff);
+            (0..10_000).map(|tenths| Duration::from_millis(tenths * 100)).find(|wait| action == Action::requeue(*wait))
+        };
+        assert_eq!(wait(Looked::Stale), Some(Duration::from_millis(500)), "mostly it catches up in a moment");
+        let (mut waited, mut writes) = (Duration::from_millis(500), 1);
+        while waited < Duration::from_hours(1) {
+            waited += wait(Looked::Stale).unwrap();
+            writes += 1;
+        }
+        assert!((60..=70).contains(&writes), "{writes} writes in an hour");
+        assert_eq!(next(Looked::Through(Action::await_change()), "u", &backoff), Action::await_change());
+        assert_eq!(wait(Looked::Stale), Some(Duration::from_millis(500)));
     }
 }
