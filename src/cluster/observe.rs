@@ -171,13 +171,13 @@ impl Cluster {
     /// The runs that are inputs of `run`, from the cache.
     fn parents(&self, run: &BundleRun) -> Parents {
         let namespace = run.namespace().unwrap_or_default();
-        let known = |name: &str| {
-            let cached = self.runs.get(&ObjectRef::new(name).within(&namespace))?;
-            Some(self.newest(cached.0.as_ref().ok()?))
-        };
+        let cached = |name: &str| self.runs.get(&ObjectRef::new(name).within(&namespace));
+        let known = |name: &str| Some(self.newest(cached(name)?.0.as_ref().ok()?));
         let named = |name: &str| known(name).map(|run| (name.to_owned(), Parent::of(&run)));
         let runs = parents::names(run).filter_map(named).collect();
-        Parents { runs, cycle: cycle(run, known) }
+        let is_unreadable = |name: &&str| cached(name).is_some_and(|cached| cached.0.is_err());
+        let unreadable = parents::names(run).filter(is_unreadable).map(str::to_owned).collect();
+        Parents { runs, unreadable, cycle: cycle(run, known) }
     }
 
     /// A pod as the API server has it now.

@@ -2,44 +2,74 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::lasting::size;
 use super::{Decision, pin};
+use crate::contract::Pin;
 use crate::plan::facts::node::Capacity;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::pod;
 use crate::plan::validate;
+use crate::plan::words::wait_reason::Reason;
 
 impl Decision<'_> {
-    /// The scheduler's message with numbers before it; none: there are none to tell.
-    pub(super) fn with_numbers(&self, pod: &PodFacts, message: &str) -> Option<String> {
-        let capacity = self.capacity.filter(|capacity| capacity.nodes > 0)?;
-        let numbers = numbers(&self.needs(pod)?, capacity, message);
-        (!numbers.is_empty()).then(|| format!("{}; {message}", numbers.join("; ")))
+    /// The scheduler's message with numbers before it, if there are any to tell, and what to do.
+    pub(super) fn why_no_node(&self, pod: &PodFacts, message: &str) -> (String, &'static str) {
+        let capacity = self.capacity.filter(|capacity| capacity.nodes > 0);
+        // Pods in the cache have no containers.
+        let needs = || Some(pod::requests(&self.made_with(&pod.pins().inputs)?));
+        let Numbers { never, not_now } =
+            capacity.and_then(|all| Some(numbers(&needs()?, all, message))).unwrap_or_default();
+        let reason = match () {
+            () if !never.is_empty() => Reason::NoNodeIsLargeEnough,
+            () if fits_none(message) => Reason::NoNodeFits,
+            () => Reason::Unschedulable,
+        };
+        let words: Vec<_> = never.into_iter().chain(not_now).chain([message.to_owned()]).collect();
+        (words.join("; "), reason.what_to_do())
     }
 
-    /// What the pod requests, as the operator makes such pods: those in the cache have no containers.
-    fn needs(&self, pod: &PodFacts) -> Option<BTreeMap<String, u64>> {
+    /// The pod of the attempt, as the operator makes it today.
+    pub(super) fn made_with(&self, pins: &BTreeMap<usize, Pin>) -> Option<Pod> {
         let request = validate::validate(self.run, self.settings).ok()?;
-        let (pins, digests) = (pod.pins().inputs, pin::digests(self.run));
+        let digests = pin::digests(self.run);
         let attempt = pod::Attempt {
             number: self.attempt,
             requested: self.requested,
             image: self.requested,
-            pins: &pins,
+            pins,
             digests: &digests,
             account_pull_secrets: &[],
         };
-        Some(pod::requests(&pod::build(&request, &attempt, self.settings)))
+        Some(pod::build(&request, &attempt, self.settings))
     }
 }
 
-/// First what no node could ever give. Labels and taints are not looked at: it is said of how many nodes.
-fn numbers(needs: &BTreeMap<String, u64>, capacity: &Capacity, scheduler: &str) -> Vec<String> {
+/// No node takes the pod, and none would if it were empty: labels and taints are in the way, and not those that
+/// Kubernetes itself sets and takes away.
+fn fits_none(scheduler: &str) -> bool {
+    let passes =
+        ["Insufficient ", "Too many pods", "free ports", "were unschedulable", "node.kubernetes.io/", "volume"];
+    let stays = ["node affinity/selector", "untolerated taint"];
+    stays.iter().any(|words| scheduler.contains(words)) && !passes.iter().any(|words| scheduler.contains(words))
+}
+
+#[derive(Default)]
+struct Numbers {
+    /// What no node could ever give.
+    never: Vec<String>,
+    /// What other pods have.
+    not_now: Vec<String>,
+}
+
+/// Labels and taints are not looked at: it is said of how many nodes.
+fn numbers(needs: &BTreeMap<String, u64>, capacity: &Capacity, scheduler: &str) -> Numbers {
     let nodes = match capacity.nodes {
         1 => "the only node".to_owned(),
         n => format!("the largest of {n} nodes"),
     };
-    let (mut never, mut not_now) = (Vec::new(), Vec::new());
+    let Numbers { mut never, mut not_now } = Numbers::default();
     for (resource, needed) in needs {
         let largest = capacity.largest.get(resource.as_str()).copied().unwrap_or_default();
         let (wants, has) = (amount(resource, *needed), amount(resource, largest));
@@ -48,10 +78,10 @@ fn numbers(needs: &BTreeMap<String, u64>, capacity: &Capacity, scheduler: &str) 
         } else if *needed > largest {
             never.push(format!("no node has {wants}: {nodes} has {has}"));
         } else if is_short(scheduler, resource) {
-            not_now.push(format!("the run needs {wants}, and {nodes} has {has}"));
+            not_now.push(format!("the run needs {wants}, and no node has that free: {nodes} has {has} in all"));
         }
     }
-    never.into_iter().chain(not_now).collect()
+    Numbers { never, not_now }
 }
 
 /// `0/3 nodes are available: 2 Insufficient nvidia.com/gpu, 1 node(s) ...`.
@@ -67,8 +97,8 @@ fn amount(resource: &str, amount: u64) -> String {
     match resource {
         "cpu" if amount.is_multiple_of(1000) => format!("{} CPUs", amount / 1000),
         "cpu" => format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').to_owned() + " CPUs",
-        "memory" => format!("{} of memory", size(amount)),
-        "ephemeral-storage" => format!("{} of ephemeral-storage", size(amount)),
+        "memory" | "ephemeral-storage" => format!("{} of {resource}", size(amount)),
+        _ if resource.starts_with("hugepages-") => format!("{} of {resource}", size(amount)),
         _ => format!("{amount} {resource}"),
     }
 }
@@ -84,7 +114,8 @@ mod tests {
 
     fn said(needs: &[(&str, u64)], nodes: usize, scheduler: &str) -> String {
         let needs = needs.iter().map(|(resource, amount)| ((*resource).to_owned(), *amount)).collect();
-        numbers(&needs, &capacity(nodes), scheduler).join("; ")
+        let Numbers { never, not_now } = numbers(&needs, &capacity(nodes), scheduler);
+        never.into_iter().chain(not_now).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
@@ -95,6 +126,7 @@ mod tests {
             (("cpu", 64_010), "no node has 64.01 CPUs: the largest of 12 nodes has 64 CPUs"),
             (("memory", 513 << 30), "no node has 513.0 GiB of memory: the largest of 12 nodes has 512.0 GiB of memory"),
             (("amd.com/gpu", 1), "no node has amd.com/gpu, and the run needs 1 amd.com/gpu"),
+            (("hugepages-3Mi", 6 << 20), "no node has hugepages-3Mi, and the run needs 6.0 MiB of hugepages-3Mi"),
             (("cpu", 64_000), ""),
         ] {
             assert_eq!(said(&[needs], 12, tainted), expected);
@@ -105,11 +137,27 @@ mod tests {
     fn what_there_is_too_little_of_now_is_told_as_the_scheduler_names_it() {
         let needs = [("cpu", 1010), ("nvidia.com/gpu", 4), ("nvidia.com/gpu-b", 1)];
         let scheduler = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s).";
-        let gpus = "the run needs 4 nvidia.com/gpu, and the largest of 2 nodes has 8 nvidia.com/gpu";
+        let gpus = "the run needs 4 nvidia.com/gpu, and no node has that free: the largest of 2 nodes has 8 nvidia.com/gpu in all";
         assert_eq!(said(&needs, 2, scheduler), gpus);
         assert_eq!(said(&needs, 2, "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."), gpus);
-        let cpu = "the run needs 1.01 CPUs, and the only node has 64 CPUs";
+        let cpu = "the run needs 1.01 CPUs, and no node has that free: the only node has 64 CPUs in all";
         assert_eq!(said(&needs, 1, "0/1 nodes are available: 1 Insufficient cpu."), cpu);
         assert_eq!(said(&needs, 2, "0/2 nodes are available: 2 node(s) didn't match node selector."), "");
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_an_empty_node_is_no_queue() {
+        let matches = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.";
+        let tainted = "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s).";
+        for (message, expected) in [
+            (matches, true),
+            (tainted, true),
+            ("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s).", false),
+            ("0/2 nodes are available: 1 node(s) were unschedulable, 1 node(s) had untolerated taint(s).", false),
+            ("0/2 nodes are available: 2 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.", false),
+            ("0/2 nodes are available: 2 Insufficient cpu.", false),
+        ] {
+            assert_eq!(fits_none(message), expected, "{message}");
+        }
     }
 }

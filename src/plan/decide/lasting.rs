@@ -28,7 +28,7 @@ impl Decision<'_> {
         let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
         self.lasting(pod, since, told, moves, None, |this| {
             if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
-                return this.held_by_the_store(trouble);
+                return this.held_by_the_store(pod, trouble);
             }
             if let Some(trouble) = this.progress_of(ProgressStage::Staging).and_then(|progress| progress.input.as_ref())
             {
@@ -39,7 +39,7 @@ impl Decision<'_> {
                 None => "the inputs are being put in place; the command starts when they are".to_owned(),
             };
             let wait = Reason::StagingInputs.wait(&message);
-            Plan::nothing().write(this.draft().waiting(Phase::Pending, this.attempt, &wait, None))
+            Plan::nothing().write(this.draft_of(pod).waiting(Phase::Pending, this.attempt, &wait, None))
         })
     }
 
@@ -57,7 +57,7 @@ impl Decision<'_> {
         }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
-            return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(trouble) };
+            return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(pod, trouble) };
         }
         let doubt = self.doubt();
         let nothing = Plan::nothing_until(next);
@@ -80,7 +80,7 @@ impl Decision<'_> {
     }
 
     /// The store refuses the output, and the command does not start.
-    fn held_by_the_store(&self, trouble: &StoreTrouble) -> Plan {
+    fn held_by_the_store(&self, pod: &PodFacts, trouble: &StoreTrouble) -> Plan {
         let detail = &trouble.not_saved.detail;
         self.held(
             Reason::StoreRefused,
@@ -99,7 +99,7 @@ impl Decision<'_> {
         if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
             return Plan::nothing();
         }
-        Plan::nothing().write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None)).event(
+        Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, None)).event(
             EventType::Warning,
             wait.reason,
             wait.message,

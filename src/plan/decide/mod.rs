@@ -5,6 +5,7 @@ mod hung;
 mod lasting;
 mod node;
 mod pin;
+mod refused;
 mod skew;
 mod waiting;
 
@@ -39,6 +40,8 @@ const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 /// The wait before the attempt after one whose command never started; doubles with each attempt. What the platform
 /// refuses at once (a device plugin that is down) must not use up all attempts in a few seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Times of ours and of the API server's that are nearer to each other say nothing of which came first.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
@@ -154,9 +157,14 @@ impl<'a> Decision<'a> {
         Draft::of(self.run, self.now).with_pod_made(self.pod_made)
     }
 
+    /// The same, with what the pod tells of where it is.
+    fn draft_of(&self, pod: &PodFacts) -> Draft<'a> {
+        self.draft().placed(self.requested, pod)
+    }
+
     /// The object names the pod of this attempt: it existed, so its absence is a loss.
     fn pod_was_recorded(&self) -> bool {
-        self.status().is_some_and(|s| s.attempts.iter().any(|a| a.attempt == self.attempt && a.uid.is_some()))
+        self.entry(self.attempt).is_some_and(|entry| entry.uid.is_some())
     }
 
     fn waits_until_a_deadline(&self) -> bool {
@@ -215,11 +223,13 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// How long this attempt has to wait because the last one did not even start its command.
+    /// How long this attempt has to wait because the last one did not even start its command, or because its own pod went
+    /// before it had a node.
     fn retry_in(&self) -> Option<Duration> {
         let cause = |a: &Attempt| Some(Cause::named(a.cause.as_deref()?)?.0);
         let never_began = |a: &Attempt| a.start_time.is_none() || cause(a).is_some_and(Cause::is_before_the_command);
-        let last = self.status()?.attempts.iter().find(|a| a.attempt + 1 == self.attempt && never_began(a))?;
+        let last = || self.entry(self.attempt.checked_sub(1)?).filter(|last| never_began(last));
+        let last = self.entry(self.attempt).or_else(last)?;
         let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
         self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
@@ -256,9 +266,30 @@ impl<'a> Decision<'a> {
             Stage::Ended => {
                 let message = pod.message();
                 let outcome = outcome::decide(&self.ending(pod, message.as_ref(), false));
+                let was_nowhere = pod.is_deleting() && pod.spec.node_name.is_none();
+                if was_nowhere && outcome.verdict() == Verdict::Interrupted && !self.run.is_being_stopped() {
+                    return self.begin_anew(pod, &outcome);
+                }
                 self.end(Some(pod), &outcome)
             }
         }
+    }
+
+    /// The pod went before it had a node: nothing of the attempt has happened, and it is made again under its name.
+    fn begin_anew(&self, pod: &PodFacts, outcome: &Outcome) -> Plan {
+        let plan = Plan::after(RETRY_AFTER);
+        let release = pod.is_held().then(|| Step::RemoveFinalizer(PodRef::of(pod)));
+        let told_at =
+            self.entry(self.attempt).filter(|known| known.uid.is_none()).and_then(|known| known.finish_time.as_ref());
+        if told_at.zip(pod.created_at()).is_some_and(|(at, made)| made.duration_since(at.0) < CLOCKS_APART) {
+            return plan.then(release);
+        }
+        let draft = self.draft().begun_anew(self.attempt, pod, outcome);
+        plan.write(draft).then(release).event(EventType::Warning, outcome.cause(), &outcome.message)
+    }
+
+    fn entry(&self, attempt: u32) -> Option<&'a Attempt> {
+        self.status()?.attempts.iter().find(|a| a.attempt == attempt)
     }
 
     fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {

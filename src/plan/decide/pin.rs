@@ -36,7 +36,7 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
             format!("the runs wait for each other: {}", cycle.join(" -> ")),
         )));
     }
-    let (mut failed, mut missing, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut failed, mut missing, mut unfinished, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let waits = run.spec.on_input_failure == OnInputFailure::Wait;
     for (index, input) in run.spec.inputs.iter().enumerate() {
         if let Some(pin) = recorded(input) {
@@ -45,6 +45,7 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
         }
         let Some(name) = input.run.as_ref().map(|source| source.name.as_str()) else { continue };
         match parents.runs.get(name) {
+            None if parents.unreadable.contains(name) => unreadable.push(name),
             None => missing.push(name),
             Some(parent) if !parent.is_over() => unfinished.push(name),
             Some(parent) => match take(name, parent, run.spec.allow_failed_inputs) {
@@ -54,16 +55,19 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
             },
         }
     }
-    if failed.is_empty() && missing.is_empty() && unfinished.is_empty() {
+    if failed.is_empty() && unreadable.is_empty() && missing.is_empty() && unfinished.is_empty() {
         return Ok(pins);
     }
-    let reason = match (failed.as_slice(), missing.as_slice()) {
-        ([], []) => Reason::InputNotFinished,
-        ([], _) => Reason::InputMissing,
+    let reason = match (failed.as_slice(), unreadable.as_slice(), missing.as_slice()) {
+        ([], [], []) => Reason::InputNotFinished,
+        ([], [], _) => Reason::InputMissing,
+        ([], _, _) => Reason::InputUnreadable,
         _ => Reason::InputFailed,
     };
     let mut words = Vec::new();
     words.extend(told_failed(failed));
+    let by_us = "cannot be read by this version of the operator";
+    words.extend(told(unreadable, by_us, by_us));
     words.extend(told(missing, "does not exist", "do not exist"));
     words.extend(told(unfinished, "has not ended", "have not ended"));
     Err(Unready::Waits(reason, words.join("; ")))

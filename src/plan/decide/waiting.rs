@@ -10,10 +10,8 @@ use crate::api::status::Waiting;
 use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::pod_events::obstacle;
-use crate::plan::outcome::{Outcome, gave_up};
-use crate::plan::steps::{EventType, Plan, PodRef, Refusal, Step};
-use crate::plan::words::cause::Cause;
-use crate::plan::words::message::{Meaning, Source, meaning};
+use crate::plan::outcome::gave_up;
+use crate::plan::steps::{EventType, Plan, PodRef, Step};
 use crate::plan::words::wait_reason::{Deadline, Reason, Wait, WaitStage};
 
 /// A pod on its way without trouble is written as waiting after this.
@@ -26,12 +24,8 @@ const TELL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
 const TELL_AGAIN_AFTER_MAX: SignedDuration = SignedDuration::from_mins(5);
 /// A helper that crashed is trusted again when it has run for this long.
 const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
-/// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
-/// often.
-const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
-const REFUSED_RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
-/// The same where the API server failed.
-const UNAVAILABLE_RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// The scheduler of a pod that names none.
+const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
 
@@ -56,8 +50,9 @@ impl Decision<'_> {
 
     /// A scheduler that looked at a pod and found no node leaves a condition.
     fn not_seen_by_scheduler(&self) -> Plan {
-        let message = "no scheduler has looked at the pod yet: does one of the name in schedulerName run?";
-        let wait = Reason::NotSeenByScheduler.wait(message);
+        let scheduler = self.run.spec.scheduler_name.as_deref().unwrap_or(DEFAULT_SCHEDULER);
+        let message = format!("no scheduler has looked at the pod yet: does one of the name {scheduler} run?");
+        let wait = Reason::NotSeenByScheduler.wait(&message);
         // Being bound to a node is no event that a plan is made for.
         Plan::after(UNBOUND_AGAIN).write(self.draft().waiting(Phase::Pending, self.attempt, &wait, None))
     }
@@ -78,12 +73,8 @@ impl Decision<'_> {
         let left = deadline.map(|deadline| until(self.now, deadline));
         let pulls = Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes");
         if pod.is_prepared() {
-            return Plan::nothing_until(left).write(self.draft().waiting(
-                Phase::Pending,
-                self.attempt,
-                &pulls,
-                deadline,
-            ));
+            let draft = self.draft_of(pod).waiting(Phase::Pending, self.attempt, &pulls, deadline);
+            return Plan::nothing_until(left).write(draft);
         }
         let Some(events) = self.pod_events else { return Plan::nothing().then(Step::AskEvents(PodRef::of(pod))) };
         let obstacle = obstacle(events, self.now);
@@ -96,7 +87,7 @@ impl Decision<'_> {
             None => pulls,
         };
         let is_news = obstacle.is_some() && known.and_then(|known| known.reason.as_deref()) != Some(wait.reason);
-        let plan = plan.write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
+        let plan = plan.write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
         if is_news { plan.event(EventType::Warning, wait.reason, wait.message) } else { plan }
     }
 
@@ -153,13 +144,15 @@ impl Decision<'_> {
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, again)) {
             return Plan::after(soon);
         }
-        let words = match wait.stage {
-            WaitStage::Scheduling => self.with_numbers(pod, wait.message),
-            WaitStage::Queue => pod.queued(),
+        let told = match wait.stage {
+            WaitStage::Scheduling => Some(self.why_no_node(pod, wait.message)),
+            WaitStage::Queue => pod.queued().map(|words| (words, wait.to_do)),
             _ => None,
         };
-        let wait = &Wait { message: words.as_deref().unwrap_or(wait.message), ..*wait };
-        let draft = self.draft().waiting(Phase::Pending, self.attempt, wait, deadline);
+        let (message, to_do) =
+            told.as_ref().map_or((wait.message, wait.to_do), |(message, to_do)| (message.as_str(), *to_do));
+        let wait = &Wait { message, to_do, ..*wait };
+        let draft = self.draft_of(pod).waiting(Phase::Pending, self.attempt, wait, deadline);
         let plan = Plan::nothing_until(left).write(draft);
         // A queue is as it should be.
         let type_ = if wait.stage == WaitStage::Queue { EventType::Normal } else { EventType::Warning };
@@ -177,24 +170,6 @@ impl Decision<'_> {
             return Plan::after(soon);
         }
         Plan::nothing().write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, None))
-    }
-
-    /// The API server refuses the pod: wait with a deadline, or end.
-    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
-        let (reason, message) = match refusal {
-            Refusal::NamespaceTerminating => return Plan::nothing(),
-            Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
-            Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
-            Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
-            Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message),
-            Refusal::Forbidden(message) => (Reason::Forbidden, message),
-            Refusal::NameTaken(pod) => return self.name_taken(pod.as_deref()),
-        };
-        let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
-        // What fails may pass in a moment; what is refused changes slowly.
-        let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
-        let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
-        self.not_admitted(reason, message, retry.unsigned_abs())
     }
 
     /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: it, unless it went since.
@@ -226,6 +201,11 @@ impl Decision<'_> {
 
     /// There is no pod, because of this: the API server is asked again after `retry`.
     pub(super) fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
+        self.not_admitted_with(reason, message, reason.wait(message).hint(), retry)
+    }
+
+    /// The same, with a hint of its own.
+    pub(super) fn not_admitted_with(&self, reason: Reason, message: &str, hint: String, retry: Duration) -> Plan {
         let wait = reason.wait(message);
         let told = self.told(reason);
         let since = told.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
@@ -239,7 +219,8 @@ impl Decision<'_> {
         if told.is_some() && reason != Reason::PreviousPod && self.is_told_enough(since) {
             return plan;
         }
-        let plan = plan.write(self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline));
+        let draft = self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline);
+        let plan = plan.write(draft.with_image(self.requested).hinting(hint));
         if told.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
     }
 
@@ -267,13 +248,4 @@ fn is_another(known: &Waiting, wait: &Wait) -> bool {
     let (reason, message) = (known.reason.as_deref().unwrap_or_default(), known.message.as_deref().unwrap_or_default());
     let before = Reason::of_the_kubelet(reason, message).map(Reason::deadline);
     wait.says_why() && wait.stage == WaitStage::Image && before.is_some_and(|before| before != wait.deadline)
-}
-
-/// By the field that helps.
-fn pod_security(message: &str) -> Cause {
-    match meaning(Source::Admission, message) {
-        Some(Meaning::PodSecurityOfDriver) => Cause::PodSecurityOfDriver,
-        Some(Meaning::PodSecurityOfRoot) => Cause::PodSecurityOfRoot,
-        _ => Cause::PodSecurity,
-    }
 }

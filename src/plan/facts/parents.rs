@@ -1,6 +1,6 @@
 //! Runs whose outputs another run wants: what is known of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
@@ -10,6 +10,8 @@ use crate::api::{BundleRun, Phase};
 pub struct Parents {
     /// By name; a run that does not exist is not among them.
     pub runs: BTreeMap<String, Parent>,
+    /// Names of runs that exist, and that this version cannot read.
+    pub unreadable: BTreeSet<String>,
     /// Names of runs that wait for each other in a ring, from this run back to it.
     pub cycle: Option<Vec<String>>,
 }

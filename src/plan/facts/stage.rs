@@ -66,7 +66,7 @@ impl PodFacts {
                 Some(c) if c.status == "False" => {
                     let message = c.message.as_deref().unwrap_or_default();
                     if meaning(Source::Scheduler, message) == Some(Meaning::ClaimIsMissing) {
-                        return Stage::Waiting(Reason::ClaimMissing.wait(message));
+                        return Stage::Waiting(Reason::ClaimMissing.wait(of_the_claim(message)));
                     }
                     let reason = c.reason.as_deref().unwrap_or(Reason::Unschedulable.name());
                     Stage::Waiting(Wait { reason, ..Reason::Unschedulable.wait(message) })
@@ -123,6 +123,13 @@ impl ContainerFacts {
     fn last_words(&self) -> Option<&str> {
         self.last_state.terminated.as_ref()?.message.as_deref().filter(|words| Message::decode(words).is_none())
     }
+}
+
+/// `persistentvolumeclaim "x" not found`: what the scheduler says before and after that is how it looked for nodes.
+fn of_the_claim(message: &str) -> &str {
+    const END: &str = "not found";
+    let words = message.find("persistentvolumeclaim \"").and_then(|begin| message.get(begin..));
+    words.and_then(|words| words.get(..words.find(END)? + END.len())).unwrap_or(message)
 }
 
 /// What to do about a container that is the platform's.

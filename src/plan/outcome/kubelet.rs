@@ -50,12 +50,13 @@ pub(super) fn out_of_memory_says_the_kubelet(ending: &Ending) -> Option<Outcome>
 }
 
 pub(super) fn deleted(ending: &Ending) -> Option<Outcome> {
-    ending.pod.is_deleting().then(|| why_asked(ending.pod))
+    ending.pod.is_deleting().then(|| why_asked(ending))
 }
 
 /// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
 /// deletion neither.
-pub(super) fn why_asked(pod: &PodFacts) -> Outcome {
+pub(super) fn why_asked(ending: &Ending) -> Outcome {
+    let pod = ending.pod;
     if let Some(outcome) = told_by_the_kubelet(pod) {
         return outcome;
     }
@@ -65,8 +66,11 @@ pub(super) fn why_asked(pod: &PodFacts) -> Outcome {
         return Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message);
     }
     if pod.is_deleted_by_force() {
-        let message = "the pod was deleted by force, without any grace: the command was killed, and what it left could \
-                       not be saved";
+        let saved = ending.message.is_some_and(|message| message.report.saved.is_some());
+        let what_it_left = if saved { "is saved" } else { "could not be saved" };
+        let message = format!(
+            "the pod was deleted by force, without any grace: the command was killed, and what it left {what_it_left}"
+        );
         return Outcome::new(Cause::PodDeleted, message);
     }
     Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })

@@ -272,7 +272,7 @@ fn out_of_memory(ending: &Ending) -> Option<Outcome> {
 
 fn ended_when_asked_to(ending: &Ending) -> Option<Outcome> {
     let record = ending.record()?;
-    record.asked_to_stop.then(|| why_asked(ending.pod))
+    record.asked_to_stop.then(|| why_asked(ending))
 }
 
 fn command_ended(ending: &Ending) -> Option<Outcome> {
@@ -283,6 +283,9 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
         (Some(BUS_ERROR_OF_CHILD), None) => {
             let message = format!("{message}: signal 7 (SIGBUS) ended a program of it{}", shared_memory(ending));
             Some(Outcome::new(Cause::BusErrorOfChild, message))
+        }
+        (Some(_), None) if ending.message.is_some_and(|message| tells_of_shared_memory(&message.stderr_tail)) => {
+            Some(Outcome::new(Cause::SharedMemoryFull, format!("{message}{}", shared_memory(ending))))
         }
         (Some(_), None) => Some(Outcome::new(Cause::CommandFailed, message)),
         (_, Some(BUS_ERROR)) => Some(Outcome::new(Cause::BusError, format!("{message}{}", shared_memory(ending)))),
@@ -295,6 +298,14 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
 const BUS_ERROR: i32 = 7;
 /// How a shell exits whose last program was ended by it.
 const BUS_ERROR_OF_CHILD: i32 = 128 + BUS_ERROR;
+
+/// As Python, PyTorch and NCCL say it.
+fn tells_of_shared_memory(stderr: &str) -> bool {
+    let stderr = stderr.to_lowercase();
+    let is_there = |words: &str| stderr.contains(words);
+    is_there("insufficient shared memory")
+        || (is_there("no space left on device") && ["/dev/shm", "</torch_", "shared memory"].into_iter().any(is_there))
+}
 
 fn shared_memory(ending: &Ending) -> String {
     let size = |bytes| format!("; /dev/shm had {} (resources.sharedMemory)", Quantity::of_bytes(bytes));

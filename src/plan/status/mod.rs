@@ -125,6 +125,35 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What to do about the wait, where more is known than its reason tells.
+    pub(in crate::plan) fn hinting(mut self, hint: String) -> Self {
+        if let Some(waiting) = &mut self.status.waiting {
+            waiting.hint = Some(hint);
+        }
+        self
+    }
+
+    /// The image that the pod is made of, also while it waits.
+    pub(in crate::plan) fn with_image(mut self, requested: &str) -> Self {
+        self.status.image.get_or_insert_default().requested = Some(requested.to_owned());
+        self
+    }
+
+    /// The same, and what the pod tells of where it is.
+    pub(in crate::plan) fn placed(mut self, requested: &str, pod: &PodFacts) -> Self {
+        self.place(pod);
+        self.with_image(requested)
+    }
+
+    fn place(&mut self, pod: &PodFacts) {
+        self.status.node.clone_from(&pod.spec.node_name);
+        if let Some(scheduled) = pod.condition("PodScheduled") {
+            let reason = if scheduled.status == "True" { condition::SCHEDULED } else { Reason::Unschedulable.name() };
+            let at = scheduled.last_transition_time.clone();
+            self.set_at(ConditionType::Scheduled, &scheduled.status, reason, "", at);
+        }
+    }
+
     /// Nothing holds it up any more.
     pub(in crate::plan) fn starting(mut self, attempt: u32) -> Self {
         self.leave_queue();
@@ -185,6 +214,24 @@ impl<'a> Draft<'a> {
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
         self.active(Phase::Finalizing, reason, message)
+    }
+
+    /// The pod of the attempt is gone before anything of it was done: it has another, later.
+    pub(in crate::plan) fn begun_anew(mut self, attempt: u32, pod: &PodFacts, outcome: &Outcome) -> Self {
+        self.leave_queue();
+        self.status.waiting = None;
+        self.status.attempt = Some(attempt);
+        self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
+        let entry = Attempt {
+            attempt,
+            pod: pod.metadata.name.clone(),
+            finish_time: Some(whole_seconds(self.now)),
+            cause: Some(outcome.cause().to_owned()),
+            ..Attempt::default()
+        };
+        self.record(entry);
+        let text = format!("the pod of attempt {attempt} had no node yet, and is made again: {}", outcome.message);
+        self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 
     /// The attempt ended in a way that is not the run's end: the next one is announced here.
@@ -263,21 +310,11 @@ impl<'a> Draft<'a> {
     /// What a pod tells while it lives and after: node, digest, times.
     fn observe_pod(&mut self, requested: &str, attempt: u32, pod: &PodFacts) {
         self.status.attempt = Some(attempt);
-        self.status.node.clone_from(&pod.spec.node_name);
+        self.place(pod);
         let known = self.status.image.take().and_then(|i| i.digest);
         let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(|digest| digest.to_string()).or(known);
         let reference = digest.as_deref().map(|digest| by_digest(requested, digest));
         self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest, reference });
-        if let Some(scheduled) = pod.condition("PodScheduled") {
-            let reason = if scheduled.status == "True" { condition::SCHEDULED } else { Reason::Unschedulable.name() };
-            self.set_at(
-                ConditionType::Scheduled,
-                &scheduled.status,
-                reason,
-                "",
-                scheduled.last_transition_time.clone(),
-            );
-        }
         self.pin_inputs(pod);
         let entry = Attempt {
             attempt,
@@ -287,7 +324,11 @@ impl<'a> Draft<'a> {
             start_time: pod.run_started_at().cloned(),
             ..Attempt::default()
         };
-        match self.attempt_mut(attempt) {
+        self.record(entry);
+    }
+
+    fn record(&mut self, entry: Attempt) {
+        match self.attempt_mut(entry.attempt) {
             Some(known) => *known = entry,
             None => self.status.attempts.push(entry),
         }

@@ -186,7 +186,7 @@ fn any_parents() -> impl Strategy<Value = Parents> {
     });
     of(parent).prop_map(|parent| Parents {
         runs: parent.map(|parent| ("p".to_owned(), parent)).into_iter().collect(),
-        cycle: None,
+        ..Parents::default()
     })
 }
 

@@ -36,7 +36,7 @@ fn prepare(phase: Phase) -> Parent {
 }
 
 fn parents(parent: Parent) -> Parents {
-    Parents { runs: BTreeMap::from([("prepare".to_owned(), parent)]), cycle: None }
+    Parents { runs: BTreeMap::from([("prepare".to_owned(), parent)]), ..Parents::default() }
 }
 
 fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
@@ -78,6 +78,15 @@ fn ended_with(record: &Record, saved: Option<Saved>, not_saved: Option<NotSaved>
 
 fn saved() -> Saved {
     Saved { digest: OTHER.into(), pushed_bytes: 7, ..Saved::default() }
+}
+
+#[test]
+fn a_parent_that_cannot_be_read_is_told_as_that() {
+    let unreadable = Parents { unreadable: ["prepare".to_owned()].into(), ..Parents::default() };
+    let status = written(&look_with(&child(), &unreadable, 1));
+    let waiting = status.waiting.unwrap();
+    assert_eq!((waiting.reason.as_deref(), waiting.until.as_deref()), (Some("InputUnreadable"), Some("no deadline")));
+    assert_eq!(waiting.message.as_deref(), Some("run prepare cannot be read by this version of the operator"));
 }
 
 #[test]

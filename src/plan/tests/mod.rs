@@ -22,7 +22,7 @@ mod store;
 mod tables;
 mod waits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -310,7 +310,7 @@ pub(super) fn told(record: &Record) -> String {
 
 /// The installed definition is ours.
 static NO_SKEW: Skew = Skew { missing: Vec::new(), differs: false };
-static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), cycle: None };
+static NO_PARENTS: Parents = Parents { runs: BTreeMap::new(), unreadable: BTreeSet::new(), cycle: None };
 
 /// A run and its pod, of which nothing else is known: nobody was asked, and this process has written nothing.
 pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<'a> {

@@ -384,6 +384,44 @@ fn a_bus_error_names_what_there_was_of_shared_memory_and_how_to_get_more() {
 }
 
 #[test]
+fn a_program_that_says_that_shared_memory_is_full_is_told_how_to_get_more() {
+    let ended = |stderr: &str| {
+        let report = Report { record: Some(record(1)), ..Report::default() };
+        let pod = pod().run_ended(1, "Error").helper_ended(0, &Message::encode(&report, b"", stderr.as_bytes()));
+        outcome(&pod)
+    };
+    for stderr in [
+        "OSError: [Errno 28] No space left on device: '/dev/shm/pym-1-2'",
+        "RuntimeError: unable to write to file </torch_12_345_0>: No space left on device (28)",
+        "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).",
+        "NCCL WARN Error while creating shared memory segment /dev/shm/nccl-a (size 9637888): No space left on device",
+    ] {
+        let got = ended(stderr);
+        assert_eq!(
+            (got.cause(), got.message.as_str()),
+            ("CommandFailed", "the command exited with 1; /dev/shm had 64Mi (resources.sharedMemory)")
+        );
+        assert!(got.hint().unwrap().contains("resources.sharedMemory"), "{stderr}");
+    }
+    for stderr in ["No space left on device: '/tmp/a'", "cannot open /dev/shm/a", ""] {
+        assert!(!ended(stderr).hint().unwrap().contains("sharedMemory"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_deleted_by_force_says_whether_its_output_is_saved() {
+    let ended = |saved: Option<crate::contract::Saved>| {
+        let report = Report { record: Some(asked(137)), saved, ..Report::default() };
+        let mut pod = pod().run_ended(137, "Error").helper_ended(0, &Message::encode(&report, b"", b"")).deleted(7);
+        pod.0["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        outcome(&pod).message
+    };
+    let saved = crate::contract::Saved { digest: DIGEST.into(), ..Default::default() };
+    assert!(ended(Some(saved)).ends_with("what it left is saved"));
+    assert!(ended(None).ends_with("what it left could not be saved"));
+}
+
+#[test]
 fn the_message_names_the_signal_and_the_detail() {
     assert_eq!(outcome(&pod().reported(&killed(11))).message, "the command was ended by signal 11 (SIGSEGV)");
     let record = Record { detail: "exit status 1".into(), ..never_ran(Cause::NoShell) };

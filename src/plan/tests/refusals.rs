@@ -63,6 +63,67 @@ fn pod_security_names_the_field_that_helps() {
     }
 }
 
+/// What is told to somebody whose pod the API server does not take.
+fn hint_and_message(message: &str) -> (String, String) {
+    let told = written(&refused(&run(), &Refusal::of(403, format!("pods \"r-1\" is forbidden: {message}")), 1));
+    let waiting = told.waiting.unwrap();
+    (waiting.hint.unwrap(), waiting.message.unwrap())
+}
+
+#[test]
+fn a_limit_range_is_told_whose_container_it_is_about() {
+    let run = "that is the run's own container (run)";
+    let helper = "that is the container of the operator's helper (bundle)";
+    // The run's: 1 CPU and 2 GiB. The helper's: 10m of CPU without a limit, 16Mi and 64Mi of memory.
+    for (message, about) in [
+        ("minimum cpu usage per Container is 50m, but request is 10m", Some(helper)),
+        (
+            "[minimum cpu usage per Container is 50m, but request is 10m, minimum memory usage per Container is 64Mi, but request is 16Mi]",
+            Some(helper),
+        ),
+        ("maximum memory usage per Container is 1Gi, but limit is 2Gi", Some(run)),
+        ("maximum cpu usage per Container is 100m, but limit is 1", Some(run)),
+        ("maximum cpu usage per Container is 1, but no limit is specified", Some(helper)),
+        (
+            "[minimum cpu usage per Container is 50m, but request is 10m, maximum memory usage per Container is 1Gi, but limit is 2Gi]",
+            None,
+        ),
+        ("maximum memory usage per Container is 8Gi, but limit is 64Gi", None),
+        ("maximum cpu usage per Pod is 2, but limit is 16", None),
+    ] {
+        let (hint, told) = hint_and_message(message);
+        let suffix = told.split_once(message).unwrap().1.strip_prefix("; ");
+        assert_eq!(suffix, about, "{message}");
+        let expected = match about {
+            Some(about) if about == run => "change resources in a new run",
+            Some(_) => "helper.resources",
+            None => "before the deadline",
+        };
+        assert!(hint.contains(expected), "{message}: {hint}");
+    }
+}
+
+#[test]
+fn a_quota_is_named_with_what_there_is_too_little_of() {
+    let quota = |amounts: &str| hint_and_message(&format!("exceeded quota: team, {amounts}")).0;
+    assert_eq!(
+        quota("requested: limits.cpu=1,pods=1, used: limits.cpu=8,pods=20, limited: limits.cpu=8,pods=20"),
+        "nothing: the run goes on when others end that count for the quota team; or ask for less in a new run (limits.cpu, pods)"
+    );
+    assert_eq!(
+        quota(
+            "requested: limits.cpu=16,limits.memory=4Gi, used: limits.cpu=0,limits.memory=0, limited: limits.cpu=8500m,limits.memory=2Gi"
+        ),
+        "ask for less in a new run: the quota team has never as much (limits.cpu, limits.memory)"
+    );
+    assert!(quota("something else").starts_with("nothing: the run goes on when others end"));
+    assert!(
+        hint_and_message("failed quota: team: must specify limits.cpu for: bundle")
+            .0
+            .contains("the helper container (bundle)")
+    );
+}
+
 #[test]
 fn what_a_refusal_means_is_in_its_words_before_its_code() {
     let policy = "ValidatingAdmissionPolicy 'team' with binding 'team' denied request: every pod needs a label team";

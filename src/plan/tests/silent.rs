@@ -188,7 +188,7 @@ fn a_pod_that_fits_no_node_says_what_it_needs_and_what_there_is() {
         said(scheduler, Some(&capacity)),
         format!(
             "no node has 99 nvidia.com/gpu: the largest of 12 nodes has 8 nvidia.com/gpu; \
-             the run needs 4.01 CPUs, and the largest of 12 nodes has 64 CPUs; {scheduler}"
+             the run needs 4.01 CPUs, and no node has that free: the largest of 12 nodes has 64 CPUs in all; {scheduler}"
         )
     );
     // A claim that does not exist has nothing to do with it.

@@ -190,6 +190,69 @@ fn interruptions_are_retried_up_to_their_limit() {
     assert_eq!(words(&look_at(&run, &pod().reported(&asked).deleted(7), 9))[0], "Write Failed");
 }
 
+/// It held nothing, and nothing ran.
+#[test]
+fn a_pod_that_is_deleted_before_it_has_a_node_costs_no_attempt() {
+    let gone = || pod().unschedulable("0/3 nodes are available: 3 Insufficient cpu.").deleted(7);
+    let waited = with_status(&run(), &written(&look_at(&run(), &pod().unschedulable("0/3 nodes"), 3)));
+    let plan = look_at(&waited, &gone(), 8);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (vec!["Write Pending".to_owned(), "Release r-1".to_owned(), "Tell PodDeleted".to_owned()], seconds(10))
+    );
+    let told = with_status(&waited, &written(&plan));
+    let status = told.status.as_ref().unwrap();
+    assert_eq!(
+        (status.attempt, status.waiting.as_ref(), status.reason.as_deref()),
+        (Some(1), None, Some("PodDeleted"))
+    );
+    assert!(status.message.as_ref().unwrap().contains("had no node yet, and is made again"));
+    assert_eq!(words(&look_at(&told, &gone().let_go(), 9)).len(), 0, "it is told once");
+    // It is made again under its name, after a while.
+    let plan = look(&told, PodSeen::Absent, 9);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(9)));
+    assert_eq!(words(&look(&told, PodSeen::Absent, 18)), ["Create r-1"]);
+    let mut again = gone();
+    again.0["metadata"]["creationTimestamp"] = json!(time(18));
+    let plan = look_at(&told, &again, 19);
+    assert_eq!(
+        words(&plan),
+        ["Write Pending", "Release r-1", "Tell PodDeleted"],
+        "and again, as often as it is deleted"
+    );
+    // As ever where the run is to stop, where a node had it, and where we gave it up ourselves.
+    let mut stopped = waited.clone();
+    stopped.spec.stop = true;
+    assert_eq!(words(&look_at(&stopped, &gone(), 8))[0], "Write Stopped");
+    let bound = pod().bound().failed("", "").deleted(7);
+    assert_eq!(written(&look_at(&waited, &bound, 8)).attempt, Some(2));
+    // The attempt that follows is recorded as any.
+    let plan = look_at(&told, &pod().running(25), 30);
+    let attempts = written(&plan).attempts;
+    assert_eq!((attempts.len(), attempts[0].uid.as_deref(), attempts[0].finish_time.as_ref()), (1, Some("p1"), None));
+}
+
+#[test]
+fn where_a_pod_is_stands_on_the_object_while_it_waits() {
+    let unbound = written(&look_at(&run(), &pod().unschedulable("0/3 nodes"), 3));
+    let condition = |status: &BundleRunStatus| {
+        let scheduled = status.conditions.iter().find(|c| c.type_ == "Scheduled").unwrap();
+        (scheduled.status.clone(), scheduled.reason.clone())
+    };
+    let image = |status: &BundleRunStatus| status.image.as_ref().unwrap().requested.clone().unwrap();
+    assert_eq!(condition(&unbound), ("False".into(), "Unschedulable".into()));
+    assert_eq!((image(&unbound).as_str(), unbound.node.as_deref()), ("registry:5000/team/image:v1", None));
+    let mut staging = pod().running(5);
+    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    for bound in [staging, pod().run_waits("ErrImagePull"), pod().run_waits("PodInitializing")] {
+        let told = with_status(&run(), &unbound);
+        let status = written(&look_at(&told, &bound, 200));
+        assert_eq!((condition(&status), status.node.as_deref()), (("True".into(), "Scheduled".into()), Some("node-a")));
+    }
+    let refused = written(&refused(&run(), &Refusal::of(403, "exceeded quota: q".into()), 1));
+    assert_eq!(image(&refused), "registry:5000/team/image:v1");
+}
+
 #[test]
 fn the_pod_of_an_interrupted_attempt_is_let_go_before_the_next_is_made() {
     assert_eq!(words(&look(&in_attempt(2), PodSeen::Absent, 20)), ["Release r-1", "Create r-2"]);

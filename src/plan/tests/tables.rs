@@ -13,7 +13,7 @@ fn who_is_to_blame_is_told_what_to_do() {
     for cause in Cause::ALL {
         let outcome = Outcome::new(*cause, "");
         assert_eq!(outcome.blame().is_none(), matches!(outcome.verdict(), Verdict::Succeeded | Verdict::Stopped));
-        assert!(outcome.blame() != Some(Blame::User) || outcome.hint().is_some(), "{cause:?}");
+        assert_eq!(outcome.blame().is_some(), outcome.hint().is_some() && *cause != Cause::SavedInPart, "{cause:?}");
         assert!(outcome.verdict() != Verdict::Interrupted || outcome.blame() == Some(Blame::Platform), "{cause:?}");
         assert!(cause.what_to_do().concat().len() > 5, "{cause:?}");
     }

@@ -108,7 +108,9 @@ fn a_volume_that_is_waited_for_for_an_hour_costs_few_questions_and_writes() {
 fn a_pod_that_no_scheduler_looked_at_is_not_said_to_pull() {
     let waiting = written(&look_at(&run(), &pod(), 11)).waiting.unwrap();
     assert_eq!(waiting.stage.as_deref(), Some("Scheduling"));
-    assert!(waiting.message.unwrap().contains("schedulerName"));
+    assert!(waiting.message.unwrap().contains("default-scheduler"));
+    let of_another = run_of(json!({"command": "true", "schedulerName": "volcano"}));
+    assert!(written(&look_at(&of_another, &pod(), 11)).message.unwrap().contains("volcano"));
     let plan = look_at(&run(), &pod(), 11);
     assert_eq!((plan.next, waiting.deadline), (seconds(15), None));
     let bound = look_at(&after(&run(), &plan), &pod().run_waits("ContainerCreating"), 26);
@@ -203,6 +205,7 @@ fn a_claim_that_does_not_exist_has_the_deadline_of_all_that_does_not_exist() {
     let told = after(&run(), &plan);
     let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
     assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Configuration"), Some(Time(at(124)))));
+    assert_eq!(waiting.message.as_deref(), Some("persistentvolumeclaim \"data\" not found"));
     assert_eq!(words(&look_at(&told, &missing, 125)), ["Delete r-1"]);
     let gone = PodCase::deleted(missing, 125).failed("", "");
     assert_eq!(words(&look_at(&told, &gone, 126))[0], "Write Failed");

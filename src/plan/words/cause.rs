@@ -200,6 +200,10 @@ table! {
             that signal 7 (SIGBUS) ended")
             .told_as(COMMAND_FAILED)
             .hint(MORE_SHARED_MEMORY),
+        SharedMemoryFull: Row::user(Command, "the command exited with another code than 0, and its \
+            standard error says that `/dev/shm` is full")
+            .told_as(COMMAND_FAILED)
+            .hint(MORE_SHARED_MEMORY),
         OutOfMemory: Row::user(Command, "the kernel killed a process of the run because `resources.memory` was used up")
             .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
         TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")
@@ -337,7 +341,7 @@ table! {
             .hint("the operator's own container does not start on this node: tell the administrator"),
         DeadlineExceeded: Row::failed(Operator, Blame::Platform, "another version of the operator gave the wait a \
             deadline")
-            .more("read the message; tell the administrator if it stays"),
+            .hint("read the message, and tell the administrator if it stays"),
 
         InputNotMounted: Row::interrupted("the node could not mount the output of a run that is an input")
             .hint("the next attempt copies it; the administrator can set `imageVolumes: never`"),
@@ -359,13 +363,14 @@ table! {
             .of_the_node()
             .before_the_command(),
         NodeOutOfMemory: Row::interrupted("the node, not the run, ran out of memory")
-            .more("tell the administrator if it stays"),
+            .hint("tell the administrator if it stays"),
         PodDeleted: Row::interrupted("the pod was deleted while the run was not finished")
-            .more("to end a run and keep what is there, set `stop`"),
+            .hint("to end a run and keep what is there, set `stop`; if nobody of yours deleted the pod, ask the administrator")
+            .more("A pod that had no node yet is made again, and costs no attempt"),
         PodGone: Row::interrupted("the pod disappeared before its ending could be recorded")
-            .more("tell the administrator if it stays"),
+            .hint("tell the administrator if it stays"),
         AskedToStop: Row::interrupted("the node asked the pod to stop")
-            .more("save progress on a claim if it happens often"),
+            .hint("save progress on a claim if it happens often"),
         Disrupted: Row::interrupted("Kubernetes ended the pod or never ran it: a drain, a preemption, a node that is \
             lost, full or shut down. Any other reason that it gives is passed on, too")
             .told_as(&[
@@ -374,12 +379,13 @@ table! {
                 "Terminated", "NodeShutdown", "Shutdown", "NodeAffinity",
                 "OutOfcpu", "OutOfmemory", "OutOfpods",
             ])
-            .more("save progress on a claim if it happens often"),
+            .hint("save progress on a claim if it happens often"),
         NotAdmitted: Row::interrupted("the node's kubelet did not take the pod, as when its device plugin is down")
             .told_as(&[
                 "UnexpectedAdmissionError", "TopologyAffinityError", "SMTAlignmentError", "InvalidNodeInfo", "AppArmor",
             ])
-            .more("the next attempt prefers another node; tell the administrator if it stays")
+            .hint("tell the administrator if it stays: the node does not take pods as they have to be")
+            .more("The next attempt prefers another node")
             .of_the_node(),
         NodeHung: Row::interrupted("a process of the run, or of the helper, hangs in the node's kernel and cannot be \
             killed")
@@ -388,18 +394,21 @@ table! {
                 What could be read of the output is saved. The next attempt prefers another node")
             .of_the_node(),
         NodeLost: Row::interrupted("the node was silent for longer than the administrator waits (`nodeLost.giveUpAfter`)")
-            .more("its command may still run there. The next attempt runs on another node; tell the administrator"),
+            .hint("tell the administrator: the command of that attempt may still run on the node")
+            .more("The next attempt runs on another node"),
         NeverStarted: Row::interrupted("the run container ended before it began, or the node could not make it")
-            .more("the next attempt prefers another node; tell the administrator if it stays")
+            .hint("tell the administrator if it stays: the node does not start the container")
+            .more("The next attempt prefers another node")
             .of_the_node(),
         RunnerDied: Row::interrupted("the run container was killed from outside")
-            .more("tell the administrator if it stays"),
-        HelperDied: Row::interrupted("the helper container left no report").more("tell the administrator if it stays"),
+            .hint("tell the administrator if it stays"),
+        HelperDied: Row::interrupted("the helper container left no report").hint("tell the administrator if it stays"),
         StartedTwice: Row::interrupted("Kubernetes started the container a second time")
-            .more("the command was not started again; tell the administrator if it stays"),
+            .hint("tell the administrator if it stays")
+            .more("The command was not started again"),
         RequestUnreadable: Row::interrupted("the request did not reach the container")
-            .more("tell the administrator if it stays"),
-        RunnerFailed: Row::interrupted("the runner could not do its work").more("tell the administrator if it stays"),
+            .hint("tell the administrator if it stays"),
+        RunnerFailed: Row::interrupted("the runner could not do its work").hint("tell the administrator if it stays"),
         StagingFailed: Row::interrupted("the inputs could not be put in place")
             .hint("the message says why: see that the server or the registry that it names runs and that pods can reach it, \
                 or tell the administrator")
@@ -415,7 +424,7 @@ table! {
                 output would have been lost")
             .before_the_command(),
         Unknown: Row::interrupted("the pod ended without any report of the command")
-            .more("tell the administrator if it stays"),
+            .hint("tell the administrator if it stays"),
     }
 }
 

@@ -114,6 +114,10 @@ table! {
             .to_do("create them, in any order; the message names them"),
         InputNotFinished: Row::new(WaitStage::Inputs, "runs that are inputs have not ended")
             .to_do("nothing: the run goes on when they have"),
+        InputUnreadable: Row::new(WaitStage::Inputs, "runs that are inputs were stored under another definition of \
+            BundleRun, and this version of the operator cannot read them")
+            .to_do("make the runs that the message names anew under their names (`kubectl replace --force`), or tell the \
+                administrator: another version of the operator may read them"),
         InputFailed: Row::new(WaitStage::Inputs, "runs that are inputs failed, were stopped, or left no saved output, and \
             `onInputFailure` is `Wait`")
             .to_do("mend the runs that the message names and make them anew under their names \
@@ -141,8 +145,16 @@ table! {
             .of_kubernetes(&["SchedulingGated"]),
         Unschedulable: Row::new(WaitStage::Scheduling, "no node has room, or none fits. What else the scheduler says is \
             passed on, too")
-            .to_do("nothing: the run goes on when a node has room; where the message says that no node is large \
-                enough, ask for less in a new run")
+            .to_do("nothing: the run goes on when a node that fits has room")
+            .of_kubernetes(&["Unschedulable"]),
+        NoNodeIsLargeEnough: Row::new(WaitStage::Scheduling, "the same, and no node is as large as the run; the message has \
+            the numbers")
+            .to_do("ask for less in a new run, or tell the administrator: no node that is there is large enough, even when \
+                it is empty")
+            .of_kubernetes(&["Unschedulable"]),
+        NoNodeFits: Row::new(WaitStage::Scheduling, "the same, and labels or taints keep the run off every node")
+            .to_do("correct `nodeSelector` or `tolerations` in a new run, or tell the administrator: no node that is there \
+                takes the run, even when it is empty")
             .of_kubernetes(&["Unschedulable"]),
         NotSeenByScheduler: Row::new(WaitStage::Scheduling, "no scheduler has looked at the pod")
             .to_do("see that a scheduler of the name in `schedulerName` runs, or leave that field out in a new run"),

@@ -1,0 +1,167 @@
+//! The API server does not take the pod: how long that is waited for, whose matter it is and what to do, as far as its
+//! words tell.
+
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::jiff::SignedDuration;
+
+use super::{Decision, pin};
+use crate::names;
+use crate::plan::facts::node::units;
+use crate::plan::outcome::Outcome;
+use crate::plan::steps::{Plan, Refusal};
+use crate::plan::words::cause::Cause;
+use crate::plan::words::message::{Meaning, Source, meaning};
+use crate::plan::words::wait_reason::Reason;
+
+/// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
+/// often.
+const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
+const REFUSED_RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
+/// The same where the API server failed.
+const UNAVAILABLE_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+impl Decision<'_> {
+    /// The API server refuses the pod: wait with a deadline, or end.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
+        let (reason, message) = match refusal {
+            Refusal::NamespaceTerminating => return Plan::nothing(),
+            Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
+            Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
+            Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
+            Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message),
+            Refusal::Forbidden(message) => (Reason::Forbidden, message),
+            Refusal::NameTaken(pod) => return self.name_taken(pod.as_deref()),
+        };
+        let about = self.limited(message);
+        let hint = about.map(Container::hint).or_else(|| hint(message));
+        let message = &about.map_or_else(|| message.clone(), |about| format!("{message}; {}", about.words()));
+        let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
+        // What fails may pass in a moment; what is refused changes slowly.
+        let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
+        let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
+        let hint = hint.unwrap_or_else(|| reason.wait(message).hint());
+        self.not_admitted_with(reason, message, hint, retry.unsigned_abs())
+    }
+
+    /// The container that the words of a LimitRange are about, which name none; none: it is not known, or both are.
+    fn limited(&self, message: &str) -> Option<Container> {
+        (meaning(Source::Admission, message) == Some(Meaning::LimitRange)).then_some(())?;
+        let pins = pin::pin(self.run, self.parents).ok()?;
+        Container::limited(&self.made_with(&pins)?, message)
+    }
+}
+
+/// Whose container it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Container {
+    Run,
+    Helper,
+}
+
+impl Container {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Run => "that is the run's own container (run)",
+            Self::Helper => "that is the container of the operator's helper (bundle)",
+        }
+    }
+
+    fn hint(self) -> String {
+        match self {
+            Self::Run => {
+                "change resources in a new run; or ask the administrator of the LimitRange, before the deadline"
+            }
+            Self::Helper => {
+                "tell the administrator: helper.resources of the operator's settings, or the LimitRange, has to change"
+            }
+        }
+        .to_owned()
+    }
+
+    /// By the amounts in `minimum cpu usage per Container is 50m, but request is 10m`.
+    fn limited(pod: &Pod, message: &str) -> Option<Self> {
+        let spec = pod.spec.as_ref()?;
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut clauses = message.split(" usage per Container is ");
+        let mut resource = last_word(clauses.next()?);
+        let mut about = Vec::new();
+        for clause in clauses {
+            let (_, found) = clause.split_once(", but ")?;
+            let fits =
+                containers.clone().filter(|container| is_as_found(container.resources.as_ref(), resource, found));
+            about.extend(fits.map(|container| container.name == names::RUN_CONTAINER));
+            resource = last_word(clause);
+        }
+        match about.as_slice() {
+            [] => None,
+            all if all.iter().all(|is_run| *is_run) => Some(Self::Run),
+            all if !all.contains(&true) => Some(Self::Helper),
+            _ => None,
+        }
+    }
+}
+
+fn last_word(text: &str) -> &str {
+    text.rsplit([' ', '[']).next().unwrap_or_default()
+}
+
+/// `request is 10m, maximum ...`, `limit is 64Gi]` or `no limit is specified`.
+fn is_as_found(resources: Option<&ResourceRequirements>, resource: &str, found: &str) -> bool {
+    let amount_of = |kind: &str| {
+        let amounts = resources.and_then(|r| if kind == "limit" { r.limits.as_ref() } else { r.requests.as_ref() });
+        amounts.and_then(|amounts| amounts.get(resource)).and_then(|Quantity(text)| units(resource, text))
+    };
+    let mut words = found.split([' ', ',', ']', '.']);
+    match (words.next(), words.next(), words.next()) {
+        (Some("no"), Some(kind), _) => amount_of(kind).is_none(),
+        (Some(kind), Some("is"), Some(amount)) => units(resource, amount).is_some_and(|n| amount_of(kind) == Some(n)),
+        _ => false,
+    }
+}
+
+/// What to do, by what the API server names.
+fn hint(message: &str) -> Option<String> {
+    match meaning(Source::Admission, message)? {
+        Meaning::QuotaUsedUp => about_quota(message),
+        Meaning::QuotaNeedsLimits => Cause::ForbiddenByQuota.hint(),
+        _ => None,
+    }
+}
+
+/// `exceeded quota: team, requested: cpu=1, used: cpu=8, limited: cpu=8` names what there is too little of.
+fn about_quota(message: &str) -> Option<String> {
+    let (quota, rest) = message.split_once("exceeded quota: ")?.1.split_once(", requested: ")?;
+    let (requested, rest) = rest.split_once(", used: ")?;
+    let (_, limited) = rest.split_once(", limited: ")?;
+    let amounts = |list: &str| -> Vec<(String, u64)> {
+        let pairs = list.split(',').filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter_map(|(name, text)| Some((name.to_owned(), units(last_part(name), text)?))).collect()
+    };
+    let (requested, limited) = (amounts(requested), amounts(limited));
+    let names = |all: &[(String, u64)]| super::first_of(&all.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    let is_more = |(name, amount): &(String, u64)| limited.iter().any(|(other, most)| other == name && amount > most);
+    let never: Vec<_> = requested.iter().filter(|asked| is_more(asked)).cloned().collect();
+    Some(if never.is_empty() {
+        format!(
+            "nothing: the run goes on when others end that count for the quota {quota}; or ask for less in a new run ({})",
+            names(&requested)
+        )
+    } else {
+        format!("ask for less in a new run: the quota {quota} has never as much ({})", names(&never))
+    })
+}
+
+/// `cpu` of `limits.cpu`.
+fn last_part(name: &str) -> &str {
+    if name == "cpu" || name.ends_with(".cpu") { "cpu" } else { name }
+}
+
+/// By the field that helps.
+fn pod_security(message: &str) -> Cause {
+    match meaning(Source::Admission, message) {
+        Some(Meaning::PodSecurityOfDriver) => Cause::PodSecurityOfDriver,
+        Some(Meaning::PodSecurityOfRoot) => Cause::PodSecurityOfRoot,
+        _ => Cause::PodSecurity,
+    }
+}
