@@ -1,6 +1,6 @@
 //! Addresses of the pod itself: nothing answers there that an input could come from. `localhost` has many spellings.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// The host of the address of a registry (`host[:port]`) or of a URL, if it is the pod itself.
 pub(in crate::plan) fn own_host(address: &str) -> Option<String> {

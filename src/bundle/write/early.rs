@@ -6,9 +6,9 @@
 
 use super::entries::{Index, What};
 use super::kept::{Kept, State};
+use super::layer::Layer;
 use super::layout::{self, Plan};
 use super::pace::Pace;
-use super::pack::Layer;
 use super::{Pushed, Saving, walk};
 use crate::bundle::blocking::blocking;
 use crate::bundle::registry::{Purpose, Repository};

@@ -9,8 +9,8 @@
 use super::content::look;
 use super::entries::{Index, What};
 use super::hang::{about_entry, ask};
+use super::layer::{Layer, StoredFile};
 use super::layout::Plan;
-use super::pack::{Layer, StoredFile};
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::Type;

@@ -1,8 +1,8 @@
 //! What became of each entry, and the layer that lists them all.
 
 use super::entries::{Index, What};
+use super::layer::{Layer, StoredFile};
 use super::layout::Plan;
-use super::pack::{Layer, StoredFile};
 use super::skip::Skip;
 use crate::bundle::Error;
 use crate::bundle::format::listing::{self, ListLayer, Listed, ListedAs, ListedFile};

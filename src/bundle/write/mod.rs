@@ -14,7 +14,8 @@
 //! | `cancel` | the end of a save that nobody waits for |
 //! | `skip` | what is left out, and what that means |
 //! | `hang` | disks that give no answer |
-//! | `pack` | the bytes of a layer, read from the tree |
+//! | `layer` | what is known of a layer |
+//! | `pack` | its bytes, read from the tree |
 //! | `list` | what became of each entry, and the layer that lists them |
 //! | `provenance` | how a bundle was made |
 //! | `check` | whether the store would accept one |
@@ -28,6 +29,7 @@ mod exclude;
 mod hang;
 mod kept;
 mod lacking;
+mod layer;
 mod layout;
 mod list;
 mod outside;
@@ -54,10 +56,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use hang::{About, Asked, Hung, unless_hung};
 use kept::Kept;
 use lacking::Skipped;
+use layer::Layer;
 use layout::Plan;
 use list::Packed;
 use pace::Pace;
-use pack::{Layer, Reading, Unread};
+use pack::{Reading, Unread};
 use serde_json::Value;
 use skip::Skip;
 use std::collections::BTreeMap;

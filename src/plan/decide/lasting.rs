@@ -32,7 +32,7 @@ impl Decision<'_> {
             }
             if let Some(trouble) = this.progress_of(ProgressStage::Staging).and_then(|progress| progress.input.as_ref())
             {
-                return this.held_by_an_input(trouble);
+                return this.held_by_an_input(pod, trouble);
             }
             let message = match this.words(ProgressStage::Staging) {
                 Some(words) => format!("the inputs are being put in place: {words}"),
@@ -83,17 +83,18 @@ impl Decision<'_> {
     fn held_by_the_store(&self, pod: &PodFacts, trouble: &StoreTrouble) -> Plan {
         let detail = &trouble.not_saved.detail;
         self.held(
+            pod,
             Reason::StoreRefused,
             &format!("the store refuses the output, so the command does not start: {detail}"),
         )
     }
 
     /// An input cannot be had, and the command does not start.
-    fn held_by_an_input(&self, InputTrouble { problem, detail }: &InputTrouble) -> Plan {
-        self.held(Reason::of_an_input(*problem), &format!("the command does not start without {detail}"))
+    fn held_by_an_input(&self, pod: &PodFacts, InputTrouble { problem, detail }: &InputTrouble) -> Plan {
+        self.held(pod, Reason::of_an_input(*problem), &format!("the command does not start without {detail}"))
     }
 
-    fn held(&self, reason: Reason, message: &str) -> Plan {
+    fn held(&self, pod: &PodFacts, reason: Reason, message: &str) -> Plan {
         let wait = reason.wait(message);
         // Told once: the words can differ each time, as with the number of a request in them.
         if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
