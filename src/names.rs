@@ -103,6 +103,8 @@ pub mod volumes {
     pub const DRIVER: &str = "driver";
     /// What the helper stages (emptyDir, read-only in the run container).
     pub const INPUTS: &str = "inputs";
+    /// What the helper stages of Secrets (emptyDir in memory, read-only in the run container).
+    pub const SECRETS: &str = "secrets";
     /// Credentials of the store and of registries of inputs (Secrets; never in the run container).
     pub const CREDENTIALS: &str = "credentials";
 }
@@ -134,7 +136,9 @@ pub mod paths {
     pub const REQUEST: &str = "/.bundlerun/request";
     /// Mount of [`super::volumes::INPUTS`]; input `i` of the spec is `<INPUTS>/<i>`.
     pub const INPUTS: &str = "/.bundlerun/inputs";
-    /// In the helper: `ConfigMaps` that it copies; in the run container: what is mounted for an input at `.`.
+    /// Mount of [`super::volumes::SECRETS`]; a Secret that is input `i` of the spec is `<SECRETS>/<i>`.
+    pub const SECRETS: &str = "/.bundlerun/secrets";
+    /// In the helper: `ConfigMaps` and Secrets that it copies; in the run container: what is mounted for an input at `.`.
     pub const SOURCES: &str = "/.bundlerun/sources";
     /// In the helper: one directory for each Secret with credentials, the store's first.
     pub const CREDENTIALS: &str = "/.bundlerun/credentials";

@@ -54,9 +54,9 @@ fn config_map(sandbox: &Sandbox, index: usize) {
 fn texts_and_config_maps_are_there_when_the_command_begins() {
     let sandbox = with_inputs(vec![
         input("conf/text", InputSource::Text("hello $HOME\n".to_owned())),
-        input("conf/map", InputSource::Copied { file: None }),
-        input("/data/one", InputSource::Copied { file: Some("b.txt".to_owned()) }),
-        input(".", InputSource::Mounted { file: false, shown: false }),
+        input("conf/map", InputSource::config_map("map", None)),
+        input("/data/one", InputSource::config_map("map", Some("b.txt".to_owned()))),
+        input(".", InputSource::Mounted),
     ]);
     config_map(&sandbox, 1);
     config_map(&sandbox, 2);
@@ -83,8 +83,8 @@ fn scripts_can_be_executed_and_modes_are_as_asked_for() {
         input("run.sh", script()),
         input("data", InputSource::Text("echo no".to_owned())),
         asked(0o444, input("closed.sh", script())),
-        input("map", InputSource::Copied { file: None }),
-        asked(0o755, input("one", InputSource::Copied { file: Some("b.txt".to_owned()) })),
+        input("map", InputSource::config_map("map", None)),
+        asked(0o755, input("one", InputSource::config_map("map", Some("b.txt".to_owned())))),
         asked(0o555, download(address, "file", &sha256(BODY))),
         download(address, "file", &sha256(BODY)),
     ]);
@@ -102,10 +102,7 @@ fn scripts_can_be_executed_and_modes_are_as_asked_for() {
 
 #[test]
 fn an_entry_whose_name_is_taken_ends_the_run() {
-    let sandbox = with_inputs(vec![
-        input("data", InputSource::Text(String::new())),
-        input(".", InputSource::Mounted { file: false, shown: false }),
-    ]);
+    let sandbox = with_inputs(vec![input("data", InputSource::Text(String::new())), input(".", InputSource::Mounted)]);
     fs::create_dir_all(sandbox.paths.sources.join("1/data")).unwrap();
     let (helper, runner) = start(&sandbox, &sh("echo never"));
     let run = runner.finish();
@@ -118,13 +115,41 @@ fn an_entry_whose_name_is_taken_ends_the_run() {
 
 #[test]
 fn a_key_that_is_not_there_ends_the_run() {
-    let sandbox = with_inputs(vec![input("x", InputSource::Copied { file: Some("c.txt".to_owned()) })]);
+    let source = InputSource::config_map("map", Some("c.txt".to_owned()));
+    let sandbox = with_inputs(vec![input("x", source)]).requesting(impatient);
     config_map(&sandbox, 0);
     let (helper, runner) = start(&sandbox, &sh("echo never"));
     let run = runner.finish();
     helper.finish();
     assert_eq!(run.record.cause, Some(Cause::InputNotFound));
-    assert_eq!(run.record.detail, "input x: the ConfigMap, or its key c.txt, does not exist");
+    assert_eq!(run.record.detail, "input x: ConfigMap map, or its key c.txt, does not exist, for 1 s");
+}
+
+/// They are created beside the run, in any order.
+#[test]
+fn config_maps_and_secrets_that_do_not_exist_yet_are_waited_for() {
+    let sandbox = with_inputs(vec![
+        input("map", InputSource::config_map("settings", None)),
+        input("token", InputSource::secret("login", Some("b.txt".to_owned()))),
+    ]);
+    for index in ["0", "1"] {
+        fs::create_dir_all(sandbox.paths.sources.join(index)).unwrap();
+    }
+    let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0/a.txt ../.bundlerun/secrets/1"));
+    let told_of = |words: &str| {
+        let said = fs::read_to_string(sandbox.paths.bin.join("awaited.json")).unwrap_or_default();
+        said.contains(words) && said.contains("\"Absent\"")
+    };
+    await_that("words", || told_of("input map: ConfigMap settings does not exist, or is empty"));
+    await_that("words", || told_of("input token: Secret login, or its key b.txt, does not exist"));
+    config_map(&sandbox, 0);
+    config_map(&sandbox, 1);
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.stdout(), "alphabeta", "{run:?}");
+    assert!(!sandbox.paths.inputs.join("1").exists(), "a Secret is in memory only");
+    let digests = told(&sandbox).input_digests;
+    assert_eq!(digests.into_keys().collect::<Vec<_>>(), [0], "nothing is told of a Secret");
 }
 
 #[test]
@@ -135,11 +160,11 @@ fn what_was_copied_is_told_by_its_digest_and_a_later_attempt_takes_nothing_else(
     let [key, all] = [key, all].map(|hex| format!("sha256:{hex}"));
     for (before, cause) in [(None, None), (Some(&key), None), (Some(&all), Some(Cause::InputChanged))] {
         let sandbox = with_inputs(vec![
-            RequestedInput { digest: Some(all.clone()), ..input("map", InputSource::Copied { file: None }) },
+            RequestedInput { digest: Some(all.clone()), ..input("map", InputSource::config_map("map", None)) },
             input("text", InputSource::Text(String::new())),
             RequestedInput {
                 digest: before.cloned(),
-                ..input("key", InputSource::Copied { file: Some("b.txt".to_owned()) })
+                ..input("key", InputSource::config_map("map", Some("b.txt".to_owned())))
             },
         ]);
         config_map(&sandbox, 0);
@@ -163,7 +188,7 @@ fn what_was_copied_is_told_by_its_digest_and_a_later_attempt_takes_nothing_else(
 
 #[test]
 fn as_many_config_maps_as_a_run_may_have_are_told_by_their_digests() {
-    let inputs = (0..32).map(|n| input(&format!("map{n}"), InputSource::Copied { file: None })).collect();
+    let inputs = (0..32).map(|n| input(&format!("map{n}"), InputSource::config_map("map", None))).collect();
     let sandbox = with_inputs(inputs);
     (0..32).for_each(|index| config_map(&sandbox, index));
     let (helper, runner) = start(&sandbox, &sh("printf '%05000d' 0; echo end >&2; exit 3"));
@@ -304,7 +329,7 @@ fn a_helper_that_is_killed_while_it_stages_goes_on() {
     let sandbox = with_inputs(vec![
         input("text", InputSource::Text("text".to_owned())),
         download(address, "slow", &sha256(BODY)),
-        input("map", InputSource::Copied { file: None }),
+        input("map", InputSource::config_map("map", None)),
     ]);
     config_map(&sandbox, 2);
     sandbox.write_request(&sh("cat ../.bundlerun/inputs/0 ../.bundlerun/inputs/1"));

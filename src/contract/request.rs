@@ -153,24 +153,40 @@ pub enum InputSource {
         /// The name of the one file there that is the input; none: the whole directory is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<String>,
+        /// Of the `ConfigMap` or the Secret.
+        #[serde(default)]
+        name: String,
+        /// A Secret: it is written to no disk, and nothing of it is told.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        secret: bool,
     },
     /// The kubelet mounts it for the command: nothing to stage but what it is mounted over.
-    Mounted {
-        /// A file, not a directory.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        file: bool,
-        /// It is mounted for the helper as well, at `<sources>/<index of the input>`: nothing there means that it does not
-        /// exist.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        shown: bool,
-    },
+    Mounted,
 }
 
 impl InputSource {
-    /// The helper puts it into the volume of inputs.
+    /// The helper puts it into a volume of inputs.
     #[must_use]
     pub fn is_staged(&self) -> bool {
-        !matches!(self, Self::Mounted { .. })
+        !matches!(self, Self::Mounted)
+    }
+
+    /// It is in memory and in memory only.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Self::Copied { secret: true, .. })
+    }
+
+    /// A `ConfigMap`, or what it has under a key.
+    #[must_use]
+    pub fn config_map(name: impl Into<String>, key: Option<String>) -> Self {
+        Self::Copied { file: key, name: name.into(), secret: false }
+    }
+
+    /// A Secret, or what it has under a key.
+    #[must_use]
+    pub fn secret(name: impl Into<String>, key: Option<String>) -> Self {
+        Self::Copied { file: key, name: name.into(), secret: true }
     }
 }
 

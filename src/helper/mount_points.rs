@@ -43,7 +43,7 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
         let kind = if is_file(index) { Kind::File } else { Kind::Directory };
         // What is in place has its mode.
         if input.source.is_staged() && !is_marked(&paths.bin, &format!("{}{index}", files::STAGED_INPUT)) {
-            let place = paths.inputs.join(index.to_string());
+            let place = paths.place(index, &input.source);
             let text = if let InputSource::Text(text) = &input.source { Some(text.as_bytes()) } else { None };
             make_place(&place, kind).map_err(|error| Error::new(format!("cannot make {}", place.display()), error))?;
             if let Some(text) = text {
@@ -205,13 +205,16 @@ mod tests {
         let (_root, paths) = sandbox();
         let request = request(vec![
             input("a/b/text", InputSource::Text("hi".to_owned())),
-            input("a/b/claim", InputSource::Mounted { file: false, shown: false }),
+            input("a/b/claim", InputSource::Mounted),
             input("/data/x", InputSource::Text("absolute".to_owned())),
             input(".", InputSource::Image { reference: "i".to_owned(), path: None }),
-            input("secret", InputSource::Mounted { file: true, shown: false }),
+            input("secret", InputSource::secret("s", Some("k".to_owned()))),
             input("run.sh", InputSource::Text("#!/bin/sh\n".to_owned())),
             RequestedInput { mode: Some(0o440), ..input("group", InputSource::Text("#!".to_owned())) },
-            RequestedInput { mode: Some(0o440), ..input("later", InputSource::Copied { file: Some("a".to_owned()) }) },
+            RequestedInput {
+                mode: Some(0o440),
+                ..input("later", InputSource::config_map("map", Some("a".to_owned())))
+            },
         ]);
         let is_file = |index| [0, 2, 4, 5, 6, 7].contains(&index);
         make(&paths, &request, is_file).unwrap();
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn a_helper_that_starts_again_leaves_what_is_in_place_as_it_is() {
         let (_root, paths) = sandbox();
-        let request = request(vec![input("a", InputSource::Copied { file: Some("a".to_owned()) })]);
+        let request = request(vec![input("a", InputSource::config_map("map", Some("a".to_owned())))]);
         make(&paths, &request, |_| true).unwrap();
         let place = paths.inputs.join("0");
         fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();

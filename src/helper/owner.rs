@@ -3,13 +3,14 @@
 //! With `runAsUser` it does from the start, because that user made it. Else the image says who it is, and the helper learns
 //! that from the file that the runner makes first. A runner that is not the owner waits for the mark.
 
-use crate::contract::Request;
-use crate::helper::markers::mark;
+use crate::contract::{InputSource, Request, RequestedInput};
+use crate::helper::markers::{is_marked, mark};
 use crate::helper::mount_points;
 use crate::names::files;
 use crate::runner::Paths;
 use rustix::fs::{Gid, Uid, fchown, lstat};
 use rustix::process::geteuid;
+use std::os::unix::fs::lchown;
 
 /// Gives the working directory, and what was made in it on the way to mounts, to the owner of the runner's first file. The
 /// command has not begun. Where that cannot be done, as under a policy that takes capabilities away, the directory stays
@@ -26,8 +27,33 @@ pub(super) fn give(paths: &Paths, request: Option<&Request>) {
             break;
         }
     }
+    for (index, input) in request.iter().flat_map(|request| &request.inputs).enumerate() {
+        give_input(paths, index, input);
+    }
     if let Err(error) = mark(&paths.bin, files::OWNED, b"") {
         eprintln!("bundle-operator helper: {error}");
+    }
+}
+
+/// Gives an input that is in place to the owner of the runner's first file, if that is there, and if its files have a mode
+/// that was asked for: it may let nobody else read them. Whoever does it first, here or in [`give`], it is done.
+pub(super) fn give_input(paths: &Paths, index: usize, input: &RequestedInput) {
+    let Ok(started) = lstat(paths.record.join(files::STARTED)) else { return };
+    let (user, group) = (started.st_uid, started.st_gid);
+    let is_in_place = || match input.source {
+        InputSource::Text(_) => true,
+        _ => is_marked(&paths.bin, &format!("{}{index}", files::STAGED_INPUT)),
+    };
+    if input.mode.is_none() || !input.source.is_staged() || user == geteuid().as_raw() || !is_in_place() {
+        return;
+    }
+    let place = paths.place(index, &input.source);
+    let below = std::fs::read_dir(&place).into_iter().flatten().flatten().map(|entry| entry.path());
+    for file in below.chain([place.clone()]) {
+        if let Err(error) = lchown(&file, Some(user), Some(group)) {
+            eprintln!("bundle-operator helper: cannot give input {} to user {user}: {error}", input.path);
+            break;
+        }
     }
 }
 
@@ -46,7 +72,7 @@ mod tests {
         for dir in [&paths.bundle, &paths.record, &paths.bin] {
             fs::create_dir_all(dir).unwrap();
         }
-        let source = InputSource::Mounted { file: false, shown: false };
+        let source = InputSource::Mounted;
         let inputs = ["a/b/claim", "/data/x", "."].map(|path| RequestedInput {
             path: path.to_owned(),
             source: source.clone(),
@@ -73,5 +99,35 @@ mod tests {
         // What is mounted over is an input, not a place of the command's.
         assert_eq!([owner("a/b/claim"), owner("link")], [own; 2]);
         assert_eq!(fs::metadata(&outside).unwrap().uid(), own.0);
+    }
+
+    /// 0600 lets nobody else read it.
+    #[test]
+    fn a_file_with_a_mode_of_its_own_is_the_users_once_it_is_in_place() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        for dir in [&paths.bundle, &paths.record, &paths.bin, &paths.secrets.join("1"), &paths.inputs] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let closed = |source| RequestedInput { mode: Some(0o600), ..RequestedInput::new("x", source) };
+        let inputs = vec![
+            closed(InputSource::Text(String::new())),
+            closed(InputSource::secret("s", None)),
+            RequestedInput::new("y", InputSource::Text(String::new())),
+        ];
+        let files = [paths.inputs.join("0"), paths.secrets.join("1/key"), paths.inputs.join("2")];
+        for file in &files {
+            fs::write(file, "").unwrap();
+        }
+        let owners = || files.each_ref().map(|file| fs::metadata(file).unwrap().uid());
+        let ours = owners()[0];
+        fs::write(paths.record.join(files::STARTED), "").unwrap();
+        chown(paths.record.join(files::STARTED), Some(4321), Some(54)).unwrap(); // needs root
+        let request = Request { inputs, ..Request::new(Command::Shell(String::new()), 30) };
+        give(&paths, Some(&request));
+        assert_eq!(owners(), [4321, ours, ours], "who copies the Secret may not be done");
+        mark(&paths.bin, &format!("{}1", files::STAGED_INPUT), b"").unwrap();
+        give_input(&paths, 1, &request.inputs[1]);
+        assert_eq!(owners(), [4321, 4321, ours]);
     }
 }

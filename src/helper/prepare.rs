@@ -1,6 +1,6 @@
 //! What the run container needs before it starts. Done again after a crash, it changes nothing that is in use.
 
-use crate::contract::{Cause, InputSource, MESSAGE_MAX_BYTES, Request};
+use crate::contract::{InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
 use crate::helper::mount_points;
@@ -58,30 +58,13 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
     if let Some(order) = &looked_up.order {
         order_end(&paths.bin, order.cause, &order.detail)?;
     }
-    let absent = absent(paths, request);
-    if let Some(input) = absent.first().and_then(|index| request.inputs.get(*index)) {
-        let detail = format!("input {}: the Secret, or the key of it, does not exist", input.path);
-        order_end(&paths.bin, Cause::InputNotFound, &detail)?;
-    }
     let is_file = |index: usize| match request.inputs.get(index).map(|input| &input.source) {
         Some(InputSource::Text(_) | InputSource::Url { .. }) => true,
-        Some(InputSource::Copied { file }) => file.is_some(),
-        // The kubelet mounts a directory where there is no file.
-        Some(InputSource::Mounted { file, .. }) => *file && !absent.contains(&index),
+        Some(InputSource::Copied { file, .. }) => file.is_some(),
+        Some(InputSource::Mounted) => false,
         Some(InputSource::Image { .. }) | None => looked_up.files.contains(&index),
     };
     Ok(mount_points::make(paths, request, is_file)?)
-}
-
-/// Inputs that the kubelet mounts and that are not there, by their index. Names with two dots are the kubelet's own.
-fn absent(paths: &Paths, request: &Request) -> Vec<usize> {
-    let is_there = |index: usize| {
-        let entries = fs::read_dir(paths.sources.join(index.to_string())).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".."))
-    };
-    let shown = |source: &InputSource| matches!(source, InputSource::Mounted { shown: true, .. });
-    let all = request.inputs.iter().enumerate();
-    all.filter(|(index, input)| shown(&input.source) && !is_there(*index)).map(|(index, _)| index).collect()
 }
 
 fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<LookedUp, String> {

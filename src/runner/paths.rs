@@ -1,5 +1,6 @@
 //! Where things are: the pod's mounts, or the same tree below another root.
 
+use crate::contract::InputSource;
 use crate::names::{PROGRESS_PORT, paths};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ pub struct Paths {
     pub request: PathBuf,
     /// What the helper stages.
     pub inputs: PathBuf,
+    /// What the helper stages of Secrets.
+    pub secrets: PathBuf,
     /// What the kubelet mounts for the helper, and what it mounts for inputs at `.`.
     pub sources: PathBuf,
     /// Credentials of registries.
@@ -68,6 +71,7 @@ impl Paths {
             record: at(paths::RECORD),
             request: at(paths::REQUEST),
             inputs: at(paths::INPUTS),
+            secrets: at(paths::SECRETS),
             sources: at(paths::SOURCES),
             credentials: at(paths::CREDENTIALS),
             operator_binary: at(paths::OPERATOR_BINARY),
@@ -77,6 +81,12 @@ impl Paths {
             shells: ["/bin", "/usr/bin", "/usr/local/bin"].map(at).to_vec(),
             progress_port: PROGRESS_PORT,
         }
+    }
+
+    /// Where the helper puts an input of the request, by its index.
+    pub(crate) fn place(&self, index: usize, source: &InputSource) -> PathBuf {
+        let volume = if source.is_secret() { &self.secrets } else { &self.inputs };
+        volume.join(index.to_string())
     }
 
     /// Where a path of the container is.

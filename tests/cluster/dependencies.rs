@@ -180,7 +180,7 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
         ],
     ]
     .concat();
-    // Without a word in its status a pod would wait for these for ever.
+    // They may be created later; without a word in its status a pod would wait for these for ever.
     let absent = [
         ("no-map", json!({"configMap": {"name": "nothing"}})),
         ("no-map-for-a-key", json!({"configMap": {"name": "nothing", "key": "k"}})),
@@ -188,7 +188,7 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
         ("no-secret", json!({"secret": {"name": "nothing"}})),
         ("no-secret-key", json!({"secret": {"name": "nothing", "key": "k"}})),
     ];
-    let absent = absent.map(|(name, source)| (name, input(source), "InputNotFound", "does not exist"));
+    let absent = absent.map(|(name, source)| (name, input(source), "InputNotFound", ", for 20 s"));
     together(runs.into_iter().chain(absent).map(async |(name, spec, expected, word)| {
         let ended = space.run(name, spec).await;
         assert_eq!(cause(&ended), expected, "{name}: {ended:#?}");

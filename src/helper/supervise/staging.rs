@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Whether there is anything left to stage once *prepare* is done. Text is written by *prepare*.
 pub(in crate::helper) fn is_needed(request: &Request) -> bool {
     request.inputs.iter().any(|input| match input.source {
-        InputSource::Text(_) | InputSource::Mounted { .. } => input.path == ".",
+        InputSource::Text(_) | InputSource::Mounted => input.path == ".",
         InputSource::Image { .. } | InputSource::Url { .. } | InputSource::Copied { .. } => true,
     })
 }

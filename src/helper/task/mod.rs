@@ -10,7 +10,7 @@
 //! | `login` | who we are to registries |
 
 pub(super) mod check_store;
-mod config_map;
+mod copy;
 pub(super) mod links;
 mod login;
 pub(super) mod look_up;

@@ -14,7 +14,7 @@ use crate::helper::room;
 use crate::helper::saved::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
-use crate::helper::task::{config_map, stage, url};
+use crate::helper::task::{copy, stage, url};
 use crate::names::{self, files};
 use crate::runner::Paths;
 use base64::Engine;
@@ -223,8 +223,8 @@ fn digest(input: &RequestedInput, found: Option<&String>) -> Option<String> {
         }
         InputSource::Url { sha256, .. } => Some(format!("sha256:{sha256}")),
         InputSource::Text(text) => Some(sha256(text.as_bytes())),
-        InputSource::Copied { .. } => found.cloned(),
-        InputSource::Mounted { .. } => None,
+        InputSource::Copied { secret: false, .. } => found.cloned(),
+        InputSource::Copied { secret: true, .. } | InputSource::Mounted => None,
     }
 }
 
@@ -237,11 +237,11 @@ fn contents(paths: &Paths, index: usize, source: &InputSource) -> Map<String, Va
         InputSource::Url { href, sha256 } => {
             told.insert("url".to_owned(), json!({"href": url::shown_href(href), "sha256": sha256}));
         }
-        InputSource::Copied { file } => {
+        InputSource::Copied { file, secret: false, .. } => {
             let place = paths.inputs.join(index.to_string());
             // As a ConfigMap has them.
             let (mut data, mut binary) = (Map::new(), Map::new());
-            for (name, content) in config_map::contents(&place, file.as_deref(), MOST_TOLD).unwrap_or_default() {
+            for (name, content) in copy::contents(&place, file.as_deref(), MOST_TOLD).unwrap_or_default() {
                 match String::from_utf8(content) {
                     Ok(text) => _ = data.insert(name, json!(text)),
                     Err(error) => _ = binary.insert(name, json!(STANDARD.encode(error.as_bytes()))),
@@ -250,7 +250,7 @@ fn contents(paths: &Paths, index: usize, source: &InputSource) -> Map<String, Va
             let filled = [("data", data), ("binaryData", binary)].into_iter().filter(|(_, files)| !files.is_empty());
             told.extend(filled.map(|(name, files)| (name.to_owned(), Value::Object(files))));
         }
-        InputSource::Mounted { .. } => {}
+        InputSource::Copied { secret: true, .. } | InputSource::Mounted => {}
     }
     told
 }
@@ -266,8 +266,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(&paths.bundle).unwrap();
-        let input = |path: &str, file| RequestedInput::new(path, InputSource::Mounted { file, shown: false });
-        let inputs = vec![input("a/claim", false), input(".", false), input("secret", true)];
+        let input = |path: &str| RequestedInput::new(path, InputSource::Mounted);
+        let secret = RequestedInput::new("secret", InputSource::secret("s", Some("k".to_owned())));
+        let inputs = vec![input("a/claim"), input("."), secret];
         let request =
             Request { inputs, volumes: vec!["ckpt".to_owned()], ..Request::new(Command::Shell(String::new()), 30) };
         mount_points::make(&paths, &request, |index| index == 2).unwrap();
@@ -337,21 +338,24 @@ mod tests {
         std::fs::write(paths.inputs.join("5"), "x".repeat(64 << 10)).unwrap();
         std::fs::write(paths.inputs.join("6"), "x".repeat((64 << 10) + 1)).unwrap();
         mark_json(&paths.bin, files::PINNED, &json!({"0": "sha256:cc"})).unwrap();
-        for index in [4, 5, 6] {
+        std::fs::create_dir_all(paths.secrets.join("8")).unwrap();
+        std::fs::write(paths.secrets.join("8/k"), "secret").unwrap();
+        for index in [4, 5, 6, 8] {
             markers::mark(&paths.bin, &format!("staged.{index}"), format!("sha256:{index}").as_bytes()).unwrap();
         }
         let input = |path: &str, source| RequestedInput::new(path, source);
         let image = |reference: &str| InputSource::Image { reference: reference.to_owned(), path: None };
-        let key = |key: &str| InputSource::Copied { file: Some(key.to_owned()) };
+        let key = |key: &str| InputSource::config_map("map", Some(key.to_owned()));
         let inputs = vec![
             input("tag", image("r/a:1")),
             input("digest", image("r/a@sha256:aa")),
             input("url", InputSource::Url { href: "https://u:secret@h/f?sig=s".to_owned(), sha256: "bb".to_owned() }),
             input("text", InputSource::Text("abc".to_owned())),
-            input("map", InputSource::Copied { file: None }),
+            input("map", InputSource::config_map("map", None)),
             input("key", key("k")),
             input("large", key("k")),
-            input("claim", InputSource::Mounted { file: false, shown: false }),
+            input("claim", InputSource::Mounted),
+            input("hidden", InputSource::secret("s", None)),
         ];
         let request = Request { inputs, ..Request::new(Command::Argv(vec!["train".to_owned()]), 30) };
         let mut save: SaveRequest = serde_json::from_value(json!({
@@ -372,13 +376,14 @@ mod tests {
             {"path": "key", "digest": "sha256:5", "data": {"k": "x".repeat(64 << 10)}},
             {"path": "large", "digest": "sha256:6"},
             {"path": "claim"},
+            {"path": "hidden"},
         ]);
         assert_eq!(told["inputs"], want);
         assert_eq!((&told["record"]["exitCode"], &told["record"]["detail"]), (&json!(3), &Value::Null));
         assert!(!told.to_string().contains("secret") && !told.to_string().contains("sig="));
 
         // What the operator knows of them stays.
-        let sources: Vec<_> = (0..8).map(|index| json!({"path": "p", "configMap": {"name": index}})).collect();
+        let sources: Vec<_> = (0..9).map(|index| json!({"path": "p", "configMap": {"name": index}})).collect();
         save.made_by.insert("inputs".to_owned(), sources.into());
         let told = made_by(&paths, &request, &save, None);
         assert_eq!(told["inputs"][7], json!({"path": "claim", "configMap": {"name": 7}}));

@@ -8,9 +8,10 @@ use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
 use crate::helper::markers::{self, is_marked, mark, order_end};
 use crate::helper::mode;
+use crate::helper::owner;
 use crate::helper::progress::Telling;
 use crate::helper::room;
-use crate::helper::task::config_map;
+use crate::helper::task::copy::{self, Mount};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up;
@@ -59,7 +60,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
         http: url::client(request.registries.ca.as_deref())?,
         notes: Notes::of(&paths.bin),
     };
-    stage.count_staged(request.inputs.len());
+    stage.count_staged(&request.inputs);
     let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
     let telling = Telling::start(&paths.bin, ProgressStage::Staging, progress.clone());
     let staged = runtime.block_on(stage.all(request, &progress));
@@ -102,9 +103,10 @@ impl Stage<'_> {
     }
 
     /// What a child before this one has put in place.
-    fn count_staged(&self, inputs: usize) {
-        for index in (0..inputs).filter(|index| is_marked(&self.paths.bin, &format!("{}{index}", files::STAGED_INPUT)))
-        {
+    fn count_staged(&self, inputs: &[RequestedInput]) {
+        let is_staged = |index: &usize| is_marked(&self.paths.bin, &format!("{}{index}", files::STAGED_INPUT));
+        let on_disk = inputs.iter().enumerate().filter(|(_, input)| !input.source.is_secret());
+        for index in on_disk.map(|(index, _)| index).filter(is_staged) {
             let name = index.to_string();
             let file = tree::measure_files(&self.paths.inputs, &[&name]);
             let below = tree::measure(&self.paths.inputs.join(&name), &[], |_| true);
@@ -117,10 +119,10 @@ impl Stage<'_> {
         if is_marked(&self.paths.bin, &name) {
             return Ok(());
         }
-        let place = self.paths.inputs.join(index.to_string());
+        let place = self.paths.place(index, &input.source);
         let mut digest = String::new();
         match &input.source {
-            InputSource::Text(_) | InputSource::Mounted { .. } => {}
+            InputSource::Text(_) | InputSource::Mounted => {}
             InputSource::Image { reference, path } => {
                 let reference =
                     self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
@@ -142,13 +144,16 @@ impl Stage<'_> {
                 url::download(&self.http, &wanted, &self.budget, progress, tells).await?;
                 mode::set(&place, input.mode, b"").map_err(|error| Failure::writing(&error))?;
             }
-            InputSource::Copied { file } => {
-                let from = self.source(index);
-                let (file, place, mode) = (file.clone(), place.clone(), input.mode);
-                let copied = blocking(move || config_map::copy(&from, file.as_deref(), &place, mode)).await?;
+            InputSource::Copied { file, name, secret } => {
+                let kind = if *secret { "Secret" } else { "ConfigMap" };
+                let mount = Mount { at: self.source(index), what: format!("{kind} {name}"), key: file.clone() };
+                let (place, mode) = (place.clone(), input.mode);
+                let copied = blocking(move || copy::copy(&mount, &place, mode)).await?;
                 progress.done_bytes.store(copied.bytes, Ordering::Relaxed);
-                digest = copied.digest;
-                unchanged(input, &digest)?;
+                if !secret {
+                    digest = copied.digest;
+                    unchanged(input, &digest)?;
+                }
             }
         }
         if input.path == "." {
@@ -156,7 +161,9 @@ impl Stage<'_> {
             let (bundle, target) = (self.paths.bundle.clone(), self.source(index));
             blocking(move || links::make(&listed, &target, &bundle)).await?;
         }
-        Ok(mark(&self.paths.bin, &name, digest.as_bytes())?)
+        mark(&self.paths.bin, &name, digest.as_bytes())?;
+        owner::give_input(self.paths, index, input);
+        Ok(())
     }
 
     /// Notes that an input comes, as soon as bytes of it do.

@@ -1,19 +1,19 @@
 //! Inputs of a validated request -> what the helper is asked to stage, and volumes and mounts.
 //!
 //! Bundles, images, texts, downloads and `ConfigMaps` are put into one volume by the helper, while the node pulls the
-//! user's image; of that volume the run container has a read-only mount for each input. Claims and Secrets are mounted
-//! by the kubelet: a claim may be large, and a Secret shall not be written to a disk. So are whole outputs of other runs
-//! where the cluster has image volumes: the node keeps them for the next run.
+//! user's image, and Secrets into one that is in memory, because they shall not be written to a disk; of those volumes the
+//! run container has a read-only mount for each input. Claims, which may be large, are mounted by the kubelet. So are whole
+//! outputs of other runs where the cluster has image volumes: the node keeps them for the next run.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
-    VolumeMount,
+    ConfigMapVolumeSource, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
+    SecretVolumeSource, Volume, VolumeMount,
 };
 
 use super::Attempt;
-use super::mounts::{backstop, in_container, mount, read_only};
+use super::mounts::{backstop, bytes, in_container, mount, read_only};
 use super::valid_run::ValidRun;
 use crate::api::spec::{Input, KeySource};
 use crate::contract::{InputSource, Pin, RequestedInput};
@@ -22,11 +22,13 @@ use crate::plan::facts::settings::Settings;
 
 /// The API server takes no larger one.
 const CONFIG_MAP_MAX_BYTES: u64 = 1 << 20;
+/// The same, with room for what each file takes of a file system.
+const SECRET_MAX_BYTES: u64 = 4 << 20;
 
-/// Readable for every user of an image.
+/// Readable for the helper, whoever it is.
 const READABLE: i32 = 0o444;
 
-/// A pod with a volume of something that does not exist waits in silence; the helper tells.
+/// A pod with a volume of something that does not exist waits in silence; the helper waits and tells.
 const ABSENCE_IS_TOLD: Option<bool> = Some(true);
 
 /// The inputs of one attempt, by their index in the spec.
@@ -55,7 +57,11 @@ impl<'a> Inputs<'a> {
     }
 
     fn is_staged(self, input: &Input, pin: Option<&Pin>) -> bool {
-        input.secret.is_none() && input.claim.is_none() && self.as_image(input, pin).is_none()
+        input.claim.is_none() && self.as_image(input, pin).is_none()
+    }
+
+    fn is_staged_on_disk(self, input: &Input, pin: Option<&Pin>) -> bool {
+        self.is_staged(input, pin) && input.secret.is_none()
     }
 
     /// What the runner and the helper are told.
@@ -63,7 +69,7 @@ impl<'a> Inputs<'a> {
         let requested = |(_, input, pin): (usize, &Input, Option<&Pin>)| RequestedInput {
             path: input.path.clone(),
             source: match self.as_image(input, pin) {
-                Some(_) => InputSource::Mounted { file: false, shown: false },
+                Some(_) => InputSource::Mounted,
                 None => source(input, pin),
             },
             digest: None,
@@ -92,13 +98,21 @@ impl<'a> Inputs<'a> {
         self.each().any(|(_, input, pin)| self.as_image(input, pin).is_some())
     }
 
-    fn any_is_staged(self) -> bool {
-        self.each().any(|(_, input, pin)| self.is_staged(input, pin))
+    /// The volumes that the helper stages to, with their mounts in it.
+    fn staged_to(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let any_on_disk = self.each().any(|(_, input, pin)| self.is_staged_on_disk(input, pin));
+        let on_disk = any_on_disk.then_some((volumes::INPUTS, paths::INPUTS));
+        let in_memory = (self.secrets() > 0).then_some((volumes::SECRETS, paths::SECRETS));
+        on_disk.into_iter().chain(in_memory)
+    }
+
+    fn secrets(self) -> u64 {
+        self.spec.iter().filter(|input| input.secret.is_some()).map(|_| 1).sum()
     }
 
     /// What the helper may put into the volume of inputs: all of them together have as much room as the working directory.
     pub(in crate::plan) fn staged_bytes(self, disk_bytes: u64) -> u64 {
-        let staged = self.each().filter(|(_, input, pin)| self.is_staged(input, *pin));
+        let staged = self.each().filter(|(_, input, pin)| self.is_staged_on_disk(input, *pin));
         let sizes = staged.map(|(_, input, _)| match (&input.text, &input.config_map) {
             (Some(text), _) => text.len() as u64,
             (_, Some(_)) => CONFIG_MAP_MAX_BYTES,
@@ -110,28 +124,34 @@ impl<'a> Inputs<'a> {
 
     /// The pod's volumes.
     pub(in crate::plan) fn pod_volumes(self, disk_bytes: u64) -> Vec<Volume> {
-        let staged = self.any_is_staged().then(|| Volume {
-            name: volumes::INPUTS.into(),
-            empty_dir: Some(backstop(disk_bytes)),
+        let staged = self.staged_to().map(|(name, _)| Volume {
+            name: name.into(),
+            empty_dir: Some(match name {
+                volumes::SECRETS => EmptyDirVolumeSource {
+                    medium: Some("Memory".into()),
+                    size_limit: Some(bytes(self.secrets() * SECRET_MAX_BYTES)),
+                },
+                _ => backstop(disk_bytes),
+            }),
             ..Volume::default()
         });
         let of = |(index, input, pin)| volume(index, input, self.as_image(input, pin));
-        staged.into_iter().chain(self.each().filter_map(of)).collect()
+        staged.chain(self.each().filter_map(of)).collect()
     }
 
-    /// What the helper has to see: it copies `ConfigMaps`, tells of Secrets that do not exist, and makes links to the
+    /// What the helper has to see: it copies `ConfigMaps` and Secrets, and makes links to the
     /// entries of what is mounted at `.`.
     pub(in crate::plan) fn helper_mounts(self) -> Vec<VolumeMount> {
-        let inputs = self.any_is_staged().then(|| mount(volumes::INPUTS, paths::INPUTS));
+        let inputs = self.staged_to().map(|(volume, at)| mount(volume, at));
         let source = |(index, input, pin): (usize, &Input, Option<&Pin>)| {
             let listed = input.path == "." && !self.is_staged(input, pin);
             (input.config_map.is_some() || input.secret.is_some() || listed).then(|| {
                 let at = format!("{}/{index}", paths::SOURCES);
-                let sub_path = self.sub_path(input, pin).filter(|_| input.secret.is_none());
+                let sub_path = self.sub_path(input, pin);
                 read_only(VolumeMount { sub_path, ..mount(&volume_name(index), &at) })
             })
         };
-        inputs.into_iter().chain(self.each().filter_map(source)).collect()
+        inputs.chain(self.each().filter_map(source)).collect()
     }
 
     /// What the command sees.
@@ -142,7 +162,8 @@ impl<'a> Inputs<'a> {
                 path => in_container(path),
             };
             read_only(if self.is_staged(input, pin) {
-                VolumeMount { sub_path: Some(index.to_string()), ..mount(volumes::INPUTS, &at) }
+                let volume = if input.secret.is_some() { volumes::SECRETS } else { volumes::INPUTS };
+                VolumeMount { sub_path: Some(index.to_string()), ..mount(volume, &at) }
             } else {
                 VolumeMount { sub_path: self.sub_path(input, pin), ..mount(&volume_name(index), &at) }
             })
@@ -151,11 +172,9 @@ impl<'a> Inputs<'a> {
     }
 
     fn sub_path(self, input: &Input, pin: Option<&Pin>) -> Option<String> {
-        match (&input.claim, &input.secret) {
-            (Some(claim), _) => claim.path.clone(),
-            // Mounted as a file; the whole Secret is a directory.
-            (_, Some(secret)) => secret.key.clone(),
-            _ => self.as_image(input, pin).map(|_| names::bundle::CONTENTS.to_owned()),
+        match &input.claim {
+            Some(claim) => claim.path.clone(),
+            None => self.as_image(input, pin).map(|_| names::bundle::CONTENTS.to_owned()),
         }
     }
 }
@@ -179,7 +198,7 @@ fn volume(index: usize, input: &Input, image: Option<&Pin>) -> Option<Volume> {
             secret: Some(SecretVolumeSource {
                 secret_name: Some(source.name.clone()),
                 items: item(source),
-                default_mode: Some(input.mode.and_then(|mode| i32::try_from(mode).ok()).unwrap_or(READABLE)),
+                default_mode: Some(READABLE),
                 optional: ABSENCE_IS_TOLD,
             }),
             ..volume
@@ -218,11 +237,13 @@ fn source(input: &Input, pin: Option<&Pin>) -> InputSource {
         return InputSource::Url { href: url.href.clone(), sha256: url.sha256.clone() };
     }
     if let Some(config_map) = &input.config_map {
-        return InputSource::Copied { file: config_map.key.clone() };
+        return InputSource::config_map(&config_map.name, config_map.key.clone());
     }
-    if input.secret.is_some() || input.claim.is_some() {
-        let file = input.secret.as_ref().is_some_and(|secret| secret.key.is_some());
-        return InputSource::Mounted { file, shown: input.secret.is_some() };
+    if let Some(secret) = &input.secret {
+        return InputSource::secret(&secret.name, secret.key.clone());
+    }
+    if input.claim.is_some() {
+        return InputSource::Mounted;
     }
     InputSource::Text(input.text.clone().unwrap_or_default())
 }

@@ -502,14 +502,14 @@ fn a_pod_mounts_every_kind_of_input() {
             let mode = if m.read_only == Some(true) { "ro" } else { "rw" };
             format!("{}:{}:{}:{mode}", m.name, m.sub_path.as_deref().unwrap_or_default(), m.mount_path)
         });
-        shown.filter(|m| m.starts_with("input") || m.starts_with("cred")).collect()
+        shown.filter(|m| ["input", "secrets", "cred"].iter().any(|begin| m.starts_with(begin))).collect()
     };
     assert_eq!(
         mounts(&spec.containers[0]),
         [
             "inputs:0:/bundle/a/text:ro",
             "inputs:1:/bundle/b:ro",
-            "input-2::/c:ro",
+            "secrets:2:/c:ro",
             "input-3:sub:/bundle/d:ro",
             "inputs:4:/.bundlerun/sources/4:ro"
         ]
@@ -518,12 +518,15 @@ fn a_pod_mounts_every_kind_of_input() {
         mounts(&spec.init_containers.as_ref().unwrap()[0]),
         [
             "inputs::/.bundlerun/inputs:rw",
+            "secrets::/.bundlerun/secrets:rw",
             "input-1::/.bundlerun/sources/1:ro",
             "input-2::/.bundlerun/sources/2:ro",
             "credentials-0::/.bundlerun/credentials/0:ro",
             "credentials-1::/.bundlerun/credentials/1:ro"
         ]
     );
+    let secrets = spec.volumes.iter().flatten().find(|volume| volume.name == "secrets").unwrap();
+    assert_eq!(secrets.empty_dir.as_ref().unwrap().medium.as_deref(), Some("Memory"), "on no disk");
     assert!(spec.containers[0].startup_probe.is_some());
     assert_eq!(spec.termination_grace_period_seconds, Some(30 + 3600 + 30));
     let login = spec.volumes.iter().flatten().find(|volume| volume.name == "credentials-1").unwrap();
@@ -607,7 +610,7 @@ fn inputs_are_read_with_the_logins_of_the_service_account_too() {
 }
 
 #[test]
-fn modes_of_files_reach_the_helper_and_the_kubelet() {
+fn modes_of_files_reach_the_helper_which_can_read_all() {
     let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
         {"path": "run.sh", "text": "#!/bin/sh", "mode": 0o550},
         {"path": "text", "text": "x"},
@@ -621,8 +624,8 @@ fn modes_of_files_reach_the_helper_and_the_kubelet() {
     let pod = created(&plan);
     let secrets: Vec<_> =
         pod.spec.as_ref().unwrap().volumes.iter().flatten().filter_map(|v| v.secret.as_ref()?.default_mode).collect();
-    assert!(secrets.ends_with(&[0o440, 0o444]), "{secrets:?}");
-    // The helper reads every key of a ConfigMap, whatever its mode is for the command.
+    assert!(secrets.ends_with(&[0o444, 0o444]), "{secrets:?}");
+    // The helper reads every key, whatever its mode is for the command.
     let maps: Vec<_> = pod
         .spec
         .as_ref()

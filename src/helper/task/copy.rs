@@ -1,7 +1,8 @@
-//! Copies what the kubelet has mounted for the helper: a `ConfigMap`, which would otherwise change under the command.
+//! Copies what the kubelet has mounted for the helper: a `ConfigMap` or a Secret, which would otherwise change under the
+//! command, and which need not exist when the container starts.
 
 use crate::bundle::sha256;
-use crate::contract::Cause;
+use crate::contract::InputProblem;
 use crate::helper::failure::Failure;
 use crate::helper::mode;
 use std::collections::BTreeMap;
@@ -10,8 +11,17 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The API server takes no `ConfigMap` of more than 1 MiB.
+/// The API server takes no `ConfigMap` and no Secret of more than 1 MiB.
 const MAX_BYTES: u64 = 2 << 20;
+
+/// What is copied.
+pub(in crate::helper) struct Mount {
+    pub(in crate::helper) at: PathBuf,
+    /// Kind and name, for people.
+    pub(in crate::helper) what: String,
+    /// None: all files.
+    pub(in crate::helper) key: Option<String>,
+}
 
 /// What was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,22 +32,18 @@ pub(in crate::helper) struct Copied {
     pub(in crate::helper) digest: String,
 }
 
-/// Copies the one `file` of the mount, or all files, into `place`, with the `mode` that was asked for.
-pub(in crate::helper) fn copy(
-    mount: &Path,
-    file: Option<&str>,
-    place: &Path,
-    mode: Option<u32>,
-) -> Result<Copied, Failure> {
-    let from = current(mount);
-    let Some(file) = file else { return copy_all(&from, place, mode) };
+/// Copies what a mount has into `place`, with the `mode` that was asked for.
+pub(in crate::helper) fn copy(mount: &Mount, place: &Path, mode: Option<u32>) -> Result<Copied, Failure> {
+    let Mount { at, what, key } = mount;
+    let from = current(at);
+    let Some(file) = key else { return copy_all(&from, what, place, mode) };
     match File::open(from.join(file)) {
         Ok(source) => {
             let content = copy_file(source, place, mode)?;
             Ok(Copied { bytes: content.len() as u64, digest: sha256(&content) })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::Permanent(Cause::InputNotFound, format!("the ConfigMap, or its key {file}, does not exist")))
+            Err(Failure::Awaited(InputProblem::Absent, format!("{what}, or its key {file}, does not exist")))
         }
         Err(error) => Err(reading(&error)),
     }
@@ -67,7 +73,7 @@ fn current(mount: &Path) -> PathBuf {
     mount.join("..data").canonicalize().unwrap_or_else(|_| mount.to_owned())
 }
 
-fn copy_all(from: &Path, place: &Path, mode: Option<u32>) -> Result<Copied, Failure> {
+fn copy_all(from: &Path, what: &str, place: &Path, mode: Option<u32>) -> Result<Copied, Failure> {
     let (mut bytes, mut digests) = (0, BTreeMap::new());
     for entry in fs::read_dir(from).map_err(|error| reading(&error))? {
         let entry = entry.map_err(|error| reading(&error))?;
@@ -81,7 +87,7 @@ fn copy_all(from: &Path, place: &Path, mode: Option<u32>) -> Result<Copied, Fail
         }
     }
     if digests.is_empty() {
-        return Err(Failure::Permanent(Cause::InputNotFound, "the ConfigMap does not exist, or is empty".to_owned()));
+        return Err(Failure::Awaited(InputProblem::Absent, format!("{what} does not exist, or is empty")));
     }
     // Names are of letters, digits, `-`, `_` and `.`.
     let line = |(name, digest): (&std::ffi::OsString, &String)| {
@@ -122,31 +128,39 @@ mod tests {
         dir
     }
 
+    fn of(mount: &tempfile::TempDir, key: Option<&str>) -> Mount {
+        Mount { at: mount.path().to_owned(), what: "ConfigMap m".to_owned(), key: key.map(str::to_owned) }
+    }
+
     #[test]
     fn all_files_are_copied_or_the_one() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
         // printf alpha >a; printf beta >b.txt; sha256sum a b.txt | sha256sum
         let digest = "sha256:a84ee2a9c1304fc61f5270c950bc5b8524cd4c638e2a64fa881a1f1676a75eb1".to_owned();
         let all = Ok(Copied { bytes: 9, digest });
-        assert_eq!(copy(mount.path(), None, to.path(), None), all);
+        assert_eq!(copy(&of(&mount, None), to.path(), None), all);
         let mut names: Vec<_> = fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["a", "b.txt"]);
         assert!(fs::symlink_metadata(to.path().join("a")).unwrap().is_file());
-        assert_eq!(copy(mount.path(), None, to.path(), None), all, "again");
+        assert_eq!(copy(&of(&mount, None), to.path(), None), all, "again");
         let one = to.path().join("one");
         fs::write(&one, "what is there is longer").unwrap();
-        assert_eq!(copy(mount.path(), Some("b.txt"), &one, None), Ok(Copied { bytes: 4, digest: sha256(b"beta") }));
+        assert_eq!(copy(&of(&mount, Some("b.txt")), &one, None), Ok(Copied { bytes: 4, digest: sha256(b"beta") }));
         assert_eq!(fs::read_to_string(&one).unwrap(), "beta");
     }
 
     #[test]
-    fn a_key_that_is_missing_is_the_users_to_mend() {
+    fn what_is_missing_is_waited_for() {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
-        let missing = copy(mount.path(), Some("none"), &to.path().join("x"), None);
+        let empty = tempfile::tempdir().unwrap();
+        let absent = copy(&of(&empty, None), to.path(), None);
+        let words = "ConfigMap m does not exist, or is empty".to_owned();
+        assert_eq!(absent, Err(Failure::Awaited(InputProblem::Absent, words)));
+        let missing = copy(&of(&mount, Some("none")), &to.path().join("x"), None);
         assert_eq!(
             missing,
-            Err(Failure::Permanent(Cause::InputNotFound, "the ConfigMap, or its key none, does not exist".to_owned()))
+            Err(Failure::Awaited(InputProblem::Absent, "ConfigMap m, or its key none, does not exist".to_owned()))
         );
     }
 
@@ -155,9 +169,9 @@ mod tests {
         let (mount, to) = (mount(), tempfile::tempdir().unwrap());
         fs::write(mount.path().join("..2026_01/b.txt"), "#!/bin/sh\n").unwrap();
         let modes = || ["a", "b.txt"].map(|name| fs::metadata(to.path().join(name)).unwrap().mode() & 0o7777);
-        copy(mount.path(), None, to.path(), None).unwrap();
+        copy(&of(&mount, None), to.path(), None).unwrap();
         assert_eq!(modes(), [0o644, 0o755]);
-        copy(mount.path(), None, to.path(), Some(0o750)).unwrap();
+        copy(&of(&mount, None), to.path(), Some(0o750)).unwrap();
         assert_eq!(modes(), [0o750, 0o750]);
     }
 }
