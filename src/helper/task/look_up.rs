@@ -18,8 +18,9 @@ use std::time::Duration;
 
 /// How many registries' answers are awaited at once.
 const AT_ONCE: usize = 16;
-/// A registry that has not answered after this is told to be silent.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A registry of which nothing was heard for this long is told to be silent. One that refuses connections is told as such
+/// before: all tries of a request are over by then.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
