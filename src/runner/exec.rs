@@ -146,12 +146,19 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
     if let Some(program) = candidates.iter().find(is_program) {
         return Ok(program.clone());
     }
-    let shown = name.display();
+    let shown = shown(name);
     Err(if candidates.iter().any(|path| is_there(&path)) {
         NeverRan::because(Cause::CommandNotExecutable, format!("{shown}: no permission to execute it, or no file"))
     } else {
-        NeverRan::because(Cause::CommandNotFound, format!("{shown}: not found in the image"))
+        let line_ends = if name.as_bytes().ends_with(b"\r") { ": its name ends with a carriage return" } else { "" };
+        NeverRan::because(Cause::CommandNotFound, format!("{shown}: not found in the image{line_ends}"))
     })
+}
+
+/// A name for people: a carriage return or another control character is shown, because without it the name looks right.
+fn shown(name: &OsStr) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    name.to_string_lossy().chars().map(shown).collect()
 }
 
 /// Whether an error of starting a program is about the program. All others (no process, memory or descriptor to be had)
@@ -186,7 +193,7 @@ pub(crate) fn start_failed(name: &OsStr, program: &Path, error: &io::Error) -> N
         _ if is_of_program(error) => (Cause::CommandNotExecutable, reason(program, error)),
         _ => (Cause::RunnerFailed, format!("cannot start: {}", words_of(error))),
     };
-    NeverRan::because(cause, format!("{}: {why}", name.display()))
+    NeverRan::because(cause, format!("{}: {why}", shown(name)))
 }
 
 /// Why `program`, which is there, did not start.
@@ -229,6 +236,13 @@ pub(crate) fn words<S: AsRef<OsStr>>(words: &[S]) -> Vec<&OsStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_carriage_return_in_a_name_is_shown() {
+        let missing = find("none\r".as_ref(), "/bin".as_ref(), Path::new("/")).unwrap_err();
+        assert_eq!(missing.detail, "none\\r: not found in the image: its name ends with a carriage return");
+        assert_eq!(shown("größe \u{1}".as_ref()), "größe \\u{1}");
+    }
 
     #[test]
     fn the_interpreter_is_what_the_kernel_takes_for_it() {

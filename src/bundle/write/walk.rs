@@ -196,7 +196,8 @@ impl Walk<'_> {
             FileType::Symlink => match ask(|| rustix::fs::readlinkat(dir, place.name, vec![])) {
                 Ok(target) if self.is_left_out_link(place.path, target.to_bytes()) => Ok(()),
                 Ok(target) => {
-                    let target = relative_link(place.path, target.to_bytes(), self.tree.seen_at());
+                    let is_directory = |path: &[u8]| open_beneath(self.root, path, OFlags::DIRECTORY).is_ok();
+                    let target = relative_link(place.path, target.to_bytes(), self.tree.seen_at(), is_directory);
                     self.add(place, 0o777, What::Link { target: &target }).map(drop)
                 }
                 Err(Errno::NOENT | Errno::INVAL) => Ok(()),
@@ -251,18 +252,37 @@ struct Before {
 }
 
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
-/// bundle is an input. `path` is the link's, from the tree's root.
-fn relative_link(path: &[u8], target: &[u8], root: &Path) -> Vec<u8> {
-    let Some(inside @ ([] | [b'/', ..])) = target.strip_prefix(root.as_os_str().as_bytes()) else {
-        return target.to_vec();
-    };
-    let names: Vec<_> = inside.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
-    // Where `..` leads after a name, which may be a link, nobody can tell by the text.
-    if names.contains(&&b".."[..]) {
-        return target.to_vec();
+/// bundle is an input. `path` is the link's, from the tree's root. `is_directory` says it of a path from there, and that no
+/// link leads to it: where `..` leads after a link, nobody can tell by the text.
+fn relative_link(path: &[u8], target: &[u8], root: &Path, is_directory: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let kept = || target.to_vec();
+    if !target.starts_with(b"/") {
+        return kept();
     }
-    let up = path.iter().filter(|byte| **byte == b'/').map(|_| &b".."[..]);
-    let relative = up.chain(names).collect::<Vec<_>>().join(&b'/');
+    let parts = |path: &'_ [u8]| -> Vec<Vec<u8>> {
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+        names.map(<[u8]>::to_vec).collect()
+    };
+    let root = parts(root.as_os_str().as_bytes());
+    let mut names: Vec<Vec<u8>> = vec![];
+    for name in parts(target) {
+        if name != b".." {
+            names.push(name);
+            continue;
+        }
+        let is_known = match names.strip_prefix(root.as_slice()) {
+            Some([]) => true,
+            Some(inside) => is_directory(&inside.join(&b'/')),
+            None => root.starts_with(&names),
+        };
+        if !is_known {
+            return kept();
+        }
+        names.pop();
+    }
+    let Some(inside) = names.strip_prefix(root.as_slice()) else { return kept() };
+    let up = path.iter().filter(|byte| **byte == b'/').map(|_| b"..".to_vec());
+    let relative = up.chain(inside.iter().cloned()).collect::<Vec<_>>().join(&b'/');
     if relative.is_empty() { b".".to_vec() } else { relative }
 }
 
@@ -281,10 +301,20 @@ mod tests {
             ("best", "model", "model"),
             ("best", "../x", "../x"),
             ("best", "/bundle/../etc", "/bundle/../etc"),
+            ("best", "//bundle/m", "m"),
+            ("best", "/./bundle/m", "m"),
+            ("best", "/bundle/sub/../m", "m"),
+            ("a/best", "/bundle/sub/./deep/../../m", "../m"),
+            ("best", "/bundle/../bundle/m", "m"),
+            ("best", "/../bundle/m", "m"),
+            ("best", "/bundle/link/../m", "/bundle/link/../m"),
+            ("best", "/tmp/../bundle/m", "/tmp/../bundle/m"),
             ("best", "/bundle2/model", "/bundle2/model"),
             ("best", "/data", "/data"),
         ] {
-            let relative = relative_link(path.as_bytes(), target.as_bytes(), Path::new("/bundle"));
+            let relative = relative_link(path.as_bytes(), target.as_bytes(), Path::new("/bundle"), |path| {
+                [&b"sub"[..], b"sub/deep"].contains(&path)
+            });
             assert_eq!(String::from_utf8(relative).unwrap(), want, "{path} -> {target}");
         }
     }

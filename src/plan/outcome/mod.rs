@@ -287,7 +287,7 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
         (Some(_), None) if ending.message.is_some_and(|message| tells_of_shared_memory(&message.stderr_tail)) => {
             Some(Outcome::new(Cause::SharedMemoryFull, format!("{message}{}", shared_memory(ending))))
         }
-        (Some(_), None) => Some(Outcome::new(Cause::CommandFailed, message)),
+        (Some(_), None) => Some(Outcome::new(Cause::CommandFailed, format!("{message}{}", line_ends(ending)))),
         (_, Some(BUS_ERROR)) => Some(Outcome::new(Cause::BusError, format!("{message}{}", shared_memory(ending)))),
         (_, Some(_)) => Some(Outcome::new(Cause::CommandKilled, message)),
         (None, None) => None,
@@ -310,6 +310,14 @@ fn tells_of_shared_memory(stderr: &str) -> bool {
 fn shared_memory(ending: &Ending) -> String {
     let size = |bytes| format!("; /dev/shm had {} (resources.sharedMemory)", Quantity::of_bytes(bytes));
     ending.shared_memory_bytes.map_or_else(String::new, size)
+}
+
+/// What shells say of a script whose lines end as on Windows.
+fn line_ends(ending: &Ending) -> &'static str {
+    let said = ending.message.map(|message| message.stderr_tail.as_str()).unwrap_or_default();
+    let words = ["^M: bad interpreter", "$'\\r': command not found"];
+    let is_said = words.iter().any(|words| said.contains(words));
+    if is_said { ": a script of it has Windows line ends (CRLF), save it with LF" } else { "" }
 }
 
 fn ending_words(record: &Record) -> String {

@@ -533,3 +533,20 @@ fn a_wait_for_admission_is_over_where_there_is_a_pod() {
         "PodDeleted"
     );
 }
+
+/// `sh -c ./run.sh` of such a script ends with 126 or 127, and the name that bash prints looks right.
+#[test]
+fn a_script_with_windows_line_ends_is_told_by_what_the_shell_says() {
+    let message = |stderr: &str| {
+        let report = Report { record: Some(record(127)), ..Report::default() };
+        let told = Message::encode(&report, b"", stderr.as_bytes());
+        written(&look_at(&run(), &pod().run_ended(127, "Error").helper_ended(0, &told), 20)).message.unwrap()
+    };
+    for said in ["./run.sh: /bin/bash^M: bad interpreter: No such file", "run.sh: line 2: $'\r': command not found"] {
+        let said = said.replace('\r', "\\r");
+        assert!(
+            message(&said).ends_with("exited with 127: a script of it has Windows line ends (CRLF), save it with LF")
+        );
+    }
+    assert_eq!(message("sh: x: not found"), "the command exited with 127");
+}
