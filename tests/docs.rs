@@ -6,6 +6,7 @@ mod blocks;
 #[path = "crd/check.rs"]
 mod check;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::{env, fs};
 
@@ -219,6 +220,63 @@ fn every_failure_to_save_is_in_the_page() {
     assert!(variant.captures_iter(failures).count() > 5, "{failures}");
     for found in variant.captures_iter(failures) {
         assert!(page.contains(&format!("`{}`", &found[1])), "{}", &found[1]);
+    }
+}
+
+/// What is in the first column of the tables of a section, and what is in the second.
+fn table(page: &str, section: &str) -> Vec<(String, String)> {
+    let section = page.split("\n## ").find(|text| text.starts_with(section)).unwrap_or_else(|| panic!("{section}"));
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).skip(1);
+    let cells = |row: &str| {
+        let mut cells = row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned());
+        (cells.next().unwrap(), cells.next().unwrap())
+    };
+    rows.map(cells).collect()
+}
+
+/// What is wrong with how an ending is said to have been produced.
+fn doubt_of_test(how: &str) -> Option<String> {
+    let code = Regex::new("`([^`]+)`").unwrap();
+    let tests: Vec<_> = code.captures_iter(how).map(|found| found[1].to_owned()).collect();
+    let folder = match how.split_once(": ") {
+        Some(("real", _)) => "tests/cluster",
+        Some(("simulated", _)) => "src/plan/tests",
+        Some(("not produced", why)) if why.len() > 20 => return None,
+        _ => return Some(format!("{how}: none of real, simulated, not produced")),
+    };
+    if tests.is_empty() {
+        return Some(format!("{how}: no test"));
+    }
+    tests.iter().find_map(|test| {
+        let parts: Vec<_> = test.trim_start_matches("plan::tests::").split("::").collect();
+        let [file, name] = parts.as_slice() else { return Some(format!("{test} is not file::test")) };
+        let source = fs::read_to_string(root().join(folder).join(file).with_extension("rs")).unwrap_or_default();
+        let is_test = Regex::new(&format!(r"#\[(tokio::)?test\]\s+(#\[[^\n]*\]\s+)*(async )?fn {name}\(")).unwrap();
+        (!is_test.is_match(&source)).then(|| format!("{folder} has no test {test}"))
+    })
+}
+
+#[test]
+fn every_ending_and_every_wait_says_which_test_meets_it() {
+    let name = Regex::new("`([^`]+)`").unwrap();
+    let names = |cell: &str| name.captures_iter(cell).map(|found| found[1].to_owned()).collect::<Vec<_>>();
+    let (endings, tried) = (read("docs/endings.md"), read("docs/endings-tried.md"));
+    for section in ["Causes", "What a run waits for"] {
+        let known: BTreeSet<_> = table(&endings, section).iter().flat_map(|(first, _)| names(first)).collect();
+        let listed: Vec<_> = table(&tried, section).iter().flat_map(|(first, _)| names(first)).collect();
+        assert!(known.len() > 30, "{section}: {known:?}");
+        assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), known, "{section}");
+        assert_eq!(listed.len(), known.len(), "{section}: twice");
+    }
+    let mut doubts = vec![];
+    for section in ["Causes", "What a run waits for", "Faults"] {
+        doubts.extend(table(&tried, section).iter().filter_map(|(_, how)| doubt_of_test(how)));
+    }
+    assert!(doubts.is_empty(), "\n{}", doubts.join("\n"));
+    for wrong in
+        ["real: `waits::no_such_test`", "real: none", "guessed: `waits::x`", "not produced: no", "simulated: `waits`"]
+    {
+        assert!(doubt_of_test(wrong).is_some(), "{wrong}");
     }
 }
 

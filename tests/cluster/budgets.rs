@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bundlerun::api::Phase;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use crate::audit::{self, text};
-use crate::common::{Space, eventually, together};
+use crate::common::{Space, eventually, together, watch_until};
 
 /// The operator's requests, as `verb resource[/subresource]`, that `are_meant` by their event in the audit log.
 fn requests(are_meant: impl Fn(&Value) -> bool) -> Vec<String> {
@@ -99,4 +101,70 @@ async fn an_operator_with_nothing_to_do_makes_no_requests_but_its_watches() {
     println!("requests of the operator in an idle minute, watches apart: {counts:?}");
     assert!(counts.is_empty(), "{counts:#?}");
     space.end().await;
+}
+
+/// Three runs that wait side by side, for a quota, for a node and for a registry, and what each has asked of the API server
+/// since its start and for so many seconds: name, writes, all requests.
+async fn waited(seconds: u64) -> Vec<(&'static str, usize, usize)> {
+    let quota = Space::exclusive().await;
+    let (node, registry) = (quota.beside().await, quota.beside().await);
+    let quotas: Api<ResourceQuota> = quota.api();
+    let none = json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(none).unwrap()).await.unwrap();
+    watch_until(quotas, "none", "to count", |q: Option<&ResourceQuota>| {
+        q.and_then(|q| q.status.as_ref()).is_some_and(|s| s.hard.is_some())
+    })
+    .await;
+    let host = std::env::var("NODE_IP").unwrap();
+    quota.start("waits", json!({"command": "true"})).await;
+    node.start("waits", json!({"command": "true", "resources": {"gpus": 64}})).await;
+    registry.start("waits", json!({"command": "true", "image": format!("{host}:1/team/image:v1")})).await;
+    quota.waits_at("waits", "Admission").await;
+    node.waits_at("waits", "Scheduling").await;
+    registry.waits_at("waits", "ImagePull").await;
+    tokio::time::sleep(Duration::from_secs(seconds)).await; // the span that is measured
+    let counts = [("quota", &quota), ("node", &node), ("registry", &registry)].map(|(name, space)| {
+        let all = requests(|event| text(event, "/objectRef/namespace") == space.name);
+        let writes = all.iter().filter(|what| what.ends_with("bundleruns/status")).count();
+        println!("{name}: {writes} writes, {} requests in {seconds} s: {:?}", all.len(), counted(all.clone()));
+        (name, writes, all.len())
+    });
+    together([quota, node, registry].map(Space::end)).await;
+    counts.to_vec()
+}
+
+/// What a wait may cost in so many seconds: it is told again after a quarter of the time that it has lasted, after fifteen
+/// seconds at the soonest and five minutes at the latest, and a refused pod is tried again after an eighth of it, after
+/// fifteen seconds to one minute.
+fn may_cost(seconds: u64) -> (usize, usize) {
+    let steps = |part: u64, least: u64, most: u64| {
+        let (mut at, mut steps) = (0, 0);
+        while at < seconds {
+            at += (at / part).clamp(least, most);
+            steps += 1;
+        }
+        steps
+    };
+    // The first, and one that a busy node is good for.
+    let writes = steps(4, 15, 300) + 2;
+    (writes, writes + steps(8, 15, 60) + 2)
+}
+
+async fn cost_no_more_than_they_may(seconds: u64) {
+    let (writes, all) = may_cost(seconds);
+    println!("each may cost {writes} writes and {all} requests");
+    for (name, written, asked) in waited(seconds).await {
+        assert!(written <= writes && asked <= all, "{name}: {written} writes, {asked} requests");
+    }
+}
+
+#[tokio::test]
+async fn runs_that_wait_cost_a_few_requests_and_fewer_with_time() {
+    cost_no_more_than_they_may(75).await;
+}
+
+#[tokio::test]
+#[ignore = "takes twenty minutes: make test-cluster-long"]
+async fn runs_that_wait_for_long_cost_hardly_more() {
+    cost_no_more_than_they_may(1200).await;
 }

@@ -42,6 +42,7 @@ mod orphans;
 mod pod_fields;
 mod private_registry;
 mod processes;
+mod produced;
 #[path = "../bundle/proxy.rs"]
 mod proxy;
 #[path = "../bundle/push.rs"]

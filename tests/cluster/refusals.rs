@@ -84,7 +84,7 @@ async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
 async fn a_webhook_that_fails_is_told_within_a_minute_and_the_run_starts_when_it_is_mended() {
     let space = Space::new().await;
     let faults = [
-        (Answer::Fails(500), "out of order"),
+        (Answer::Fails(500), "an error on the server"),
         (Answer::Fails(404), "could not find the requested resource"),
         (Answer::HangsUp, "EOF"),
         // The API server gives it thirty seconds.

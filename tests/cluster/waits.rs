@@ -42,7 +42,12 @@ async fn a_pod_deleted_by_force_is_told_as_that_and_another_attempt_follows() {
     assert_eq!(starts(&trace), ["forced 1", "forced 2"]);
     let events = space.events("forced").await;
     let told: Vec<_> = events.iter().map(|e| (e.reason.as_deref().unwrap(), e.note.as_deref().unwrap())).collect();
-    assert!(told.iter().any(|(reason, note)| *reason == "PodDeleted" && note.contains("deleted by force")), "{told:?}");
+    let forced = told.iter().find(|(reason, note)| *reason == "PodDeleted" && note.contains("deleted by force"));
+    let first = &ended.attempts[0];
+    println!("the first attempt: {first:?}: {forced:?}");
+    // It says of the output what became of it.
+    let says = if first.bundle.is_some() { "is saved" } else { "could not be saved" };
+    assert!(forced.is_some_and(|(_, note)| note.contains(says)), "{told:?}");
     assert!(!told.iter().any(|(reason, _)| ["NodeNotResponding", "PodNotEnding"].contains(reason)), "{told:?}");
     space.end().await;
 }
