@@ -6,6 +6,7 @@ mod commands;
 mod leader;
 mod observability;
 mod orphans;
+mod places;
 mod queue;
 mod reconcile;
 mod settings;

@@ -10,13 +10,13 @@ use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube_runtime::controller::Action;
-use tokio::sync::Semaphore;
 use tracing::{Instrument, info_span, warn};
 
 use crate::api::{BundleRun, Phase};
 use crate::cluster::{self, Answers, Cluster, GuardedRun, Snapshot, StepResult};
 use crate::operator::backoff::Backoff;
 use crate::operator::observability::metrics::{Metrics, ReconcileResult};
+use crate::operator::places::Places;
 use crate::plan::{Event, EventType, Plan, ProgressSeen, Settings, Step, plan};
 
 /// A run in an active phase is looked at this often even if nothing happens: costs no request, mends a missed event.
@@ -33,8 +33,8 @@ pub(in crate::operator) struct Context {
     cluster: Arc<Cluster>,
     settings: Settings,
     metrics: Arc<Metrics>,
-    /// New pods take at most half of the places, so that a burst of them never delays a record.
-    creating: Semaphore,
+    /// New pods take at most half of all, so that a burst of them never delays a record.
+    creating: Places,
     backoff: Arc<Backoff>,
 }
 
@@ -46,8 +46,8 @@ impl Context {
         backoff: Arc<Backoff>,
         concurrency: u16,
     ) -> Self {
-        let places = usize::from(concurrency / 2).max(1);
-        Self { cluster, settings, metrics, creating: Semaphore::new(places), backoff }
+        let creating = Places::new(usize::from(concurrency / 2));
+        Self { cluster, settings, metrics, creating, backoff }
     }
 }
 
@@ -156,10 +156,12 @@ async fn carry_out(
             _ => None,
         };
         let _place = match &step {
-            Step::CreatePod(_) => match context.creating.try_acquire() {
-                Ok(place) => Some(place),
-                Err(_) => return Ok(Some(Looked::Through(Action::requeue(TURN)))),
-            },
+            Step::CreatePod(pod) => {
+                match context.creating.take(pod.metadata.namespace.as_deref().unwrap_or_default()) {
+                    Some(place) => Some(place),
+                    None => return Ok(Some(Looked::Through(Action::requeue(TURN)))),
+                }
+            }
             Step::WriteStatus(status) => {
                 over = status.phase.is_some_and(Phase::is_terminal);
                 None
