@@ -29,6 +29,10 @@ pub const POD_FINALIZER: &str = "bundlerun.dev/record";
 /// Pod annotation that carries the [`crate::contract::Request`] as JSON.
 pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 
+/// Pod annotation, empty until the user asks for the end; then when the operator passed that on, in RFC 3339. The helper sees
+/// it as a file. A pod without it was made by an operator that does not write it.
+pub const STOP_ANNOTATION: &str = "bundlerun.dev/stop";
+
 /// Pod annotation with the pins of inputs and the repository of the output, as JSON: what the operator must know of a pod
 /// that it made.
 pub const PINS_ANNOTATION: &str = "bundlerun.dev/pins";
@@ -154,6 +158,8 @@ pub mod paths {
 pub mod files {
     /// In [`super::paths::REQUEST`]: the request, JSON.
     pub const REQUEST: &str = "request.json";
+    /// In [`super::paths::REQUEST`]: [`super::STOP_ANNOTATION`].
+    pub const STOP: &str = "stop";
     /// In [`super::paths::RECORD`]: made with `O_EXCL` by the runner before the command starts.
     pub const STARTED: &str = "started";
     /// In [`super::paths::RECORD`]: made by the helper; the runner holds a `flock` on it for as long as it lives.

@@ -261,6 +261,22 @@ fn a_run_that_was_asked_to_stop_has_the_shorter_deadline() {
 }
 
 #[test]
+fn a_run_that_its_user_stops_has_the_usual_deadline() {
+    let sandbox = deadlines(saving_by(&format!("sleep 2\n{SAVES}")), 60, 0);
+    let order = sandbox.paths.request.join("stop");
+    fs::write(&order, "").unwrap();
+    let (helper, runner) =
+        start(&sandbox, &sh("trap 'echo saved >state; exit 3' TERM; touch ready; while :; do sleep 0.1; done"));
+    sandbox.await_file("ready");
+    fs::write(&order, "2026-11-26T10:00:00Z").unwrap();
+    let record = runner.finish().record;
+    assert!(record.asked_to_stop && record.exit_code == Some(3), "{record:?}");
+    helper.finish();
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
+    assert_eq!(fs::read_to_string(sandbox.paths.bundle.join("state")).unwrap(), "saved\n");
+}
+
+#[test]
 fn sigterm_after_the_end_does_not_shorten_saving() {
     let sandbox = deadlines(saving_by(&format!("sleep 2\n{SAVES}")), 60, 0);
     let (helper, runner) = start(&sandbox, &sh("true"));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
@@ -51,6 +52,7 @@ impl Cluster {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
+            Step::OrderStop { pod, at } => self.order_stop(&pod, at).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await)),
             Step::AskPullSecrets { namespace, account } => {
@@ -142,6 +144,26 @@ impl Cluster {
                 Ok(StepResult::Done)
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(StepResult::Done),
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    /// Writes the order to stop where the helper sees it. A pod that is gone has stopped.
+    async fn order_stop(&self, pod: &PodRef, at: Timestamp) -> Result<StepResult, Error> {
+        let action = format!("order pod {}/{} to stop", pod.namespace, pod.name);
+        let place = format!("/metadata/annotations/{}", names::STOP_ANNOTATION.replace('/', "~1"));
+        let patch: json_patch::Patch = serde_json::from_value(json!([
+            {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+            {"op": "replace", "path": place, "value": at.to_string()},
+        ]))
+        .map_err(|e| failed(&action, kube::Error::SerdeError(e)))?;
+        let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);
+        match bounded(&action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
+            Ok(_) => {
+                info!(pod = pod.name, "ordered the command to stop");
+                Ok(StepResult::Done)
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_invalid() => Ok(StepResult::Done),
             Err(error) => Err(failed(&action, error)),
         }
     }

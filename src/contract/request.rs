@@ -85,8 +85,9 @@ pub enum Command {
 /// The helper's order to the runner to end the command, or not to begin it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndOrder {
-    /// Becomes the record's.
-    pub cause: Cause,
+    /// Becomes the record's. None: the user asked for the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -96,7 +97,13 @@ impl EndOrder {
     /// An order with a detail that is one line of a bounded length.
     #[must_use]
     pub fn new(cause: Cause, detail: &str) -> Self {
-        Self { cause, detail: one_line(detail) }
+        Self { cause: Some(cause), detail: one_line(detail) }
+    }
+
+    /// The user's.
+    #[must_use]
+    pub fn stop() -> Self {
+        Self { cause: None, detail: String::new() }
     }
 }
 
@@ -250,7 +257,7 @@ pub struct SaveRequest {
     pub exclude: Vec<String>,
     /// Longest time for saving after the command ended by itself, in seconds.
     pub deadline_seconds: u64,
-    /// Longest time for saving after the run was asked to stop, in seconds.
+    /// Longest time for saving after the platform asked for the end, in seconds.
     pub interrupted_seconds: u64,
     /// What cannot be read in three tries over this time, in seconds, is given up, and the rest is saved.
     #[serde(default = "give_up_seconds")]

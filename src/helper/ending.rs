@@ -5,6 +5,7 @@ use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report,
 use crate::helper::markers::mark;
 use crate::helper::record::read_record;
 use crate::helper::saved::SavedOutput;
+use crate::helper::stop_order;
 use crate::helper::supervise::measuring;
 use crate::helper::supervise::saving;
 use crate::helper::task::stage;
@@ -40,7 +41,7 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
     tell(paths, &message(&first))?;
 
-    let saved = save.map(|save| saving::save(paths, save, is_interrupted(end, record.as_ref().ok())));
+    let saved = save.map(|save| saving::save(paths, save, is_interrupted(paths, end, record.as_ref().ok())));
     let report = match saved {
         Some(Ok(SavedOutput { saved, files, bytes, renamed })) => {
             let record = first.record.as_ref().map(|record| with_note(record, &renamed));
@@ -68,9 +69,11 @@ fn has_begun(paths: &Paths, record: Option<&Record>) -> bool {
     }
 }
 
-/// The platform asked for the end. It asks the runner first and us after the runner's end, so that the record tells.
-fn is_interrupted(end: End, record: Option<&Record>) -> bool {
-    end == End::RunnerGone { interrupted: true } || record.is_some_and(|record| record.asked_to_stop)
+/// The platform asked for the end. It asks the runner first and us after the runner's end, so that the record tells,
+/// unless it was the user who asked.
+fn is_interrupted(paths: &Paths, end: End, record: Option<&Record>) -> bool {
+    let asked = record.is_some_and(|record| record.asked_to_stop) && !stop_order::is_given(paths);
+    end == End::RunnerGone { interrupted: true } || asked
 }
 
 fn counted(paths: &Paths, report: Report) -> Report {

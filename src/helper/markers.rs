@@ -107,10 +107,14 @@ pub(super) fn trouble(bin: &Path, why: &str) {
     }
 }
 
-/// Orders the runner to end the command, or not to begin it. The first order stays.
+/// Orders the runner to end the command, or not to begin it.
 pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), Error> {
-    let text = serde_json::to_vec(&EndOrder::new(cause, detail))
-        .map_err(|error| Error::new("cannot say an order as JSON", error))?;
+    order(bin, &EndOrder::new(cause, detail))
+}
+
+/// Passes an order on to the runner. The first stays.
+pub(super) fn order(bin: &Path, order: &EndOrder) -> Result<(), Error> {
+    let text = serde_json::to_vec(order).map_err(|error| Error::new("cannot say an order as JSON", error))?;
     let target = bin.join(files::END);
     let ordered = text_draft(bin, files::END, &text).and_then(|draft| {
         match renameat_with(CWD, &draft, CWD, &target, RenameFlags::NOREPLACE) {
@@ -170,7 +174,7 @@ mod tests {
         order_end(bin.path(), Cause::InputNotFound, "no\nsuch tag").unwrap();
         order_end(bin.path(), Cause::DiskLimitExceeded, "").unwrap();
         let order: EndOrder = read_json(bin.path(), files::END).unwrap();
-        assert_eq!(order, EndOrder { cause: Cause::InputNotFound, detail: "no such tag".to_owned() });
+        assert_eq!(order, EndOrder::new(Cause::InputNotFound, "no such tag"));
         assert_eq!(fs::read_dir(bin.path()).unwrap().count(), 1, "no draft is left");
     }
 

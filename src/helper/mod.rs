@@ -7,6 +7,7 @@
 //! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
 //! | `beside` | children that work beside the command |
+//! | `stop_order` | the user's order to end |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |
@@ -39,6 +40,7 @@ mod progress;
 mod record;
 mod room;
 mod saved;
+mod stop_order;
 mod store_answer;
 mod supervise;
 mod task;
@@ -224,7 +226,7 @@ mod tests {
         markers::mark(&paths.bin, files::TROUBLE, b"no answer yet from registry.example.com").unwrap();
         wait_prepared_for(&paths, Duration::from_millis(50));
         let order: EndOrder = markers::read_json(&paths.bin, files::END).unwrap();
-        assert_eq!(order.cause, Cause::StagingFailed);
+        assert_eq!(order.cause, Some(Cause::StagingFailed));
         assert_eq!(order.detail, "not prepared within 0 s: no answer yet from registry.example.com");
     }
 

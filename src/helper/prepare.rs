@@ -2,7 +2,7 @@
 
 use crate::contract::{InputSource, MESSAGE_MAX_BYTES, Request};
 use crate::helper::child::Task;
-use crate::helper::markers::{self, is_marked, mark, order_end, read_json};
+use crate::helper::markers::{self, is_marked, mark, read_json};
 use crate::helper::mount_points;
 use crate::helper::supervise::retry_until;
 use crate::helper::supervise::staging;
@@ -56,7 +56,7 @@ fn reserve_space(paths: &Paths) -> Result<(), String> {
 fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<(), String> {
     let looked_up = look_up(paths, request, until, stop)?;
     if let Some(order) = &looked_up.order {
-        order_end(&paths.bin, order.cause, &order.detail)?;
+        markers::order(&paths.bin, &order)?;
     }
     let is_file = |index: usize| match request.inputs.get(index).map(|input| &input.source) {
         Some(InputSource::Text(_) | InputSource::Url { .. }) => true,

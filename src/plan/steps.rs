@@ -117,6 +117,13 @@ pub enum Step {
         /// Between TERM and KILL; `None`: what the pod was made with, which has room for saving.
         grace: Option<Duration>,
     },
+    /// Tell the helper of a pod that the user asked for the end, at this time.
+    OrderStop {
+        /// Which.
+        pod: PodRef,
+        /// Now.
+        at: Timestamp,
+    },
     /// Take our finalizer off a pod.
     RemoveFinalizer(PodRef),
     /// Ask the helper of a pod how far it is: worth another plan.
@@ -150,6 +157,7 @@ impl Step {
             Step::CreatePod(_) => "create pod",
             Step::WriteStatus(_) => "write status",
             Step::DeletePod { .. } => "delete pod",
+            Step::OrderStop { .. } => "order to stop",
             Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",

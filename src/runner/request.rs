@@ -60,7 +60,7 @@ fn look_until_ready(paths: &Paths, request: &Request, signals: &Signals) -> Resu
             return Err(NeverRan::asked_to_stop());
         }
         if let Some(EndOrder { cause, detail }) = ordered_end(paths) {
-            return Err(NeverRan::because(cause, detail));
+            return Err(cause.map_or_else(NeverRan::asked_to_stop, |cause| NeverRan::because(cause, detail)));
         }
         if is_marked(files::STAGED) && is_store_checked() && is_owner(paths) {
             break;
@@ -103,8 +103,10 @@ mod tests {
             ("", Cause::RunnerFailed, "the helper's order to end cannot be read"),
         ] {
             std::fs::write(paths.bin.join(files::END), text).unwrap();
-            assert_eq!(ordered_end(&paths), Some(EndOrder { cause, detail: detail.to_owned() }), "{text}");
+            assert_eq!(ordered_end(&paths), Some(EndOrder::new(cause, detail)), "{text}");
         }
+        std::fs::write(paths.bin.join(files::END), "{}").unwrap();
+        assert_eq!(ordered_end(&paths), Some(EndOrder::stop()));
     }
 
     #[test]

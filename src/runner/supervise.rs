@@ -92,7 +92,7 @@ pub(crate) fn supervise(
         if now >= next_look {
             next_look = now + LOOK;
             if let Some(ordered) = ordered_end(paths)
-                && limits.end(Reason::Cause(ordered.cause), now)
+                && limits.end(ordered.cause.map_or(Reason::AskedToStop, Reason::Cause), now)
             {
                 order = Some(ordered.detail).filter(|detail| !detail.is_empty());
                 walks = Some(Walks::begin(Signal::TERM, now));

@@ -1,8 +1,10 @@
 //! `stop`, as people and GitOps set it and take it back.
 
 use bundlerun::api::Phase;
-use kube::Resource;
+use bundlerun::names;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use crate::common::{Space, stdout, watch_until};
@@ -22,6 +24,10 @@ async fn a_stop_that_is_taken_back_while_the_pod_ends_is_a_stop() {
     set(&space, "stopped", true).await;
     space.until("stopped", "to have seen it", |s| s.stop_requested_at.is_some()).await;
     set(&space, "stopped", false).await;
+    // Its helper is told; the pod is not deleted, and has all time for saving.
+    let told = |pod: &Pod| pod.annotations().get(names::STOP_ANNOTATION).is_some_and(|order| !order.is_empty());
+    let pod = space.pod_until("stopped-1", "to be told", told).await;
+    assert_eq!(pod.metadata.deletion_timestamp, None);
     let ended = space.end_of("stopped").await;
     assert_eq!((ended.phase, ended.attempt, ended.attempts.len()), (Some(Phase::Stopped), Some(1), 1), "{ended:#?}");
     assert!(stdout(&ended).contains("saving"));

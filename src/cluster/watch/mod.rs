@@ -52,7 +52,7 @@ pub fn pods(
         .modify(|pod: &mut PodFacts| {
             pod.metadata.managed_fields = None;
             if let Some(annotations) = &mut pod.metadata.annotations {
-                annotations.retain(|name, _| name == names::PINS_ANNOTATION);
+                annotations.retain(|name, _| [names::PINS_ANNOTATION, names::STOP_ANNOTATION].contains(&&**name));
             }
         })
         .reflect(store)

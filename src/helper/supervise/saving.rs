@@ -10,7 +10,7 @@ use crate::runner::Paths;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Saves the output; `interrupted`: the run was asked to stop, and the platform waits for us. Nothing that a store
+/// Saves the output; `interrupted`: the platform asked for the end, and waits for us. Nothing that a store
 /// answers is final: Secrets are renewed, quotas raised and repositories made while there is time.
 pub(in crate::helper) fn save(
     paths: &Paths,

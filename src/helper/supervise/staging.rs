@@ -73,7 +73,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
 fn take_in(paths: &Paths, request: &Request) -> Result<(), Error> {
     let Some(LookedUp { files, order }) = markers::read_json(&paths.bin, files::LOOKED_UP) else { return Ok(()) };
     if let Some(order) = order {
-        return order_end(&paths.bin, order.cause, &order.detail);
+        return markers::order(&paths.bin, &order);
     }
     let is_mounted_as_directory = |index: &&usize| paths.inputs.join(index.to_string()).is_dir();
     let Some(input) = files.iter().find(is_mounted_as_directory).and_then(|index| request.inputs.get(*index)) else {

@@ -116,7 +116,7 @@ mod tests {
     fn a_store_that_goes_on_refusing_ends_the_attempt() {
         let (_root, paths) = checked(Some(REFUSES), true);
         let order: EndOrder = markers::read_json(&paths.bin, files::END).unwrap();
-        assert_eq!((order.cause, order.detail.as_str()), (Cause::StoreRefused, "StoreTls: wrong certificate"));
+        assert_eq!((order.cause, order.detail.as_str()), (Some(Cause::StoreRefused), "StoreTls: wrong certificate"));
         assert!(!is_marked(&paths.bin, files::STORE_CHECKED));
     }
 

@@ -21,7 +21,7 @@ use crate::contract::Message;
 use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
-use crate::plan::facts::pod::{PodFacts, PodSeen};
+use crate::plan::facts::pod::{PodFacts, PodSeen, StopOrder};
 use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
@@ -40,6 +40,8 @@ const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 /// The wait before the attempt after one whose command never started; doubles with each attempt. What the platform
 /// refuses at once (a device plugin that is down) must not use up all attempts in a few seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// A helper that was ordered to stop has passed that on, and the command has ended, within its grace and this.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Times of ours and of the API server's that are nearer to each other say nothing of which came first.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
@@ -240,8 +242,7 @@ impl<'a> Decision<'a> {
         if self.run.is_being_stopped()
             && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {
-            // On the record first: the field may be taken back before the pod has ended.
-            return Plan::nothing().write(self.draft().stopping()).then(Step::delete(pod));
+            return self.stop(pod, &stage);
         }
         if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
             return self.end_hung(pod, Some(&message));
@@ -259,7 +260,8 @@ impl<'a> Decision<'a> {
             Stage::Finalizing => {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
                 let ended = ended.map_or(self.now, |t| t.0);
-                self.overdue(pod, ended).unwrap_or_else(|| self.finalizing(pod, ended, None))
+                let reason = self.run.is_being_stopped().then_some(STOPPING);
+                self.overdue(pod, ended).unwrap_or_else(|| self.finalizing(pod, ended, reason))
             }
             Stage::Deleting => self.deleting(pod),
             Stage::Hung => self.hung(pod),
@@ -272,6 +274,23 @@ impl<'a> Decision<'a> {
                 }
                 self.end(Some(pod), &outcome)
             }
+        }
+    }
+
+    /// The user asked for the end. A command that runs is told through its helper, so that its output has all the time that
+    /// others have; a pod whose command does not run yet, or whose helper does not pass it on, is deleted.
+    fn stop(&self, pod: &PodFacts, stage: &Stage<'_>) -> Plan {
+        // On the record first: the field may be taken back before the pod has ended.
+        let told = Plan::nothing().write(self.draft().stopping());
+        let patience = SignedDuration::try_from(self.settings.stop_grace.saturating_add(STOP_PATIENCE)).ok();
+        match pod.stop_order() {
+            _ if !matches!(stage, Stage::Staging | Stage::Running) => told.then(Step::delete(pod)),
+            StopOrder::NotListened => told.then(Step::delete(pod)),
+            StopOrder::NotGiven => told.then(Step::OrderStop { pod: PodRef::of(pod), at: self.now }),
+            StopOrder::Given(at) => match patience.and_then(|patience| self.due(at, patience)) {
+                Some(left) => Plan { next: Some(left), ..told },
+                None => told.then(Step::delete(pod)),
+            },
         }
     }
 

@@ -15,7 +15,8 @@ use crate::names;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Resource)]
 #[resource(inherit = Pod)]
 pub struct PodFacts {
-    /// Name, uid, labels, finalizers, owner and deletion time; of annotations the cache keeps only the pins.
+    /// Name, uid, labels, finalizers, owner and deletion time; of annotations the cache keeps only
+    /// the pins and the order to stop.
     pub metadata: ObjectMeta,
     /// See [`SpecFacts`].
     #[serde(default)]
@@ -23,6 +24,17 @@ pub struct PodFacts {
     /// See [`StatusFacts`].
     #[serde(default)]
     pub status: StatusFacts,
+}
+
+/// The user's order to end, on its way to the helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopOrder {
+    /// The pod was made by an operator that gave none.
+    NotListened,
+    /// It can be given.
+    NotGiven,
+    /// When it was.
+    Given(Timestamp),
 }
 
 /// What we use of a pod's spec.
@@ -249,6 +261,15 @@ impl PodFacts {
     pub fn pins(&self) -> Pins {
         let text = self.metadata.annotations.as_ref().and_then(|all| all.get(names::PINS_ANNOTATION));
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// What its helper was told of the user's wish to end.
+    #[must_use]
+    pub fn stop_order(&self) -> StopOrder {
+        match self.metadata.annotations.as_ref().and_then(|all| all.get(names::STOP_ANNOTATION)) {
+            None => StopOrder::NotListened,
+            Some(text) => text.parse().map_or(StopOrder::NotGiven, StopOrder::Given),
+        }
     }
 
     /// Deletion was asked for, by anybody.

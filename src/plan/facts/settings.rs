@@ -129,7 +129,7 @@ pub struct Store {
     pub secret_name: String,
     /// Longest time for saving after the command ended by itself.
     pub deadline: Duration,
-    /// Longest time for saving after a run was asked to stop.
+    /// Longest time for saving after a pod was drained, evicted or deleted.
     pub when_interrupted: Duration,
     /// What helpers push while commands run; none: nothing.
     pub background: Option<Background>,

@@ -26,14 +26,10 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
         Volume {
             name: volumes::REQUEST.into(),
             downward_api: Some(DownwardAPIVolumeSource {
-                items: Some(vec![DownwardAPIVolumeFile {
-                    path: files::REQUEST.into(),
-                    field_ref: Some(ObjectFieldSelector {
-                        field_path: format!("metadata.annotations['{}']", names::REQUEST_ANNOTATION),
-                        api_version: None,
-                    }),
-                    ..DownwardAPIVolumeFile::default()
-                }]),
+                items: Some(vec![
+                    annotation(files::REQUEST, names::REQUEST_ANNOTATION),
+                    annotation(files::STOP, names::STOP_ANNOTATION),
+                ]),
                 default_mode: None,
             }),
             ..Volume::default()
@@ -69,6 +65,13 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
         ..Volume::default()
     }));
     all
+}
+
+/// An annotation of the pod as a file.
+fn annotation(path: &str, name: &str) -> DownwardAPIVolumeFile {
+    let field_path = format!("metadata.annotations['{name}']");
+    let field_ref = Some(ObjectFieldSelector { field_path, api_version: None });
+    DownwardAPIVolumeFile { path: path.into(), field_ref, ..DownwardAPIVolumeFile::default() }
 }
 
 fn same_path(key: &str) -> KeyToPath {

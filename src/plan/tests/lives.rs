@@ -54,6 +54,10 @@ impl Life {
                     self.run = with_status(&self.run, &status);
                     self.written_at = Some(at(self.now));
                 }
+                Step::OrderStop { at, .. } => {
+                    let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
+                    annotations.insert(crate::names::STOP_ANNOTATION.to_owned(), at.to_string());
+                }
                 Step::RemoveFinalizer(_) => {
                     if let Some(pod) = &mut self.pod {
                         pod.metadata.finalizers = None;
@@ -204,6 +208,47 @@ fn an_attempt_whose_command_ran_is_followed_at_once() {
     let evicted = pod().running(50).failed("Evicted", "low on memory");
     let life = Life::of(run()).then(50, &pod().running(50)).then(60, &evicted);
     assert_eq!(words(&look(&life.run, PodSeen::Absent, 60)), ["Release r-1", "Create r-2"]);
+}
+
+/// A pod whose helper was told at this second; none: it would listen.
+fn told(at_second: Option<i64>, mut seen: PodCase) -> PodCase {
+    let order = at_second.map(|second| at(second).to_string()).unwrap_or_default();
+    seen.0["metadata"]["annotations"] = json!({crate::names::STOP_ANNOTATION: order});
+    seen
+}
+
+/// A run that runs, and is to stop from then on.
+fn stopped_at_forty() -> Life {
+    let mut life = Life::of(run()).then(3, &told(None, pod().running(3))).until(39);
+    life.run.spec.stop = true;
+    life.then(40, &told(None, pod().running(3))).then(41, &told(Some(40), pod().running(3)))
+}
+
+#[test]
+fn a_run_that_is_stopped_is_told_and_has_all_time_to_save() {
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    stopped_at_forty()
+        .then(50, &told(Some(40), pod().run_ended(143, "Error")))
+        .then(55, &told(Some(40), pod().reported(&asked)))
+        .is(
+            &[
+                "Create r-1",
+                "Write Running",
+                "Write Running",
+                "Stop r-1",
+                "Write Finalizing",
+                "Write Stopped",
+                "Release r-1",
+                "Tell Stopped",
+            ],
+            7,
+        );
+}
+
+#[test]
+fn what_does_not_end_in_time_when_it_is_stopped_is_deleted() {
+    assert_eq!(stopped_at_forty().until(99).steps.last().unwrap(), "Stop r-1");
+    assert_eq!(stopped_at_forty().until(100).steps.last().unwrap(), "Delete r-1");
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! The user's order to end: an annotation of the pod, which the kubelet shows as a file. A pod that is deleted instead is
+//! the platform's to end, and has less time to save.
+
+use crate::contract::EndOrder;
+use crate::helper::markers;
+use crate::names::files;
+use crate::runner::Paths;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Between two looks. The kubelet shows an annotation a moment after it was written.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Whether it was given.
+pub(super) fn is_given(paths: &Paths) -> bool {
+    markers::read(&paths.request, files::STOP).is_some_and(|text| !text.trim().is_empty())
+}
+
+/// Passes the order on to the runner, until dropped.
+#[derive(Debug)]
+pub(super) struct StopOrder {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StopOrder {
+    /// Called before the runner can be there, as [`super::beside::Beside::get_ready`] is. A pod that was made without the
+    /// file is deleted instead.
+    pub(super) fn await_it(paths: &Paths) -> Self {
+        let over = Arc::<AtomicBool>::default();
+        if !markers::is_marked(&paths.request, files::STOP) {
+            return Self { over, thread: None };
+        }
+        let (paths, is_over) = (paths.clone(), Arc::clone(&over));
+        let pass_on = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                if is_given(&paths) {
+                    if let Err(error) = markers::order(&paths.bin, &EndOrder::stop()) {
+                        eprintln!("bundle-operator helper: {error}");
+                    } else {
+                        return;
+                    }
+                }
+                thread::park_timeout(LOOK);
+            }
+        };
+        let started = thread::Builder::new().name("stop".to_owned()).spawn(pass_on);
+        let thread = started
+            .inspect_err(|error| eprintln!("bundle-operator helper: `stop` waits for the kubelet: no thread: {error}"));
+        Self { over, thread: thread.ok() }
+    }
+}
+
+impl Drop for StopOrder {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_annotation_that_is_written_becomes_an_order() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(&paths.bin).unwrap();
+        fs::create_dir_all(&paths.request).unwrap();
+        let file = paths.request.join(files::STOP);
+        let ordered = || markers::read_json::<EndOrder>(&paths.bin, files::END);
+        fs::write(&file, "").unwrap();
+        let waiting = StopOrder::await_it(&paths);
+        assert!(!is_given(&paths) && ordered().is_none());
+        fs::write(&file, "2026-11-26T10:00:00Z").unwrap();
+        while ordered().is_none() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(is_given(&paths) && ordered() == Some(EndOrder::stop()));
+        drop(waiting);
+    }
+}
