@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::admission::PodPolicy;
 use crate::common::{Space, cause, left, output, together};
-use crate::node::SecondNode;
+use crate::node::{self, SecondNode};
+use crate::registry::{Registry, make_certificate};
 use crate::settings;
 
 fn blame(status: &BundleRunStatus) -> Option<Blame> {
@@ -125,11 +126,11 @@ async fn a_config_map_that_was_changed_between_attempts_ends_the_run() {
 async fn a_limit_of_the_namespace_on_what_is_written_beside_the_working_directory_is_told() {
     let space = Space::new().await;
     let ranges: Api<LimitRange> = space.api();
-    let limit = json!({"type": "Container", "default": {"ephemeral-storage": "20Mi"},
+    let limit = json!({"type": "Container", "default": {"ephemeral-storage": "50Mi"},
         "defaultRequest": {"ephemeral-storage": "1Mi"}});
     let range = json!({"metadata": {"name": "least"}, "spec": {"limits": [limit]}});
     ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
-    let spec = json!({"command": "head -c 60000000 /dev/zero >/tmp/a; sleep 1h"});
+    let spec = json!({"command": "head -c 80000000 /dev/zero >/tmp/a; sleep 1h", "resources": {"disk": "10Mi"}});
     let ended = space.run("writes", alone(spec)).await;
     println!("{}: {}", cause(&ended), ended.message.as_deref().unwrap());
     assert_eq!((cause(&ended), blame(&ended)), ("EphemeralStorageLimitExceeded", Some(Blame::User)), "{ended:#?}");
@@ -139,13 +140,15 @@ async fn a_limit_of_the_namespace_on_what_is_written_beside_the_working_director
 #[tokio::test]
 async fn a_node_that_cannot_pull_is_the_platforms_and_a_registry_that_is_silent_is_waited_for() {
     let space = Space::new().await;
-    let registry = std::env::var("REGISTRY_HOST").unwrap();
-    // By this name the node wants TLS, which the registry has not.
-    let plain = json!({"command": "true", "image": format!("{registry}/debian:bookworm")});
-    let host = registry.rsplit_once(':').unwrap().0;
-    let closed = json!({"command": "true", "image": format!("{host}:1/team/image:v1")});
+    let (address, certificates) = (node::link_address(), tempfile::tempdir().unwrap());
+    make_certificate(certificates.path(), "unknown", &address);
+    let at = |kind: &str| certificates.path().join(format!("unknown.{kind}")).display().to_string();
+    let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("pem"), at("key"));
+    let registry = Registry::start_at(&address, &tls);
+    let unknown = json!({"command": "true", "image": format!("{}/team/image:v1", registry.host)});
+    let closed = json!({"command": "true", "image": format!("{address}:1/team/image:v1")});
     space.start("silent", closed).await;
-    let ended = space.run("plain", alone(plain)).await;
+    let ended = space.run("unknown", alone(unknown)).await;
     println!("{}", ended.message.as_deref().unwrap());
     assert_eq!((cause(&ended), blame(&ended)), ("ImageNotPulled", Some(Blame::Platform)), "{ended:#?}");
     let waiting = space.waits_at("silent", "ImagePull").await.waiting.unwrap();

@@ -1,6 +1,6 @@
 //! What the kubelet says of the end of a pod.
 
-use super::{Ending, Outcome};
+use super::{Ending, Outcome, ending_words};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::words::cause::Cause;
 use crate::plan::words::message::{Meaning, Source, meaning};
@@ -68,8 +68,10 @@ pub(super) fn why_asked(ending: &Ending) -> Outcome {
     if pod.is_deleted_by_force() {
         let saved = ending.message.is_some_and(|message| message.report.saved.is_some());
         let what_it_left = if saved { "is saved" } else { "could not be saved" };
+        // The kubelet gives it two seconds all the same.
+        let how = ending.record().map_or_else(|| "was killed".to_owned(), ending_words);
         let message = format!(
-            "the pod was deleted by force, without any grace: the command was killed, and what it left {what_it_left}"
+            "the pod was deleted by force, without any grace: the command {how}, and what it left {what_it_left}"
         );
         return Outcome::new(Cause::PodDeleted, message);
     }

@@ -417,7 +417,7 @@ fn a_pod_that_is_deleted_by_force_says_whether_its_output_is_saved() {
         outcome(&pod).message
     };
     let saved = crate::contract::Saved { digest: DIGEST.into(), ..Default::default() };
-    assert!(ended(Some(saved)).ends_with("what it left is saved"));
+    assert!(ended(Some(saved)).ends_with("the command exited with 137, and what it left is saved"));
     assert!(ended(None).ends_with("what it left could not be saved"));
 }
 

@@ -258,6 +258,33 @@ fn a_pod_may_wait_for_a_node_as_long_as_it_takes() {
     assert_eq!(look_at(&told, &unschedulable, 1_000_000), Plan::default());
 }
 
+/// The scheduler's words change with every pod of the cluster, the kubelet alternates between two, and each change is
+/// looked at. No step but these writes and one event asks for anything.
+#[test]
+fn an_hour_without_a_node_or_an_image_costs_few_writes() {
+    let scheduler = |second: i64| pod().unschedulable(&format!("0/{second} nodes are available: 1 Insufficient cpu."));
+    let kubelet = |second: i64| {
+        let reason = if second % 20 < 10 { "ErrImagePull" } else { "ImagePullBackOff" };
+        pod().run_waits(reason).saying("dial tcp 10.0.0.5:443: i/o timeout")
+    };
+    let cases: [(&dyn Fn(i64) -> PodCase, _); 2] = [(&scheduler, 15..=25), (&kubelet, 1..=1)];
+    for (seen, expected) in cases {
+        let (mut run, mut wrote, mut writes, mut events) = (run(), None, 0, 0);
+        for second in (2..3602).step_by(5) {
+            let facts = seen(second).facts();
+            let observed = Observed { written_at: wrote.map(at), ..nothing_but(&run, PodSeen::Ours(&facts)) };
+            let plan = plan(&observed, &settings(), at(second));
+            events += words(&plan).iter().filter(|step| step.starts_with("Tell")).count();
+            if words(&plan).contains(&"Write Pending".to_owned()) {
+                run = with_status(&run, &written(&plan));
+                (wrote, writes) = (Some(second), writes + 1);
+            }
+            assert!(words(&plan).iter().all(|step| step == "Write Pending" || step.starts_with("Tell")), "{plan:?}");
+        }
+        assert!(expected.contains(&writes) && events == 1, "{writes} writes, {events} events");
+    }
+}
+
 #[test]
 fn a_gate_is_a_queue_whose_time_is_written_down() {
     let mut gated = pod().gated(&["kueue.x-k8s.io/admission"]);
