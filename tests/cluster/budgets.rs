@@ -109,9 +109,9 @@ async fn waited(seconds: u64) -> Vec<(&'static str, usize, usize)> {
     let quota = Space::exclusive().await;
     let (node, registry) = (quota.beside().await, quota.beside().await);
     let quotas: Api<ResourceQuota> = quota.api();
-    let none = json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
-    quotas.create(&PostParams::default(), &serde_json::from_value(none).unwrap()).await.unwrap();
-    watch_until(quotas, "none", "to count", |q: Option<&ResourceQuota>| {
+    let no_pods = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(no_pods).unwrap()).await.unwrap();
+    watch_until(quotas, "no-pods", "to count", |q: Option<&ResourceQuota>| {
         q.and_then(|q| q.status.as_ref()).is_some_and(|s| s.hard.is_some())
     })
     .await;

@@ -44,7 +44,7 @@ impl Decision<'_> {
         self.not_admitted_with(reason, message, hint, retry.unsigned_abs())
     }
 
-    /// The container that the words of a LimitRange are about, which name none; none: it is not known, or both are.
+    /// The container that the words of a `LimitRange` are about, which name none; none: it is not known, or both are.
     fn limited(&self, message: &str) -> Option<Container> {
         (meaning(Source::Admission, message) == Some(Meaning::LimitRange)).then_some(())?;
         let pins = pin::pin(self.run, self.parents).ok()?;
@@ -154,7 +154,7 @@ fn about_quota(message: &str) -> Option<String> {
 
 /// `cpu` of `limits.cpu`.
 fn last_part(name: &str) -> &str {
-    if name == "cpu" || name.ends_with(".cpu") { "cpu" } else { name }
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
 }
 
 /// By the field that helps.

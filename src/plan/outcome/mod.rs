@@ -299,7 +299,7 @@ const BUS_ERROR: i32 = 7;
 /// How a shell exits whose last program was ended by it.
 const BUS_ERROR_OF_CHILD: i32 = 128 + BUS_ERROR;
 
-/// As Python, PyTorch and NCCL say it.
+/// As Python, `PyTorch` and NCCL say it.
 fn tells_of_shared_memory(stderr: &str) -> bool {
     let stderr = stderr.to_lowercase();
     let is_there = |words: &str| stderr.contains(words);
