@@ -56,7 +56,7 @@ fn reserve_space(paths: &Paths) -> Result<(), String> {
 fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<(), String> {
     let looked_up = look_up(paths, request, until, stop)?;
     if let Some(order) = &looked_up.order {
-        markers::order(&paths.bin, &order)?;
+        markers::order(&paths.bin, order)?;
     }
     let is_file = |index: usize| match request.inputs.get(index).map(|input| &input.source) {
         Some(InputSource::Text(_) | InputSource::Url { .. }) => true,

@@ -79,8 +79,8 @@ impl EarlyPushes {
             let (given_up, progress) = (GivenUp::default(), Progress::default());
             let kept = Kept::read(tree.kept.clone(), true);
             let saving = Saving::new(repository, kept, Pace::of(early.bytes_per_second), &given_up, &progress);
-            let pushes = due.into_iter().map(|file| push(&saving, &plan, file));
-            let mut pushed = stream::iter(pushes).buffer_unordered(early.connections.max(1));
+            let work = due.into_iter().map(|file| push(&saving, &plan, file));
+            let mut pushed = stream::iter(work).buffer_unordered(early.connections.max(1));
             while let Some(file) = pushed.try_next().await? {
                 if let Some(file) = file {
                     let changes = self.files.get(&file.path).map_or(0, |sent| sent.changes);
