@@ -270,9 +270,10 @@ table! {
             .to_do("create it before the deadline, and the run goes on: the node looks about once a minute")
             .until(Deadline::Absent)
             .ends_as(Cause::InputNotFound),
-        InputNoAnswer: Row::new(WaitStage::Staging, "the server or the registry of an input cannot be reached, or fails")
-            .to_do("see that it runs and that pods can reach it: it is asked again and again, and the run goes on when it \
-                answers")
+        InputNoAnswer: Row::new(WaitStage::Staging, "the server or the registry of an input cannot be reached, or fails, or \
+            the node cannot write what comes")
+            .to_do("see that what the message names runs and that pods can reach it: it is tried again and again, and the \
+                run goes on when the input is there")
             .until(Deadline::NoAnswer)
             .ends_as(Cause::StagingFailed),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output, or an input that is in it; the command has \
