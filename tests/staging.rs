@@ -412,6 +412,19 @@ fn a_registry_that_does_not_answer_is_waited_for_within_one_attempt_and_is_no_fa
     }
 }
 
+/// What is said of it is what was heard, before all tries of a request are over.
+#[test]
+fn a_registry_that_refuses_connections_is_not_called_silent() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let source = InputSource::Image { reference: format!("{closed}/a:1"), path: None };
+    let sandbox = with_inputs(vec![input("data", source)]).requesting(impatient);
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.record.cause, Some(Cause::StagingFailed));
+    assert!(run.record.detail.contains("Connection refused"), "{}", run.record.detail);
+}
+
 /// A registry that is down until it is told to come back, with one image that has a file `f`.
 struct Registry {
     address: SocketAddr,

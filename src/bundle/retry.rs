@@ -2,7 +2,20 @@
 
 use crate::bundle::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// What a request is being tried again for, for who waits for it and must not call the other side silent.
+pub(crate) type Heard = Arc<Mutex<Option<Error>>>;
+
+tokio::task_local! {
+    static HEARD: Heard;
+}
+
+/// Notes in `heard` why the requests of `work` are tried again.
+pub(crate) fn listen<F: Future>(heard: Heard, work: F) -> impl Future<Output = F::Output> {
+    HEARD.scope(heard, work)
+}
 
 /// One try that failed.
 #[derive(Debug)]
@@ -52,6 +65,10 @@ impl Tries {
             let message = format!("{} (tried {} times)", failure.error.message, self.failed);
             return Err(Error { message, ..failure.error });
         }
+        // Nobody may be listening.
+        let _ = HEARD.try_with(|heard| {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.error.clone());
+        });
         let wait = self.wait_at_least(failure.after.unwrap_or_default());
         if wait > WORTH_SAYING {
             eprintln!("bundle-operator: {}; asked again in {} s", failure.error, wait.as_secs());

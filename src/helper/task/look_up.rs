@@ -1,6 +1,7 @@
 //! What inputs from registries are: their digests, and whether there is a file or a directory at a path in them. Done
 //! before the run container starts, because its mounts need a file or a directory; by a child.
 
+use crate::bundle::retry::{Heard, listen};
 use crate::bundle::{self, Access, Kind};
 use crate::contract::{EndOrder, InputSource, Request};
 use crate::helper::awaited::{Notes, awaited};
@@ -14,13 +15,13 @@ use futures::StreamExt;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// How many registries' answers are awaited at once.
 const AT_ONCE: usize = 16;
-/// A registry of which nothing was heard for this long is told to be silent. One that refuses connections is told as such
-/// before: all tries of a request are over by then.
-const SILENCE: Duration = Duration::from_secs(30);
+/// What is known of a registry that has not answered after this is told.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,12 +97,16 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
             _ => None,
         })
         .collect();
-    let mut silent: BTreeMap<usize, _> =
-        asked.iter().map(|(index, input, reference, _)| (*index, (*input, registry(reference)))).collect();
+    let mut silent: BTreeMap<usize, _> = asked
+        .iter()
+        .map(|(index, input, reference, _)| (*index, (*input, registry(reference), Heard::default())))
+        .collect();
+    let heard_of: BTreeMap<usize, Heard> = silent.iter().map(|(index, known)| (*index, known.2.clone())).collect();
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
+        let heard = heard_of.get(&index).cloned().unwrap_or_default();
         let reference = before.get(&index).map_or(reference.to_owned(), |digest| pinned(reference, digest));
-        async move { (index, input, bundle::resolve(&reference, path, access).await) }
+        async move { (index, input, listen(heard, bundle::resolve(&reference, path, access)).await) }
     }))
     .buffer_unordered(AT_ONCE);
 
@@ -115,8 +120,10 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         let answer = match tokio::time::timeout(SILENCE, answers.next()).await {
             Ok(answer) => answer,
             Err(_) => {
-                for (index, (input, registry)) in std::mem::take(&mut silent) {
-                    notes.trouble(index, &Failure::Transient(format!("no answer yet from {registry}")).of(input));
+                for (index, (input, registry, heard)) in std::mem::take(&mut silent) {
+                    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let silence = || Failure::Transient(format!("no answer yet from {registry}"));
+                    notes.trouble(index, &heard.map_or_else(silence, Failure::from).of_one(input, request));
                 }
                 continue;
             }
