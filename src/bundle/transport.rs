@@ -38,10 +38,10 @@ pub(crate) fn reason(error: &reqwest::Error) -> (Obstacle, String) {
             None => inner.source(),
         };
     }
-    match host_is_unknown(&why) {
-        true => (Obstacle::UnknownHost, "there is no host of this name".to_owned()),
-        false => (Obstacle::Connection, without_number(&why)),
+    if host_is_unknown(&why) {
+        return (Obstacle::UnknownHost, "there is no host of this name".to_owned());
     }
+    (Obstacle::Connection, without_number(&why))
 }
 
 /// By the words for `EAI_NONAME` and `EAI_NODATA` of musl and of glibc: the standard library keeps no code.

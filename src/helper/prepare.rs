@@ -54,7 +54,7 @@ fn reserve_space(paths: &Paths) -> Result<(), String> {
 
 /// Where an input cannot be had there is a directory for it all the same: the run container has to start to tell.
 fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<(), String> {
-    let looked_up = look_up(paths, request, until, stop)?;
+    let looked_up = look_up(paths, request, until, stop);
     if let Some(order) = &looked_up.order {
         markers::order(&paths.bin, order)?;
     }
@@ -67,14 +67,14 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
     Ok(mount_points::make(paths, request, is_file)?)
 }
 
-fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> Result<LookedUp, String> {
+fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> LookedUp {
     if !request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {
-        return Ok(LookedUp::default());
+        return LookedUp::default();
     }
     let mut pause = |time| wait_readable([stop], Some(time)) == [true];
     let is_done = || is_marked(&paths.bin, files::LOOKED_UP) || is_marked(&paths.bin, files::END);
     retry_until(paths, Task::LookUp, Some(until), &mut pause, &is_done);
-    Ok(read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default())
+    read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default()
 }
 
 fn copy_runner(paths_: &Paths) -> Result<(), String> {

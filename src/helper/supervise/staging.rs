@@ -50,14 +50,12 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
         Outcome::Done => Ok(()),
         Outcome::TimeIsUp(tries) => {
             let seconds = seconds.unwrap_or_default();
-            match awaited::worst(&paths.bin).filter(|trouble| trouble.problem != InputProblem::NoAnswer) {
-                Some(InputTrouble { problem, detail }) => {
-                    order_end(&paths.bin, problem.ends_as(), &format!("{detail}, for {seconds} s"))
-                }
-                None => {
-                    let why = why(paths, &tries);
-                    order_end(&paths.bin, Cause::StagingFailed, &format!("not in place after {seconds} s{why}"))
-                }
+            let refused = awaited::worst(&paths.bin).filter(|trouble| trouble.problem != InputProblem::NoAnswer);
+            if let Some(InputTrouble { problem, detail }) = refused {
+                order_end(&paths.bin, problem.ends_as(), &format!("{detail}, for {seconds} s"))
+            } else {
+                let why = why(paths, &tries);
+                order_end(&paths.bin, Cause::StagingFailed, &format!("not in place after {seconds} s{why}"))
             }
         }
         // A runner that still waits, against all rules, shall not wait for ever.

@@ -117,16 +117,13 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         silent.remove(index);
     }
     loop {
-        let answer = match tokio::time::timeout(SILENCE, answers.next()).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                for (index, (input, registry, heard)) in std::mem::take(&mut silent) {
-                    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let silence = || Failure::Transient(format!("no answer yet from {registry}"));
-                    notes.trouble(index, &heard.map_or_else(silence, Failure::from).of_one(input, request));
-                }
-                continue;
+        let Ok(answer) = tokio::time::timeout(SILENCE, answers.next()).await else {
+            for (index, (input, registry, heard)) in std::mem::take(&mut silent) {
+                let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let silence = || Failure::Transient(format!("no answer yet from {registry}"));
+                notes.trouble(index, &heard.map_or_else(silence, Failure::from).of_one(input, request));
             }
+            continue;
         };
         let Some((index, input, answer)) = answer else { break };
         silent.remove(&index);
