@@ -156,7 +156,7 @@ fn config_maps_and_secrets_that_do_not_exist_yet_are_waited_for() {
 fn what_was_copied_is_told_by_its_digest_and_a_later_attempt_takes_nothing_else() {
     let key = sha256("beta");
     // printf alpha >a.txt; printf beta >b.txt; sha256sum * | sha256sum
-    let all = sha256(&format!("{}  a.txt\n{key}  b.txt\n", sha256("alpha")));
+    let all = sha256(format!("{}  a.txt\n{key}  b.txt\n", sha256("alpha")));
     let [key, all] = [key, all].map(|hex| format!("sha256:{hex}"));
     for (before, cause) in [(None, None), (Some(&key), None), (Some(&all), Some(Cause::InputChanged))] {
         let sandbox = with_inputs(vec![

@@ -118,7 +118,7 @@ async fn a_server_that_comes_back_lets_the_same_attempt_go_on() {
     }))
     .await;
     let before = ["file", "image"].map(|name| writes(&space, name));
-    tokio::time::sleep(Duration::from_secs(60)).await; // the span in which nothing may be written
+    tokio::time::sleep(Duration::from_mins(1)).await; // the span in which nothing may be written
     for (name, before) in ["file", "image"].into_iter().zip(before) {
         let status = space.runs().get(name).await.unwrap().status.unwrap();
         assert_eq!((status.attempt, status.reason.as_deref()), (Some(1), Some("InputNoAnswer")), "{status:#?}");
