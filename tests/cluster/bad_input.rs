@@ -107,7 +107,6 @@ fn at_their_limits() -> Vec<(String, Value, Becomes)> {
             ),
             Ended("Completed"),
         ),
-        ("toleration-key", fields(json!({"tolerations": [{"key": "a b", "operator": "Exists"}]})), Ended("PodInvalid")),
         (
             "pull-secrets",
             fields(json!({"imagePullSecrets": many(16, &|n| json!({"name": format!("s{n}")}))})),

@@ -1,6 +1,7 @@
 //! Large files are in the store before the command ends.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bundlerun::api::Phase;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,6 +9,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, eventually, left, output, stdout};
+use crate::settings;
 
 /// The directory of a pod's volume on the node.
 fn volume(pod: &Pod, name: &str) -> PathBuf {
@@ -69,5 +71,58 @@ async fn large_files_are_in_the_store_before_the_command_ends() {
         "resources": large});
     let read = space.run("read", reads).await;
     assert_eq!(stdout(&read), stdout(&made));
+    space.end().await;
+}
+
+/// Seconds from the end of a command that has written files and then done other work, until its containers have ended,
+/// and until the run is Succeeded.
+async fn after_the_end(space: &Space, name: &str, writes: &str, disk: &str) -> (f64, f64) {
+    let trace = space.claim(name).await;
+    let command = format!("set -e; {writes}; sleep 90; date +%s.%N >/trace/end");
+    let spec = json!({"command": command, "volumes": [{"path": "/trace", "claim": {"name": name}}],
+        "resources": {"cpus": "1", "memory": "256Mi", "disk": disk}});
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    space.start(name, spec).await;
+    let pod = format!("{name}-1");
+    let free = async {
+        let is_over = |pod: &Pod| {
+            pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
+        };
+        while space.pods().get_opt(&pod).await.unwrap().is_none_or(|pod| !is_over(&pod)) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        now()
+    };
+    let ended = async {
+        while space.runs().get(name).await.unwrap().status.is_none_or(|status| status.finish_time.is_none()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        now()
+    };
+    let (free, ended) = tokio::join!(free, ended);
+    let status = space.end_of(name).await;
+    assert_eq!(cause(&status), "Completed", "{status:#?}");
+    let end: f64 = std::fs::read_to_string(trace.join("end")).unwrap().trim().parse().unwrap();
+    (free - end, ended - end)
+}
+
+#[tokio::test]
+#[ignore = "a benchmark: it prints figures and claims nothing"]
+async fn bench_from_the_end_of_a_command_to_succeeded() {
+    let space = Space::exclusive().await;
+    let four = "for i in 1 2 3 4; do head -c 1G /dev/urandom >$i; done";
+    let many = "for i in $(seq 130); do head -c $((70 + i % 31))M /dev/urandom >$i; done";
+    for (name, enabled, writes, disk) in
+        [("four-off", false, four, "6Gi"), ("four-on", true, four, "6Gi"), ("many-on", true, many, "16Gi")]
+    {
+        settings::changed(&space, "early", |settings| {
+            settings["store"]["background"] = json!({"enabled": enabled, "quiet": "5s"});
+            settings["store"]["deadline"] = json!("10m");
+        })
+        .await;
+        let (free, ended) = after_the_end(&space, name, writes, disk).await;
+        println!("{name}: from the command's end, devices are free after {free:.2} s, Succeeded after {ended:.2} s");
+    }
+    settings::usual(&space, &["early"]).await;
     space.end().await;
 }

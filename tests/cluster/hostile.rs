@@ -3,7 +3,7 @@
 /// Where a command looks for credentials, and how it tries to get out of its container or at what is ours: a name, and a
 /// Python expression with the words of `hostile/search.py` that is true when it got something. Addresses of the cloud's
 /// metadata are not tried: tests talk to nothing outside the cluster.
-pub const TRIED: [(&str, &str); 60] = [
+pub const TRIED: [(&str, &str); 61] = [
     // Its own environment and files.
     ("own environment", r#"CREDENTIAL.search(b"\n".join(k + b"=" + v for k, v in os.environb.items()))"#),
     ("service account token", r#"exist("/var/run/secrets/*", "/run/secrets/*")"#),
@@ -14,8 +14,9 @@ pub const TRIED: [(&str, &str); 60] = [
     ),
     (
         "other metadata of the pod",
-        r#"[e for e in os.listdir("/.bundlerun/request") if not e.startswith("..") and e != "request.json"]"#,
+        r#"[e for e in os.listdir("/.bundlerun/request") if not e.startswith("..") and e not in ("request.json", "stop")]"#,
     ),
+    ("an order to stop that nobody gave", r#"open("/.bundlerun/request/stop").read()"#),
     (
         "credentials in usual places",
         r#"exist("/root/.kube/*", "/root/.docker/*", "/etc/kubernetes/*", "/var/lib/kubelet/*", "/root/.aws/*", "/etc/bundlerun/*", "/var/lib/bundlerun*")"#,

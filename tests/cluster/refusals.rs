@@ -81,7 +81,7 @@ async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
 
 /// However a webhook fails: the run says so in its words, waits without a deadline, and starts when it is mended.
 #[tokio::test]
-async fn a_webhook_that_fails_is_told_within_a_minute_and_the_run_starts_when_it_is_mended() {
+async fn a_webhook_that_fails_is_told_after_its_first_answer_and_the_run_starts_when_it_is_mended() {
     let space = Space::new().await;
     let faults = [
         (Answer::Fails(500), "an error on the server"),
@@ -93,13 +93,14 @@ async fn a_webhook_that_fails_is_told_within_a_minute_and_the_run_starts_when_it
     together(faults.map(async |(fault, says)| {
         let space = space.beside().await;
         let asked = Webhook::start(&space, fault).await;
-        let made = space.start("refused", json!({"command": "true"})).await.metadata.creation_timestamp.unwrap();
+        space.start("refused", json!({"command": "true"})).await;
         let told = space.waits_at("refused", "Admission").await;
         let waiting = told.waiting.clone().unwrap();
         let message = waiting.message.clone().unwrap();
         println!("{fault:?}: {message}");
-        let after = waiting.since.unwrap().0.duration_since(made.0).as_secs();
-        assert!(after <= 60, "told after {after} s: {told:#?}");
+        // Each question may take the API server's thirty seconds: words that wait for another come too late.
+        let asked_before = asked.asked_before(waiting.since.unwrap().0);
+        assert!(asked_before <= 1, "asked {asked_before} times: {told:#?}");
         assert_eq!((told.phase, waiting.reason.as_deref()), (Some(Phase::Pending), Some("AdmissionUnavailable")));
         assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
         assert!(message.contains(webhook::NAME) && message.contains(says), "{message}");

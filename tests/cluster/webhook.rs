@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, PostParams};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -39,7 +40,13 @@ pub enum Answer {
 pub struct Webhook {
     configurations: Api<ValidatingWebhookConfiguration>,
     name: String,
-    answer: Arc<Mutex<Answer>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What it is to do, and when it was asked since.
+struct Told {
+    answer: Answer,
+    asked: Vec<Timestamp>,
 }
 
 impl Webhook {
@@ -58,7 +65,7 @@ impl Webhook {
             );
         let listener = TcpListener::bind((node::link_address(), 0)).unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
-        let told = Arc::new(Mutex::new(Answer::Fails(500)));
+        let told = Arc::new(Mutex::new(Told { answer: Answer::Fails(500), asked: vec![] }));
         let (tls, asked) = (Arc::new(tls.unwrap()), told.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
@@ -82,14 +89,19 @@ impl Webhook {
             other => Err(other),
         })
         .await;
-        let webhook = Self { configurations, name, answer: told };
+        let webhook = Self { configurations, name, told };
         webhook.answers(answer);
         webhook
     }
 
     /// From now on.
     pub fn answers(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
+        *self.told.lock().unwrap() = Told { answer, asked: vec![] };
+    }
+
+    /// How often it was asked with this answer, before that time.
+    pub fn asked_before(&self, time: Timestamp) -> usize {
+        self.told.lock().unwrap().asked.iter().filter(|asked| **asked < time).count()
     }
 
     pub async fn end(self) {
@@ -98,10 +110,14 @@ impl Webhook {
 }
 
 /// Answers one request.
-fn serve(connection: TcpStream, tls: Arc<ServerConfig>, answer: &Mutex<Answer>) -> Result<()> {
+fn serve(connection: TcpStream, tls: Arc<ServerConfig>, told: &Mutex<Told>) -> Result<()> {
     let mut connection = StreamOwned::new(ServerConnection::new(tls).map_err(Error::other)?, connection);
     let review = body(&mut connection)?;
-    let answer = *answer.lock().unwrap();
+    let answer = {
+        let mut told = told.lock().unwrap();
+        told.asked.push(Timestamp::now());
+        told.answer
+    };
     let mut response = json!({"uid": review["request"]["uid"], "allowed": answer == Answer::Allows});
     let status = match answer {
         Answer::Allows => 200,
