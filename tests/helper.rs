@@ -86,7 +86,11 @@ fn a_working_directory_that_gives_no_answer_keeps_no_ending_from_being_told() {
     let mounted = Mounted::on(&sandbox.paths.bundle, &disk);
     // From the start: the watch over the disk hangs in it, too.
     disk.set("dir", Fault::Hangs);
-    let (helper, runner) = start(&sandbox, &sh("echo out; exit 3"));
+    let go = sandbox.root().join("go");
+    let waits = format!("echo out; while [ ! -e {} ]; do sleep 0.02; done; exit 3", go.display());
+    let (helper, runner) = start(&sandbox, &sh(&waits));
+    await_that("the watch to hang", || disk.held() >= 1);
+    fs::write(&go, "").unwrap();
     let run = runner.finish();
     let cannot_end = sandbox.paths.bin.join("cannot-end");
     await_that("the report, and that the helper cannot end", || cannot_end.exists());
