@@ -1,5 +1,6 @@
 //! Where things are: the pod's mounts, or the same tree below another root.
 
+#[cfg(feature = "operator")]
 use crate::contract::InputSource;
 use crate::names::{PROGRESS_PORT, paths};
 use std::path::{Path, PathBuf};
@@ -84,6 +85,7 @@ impl Paths {
     }
 
     /// Where the helper puts an input of the request, by its index.
+    #[cfg(feature = "operator")]
     pub(crate) fn place(&self, index: usize, source: &InputSource) -> PathBuf {
         let volume = if source.is_secret() { &self.secrets } else { &self.inputs };
         volume.join(index.to_string())

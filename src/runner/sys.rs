@@ -57,6 +57,7 @@ pub(crate) fn catch_signals(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
 
 /// The disk serves this process, and the threads that it starts from now on, when it has nothing else to do. Not every
 /// kernel can, and nothing depends on it.
+#[cfg(feature = "operator")]
 pub(crate) fn use_idle_disk() {
     const WHO_PROCESS: libc::c_int = 1;
     const CLASS_IDLE: libc::c_int = 3;
