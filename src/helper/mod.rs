@@ -6,7 +6,7 @@
 //! | `prepare`, `mount_points` | what the run container needs before it starts |
 //! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
-//! | `beside` | children that work beside the command |
+//! | `beside`, `until_dropped` | children that work beside the command, and threads that end with a value |
 //! | `stop_order` | the user's order to end |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
@@ -45,6 +45,7 @@ mod store_answer;
 mod supervise;
 mod task;
 mod tree;
+mod until_dropped;
 mod watch;
 
 use crate::contract::{Cause, Request, one_line};

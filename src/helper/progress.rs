@@ -5,14 +5,15 @@ use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line}
 use crate::helper::awaited;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::store_answer::Answer;
+use crate::helper::until_dropped::{Over, UntilDropped};
 use crate::names::files;
 use crate::runner::Paths;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two marks.
@@ -22,19 +23,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Telling {
     bin: PathBuf,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<UntilDropped>,
 }
 
 impl Telling {
     /// Starts telling the sums of all these transfers.
     pub(super) fn start(bin: &Path, stage: ProgressStage, transfers: Vec<Arc<bundle::Progress>>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (is_over, to) = (Arc::clone(&over), bin.to_owned());
-        let tell = move || {
+        let to = bin.to_owned();
+        let tell = move |over: &Over| {
             loop {
                 thread::park_timeout(PAUSE);
-                if is_over.load(Ordering::Relaxed) {
+                if over.is_over() {
                     return;
                 }
                 let sum = |bytes: fn(&bundle::Progress) -> u64| {
@@ -49,18 +48,13 @@ impl Telling {
                 let _ = mark_json(&to, files::PROGRESS, &progress);
             }
         };
-        let thread = thread::Builder::new().name("progress".to_owned()).spawn(tell).ok();
-        Self { bin: bin.to_owned(), over, thread }
+        Self { bin: bin.to_owned(), thread: UntilDropped::start("progress", tell).ok() }
     }
 }
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
+        drop(self.thread.take());
         markers::unmark(&self.bin, files::PROGRESS);
     }
 }
@@ -101,8 +95,9 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// How far it is, which input is waited for, why the last try to save failed, if one did, and what is wrong with the store; while the command runs,
-/// what will go wrong; or the report that the kubelet cannot tell. None: there is nothing to tell.
+/// How far it is, which input is waited for, why the last try to save failed, if one did, and what is wrong with the
+/// store; while the command runs, what will go wrong; or the report that the kubelet cannot tell. None: there is nothing
+/// to tell.
 fn document(bin: &Path) -> Option<String> {
     if is_marked(bin, files::CANNOT_END) {
         let report = markers::read(bin, files::REPORTED).unwrap_or_default();

@@ -3,11 +3,10 @@
 
 use crate::contract::EndOrder;
 use crate::helper::markers;
+use crate::helper::until_dropped::UntilDropped;
 use crate::names::files;
 use crate::runner::Paths;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 /// Between two looks. The kubelet shows an annotation a moment after it was written.
@@ -18,49 +17,28 @@ pub(super) fn is_given(paths: &Paths) -> bool {
     markers::read(&paths.request, files::STOP).is_some_and(|text| !text.trim().is_empty())
 }
 
-/// Passes the order on to the runner, until dropped.
-#[derive(Debug)]
-pub(super) struct StopOrder {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StopOrder {
-    /// Called before the runner can be there, as [`super::beside::Beside::get_ready`] is. A pod that was made without the
-    /// file is deleted instead.
-    pub(super) fn await_it(paths: &Paths) -> Self {
-        let over = Arc::<AtomicBool>::default();
-        if !markers::is_marked(&paths.request, files::STOP) {
-            return Self { over, thread: None };
-        }
-        let (paths, is_over) = (paths.clone(), Arc::clone(&over));
-        let pass_on = move || {
-            while !is_over.load(Ordering::Relaxed) {
-                if is_given(&paths) {
-                    if let Err(error) = markers::order(&paths.bin, &EndOrder::stop()) {
-                        eprintln!("bundle-operator helper: {error}");
-                    } else {
-                        return;
-                    }
+/// Passes the order on to the runner, until dropped. Called before the runner can be there, as
+/// [`super::beside::Beside::get_ready`] is. None: the pod was made without the file, and is deleted instead.
+pub(super) fn await_it(paths: &Paths) -> Option<UntilDropped> {
+    if !markers::is_marked(&paths.request, files::STOP) {
+        return None;
+    }
+    let paths = paths.clone();
+    let started = UntilDropped::start("stop", move |over| {
+        while !over.is_over() {
+            if is_given(&paths) {
+                if let Err(error) = markers::order(&paths.bin, &EndOrder::stop()) {
+                    eprintln!("bundle-operator helper: {error}");
+                } else {
+                    return;
                 }
-                thread::park_timeout(LOOK);
             }
-        };
-        let started = thread::Builder::new().name("stop".to_owned()).spawn(pass_on);
-        let thread = started
-            .inspect_err(|error| eprintln!("bundle-operator helper: `stop` waits for the kubelet: no thread: {error}"));
-        Self { over, thread: thread.ok() }
-    }
-}
-
-impl Drop for StopOrder {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
+            thread::park_timeout(LOOK);
         }
-    }
+    });
+    started
+        .inspect_err(|error| eprintln!("bundle-operator helper: `stop` waits for the kubelet: no thread: {error}"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -77,7 +55,7 @@ mod tests {
         let file = paths.request.join(files::STOP);
         let ordered = || markers::read_json::<EndOrder>(&paths.bin, files::END);
         fs::write(&file, "").unwrap();
-        let waiting = StopOrder::await_it(&paths);
+        let waiting = await_it(&paths);
         assert!(!is_given(&paths) && ordered().is_none());
         fs::write(&file, "2026-11-26T10:00:00Z").unwrap();
         while ordered().is_none() {
