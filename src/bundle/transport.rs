@@ -1,25 +1,16 @@
 //! Why a request failed, and when the server wants to be asked again.
 
+use crate::bundle::ErrorKind;
 use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::error::Error;
 use std::time::Duration;
 
-/// What stood in the way of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
-    /// The other side's certificate, or that it speaks no TLS.
-    Tls,
-    /// Nobody knows the host's name. A name server that gives no answer is another matter.
-    UnknownHost,
-    /// The connection.
-    Connection,
-}
-
-/// What stood in the way, and the innermost reason.
-pub(crate) fn reason(error: &reqwest::Error) -> (Obstacle, String) {
+/// What stood in the way of a request, and the innermost reason: TLS, a name that nobody knows (a name server that gives
+/// no answer is another matter), or the connection.
+pub(crate) fn reason(error: &reqwest::Error) -> (ErrorKind, String) {
     if error.is_timeout() {
-        return (Obstacle::Connection, "no answer in time".to_owned());
+        return (ErrorKind::Unreachable, "no answer in time".to_owned());
     }
     let mut why = error.to_string();
     let mut next = error.source();
@@ -29,7 +20,7 @@ pub(crate) fn reason(error: &reqwest::Error) -> (Obstacle, String) {
             if why.contains("InvalidContentType") {
                 "it speaks no TLS".clone_into(&mut why);
             }
-            return (Obstacle::Tls, why);
+            return (ErrorKind::Tls, why);
         }
         // An io::Error hides what it wraps from `source`.
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -39,9 +30,9 @@ pub(crate) fn reason(error: &reqwest::Error) -> (Obstacle, String) {
         };
     }
     if host_is_unknown(&why) {
-        return (Obstacle::UnknownHost, "there is no host of this name".to_owned());
+        return (ErrorKind::UnknownHost, "there is no host of this name".to_owned());
     }
-    (Obstacle::Connection, without_number(&why))
+    (ErrorKind::Unreachable, without_number(&why))
 }
 
 /// By the words for `EAI_NONAME` and `EAI_NODATA` of musl and of glibc: the standard library keeps no code.

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
 use kube_runtime::reflector::ObjectRef;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::{BundleRun, BundleRunStatus};
@@ -152,20 +152,11 @@ impl Cluster {
     async fn order_stop(&self, pod: &PodRef, at: Timestamp) -> Result<StepResult, Error> {
         let action = format!("order pod {}/{} to stop", pod.namespace, pod.name);
         let place = format!("/metadata/annotations/{}", names::STOP_ANNOTATION.replace('/', "~1"));
-        let patch: json_patch::Patch = serde_json::from_value(json!([
-            {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-            {"op": "replace", "path": place, "value": at.to_string()},
-        ]))
-        .map_err(|e| failed(&action, kube::Error::SerdeError(e)))?;
-        let api: Api<PodFacts> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match bounded(&action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
-            Ok(_) => {
-                info!(pod = pod.name, "ordered the command to stop");
-                Ok(StepResult::Done)
-            }
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_invalid() => Ok(StepResult::Done),
-            Err(error) => Err(failed(&action, error)),
+        let write = json!({"op": "replace", "path": place, "value": at.to_string()});
+        if patch_pod(&self.client, &action, pod, vec![write]).await? {
+            info!(pod = pod.name, "ordered the command to stop");
         }
+        Ok(StepResult::Done)
     }
 
     /// Takes our finalizer off a pod, and no other: as the cache has the pod, or else as the API server has it now.
@@ -242,12 +233,16 @@ pub(in crate::cluster) async fn remove_finalizer(
         return Ok(true);
     };
     let ours = format!("/metadata/finalizers/{index}");
-    let patch: json_patch::Patch = serde_json::from_value(json!([
-        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-        {"op": "test", "path": ours, "value": names::POD_FINALIZER},
-        {"op": "remove", "path": ours},
-    ]))
-    .map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
+    let is_ours = json!({"op": "test", "path": ours, "value": names::POD_FINALIZER});
+    patch_pod(client, action, pod, vec![is_ours, json!({"op": "remove", "path": ours})]).await
+}
+
+/// Changes the metadata of a pod, and of no later one of its name. Whether that is done, or the pod is gone; false: it is
+/// not as the patch says.
+async fn patch_pod(client: &Client, action: &str, pod: &PodRef, mut patch: Vec<Value>) -> Result<bool, Error> {
+    patch.insert(0, json!({"op": "test", "path": "/metadata/uid", "value": pod.uid}));
+    let patch: json_patch::Patch =
+        serde_json::from_value(patch.into()).map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
     let api: Api<PodFacts> = Api::namespaced(client.clone(), &pod.namespace);
     match bounded(action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
         Ok(_) => Ok(true),

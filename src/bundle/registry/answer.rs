@@ -3,7 +3,7 @@
 use super::meaning::{Answer, Meaning, Step, meaning};
 use super::said::Said;
 use crate::bundle::retry::Failure;
-use crate::bundle::transport::{Obstacle, asked_wait, reason};
+use crate::bundle::transport::{asked_wait, reason};
 use crate::bundle::{Error, ErrorKind};
 use bytes::Bytes;
 use reqwest::{Response, StatusCode};
@@ -22,12 +22,7 @@ pub(super) fn no_answer(what: &str, host: &str, error: reqwest::Error) -> Failur
     }
     // What we made ourselves: a URL that is none, or a redirection that we refuse.
     let ours = error.is_builder() || error.is_redirect();
-    let kind = match (obstacle, ours) {
-        (Obstacle::Tls, _) => ErrorKind::Tls,
-        (_, true) => ErrorKind::Invalid,
-        (Obstacle::UnknownHost, _) => ErrorKind::UnknownHost,
-        (Obstacle::Connection, _) => ErrorKind::Unreachable,
-    };
+    let kind = if ours && obstacle != ErrorKind::Tls { ErrorKind::Invalid } else { obstacle };
     let error = Error::new(kind, format!("cannot {what} at {host}: {why}")).caused_by(error);
     Failure { error, transient: matches!(kind, ErrorKind::Unreachable | ErrorKind::UnknownHost), after: None }
 }

@@ -282,15 +282,16 @@ impl<'a> Decision<'a> {
     fn stop(&self, pod: &PodFacts, stage: &Stage<'_>) -> Plan {
         // On the record first: the field may be taken back before the pod has ended.
         let told = Plan::nothing().write(self.draft().stopping());
+        let runs = matches!(stage, Stage::Staging | Stage::Running);
         let patience = SignedDuration::try_from(self.settings.stop_grace.saturating_add(STOP_PATIENCE)).ok();
-        match pod.stop_order() {
-            _ if !matches!(stage, Stage::Staging | Stage::Running) => told.then(Step::delete(pod)),
-            StopOrder::NotListened => told.then(Step::delete(pod)),
-            StopOrder::NotGiven => told.then(Step::OrderStop { pod: PodRef::of(pod), at: self.now }),
-            StopOrder::Given(at) => match patience.and_then(|patience| self.due(at, patience)) {
-                Some(left) => Plan { next: Some(left), ..told },
-                None => told.then(Step::delete(pod)),
-            },
+        let left = match pod.stop_order() {
+            StopOrder::NotGiven if runs => return told.then(Step::OrderStop { pod: PodRef::of(pod), at: self.now }),
+            StopOrder::Given(at) if runs => patience.and_then(|patience| self.due(at, patience)),
+            _ => None,
+        };
+        match left {
+            Some(_) => Plan { next: left, ..told },
+            None => told.then(Step::delete(pod)),
         }
     }
 

@@ -7,7 +7,7 @@ mod version;
 mod writer;
 
 use crate::bundle::retry::{self, Resumptions};
-use crate::bundle::transport::{Obstacle, asked_wait, reason};
+use crate::bundle::transport::{asked_wait, reason};
 use crate::bundle::{Budget, Error, ErrorKind, Progress, blocking};
 use crate::contract::Cause;
 use crate::helper;
@@ -301,12 +301,7 @@ fn refused(response: &Response) -> Result<(), retry::Failure> {
 fn transfer(error: reqwest::Error) -> retry::Failure {
     // Its address may have secrets in it.
     let error = error.without_url();
-    let (obstacle, why) = reason(&error);
-    let kind = match obstacle {
-        Obstacle::Tls => ErrorKind::Tls,
-        Obstacle::UnknownHost => ErrorKind::UnknownHost,
-        Obstacle::Connection => ErrorKind::Unreachable,
-    };
+    let (kind, why) = reason(&error);
     retry::Failure::transient(Error::new(kind, why).caused_by(error))
 }
 
