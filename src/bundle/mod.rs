@@ -31,7 +31,7 @@ pub(crate) use digest::{Digester, sha256};
 pub(crate) use error::is_full;
 pub use error::{Error, ErrorKind};
 pub use model::{
-    Access, Early, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
+    Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
 };
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, fetch, resolve};

@@ -111,20 +111,6 @@ impl Tree {
     }
 }
 
-/// How large files are pushed while the command runs.
-#[derive(Clone, Debug)]
-pub struct Early {
-    /// For how long a file has not changed.
-    pub quiet: Duration,
-    /// Files that are pushed at once.
-    pub connections: usize,
-    /// Of all that are pushed; none: no limit.
-    pub bytes_per_second: Option<u64>,
-    /// How many bytes may have been pushed in vain, because their file has changed or is gone, in percent of those that
-    /// large files have.
-    pub waste_percent: u32,
-}
-
 /// Entries that the output is saved without, if the machine fails to read them; any other that it fails to read fails the
 /// save.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,8 @@
 
 use crate::common::{Place, Registry, describe, fetch, save, tree};
 use crate::mapped::Mapped;
-use bundlerun::bundle::{Early, EarlyPushes, Tree};
+use bundlerun::bundle::{EarlyPushes, Tree};
+use bundlerun::contract::Background;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use tempfile::TempDir;
 /// A layer of its own.
 const LARGE: usize = 65 << 20;
 
-fn early() -> Early {
-    Early { quiet: Duration::from_secs(1), connections: 2, bytes_per_second: None, waste_percent: 100 }
+fn background() -> Background {
+    Background { quiet_seconds: 1, connections: 2, bytes_per_second: None, waste_percent: 100 }
 }
 
 /// A directory on a file system whose times are relied on.
@@ -39,7 +40,7 @@ fn kept(beside: &Path) -> usize {
 async fn push_until(pushes: &mut EarlyPushes, tree: &Tree, beside: &Path, registry: &Registry, count: usize) {
     let repository = registry.repository("a");
     while kept(beside) < count {
-        pushes.round(tree, &early(), &repository, &registry.access()).await.unwrap();
+        pushes.round(tree, &background(), &repository, &registry.access()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -83,9 +84,9 @@ async fn what_is_not_quiet_is_small_or_is_left_out_is_not_pushed() {
     let mut pushes = EarlyPushes::default();
     push_until(&mut pushes, &tree, beside.path(), &registry, 1).await;
     write_large(dir.path(), "busy", 1);
-    let asleep = Early { quiet: Duration::from_hours(1), ..early() };
-    for early in [early(), asleep] {
-        pushes.round(&tree, &early, &registry.repository("a"), &registry.access()).await.unwrap();
+    let asleep = Background { quiet_seconds: 3600, ..background() };
+    for background in [background(), asleep] {
+        pushes.round(&tree, &background, &registry.repository("a"), &registry.access()).await.unwrap();
     }
     assert_eq!(kept(beside.path()), 1);
 }
@@ -101,8 +102,8 @@ async fn left_to_push(waste_percent: u32) -> u64 {
     write_large(dir.path(), "stays", 3);
     // Both are quiet then: the one that has changed has to be for twice as long.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let early = Early { waste_percent, ..early() };
-    pushes.round(&tree, &early, &registry.repository("a"), &registry.access()).await.unwrap();
+    let background = Background { waste_percent, ..background() };
+    pushes.round(&tree, &background, &registry.repository("a"), &registry.access()).await.unwrap();
     save(&tree, &registry.repository("a"), "t", &registry.access()).await.pushed_bytes
 }
 

@@ -1,7 +1,6 @@
 //! Large files are in the store before the command ends.
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bundlerun::api::Phase;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,17 +8,12 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, eventually, left, output, stdout};
+use crate::node;
 use crate::settings;
-
-/// The directory of a pod's volume on the node.
-fn volume(pod: &Pod, name: &str) -> PathBuf {
-    let (kubelet, uid) = (std::env::var("KUBELET_ROOT").unwrap(), pod.uid().unwrap());
-    PathBuf::from(kubelet).join("pods").join(uid).join("volumes/kubernetes.io~empty-dir").join(name)
-}
 
 /// The layers that a helper keeps the digests of.
 fn kept(pod: &Pod) -> Vec<String> {
-    let text = std::fs::read(volume(pod, "bin").join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
+    let text = std::fs::read(node::volume(pod, "bin").join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
     let kept: Vec<(String, Value)> = serde_json::from_slice(&text).unwrap();
     kept.into_iter().map(|(_, layer)| layer["digest"].as_str().unwrap().to_owned()).collect()
 }
@@ -85,22 +79,13 @@ async fn after_the_end(space: &Space, name: &str, writes: &str, disk: &str) -> (
     space.start(name, spec).await;
     let pod = format!("{name}-1");
     let free = async {
-        let is_over = |pod: &Pod| {
-            pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
-        };
-        while space.pods().get_opt(&pod).await.unwrap().is_none_or(|pod| !is_over(&pod)) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let is_over = |pod: &Pod| matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed"));
+        space.pod_until(&pod, "to end", is_over).await;
         now()
     };
-    let ended = async {
-        while space.runs().get(name).await.unwrap().status.is_none_or(|status| status.finish_time.is_none()) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        now()
-    };
-    let (free, ended) = tokio::join!(free, ended);
-    let status = space.end_of(name).await;
+    let ended = async { (space.end_of(name).await, now()) };
+    let (free, (status, ended)) = tokio::join!(free, ended);
     assert_eq!(cause(&status), "Completed", "{status:#?}");
     let end: f64 = std::fs::read_to_string(trace.join("end")).unwrap().trim().parse().unwrap();
     (free - end, ended - end)

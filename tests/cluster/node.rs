@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{eventually, output};
@@ -28,6 +29,12 @@ pub fn cgroup(controller: &str, container: &str) -> PathBuf {
     let root = if version_1.exists() { version_1 } else { Path::new("/sys/fs/cgroup").join(own) };
     let found = output("find", &[root.to_str().unwrap(), "-type", "d", "-name", &format!("*{container}*")]);
     found.lines().next().unwrap_or_else(|| panic!("no cgroup of {container} below {}", root.display())).into()
+}
+
+/// The directory of a pod's volume.
+pub fn volume(pod: &Pod, name: &str) -> PathBuf {
+    let (kubelet, uid) = (std::env::var("KUBELET_ROOT").unwrap(), pod.uid().unwrap());
+    PathBuf::from(kubelet).join("pods").join(uid).join("volumes/kubernetes.io~empty-dir").join(name)
 }
 
 /// The processes of a container by their numbers on the host, in the order in which they started.

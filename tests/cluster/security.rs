@@ -4,12 +4,12 @@ use std::process::Command;
 
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, condition, condition_of, eventually, export, left, stdout, together};
 use crate::hostile::{RECORDS, RECORDS_PRELUDE, TREES, TRIED, search};
+use crate::node;
 
 /// As the image's own user, who is root, and as one without rights.
 const USERS: [Option<i64>; 2] = [None, Some(1000)];
@@ -126,17 +126,13 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
             "volumes": [{"path": "/trace", "claim": {"name": "trace"}}], "resources": {"cpus": "500m"}});
         space.start(&name, spec).await;
         left(&trace, &name).await;
-        let uid = space.pods().get(&format!("{name}-1")).await.unwrap().uid().unwrap();
-        let bundle = format!(
-            "{}/pods/{uid}/volumes/kubernetes.io~empty-dir/bundle/work",
-            std::env::var("KUBELET_ROOT").unwrap()
-        );
+        let bundle = node::volume(&space.pods().get(&format!("{name}-1")).await.unwrap(), "bundle").join("work");
         let mut swaps = Command::new("python3")
             .args(["-c", SWAPS, secret, "stdout", "stderr"])
             .current_dir(&bundle)
             .spawn()
             .unwrap();
-        let is_there = || std::fs::symlink_metadata(format!("{bundle}/stdout")).is_ok();
+        let is_there = || std::fs::symlink_metadata(bundle.join("stdout")).is_ok();
         eventually("the host to swap", async || if is_there() { Ok(()) } else { Err("not yet") }).await;
         std::fs::write(trace.join(format!("go-{name}")), "").unwrap();
         let ended = space.end_of(&name).await;

@@ -4,18 +4,17 @@
 //! A file is pushed once it was quiet for a while. Each time it changes after that, it has to be quiet for twice as long;
 //! and what was pushed and is in no bundle any more is bounded.
 
-use super::entries::{Index, What};
-use super::kept::{Kept, State};
+use super::kept::{Kept, State, only_file, state};
 use super::layer::Layer;
 use super::layout::{self, Plan};
 use super::pace::Pace;
 use super::{Pushed, Saving, walk};
 use crate::bundle::blocking::blocking;
 use crate::bundle::registry::{Purpose, Repository};
-use crate::bundle::{Access, Early, Error, GivenUp, Progress, Tree};
+use crate::bundle::{Access, Error, GivenUp, Progress, Tree};
+use crate::contract::Background;
 use crate::oci::Reference;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use rustix::fs::fstat;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +36,7 @@ pub struct EarlyPushes {
 }
 
 /// A file that was pushed at some time.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Sent {
     /// What it was then; none: it has changed since.
     state: Option<State>,
@@ -61,26 +60,28 @@ impl EarlyPushes {
     pub async fn round(
         &mut self,
         tree: &Tree,
-        early: &Early,
+        background: &Background,
         repository: &str,
         access: &Access,
     ) -> Result<Duration, Error> {
+        let quiet = Duration::from_secs(background.quiet_seconds);
+        let connections = usize::try_from(background.connections).unwrap_or(1).max(1);
         let begin = Instant::now();
         let of = tree.clone();
         let (plan, large) = blocking(move || find(&of)).await?;
         let walked = begin.elapsed();
         self.note_changes(&large);
         let total = large.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
-        let most_waste = u128::from(total) * u128::from(early.waste_percent) / 100;
-        let is_due = |file: &&Large| self.is_due(file, early.quiet);
+        let most_waste = u128::from(total) * u128::from(background.waste_percent) / 100;
+        let is_due = |file: &&Large| self.is_due(file, quiet);
         let due: Vec<&Large> = large.iter().filter(is_due).collect();
         if !due.is_empty() && u128::from(self.wasted) <= most_waste {
             let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
             let (given_up, progress) = (GivenUp::default(), Progress::default());
             let kept = Kept::read(tree.kept.clone(), true);
-            let saving = Saving::new(repository, kept, Pace::of(early.bytes_per_second), &given_up, &progress);
+            let saving = Saving::new(repository, kept, Pace::of(background.bytes_per_second), &given_up, &progress);
             let work = due.into_iter().map(|file| push(&saving, &plan, file));
-            let mut pushed = stream::iter(work).buffer_unordered(early.connections.max(1));
+            let mut pushed = stream::iter(work).buffer_unordered(connections);
             while let Some(file) = pushed.try_next().await? {
                 if let Some(file) = file {
                     let changes = self.files.get(&file.path).map_or(0, |sent| sent.changes);
@@ -89,7 +90,7 @@ impl EarlyPushes {
                 }
             }
         }
-        let pause = (early.quiet / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let pause = (quiet / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         Ok(pause.max(walked * PAUSE_PER_WALK))
     }
 
@@ -124,11 +125,8 @@ fn find(tree: &Tree) -> Result<(Arc<Plan>, Vec<Large>), Error> {
 
 /// The file that is all of a layer. One of several names is left to the save: another of them may come or go.
 fn large(plan: &Plan, number: usize) -> Option<Large> {
-    let [index] = *plan.layer(number) else { return None };
-    let index: Index = index;
-    let What::File { size: bytes } = plan.entries.get(index)?.what else { return None };
-    let file = plan.open(index).ok()?;
-    let state = State::of(&fstat(&file).ok()?);
+    let (index, bytes) = only_file(plan, number)?;
+    let state = state(&plan.open(index).ok()?).ok()?;
     Some(Large { layer: number, path: plan.entries.path(index), state, bytes })
 }
 

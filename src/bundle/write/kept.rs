@@ -14,6 +14,7 @@ use super::layout::Plan;
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::Type;
+use rustix::fd::AsFd;
 use rustix::fs::{Stat, fdatasync, fstat, fstatfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn of(stat: &Stat) -> Self {
+    fn of(stat: &Stat) -> Self {
         Self {
             id: FileId::from(stat),
             size: stat.st_size,
@@ -70,7 +71,7 @@ struct KeptLayer {
     offset: u64,
 }
 
-/// What is known, by the digest of the header in the layer: of the path, the mode and the size.
+/// What is known, by its [`key`].
 #[derive(Debug, Default)]
 pub(in crate::bundle) struct Kept {
     /// Where it is kept between processes; none: nothing is kept.
@@ -95,13 +96,13 @@ impl Kept {
 
     /// A layer that needs not be read for its digest.
     pub(in crate::bundle) fn layer(&self, plan: &Plan, number: usize) -> Option<Layer> {
-        let (index, header) = only_file(plan, number)?;
-        let known = *self.layers().get(&Digest::of(&header))?;
+        let (index, size) = only_file(plan, number)?;
+        let known = *self.layers().get(&key(plan, index, size))?;
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
         // Only what was not written since is clean: the look before saves writing the rest to the disk for nothing.
         let is_same = |state: Result<State, Errno>| state == Ok(known.state);
-        if !is_same(stat(&file)) || !is_same(clean(&file)) {
+        if !is_same(state(&file)) || !is_same(clean(&file)) {
             return None;
         }
         let seen = ask(|| look(&file)).ok()??;
@@ -112,25 +113,25 @@ impl Kept {
 
     /// Begins to find out a digest: what the file is now, if its digest can be kept.
     pub(in crate::bundle) fn begin(&self, plan: &Plan, number: usize) -> Option<Keeping> {
-        let (index, header) = only_file(plan, number).filter(|_| self.adds)?;
+        let (index, size) = only_file(plan, number).filter(|_| self.adds)?;
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
         let of = ask(|| fstatfs(&file)).ok()?.f_type;
         let is_known = u32::try_from(of).is_ok_and(|of| KNOWN.contains(&of));
         let state = clean(&file).ok().filter(|state| is_known && state.quiet_for() >= SETTLED)?;
-        Some(Keeping { header: Digest::of(&header), file, state })
+        Some(Keeping { key: key(plan, index, size), file, state })
     }
 
     /// Keeps a digest, if the file is what it was.
     pub(in crate::bundle) fn end(&self, keeping: &Keeping, layer: &Layer) {
         let ([stored], false) = (layer.files(), layer.has_sparse_files()) else { return };
-        if stat(&keeping.file) != Ok(keeping.state) {
+        if state(&keeping.file) != Ok(keeping.state) {
             return;
         }
         let (content, offset) = (stored.digest, stored.offset);
         let kept = KeptLayer { state: keeping.state, digest: layer.digest, size: layer.size, content, offset };
         let mut layers = self.layers();
-        layers.insert(keeping.header, kept);
+        layers.insert(keeping.key, kept);
         if let Err(error) = self.write(&layers) {
             eprintln!("bundle-operator helper: a digest is not kept: {error}");
         }
@@ -138,8 +139,8 @@ impl Kept {
 
     /// The registry got another content than this.
     pub(in crate::bundle) fn forget(&self, plan: &Plan, number: usize) {
-        if let Some((_, header)) = only_file(plan, number) {
-            self.layers().remove(&Digest::of(&header));
+        if let Some((index, size)) = only_file(plan, number) {
+            self.layers().remove(&key(plan, index, size));
         }
     }
 
@@ -154,24 +155,29 @@ impl Kept {
 /// A digest that is being found out.
 #[derive(Debug)]
 pub(in crate::bundle) struct Keeping {
-    header: Digest,
+    key: Digest,
     file: File,
     state: State,
 }
 
-/// The one entry of a layer and its header, if it is a file.
-fn only_file(plan: &Plan, number: usize) -> Option<(Index, Vec<u8>)> {
+/// The one entry of a layer and its size, if it is a file.
+pub(super) fn only_file(plan: &Plan, number: usize) -> Option<(Index, u64)> {
     let [index] = *plan.layer(number) else { return None };
     let What::File { size } = plan.entries.get(index)?.what else { return None };
-    Some((index, plan.header(index, Type::File { size })))
+    Some((index, size))
 }
 
-fn stat(file: &File) -> Result<State, Errno> {
+/// What a layer is known by: the digest of the header in it, with the path, the mode and the size.
+fn key(plan: &Plan, index: Index, size: u64) -> Digest {
+    Digest::of(&plan.header(index, Type::File { size }))
+}
+
+pub(super) fn state(file: impl AsFd) -> Result<State, Errno> {
     ask(|| fstat(file)).map(|stat| State::of(&stat))
 }
 
 /// Has what is not yet on the disk written to it.
 fn clean(file: &File) -> Result<State, Errno> {
     ask(|| fdatasync(file))?;
-    stat(file)
+    state(file)
 }
