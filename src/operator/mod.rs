@@ -43,8 +43,9 @@ pub use observability::{Log, LogFormat, Metric, metrics, start_log};
 const CONCURRENCY: u16 = 32;
 /// How long the first plans wait for the list of nodes.
 const NODES_PATIENCE: Duration = Duration::from_secs(20);
-/// How long reconciles under way may take after we were asked to stop.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
+/// How long reconciles under way may take after we were asked to stop. Mostly they take milliseconds. A request that takes
+/// longer, because a webhook is slow, must not keep the next leader waiting: whether it was carried out, that one finds out.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// How to run the operator.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use crate::common::{
     Operators, Space, cause, eventually, operator_pods, operators, scale_operator, starts, stdout, together, traced,
 };
 use crate::node::{container_id, first_process};
+use crate::webhook::{Answer, Webhook};
 
 /// Every run succeeded at its first attempt, its command began once, one pod was made for it and one event told.
 async fn nothing_happened_twice(space: &Space, trace: &Path, names: &[String]) {
@@ -153,12 +154,25 @@ async fn the_second_replica_takes_over_from_a_leader_that_is_killed_or_deleted()
         space.end_of(name).await;
     }
 
+    // It is waiting for an answer, which does not come, when it is asked to stop.
+    let slow = space.beside().await;
+    let webhook = Webhook::start(&slow, Answer::Silent).await;
+    slow.start("held", json!({"command": "true"})).await;
+    eventually("the webhook to be asked", async || match webhook.asked_before(Timestamp::now()) {
+        0 => Err("not yet"),
+        _ => Ok(()),
+    })
+    .await;
     operator_pods(&space.client).delete(&second.name_any(), &DeleteParams::default()).await.unwrap();
     together(names[8..].iter().map(|name| space.start(name, traced("echo done")))).await;
     let (_, took) = another_leads(&space.client, &second).await;
     println!("the leader was asked to stop: another led after {took:?}");
     assert!(took < by_expiry, "it lets the lease go: {took:?}");
     nothing_happened_twice(&space, &trace, &names).await;
+    webhook.answers(Answer::Allows);
+    assert_eq!(slow.end_of("held").await.phase, Some(Phase::Succeeded));
+    webhook.end().await;
+    slow.end().await;
     operators(&space.client, &Operators::default()).await;
     space.end().await;
 }
