@@ -33,7 +33,7 @@ async fn told(space: &Space, name: &str, says: &str) -> BundleRunStatus {
 #[tokio::test]
 async fn a_volume_that_cannot_be_attached_or_mounted_is_told_and_given_up_or_goes_on_when_it_can() {
     let space = Space::exclusive().await;
-    settings::changed(&space, "starts-soon", |settings| settings["deadlines"]["starting"] = json!("30s")).await;
+    settings::changed(&space, "starts-soon", |settings| settings["deadlines"]["starting"] = json!("90s")).await;
     space.claim_of_nothing("too-late").await;
     told(&space, "too-late", "does not exist").await;
     let ended = space.end_of("too-late").await;

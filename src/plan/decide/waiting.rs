@@ -67,7 +67,8 @@ impl Decision<'_> {
             Some(known) => known.deadline.as_ref().map(|t| t.0),
             None => given_up_at(self.now, self.settings.given_up_after(Deadline::Starting)),
         };
-        if known.is_some() && deadline.is_some_and(|deadline| deadline <= self.now) {
+        let is_over = known.is_some() && deadline.is_some_and(|deadline| deadline <= self.now);
+        if is_over && pod.is_prepared() {
             return Plan::nothing().then(Step::delete(pod));
         }
         let left = deadline.map(|deadline| until(self.now, deadline));
@@ -83,12 +84,19 @@ impl Decision<'_> {
         let wait = match obstacle {
             Some((reason, event)) => Wait { reason: &event.reason, ..reason.wait(&event.note) },
             // Silence changes nothing of what was told.
+            None if is_over => return Plan::nothing().then(Step::delete(pod)),
             None if known.is_some() => return plan,
             None => pulls,
         };
         let is_news = obstacle.is_some() && known.and_then(|known| known.reason.as_deref()) != Some(wait.reason);
-        let plan = plan.write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
-        if is_news { plan.event(EventType::Warning, wait.reason, wait.message) } else { plan }
+        let plan = if is_over && !is_news {
+            plan
+        } else {
+            plan.write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline))
+        };
+        let plan = if is_news { plan.event(EventType::Warning, wait.reason, wait.message) } else { plan };
+        // The last word of the node decides what the attempt ends as.
+        if is_over { plan.then(Step::delete(pod)) } else { plan }
     }
 
     /// When the scheduler's turn came for a pod that was made then.

@@ -61,6 +61,14 @@ fn a_volume_that_cannot_be_mounted_is_told_in_the_nodes_words_and_ends_as_that()
     assert_eq!(words(&prepared_with(&told, Some(&fails), 611)), ["Delete r-1"]);
     let ended = look_at(&told, &gone, 612);
     assert_eq!(words(&ended), ["Write Pending", "Tell VolumeNotMounted"]);
+    // The node said it after the last question before the deadline.
+    let nothing_told = after(&run(), &prepared_with(&run(), Some(&[]), 11));
+    assert_eq!(words(&prepared_with(&nothing_told, None, 611)), ["Ask about r-1"]);
+    assert_eq!(words(&prepared_with(&nothing_told, Some(&[]), 611)), ["Delete r-1"]);
+    let plan = prepared_with(&nothing_told, Some(&[event("FailedMount", "no such path", 600)]), 611);
+    assert_eq!(words(&plan), ["Write Pending", "Tell FailedMount", "Delete r-1"]);
+    let ended = look_at(&after(&nothing_told, &plan), &gone, 612);
+    assert_eq!(words(&ended), ["Write Pending", "Tell VolumeNotMounted"]);
     // It could be mounted at last, and the image takes its time.
     let pulls = pod().bound().condition("PodReadyToStartContainers", "True", "", "", 100);
     let plan = look_at(&told, &pulls, 101);
