@@ -87,8 +87,8 @@ async fn a_webhook_that_fails_is_told_after_its_first_answer_and_the_run_starts_
         (Answer::Fails(500), "an error on the server"),
         (Answer::Fails(404), "could not find the requested resource"),
         (Answer::HangsUp, "EOF"),
-        // The API server gives it thirty seconds.
-        (Answer::Silent, "context deadline exceeded"),
+        // The API server gives it thirty seconds: "context deadline exceeded", or "Client.Timeout exceeded".
+        (Answer::Silent, "exceeded"),
     ];
     together(faults.map(async |(fault, says)| {
         let space = space.beside().await;
