@@ -83,6 +83,8 @@ pub mod bundle {
     pub const ESCAPED: &str = "escaped";
     /// File in the image, alone in the last layer, that lists all entries.
     pub const FILES: &str = "files.json";
+    /// Type of the artifact that a working directory was while its command ran.
+    pub const SNAPSHOT: &str = "application/vnd.bundlerun.snapshot.v1+json";
     /// Type of the artifact that says how a bundle was made.
     pub const PROVENANCE: &str = "application/vnd.bundlerun.provenance.v1+json";
 }

@@ -34,8 +34,9 @@ pub use model::{
     Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
 };
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
-pub use read::{Budget, fetch, resolve};
+pub use read::{Budget, add_tag, digest_of_tag, fetch, resolve, restore};
 pub use write::check::check_store;
 pub use write::early::EarlyPushes;
 pub(crate) use write::memory_of;
 pub use write::save;
+pub use write::snapshot::{Snapshot, SnapshotWanted, snapshot};

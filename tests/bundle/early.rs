@@ -17,7 +17,7 @@ fn background() -> Background {
 }
 
 /// A directory on a file system whose times are relied on.
-fn on_disk() -> TempDir {
+pub(crate) fn on_disk() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let file_system = rustix::fs::statfs(dir.path()).unwrap().f_type;
     let is_known = [0xef53, 0x5846_5342, 0x9123_683e].contains(&file_system);

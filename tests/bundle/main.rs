@@ -20,3 +20,4 @@ mod readers;
 mod referrers;
 mod registry;
 mod round_trip;
+mod snapshots;

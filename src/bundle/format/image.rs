@@ -4,7 +4,7 @@ use super::list_index::IndexPlace;
 use super::listing::ListLayer;
 use crate::bundle::Error;
 use crate::bundle::digest::Digest;
-use crate::names::bundle::{INDEX, LAYOUT, LAYOUT_V1, MARK};
+use crate::names::bundle::{INDEX, LAYOUT, LAYOUT_V1, MARK, SNAPSHOT};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,6 +15,8 @@ pub(in crate::bundle) const TITLE: &str = "org.opencontainers.image.title";
 pub(in crate::bundle) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(in crate::bundle) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub(in crate::bundle) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// The one configuration of artifacts that have none.
+pub(in crate::bundle) const EMPTY: &[u8] = b"{}";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -147,14 +149,30 @@ pub(in crate::bundle) fn config(diff_ids: &[Digest]) -> Bytes {
 
 /// The manifest of a bundle of content layers and the list of entries.
 pub(in crate::bundle) fn manifest(config: &Bytes, layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
+    written(None, Descriptor::new(CONFIG_TYPE, Digest::of(config), config.len() as u64), layers, list)
+}
+
+/// The manifest of a snapshot. Its layers are no image: they have entries that are no part of it any more, and only the list
+/// says which.
+pub(in crate::bundle) fn snapshot_manifest(layers: &[(Digest, u64)], list: &ListLayer) -> Result<Bytes, Error> {
+    let config = Descriptor::new(EMPTY_TYPE, Digest::of(EMPTY), EMPTY.len() as u64);
+    written(Some(SNAPSHOT.to_owned()), config, layers, list)
+}
+
+fn written(
+    artifact_type: Option<String>,
+    config: Descriptor,
+    layers: &[(Digest, u64)],
+    list: &ListLayer,
+) -> Result<Bytes, Error> {
     let content = layers.iter().map(|(digest, size)| Descriptor::new(TAR_TYPE, *digest, *size));
     let mut index = Descriptor::new(GZIP_TYPE, list.digest, list.size);
     index.annotations.insert(INDEX.into(), list.index.annotation());
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE.into(),
-        artifact_type: None,
-        config: Descriptor::new(CONFIG_TYPE, Digest::of(config), config.len() as u64),
+        artifact_type,
+        config,
         layers: content.chain([index]).collect(),
         annotations: [(MARK.to_owned(), LAYOUT.to_owned())].into(),
     };

@@ -64,6 +64,10 @@ pub(in crate::bundle) struct ListedFile {
     /// For a file of the format that [`super::sparse`] describes: how many bytes it has in the layer, whose digest
     /// `digest` is. None: its content is there as it is.
     pub(in crate::bundle) stored: Option<u64>,
+    /// When its content was written, in seconds and nanoseconds. In snapshots alone.
+    pub(in crate::bundle) modified: Option<(i64, u64)>,
+    /// What the command said, which is no file of the working directory. In snapshots alone.
+    pub(in crate::bundle) ours: bool,
 }
 
 /// An entry as it is written.
@@ -100,6 +104,11 @@ struct Line {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sparse: Option<SparseLine>,
+    /// Seconds, a dot, nine digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ours: bool,
 }
 
 /// What a sparse file has in the place of a `sha256`.
@@ -132,6 +141,8 @@ impl Listed {
                 }
                 line.layer = Some(file.layer);
                 line.offset = Some(file.offset);
+                line.modified = file.modified.map(|(seconds, nanoseconds)| format!("{seconds}.{nanoseconds:09}"));
+                line.ours = file.ours;
                 if let Some(same_as) = &file.same_as {
                     (line.same_as, line.same_as_base64) = write_bytes(same_as);
                 }
@@ -171,6 +182,8 @@ impl Listed {
                     offset: line.offset.ok_or_else(|| wrong("no offset"))?,
                     same_as: read_bytes(line.same_as, line.same_as_base64.as_ref())?,
                     stored,
+                    modified: line.modified.as_deref().and_then(read_time),
+                    ours: line.ours,
                 })
             }
             "link" => {
@@ -182,6 +195,12 @@ impl Listed {
         };
         Ok(Self { path, what })
     }
+}
+
+/// A time that cannot be read is as good as none.
+fn read_time(text: &str) -> Option<(i64, u64)> {
+    let (seconds, nanoseconds) = text.split_once('.')?;
+    Some((seconds.parse().ok()?, nanoseconds.parse().ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000)?))
 }
 
 /// The last layer of a bundle.
@@ -310,6 +329,8 @@ mod tests {
             offset: 512 * n as u64,
             same_as: n.is_multiple_of(5).then(|| b"fir\xffst".to_vec()),
             stored: n.is_multiple_of(7).then_some(512),
+            modified: n.is_multiple_of(3).then_some((n as i64 - 1, 20)),
+            ours: n.is_multiple_of(11),
         };
         let what = |n: usize| match n % 4 {
             0 => ListedAs::Directory { mode: 0o755 },

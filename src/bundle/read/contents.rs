@@ -1,7 +1,7 @@
 //! What is in one of our bundles, read from its list of entries, and the files in it by ranges of its layers.
 
 use super::budget::Budget;
-use super::destination::{Maker, Piece};
+use super::destination::{Made, Maker, Piece};
 use super::feed::{Need, feed};
 use super::staged::{COPY, Content, Planner, Tree, copy};
 use super::way::{Way, below};
@@ -175,20 +175,43 @@ impl<'a> Bundle<'a> {
     ) -> Result<(), Error> {
         let mut planner = Planner::new(dir, budget);
         self.each(dir, |entry| planner.add(entry)).await?;
+        self.put(planner, Maker::new(root), vec![], progress).await
+    }
+
+    /// Puts all of a snapshot back into a working directory, without what the command said. These paths, what is below them
+    /// and the directories on the way to them stay what they are.
+    pub(in crate::bundle) async fn restore(
+        &self,
+        root: Arc<OwnedFd>,
+        stay: Vec<Vec<u8>>,
+        budget: &Budget,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let mut planner = Planner::new(&[], budget).without_ours();
+        self.each(&[], |entry| planner.add(entry)).await?;
+        self.put(planner, Maker::new(root).made(Made::AsItWas), stay, progress).await
+    }
+
+    async fn put(
+        &self,
+        planner: Planner<'_>,
+        mut maker: Maker,
+        stay: Vec<Vec<u8>>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let budget = planner.budget().clone();
         let Tree { directories, segments, empty, links, hard_links, held: _held } = planner.finish();
         let bytes = segments.iter().map(|segment| segment.end - segment.start);
         progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
-        let for_start = root.clone();
-        let directories = crate::bundle::blocking::blocking(move || {
-            let mut maker = Maker::new(for_start);
-            maker.clear()?;
+        let (directories, mut maker) = crate::bundle::blocking::blocking(move || {
+            maker.clear_but(&stay)?;
             directories.each(|path, _, _| maker.directory(path))?;
-            empty.each(|path, [mode], _| maker.file(path)?.finish(mode_of(mode)))?;
-            Ok(directories)
+            empty.each(|path, [mode, time @ ..], _| maker.file(path)?.finish(mode_of(mode), time_of(time)))?;
+            Ok((directories, maker))
         })
         .await?;
         let segments = segments.into_iter().map(|segment| {
-            let maker = Maker::new(root.clone()).counting(budget);
+            let maker = maker.another().counting(&budget);
             async move {
                 let download = self.download(segment.layer, segment.start, segment.end)?;
                 feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, maker)).await
@@ -196,11 +219,19 @@ impl<'a> Bundle<'a> {
         });
         stream::iter(segments).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         crate::bundle::blocking::blocking(move || {
-            let mut maker = Maker::new(root);
             hard_links.each(|path, [], to| maker.hard_link(path, to))?;
             links.each(|path, [], target| maker.link(path, target))?;
-            // All of them can be entered whatever their mode is, so that their order does not matter.
-            directories.each(|path, [mode], _| maker.directory_mode(path, mode_of(mode)))?;
+            let mut closed = vec![];
+            directories.each(|path, [mode], _| {
+                let mode = mode_of(mode);
+                if maker.closes(mode) {
+                    closed.push((path.to_vec(), mode));
+                    return Ok(());
+                }
+                maker.directory_mode(path, mode)
+            })?;
+            // Nobody but root could enter what is in them.
+            closed.iter().rev().try_for_each(|(path, mode)| maker.directory_mode(path, *mode))?;
             maker.finish();
             Ok(())
         })
@@ -210,6 +241,11 @@ impl<'a> Bundle<'a> {
 
 fn mode_of(number: u64) -> u32 {
     u32::try_from(number).unwrap_or_default()
+}
+
+/// None: it has none of its own.
+pub(super) fn time_of([seconds, nanoseconds]: [u64; 2]) -> Option<(i64, u64)> {
+    i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| (seconds, nanoseconds))
 }
 
 /// What an input can be.

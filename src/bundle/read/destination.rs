@@ -55,9 +55,20 @@ pub(in crate::bundle) fn checked(path: &[u8]) -> Result<&[u8], Error> {
     Err(Error::invalid(format!("{:?} is no name of a file in an archive", shown(path))))
 }
 
+/// What becomes of modes and times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::bundle) enum Made {
+    /// Readable for everybody, and of one time.
+    #[default]
+    AsInput,
+    /// As they were when the snapshot was taken.
+    AsItWas,
+}
+
 /// Makes things in a directory. Each thread has its own; they may share the directory.
 pub(in crate::bundle) struct Maker {
     root: Arc<OwnedFd>,
+    made: Made,
     /// See [`Maker::counting`].
     budget: Option<Budget>,
     /// The directory that was used last.
@@ -66,7 +77,12 @@ pub(in crate::bundle) struct Maker {
 
 impl Maker {
     pub(in crate::bundle) fn new(root: Arc<OwnedFd>) -> Self {
-        Self { root, budget: None, parent: None }
+        Self { root, made: Made::AsInput, budget: None, parent: None }
+    }
+
+    /// The same with other modes and times.
+    pub(in crate::bundle) fn made(self, made: Made) -> Self {
+        Self { made, ..self }
     }
 
     /// The same where what files take on the disk is counted as it is written: holes count for nothing, as in the working
@@ -75,10 +91,27 @@ impl Maker {
         Self { budget: Some(budget.clone()), ..self }
     }
 
+    /// Another one, for another thread.
+    pub(in crate::bundle) fn another(&self) -> Self {
+        Self { root: self.root.clone(), made: self.made, budget: self.budget.clone(), parent: None }
+    }
+
     /// Removes all that is in the place: what an earlier try left.
     pub(in crate::bundle) fn clear(&mut self) -> Result<(), Error> {
-        self.parent = None;
-        remove_below(&self.root, &[], &|_| false)
+        self.clear_but(&[])
+    }
+
+    /// The same but for these paths, what is below them, and the directories on the way to them.
+    pub(in crate::bundle) fn clear_but(&mut self, stay: &[Vec<u8>]) -> Result<(), Error> {
+        let is_below = |path: &[u8], dir: &[u8]| {
+            path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        self.remove_in(&[], &|path| stay.iter().any(|stays| is_below(path, stays) || is_below(stays, path)))
+    }
+
+    /// A directory of this mode cannot be entered by its owner once it has it.
+    pub(in crate::bundle) fn closes(&self, mode: u32) -> bool {
+        self.made == Made::AsItWas && mode & 0o500 != 0o500
     }
 
     /// A directory, as it is until [`Maker::directory_mode`].
@@ -96,13 +129,16 @@ impl Maker {
         rustix::fs::mkdirat(parent, &name, Mode::RWXU).map_err(|error| failed("make the directory", path, error))
     }
 
-    /// The directory's mode and time once all is in it: readable for everybody.
+    /// The directory's mode and time once all is in it.
     pub(in crate::bundle) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
         let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
-            Ok(dir) => {
-                set_time(&dir);
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555))
-            }
+            Ok(dir) => match self.made {
+                Made::AsInput => {
+                    set_time(&dir, &TIMES);
+                    rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555))
+                }
+                Made::AsItWas => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o7777)),
+            },
             // A later layer has put something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error),
@@ -112,7 +148,9 @@ impl Maker {
 
     /// The time of the place itself once all is in it.
     pub(in crate::bundle) fn finish(self) {
-        set_time(&self.root);
+        if self.made == Made::AsInput {
+            set_time(&self.root, &TIMES);
+        }
     }
 
     /// A new file in the place of whatever is there.
@@ -123,17 +161,20 @@ impl Maker {
         let file = rustix::fs::openat(parent, &name, flags, Mode::RUSR | Mode::WUSR);
         let file = file.map_err(|error| failed("make the file", path, error))?;
         let budget = self.budget.clone();
-        Ok(NewFile { file: Arc::new(file.into()), position: 0, path: path.to_vec(), budget })
+        Ok(NewFile { file: Arc::new(file.into()), position: 0, path: path.to_vec(), made: self.made, budget })
     }
 
     /// A symbolic link.
     pub(in crate::bundle) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
         self.remove(path)?;
+        let made = self.made;
         let (parent, name) = self.parent_of(path)?;
         rustix::fs::symlinkat(OsStr::from_bytes(target), parent, &name)
             .map_err(|error| failed("make the link", path, error))?;
-        // As in `set_time`.
-        let _ = rustix::fs::utimensat(parent, &name, &TIMES, AtFlags::SYMLINK_NOFOLLOW);
+        if made == Made::AsInput {
+            // As in `set_time`.
+            let _ = rustix::fs::utimensat(parent, &name, &TIMES, AtFlags::SYMLINK_NOFOLLOW);
+        }
         Ok(())
     }
 
@@ -247,9 +288,9 @@ const TIMES: Timestamps = Timestamps {
     last_modification: Timespec { tv_sec: MTIME as i64, tv_nsec: 0 },
 };
 
-fn set_time<Fd: AsFd>(fd: Fd) {
+fn set_time<Fd: AsFd>(fd: Fd, times: &Timestamps) {
     // A file system that keeps no times has no less of the input for it.
-    let _ = rustix::fs::futimens(fd, &TIMES);
+    let _ = rustix::fs::futimens(fd, times);
 }
 
 fn is_directory(parent: BorrowedFd<'_>, name: &CStr) -> bool {
@@ -335,6 +376,7 @@ pub(in crate::bundle) struct NewFile {
     file: Arc<File>,
     position: u64,
     path: Vec<u8>,
+    made: Made,
     /// What is written counts.
     budget: Option<Budget>,
 }
@@ -343,7 +385,7 @@ impl NewFile {
     /// Over a file that is there and keeps its inode.
     pub(in crate::bundle) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
         file.set_len(0).map_err(|error| Error::local("empty the file", error))?;
-        Ok(Self { file: file.clone(), position: 0, path: path.to_vec(), budget: None })
+        Ok(Self { file: file.clone(), position: 0, path: path.to_vec(), made: Made::AsInput, budget: None })
     }
 
     /// See [`Maker::counting`].
@@ -394,15 +436,28 @@ impl NewFile {
 
     /// The end of [`NewFile::over`] a file, by who has the file and not the writer.
     pub(in crate::bundle) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
-        Self { file: file.clone(), position: size, path: vec![], budget: None }.finish(mode)
+        Self { file: file.clone(), position: size, path: vec![], made: Made::AsInput, budget: None }.finish(mode, None)
     }
 
-    /// Readable for everybody, and without the rights of its owner.
-    pub(in crate::bundle) fn finish(self, mode: u32) -> Result<(), Error> {
+    /// Its length, mode and time. What is made as it was may have a time of its own, in seconds and nanoseconds.
+    pub(in crate::bundle) fn finish(self, mode: u32, modified: Option<(i64, u64)>) -> Result<(), Error> {
         let failed = |error| Error::local(format!("finish {:?}", shown(&self.path)), error);
         self.file.set_len(self.position).map_err(failed)?;
-        set_time(&self.file);
-        self.file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777 | 0o444)).map_err(failed)
+        let mode = match self.made {
+            Made::AsInput => {
+                set_time(&self.file, &TIMES);
+                mode & 0o777 | 0o444
+            }
+            Made::AsItWas => {
+                if let Some((seconds, nanoseconds)) = modified {
+                    let tv_nsec = i64::try_from(nanoseconds).unwrap_or_default();
+                    let last_modification = Timespec { tv_sec: seconds, tv_nsec };
+                    set_time(&self.file, &Timestamps { last_modification, ..TIMES });
+                }
+                mode & 0o7777
+            }
+        };
+        self.file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)
     }
 }
 

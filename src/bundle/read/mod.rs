@@ -148,6 +148,53 @@ pub async fn fetch(
     unpack(&image, &contents, path, place, budget, progress).await
 }
 
+/// Puts a snapshot, by digest, back into the working directory `root`, with its modes and times and without what the command
+/// said. `stay`: paths from there that are not touched, nor what is below them. Can be done again over a first try that was
+/// cut off.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn restore(
+    reference: &str,
+    root: &Path,
+    stay: Vec<Vec<u8>>,
+    budget: impl Into<Budget>,
+    access: &Access,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let image = Image::open(reference, access).await?;
+    let Some(bundle) = Bundle::open(&image.repository, &image.manifest).await? else {
+        return Err(Error::invalid(format!("{reference} is no snapshot")));
+    };
+    let Place::Directory(root) = Place::open(root)? else {
+        return Err(other_kind("the working directory", "directory"));
+    };
+    bundle.restore(root, stay, &budget.into(), progress).await
+}
+
+/// What a tag of a repository is, by digest; none: there is no such tag.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn digest_of_tag(repository: &str, tag: &str, access: &Access) -> Result<Option<String>, Error> {
+    let reference = Reference::parse_repository(repository)?;
+    match Repository::new(&reference, access, Purpose::Pull)?.manifest(tag).await {
+        Ok(fetched) => Ok(Some(fetched.digest.to_string())),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a manifest of a repository, by digest, another tag.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn add_tag(repository: &str, digest: &str, tag: &str, access: &Access) -> Result<(), Error> {
+    let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
+    let fetched = repository.manifest(digest).await?;
+    repository.put_manifest(tag, image::MANIFEST_TYPE, &fetched.body).await.map(drop)
+}
+
 async fn fetch_bundle(
     bundle: &Bundle<'_>,
     path: &[u8],

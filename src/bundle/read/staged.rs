@@ -1,6 +1,7 @@
 //! What is to be made of a bundle in a place, in little memory, and the making of its files.
 
 use super::budget::{Budget, Held};
+use super::contents::time_of;
 use super::destination::{Maker, Piece, checked};
 use super::feed::Feed;
 use super::path_log::PathLog;
@@ -23,8 +24,8 @@ pub(super) struct Tree {
     /// With their modes, parents before their children.
     pub(super) directories: PathLog<1>,
     pub(super) segments: Vec<Segment>,
-    /// Files with their modes.
-    pub(super) empty: PathLog<1>,
+    /// Files with their modes and times.
+    pub(super) empty: PathLog<3>,
     /// With their targets.
     pub(super) links: PathLog<0>,
     /// With the path of another name of the same file.
@@ -37,6 +38,8 @@ pub(super) struct Tree {
 /// is new in its path.
 pub(super) struct Planner<'a> {
     dir: &'a [u8],
+    /// What the command said is left out.
+    without_ours: bool,
     budget: &'a Budget,
     tree: Tree,
     /// For names of files whose first name is not in the directory: which of them came first.
@@ -55,7 +58,15 @@ impl<'a> Planner<'a> {
             hard_links: PathLog::default(),
             held: budget.held(),
         };
-        Self { dir, budget, tree, first_here: HashMap::new(), last: HashMap::new() }
+        Self { dir, without_ours: false, budget, tree, first_here: HashMap::new(), last: HashMap::new() }
+    }
+
+    pub(super) fn budget(&self) -> &'a Budget {
+        self.budget
+    }
+
+    pub(super) fn without_ours(self) -> Self {
+        Self { without_ours: true, ..self }
     }
 
     /// From the directory; `None` for that itself and for what is elsewhere.
@@ -74,6 +85,7 @@ impl<'a> Planner<'a> {
             ListedAs::Directory { mode } => self.log(|tree| &mut tree.directories, path, [mode.into()], &[]),
             ListedAs::Link { target } => self.log(|tree| &mut tree.links, path, [], &target),
             ListedAs::Skipped { .. } => Ok(()),
+            ListedAs::File(ListedFile { ours: true, .. }) if self.without_ours => Ok(()),
             ListedAs::File(file) => self.file(path, file),
         }
     }
@@ -104,10 +116,12 @@ impl<'a> Planner<'a> {
             self.budget.hold(&mut self.tree.held, (first.len() + path.len() + 128) as u64)?;
             self.first_here.insert(first, path.to_vec());
         }
-        if file.size == 0 {
-            return self.log(|tree| &mut tree.empty, path, [file.mode.into()], &[]);
+        let ListedFile { mode, size, digest, offset, layer, stored, modified, .. } = file;
+        let (seconds, nanoseconds) = modified.unwrap_or_default();
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        if size == 0 {
+            return self.log(|tree| &mut tree.empty, path, [mode.into(), seconds, nanoseconds], &[]);
         }
-        let ListedFile { mode, size, digest, offset, layer, stored, .. } = file;
         let segment = match self.last.get(&layer).copied() {
             Some(last) if self.tree.segments.get(last).is_some_and(|segment| segment.goes_on_at(offset)) => last,
             last => self.new_segment(layer, offset, last)?,
@@ -120,7 +134,8 @@ impl<'a> Planner<'a> {
         let files = &mut place.files;
         let before = files.size();
         // No sparse file has no map.
-        files.push(path, [gap, size, mode.into(), stored.unwrap_or(0)], digest.bytes());
+        let numbers = [gap, size, mode.into(), stored.unwrap_or(0), seconds, nanoseconds];
+        files.push(path, numbers, digest.bytes());
         let more = files.size() - before;
         self.budget.hold(&mut self.tree.held, more)
     }
@@ -147,8 +162,8 @@ pub(super) struct Segment {
     pub(super) start: u64,
     pub(super) end: u64,
     /// Each with what is between it and the one before, its size, its mode, what it has in the layer if it is a sparse one,
-    /// or else 0, and its digest.
-    files: PathLog<4>,
+    /// or else 0, its time in seconds and nanoseconds, or else 0, and its digest.
+    files: PathLog<6>,
 }
 
 impl Segment {
@@ -158,13 +173,13 @@ impl Segment {
 
     pub(super) fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
         let mut buffer = vec![0; COPY];
-        self.files.each(|path, [gap, size, mode, stored], digest| {
+        self.files.each(|path, [gap, size, mode, stored, seconds, nanoseconds], digest| {
             skip(&mut feed, gap, &mut buffer)?;
             let mut new = maker.file(path)?;
             let digest = Digest::new(digest.try_into().unwrap_or_default());
             let content = Content { size, stored: (stored > 0).then_some(stored), digest };
             copy(&mut feed, &content, &shown(path), &mut buffer, &mut |piece| new.put(&piece))?;
-            new.finish(u32::try_from(mode).unwrap_or_default())
+            new.finish(u32::try_from(mode).unwrap_or_default(), time_of([seconds, nanoseconds]))
         })
     }
 }

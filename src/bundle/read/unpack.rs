@@ -363,7 +363,7 @@ impl Unpacker {
         loop {
             let got = layer.content(&mut self.buffer)?;
             if got == 0 {
-                return file.finish(member.mode);
+                return file.finish(member.mode, None);
             }
             file.write(self.buffer.get(..got).unwrap_or_default())?;
         }

@@ -28,10 +28,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// ext4, XFS and Btrfs: their `page_mkwrite` moves the times.
 const KNOWN: [u32; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
 /// What changed more recently may change again within one tick of the clock that file systems use.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 /// What a file system says of a clean file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State {
     id: FileId,
@@ -49,6 +49,21 @@ impl State {
             mtime: (stat.st_mtime, stat.st_mtime_nsec),
             ctime: (stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Seconds and nanoseconds.
+    pub(super) fn modified(&self) -> (i64, u64) {
+        self.mtime
+    }
+
+    /// It may have another name, owner or mode, or other names. Its content is another, too, where a program has set the time
+    /// back.
+    pub(super) fn seems_written_since(&self, before: &Self) -> bool {
+        (self.id, self.size, self.mtime) != (before.id, before.size, before.mtime)
     }
 
     /// For how long nothing has changed; zero: the clock says that it will change.
@@ -116,9 +131,7 @@ impl Kept {
         let (index, size) = only_file(plan, number).filter(|_| self.adds)?;
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
-        let of = ask(|| fstatfs(&file)).ok()?.f_type;
-        let is_known = u32::try_from(of).is_ok_and(|of| KNOWN.contains(&of));
-        let state = clean(&file).ok().filter(|state| is_known && state.quiet_for() >= SETTLED)?;
+        let state = clean(&file).ok().filter(|state| state.quiet_for() >= SETTLED && is_relied_on(&file))?;
         Some(Keeping { key: key(plan, index, size), file, state })
     }
 
@@ -146,7 +159,8 @@ impl Kept {
 
     fn write(&self, layers: &BTreeMap<Digest, KeptLayer>) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let draft = file.with_extension("tmp");
+        // More than one process may keep digests.
+        let draft = file.with_extension(format!("{}.tmp", std::process::id()));
         fs::write(&draft, serde_json::to_vec(&layers.iter().collect::<Vec<_>>())?)?;
         fs::rename(draft, file)
     }
@@ -172,12 +186,17 @@ fn key(plan: &Plan, index: Index, size: u64) -> Digest {
     Digest::of(&plan.header(index, Type::File { size }))
 }
 
+/// Its file system moves the times of a file that is clean with the first store through a mapping.
+pub(super) fn is_relied_on(file: impl AsFd) -> bool {
+    ask(|| fstatfs(file)).is_ok_and(|stat| u32::try_from(stat.f_type).is_ok_and(|of| KNOWN.contains(&of)))
+}
+
 pub(super) fn state(file: impl AsFd) -> Result<State, Errno> {
     ask(|| fstat(file)).map(|stat| State::of(&stat))
 }
 
 /// Has what is not yet on the disk written to it.
-fn clean(file: &File) -> Result<State, Errno> {
+pub(super) fn clean(file: &File) -> Result<State, Errno> {
     ask(|| fdatasync(file))?;
     state(file)
 }

@@ -59,11 +59,26 @@ impl Plan {
         Self::with_layers_of(root, entries, LAYER_BYTES)
     }
 
+    /// A tree of which nothing is in a layer: see [`Plan::with_layers`]. `entries` are sorted.
+    pub(in crate::bundle) fn without_layers(root: OwnedFd, entries: Entries, outside: Outside) -> Self {
+        let escaped = entries.indices().filter(|index| is_taken_for_deletion(&entries.path(*index))).collect();
+        Self { root, entries, members: vec![], ends: vec![], layer_of: vec![], escaped, outside }
+    }
+
+    /// Has these entries in layers, each a list of entries in their order. All others are in none.
+    pub(in crate::bundle) fn with_layers(mut self, layers: &[Vec<Index>]) -> Result<Self, Error> {
+        self.members = Vec::with_capacity(layers.iter().map(Vec::len).sum());
+        self.ends = vec![];
+        self.layer_of = vec![0; self.entries.len() as usize];
+        for (layer, number) in layers.iter().zip(0..) {
+            self.add_layer(layer.iter().copied(), number)?;
+        }
+        Ok(self)
+    }
+
     /// With another size of layers, for tests.
     pub(in crate::bundle) fn with_layers_of(root: OwnedFd, entries: Entries, layer_bytes: u64) -> Result<Self, Error> {
-        let escaped = entries.indices().filter(|index| is_taken_for_deletion(&entries.path(*index))).collect();
-        let (members, ends, layer_of, outside) = (vec![], vec![], vec![], Outside::default());
-        let mut plan = Self { root, entries, members, ends, layer_of, escaped, outside };
+        let mut plan = Self::without_layers(root, entries, Outside::default());
         plan.cut(layer_bytes)?;
         Ok(plan)
     }
@@ -86,6 +101,11 @@ impl Plan {
     /// In which layer an entry is; any, where it is in none.
     pub(in crate::bundle) fn layer_of(&self, index: Index) -> usize {
         self.layer_of.get(index as usize).copied().map_or(0, usize::from)
+    }
+
+    /// It is not below the root.
+    pub(in crate::bundle) fn is_outside(&self, path: &[u8]) -> bool {
+        self.outside.contains_key(path)
     }
 
     /// Opens what an entry is, for reading.
@@ -169,18 +189,23 @@ impl Plan {
         self.members = Vec::with_capacity(groups.iter().map(|group| group.members().count()).sum());
         self.layer_of = vec![0; self.entries.len() as usize];
         for (group, number) in groups.iter().zip(0..) {
-            let start = self.members.len();
-            self.members.extend(group.members().map(|unit| unit.entry));
-            let members = self.members.get_mut(start..).unwrap_or_default();
-            members.sort_unstable();
-            let number = LayerNumber::try_from(number).map_err(|_| Error::too_large("too many layers"))?;
-            for entry in members {
-                if let Some(layer) = self.layer_of.get_mut(*entry as usize) {
-                    *layer = number;
-                }
-            }
-            self.ends.push(self.members.len());
+            self.add_layer(group.members().map(|unit| unit.entry), number)?;
         }
+        Ok(())
+    }
+
+    fn add_layer(&mut self, entries: impl Iterator<Item = Index>, number: usize) -> Result<(), Error> {
+        let start = self.members.len();
+        self.members.extend(entries);
+        let members = self.members.get_mut(start..).unwrap_or_default();
+        members.sort_unstable();
+        let number = LayerNumber::try_from(number).map_err(|_| Error::too_large("too many layers"))?;
+        for entry in members {
+            if let Some(layer) = self.layer_of.get_mut(*entry as usize) {
+                *layer = number;
+            }
+        }
+        self.ends.push(self.members.len());
         Ok(())
     }
 }

@@ -12,6 +12,15 @@ use std::sync::{Arc, LazyLock};
 /// A list that is no larger is kept in memory for who pushes it: that of about 200,000 files. Others are written again.
 const KEPT: usize = 16 << 20;
 
+/// What a list is made of.
+pub(super) trait Lists: Send + Sync + 'static {
+    /// Sorted by their paths.
+    fn indices(&self) -> std::ops::Range<Index>;
+
+    /// None: it is in no list.
+    fn listed(&self, index: Index) -> Option<Listed>;
+}
+
 /// A tree of which every layer was read.
 pub(super) struct Packed {
     pub(super) plan: Arc<Plan>,
@@ -51,6 +60,12 @@ impl Packed {
         let is_missing = matches!(entry.what, What::File { .. }) && self.stored(index).is_none();
         is_missing.then_some(&NOT_READ)
     }
+}
+
+impl Lists for Packed {
+    fn indices(&self) -> std::ops::Range<Index> {
+        self.plan.entries.indices()
+    }
 
     fn listed(&self, index: Index) -> Option<Listed> {
         let entries = &self.plan.entries;
@@ -74,6 +89,8 @@ impl Packed {
                     offset: *offset,
                     same_as,
                     stored,
+                    modified: None,
+                    ours: false,
                 })
             }
             What::Skipped(_) => return None,
@@ -83,15 +100,14 @@ impl Packed {
 }
 
 /// Gives the blob of the layer that lists all entries to `take`.
-pub(super) fn write(packed: &Packed, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<ListLayer, Error> {
-    let indices = || packed.plan.entries.indices();
-    listing::write(|| indices().filter_map(|index| packed.listed(index)), take)
+pub(super) fn write(of: &impl Lists, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<ListLayer, Error> {
+    listing::write(|| of.indices().filter_map(|index| of.listed(index)), take)
 }
 
 /// Describes that blob, and has it too if it is small.
-pub(super) fn first_write(packed: &Packed) -> Result<(ListLayer, Option<Bytes>), Error> {
+pub(super) fn first_write(of: &impl Lists) -> Result<(ListLayer, Option<Bytes>), Error> {
     let mut blob = Some(vec![]);
-    let list = write(packed, &mut |bytes| {
+    let list = write(of, &mut |bytes| {
         if let Some(kept) = blob.as_mut().filter(|kept: &&mut Vec<u8>| kept.len() + bytes.len() <= KEPT) {
             kept.extend_from_slice(bytes);
         } else {

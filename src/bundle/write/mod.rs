@@ -16,6 +16,7 @@
 //! | `hang` | disks that give no answer |
 //! | `layer` | what is known of a layer |
 //! | `pack` | its bytes, read from the tree |
+//! | `snapshot` | the tree while it is written |
 //! | `list` | what became of each entry, and the layer that lists them |
 //! | `provenance` | how a bundle was made |
 //! | `check` | whether the store would accept one |
@@ -37,6 +38,7 @@ mod pace;
 mod pack;
 mod provenance;
 mod skip;
+pub(super) mod snapshot;
 mod walk;
 
 use crate::bundle::blocking::blocking;
@@ -58,7 +60,7 @@ use kept::Kept;
 use lacking::Skipped;
 use layer::Layer;
 use layout::Plan;
-use list::Packed;
+use list::{Lists, Packed};
 use pace::Pace;
 use pack::{Reading, Unread};
 use serde_json::Value;
@@ -284,7 +286,7 @@ impl<'a> Saving<'a> {
         let layers = &packed.layers;
         let (list, blob) = {
             let packed = packed.clone();
-            blocking(move || list::first_write(&packed)).await?
+            blocking(move || list::first_write(&*packed)).await?
         };
         let mut diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         diff_ids.push(list.diff_id);
@@ -328,17 +330,17 @@ impl<'a> Saving<'a> {
     }
 
     /// Pushes a list that is not held in memory: it is written anew for every try.
-    async fn push_list(&self, packed: &Arc<Packed>, list: &ListLayer) -> Result<u64, Error> {
+    async fn push_list(&self, of: &Arc<impl Lists>, list: &ListLayer) -> Result<u64, Error> {
         if self.repository.has_blob(&list.digest, list.size).await? {
             return Ok(0);
         }
         let mut tries = Tries::default();
         loop {
             let (sender, receiver) = mpsc::channel(PIECES);
-            let packed = packed.clone();
+            let of = of.clone();
             // It ends when nobody takes any more.
             let writing = tokio::task::spawn_blocking(move || {
-                list::write(&packed, &mut |bytes| {
+                list::write(&*of, &mut |bytes| {
                     let sent = sender.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
                     sent.map_err(|_| Error::new(ErrorKind::Local, "not taken"))
                 })

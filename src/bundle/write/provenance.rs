@@ -1,7 +1,7 @@
 //! How a bundle was made: an artifact with the bundle as its subject, which registries list as a referrer.
 
 use crate::bundle::digest::Digest;
-use crate::bundle::format::image::{Descriptor, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE, TITLE};
+use crate::bundle::format::image::{Descriptor, EMPTY, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE, TITLE};
 use crate::bundle::registry::Repository;
 use crate::bundle::{Error, ErrorKind};
 use crate::names::bundle::PROVENANCE;
@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// The one configuration of artifacts that have none.
-const EMPTY: &[u8] = b"{}";
 /// Its file, for tools that get files, and as an input.
 const FILE: &str = "provenance.json";
 /// So often an index is written that others write too.

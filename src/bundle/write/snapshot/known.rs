@@ -1,0 +1,108 @@
+//! What the snapshots before this one pushed: which file, as it was then, is where in which blob.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::FileId;
+use crate::bundle::digest::Digest;
+use crate::bundle::write::kept::State;
+
+/// A blob of which less is part of the tree is not relied on: what is left of it is pushed again.
+const LEAST_USED_PERCENT: u64 = 25;
+
+/// What is known, from one snapshot to the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Known {
+    /// Where it was pushed to.
+    pub(super) repository: String,
+    pub(super) blobs: Vec<Blob>,
+    pub(super) files: Vec<KnownFile>,
+    #[serde(skip)]
+    by_id: HashMap<FileId, usize>,
+}
+
+/// A layer in the registry.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    /// When the registry had it, in seconds since the epoch.
+    pub(super) seen_at: u64,
+}
+
+/// A file and where it is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KnownFile {
+    pub(super) state: State,
+    /// Of what is in the blob.
+    pub(super) digest: Digest,
+    pub(super) blob: usize,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    /// See [`crate::bundle::format::listing::ListedFile::stored`].
+    pub(super) stored: Option<u64>,
+    /// It had not been written for a while when it was read: see [`crate::bundle::write::kept::SETTLED`].
+    pub(super) is_settled: bool,
+}
+
+impl KnownFile {
+    fn stored_bytes(&self) -> u64 {
+        self.stored.unwrap_or(self.size)
+    }
+}
+
+impl Known {
+    /// What an earlier process left. What was pushed elsewhere is of no use.
+    pub(super) fn read(file: &Path, repository: &str) -> Self {
+        let known: Option<Self> = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let known = known.filter(|known| known.repository == repository).unwrap_or_default();
+        let by_id = known.files.iter().enumerate().map(|(at, file)| (file.state.id(), at)).collect();
+        Self { repository: repository.to_owned(), by_id, ..known }
+    }
+
+    pub(super) fn write(&self, file: &Path) -> io::Result<()> {
+        let draft = file.with_extension("tmp");
+        fs::write(&draft, serde_json::to_vec(self)?)?;
+        fs::rename(draft, file)
+    }
+
+    /// A new one of these files, of which each is in one of the blobs. Those that no file is in are left out.
+    pub(super) fn of(repository: &str, blobs: &[Blob], mut files: Vec<KnownFile>) -> Self {
+        let mut places = vec![None; blobs.len()];
+        let mut kept = vec![];
+        for file in &mut files {
+            let Some(place) = places.get_mut(file.blob) else { continue };
+            file.blob = *place.get_or_insert_with(|| {
+                kept.extend(blobs.get(file.blob).copied());
+                kept.len() - 1
+            });
+        }
+        let by_id = files.iter().enumerate().map(|(at, file)| (file.state.id(), at)).collect();
+        Self { repository: repository.to_owned(), blobs: kept, files, by_id }
+    }
+
+    pub(super) fn file(&self, id: FileId) -> Option<&KnownFile> {
+        self.by_id.get(&id).and_then(|at| self.files.get(*at))
+    }
+
+    /// By blobs: whether enough of it is in `used`.
+    pub(super) fn are_worth_it(&self, used: impl Iterator<Item = KnownFile>) -> Vec<bool> {
+        let mut bytes = vec![0u64; self.blobs.len()];
+        for file in used {
+            if let Some(bytes) = bytes.get_mut(file.blob) {
+                *bytes = bytes.saturating_add(file.stored_bytes());
+            }
+        }
+        let is_worth = |(blob, used): (&Blob, u64)| {
+            u128::from(used) * 100 >= u128::from(blob.size) * u128::from(LEAST_USED_PERCENT)
+        };
+        self.blobs.iter().zip(bytes).map(is_worth).collect()
+    }
+}

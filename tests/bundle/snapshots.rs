@@ -1,0 +1,248 @@
+//! Snapshots of a tree that is being written.
+
+use crate::common::{Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, names, save, tree};
+use crate::early::on_disk;
+use crate::mapped::Mapped;
+use axum::http::Method;
+use bundlerun::bundle::{Access, Error, ErrorKind, Progress, Snapshot, SnapshotWanted, Tree, digest_of_tag, restore};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+
+/// A working directory with a registry, and what one snapshot leaves for the next.
+struct Run {
+    registry: Registry,
+    dir: TempDir,
+    beside: TempDir,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { registry: Registry::start(), dir: on_disk(), beside: on_disk() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, byte: u8, bytes: u64) {
+        fs::write(self.path(name), vec![byte; usize::try_from(bytes).unwrap()]).unwrap();
+    }
+
+    fn tree(&self) -> Tree {
+        Tree { kept: Some(self.beside.path().join("digests.json")), ..tree(self.dir.path()) }
+    }
+
+    fn wanted(&self) -> SnapshotWanted {
+        SnapshotWanted {
+            repository: self.registry.repository("a"),
+            tag: "run.1.s".to_owned(),
+            known: self.beside.path().join("known.json"),
+            is_consistent: true,
+            bytes_per_second: None,
+        }
+    }
+
+    async fn take(&self) -> Snapshot {
+        take(&self.tree(), &self.wanted(), &self.registry.access()).await.unwrap()
+    }
+
+    /// What the last snapshot puts back, described.
+    async fn restored(&self) -> (Place, Vec<String>) {
+        let place = Place::new();
+        let (repository, access) = (self.registry.repository("a"), self.registry.access());
+        let digest = digest_of_tag(&repository, "run.1.s", &access).await.unwrap().unwrap();
+        let reference = format!("{repository}@{digest}");
+        restore(&reference, &place.dir, vec![], NO_LIMITS, &access, &Progress::default()).await.unwrap();
+        place.assert_nothing_outside();
+        let described = describe("tree", &place.dir);
+        (place, described)
+    }
+
+    async fn assert_restored(&self) {
+        assert_eq!(self.restored().await.1, describe("tree", self.dir.path()));
+    }
+}
+
+async fn take(tree: &Tree, wanted: &SnapshotWanted, access: &Access) -> Result<Snapshot, Error> {
+    bundlerun::bundle::snapshot(tree, wanted, access, &Progress::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_puts_all_back_as_it_was_and_the_next_one_pushes_what_has_changed() {
+    let run = Run::new();
+    fs::create_dir_all(run.path("d/closed")).unwrap();
+    for n in 0..20 {
+        run.write(&format!("d/part-{n}"), n, 2 * MIB);
+        run.write(&format!("d/small-{n}"), n, 1000);
+    }
+    run.write("large", 7, 65 * MIB);
+    run.write("empty", 0, 0);
+    fs::write(run.path("d/closed/secret"), "s").unwrap();
+    fs::hard_link(run.path("d/part-1"), run.path("again")).unwrap();
+    symlink("d/part-1", run.path("link")).unwrap();
+    fs::set_permissions(run.path("d/closed/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(run.path("d/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    fs::File::options().write(true).open(run.path("d/part-2")).unwrap().set_modified(long_ago).unwrap();
+    let first = run.take().await;
+    assert_eq!(first.files, 43);
+    assert!((105 * MIB..107 * MIB).contains(&first.pushed_bytes), "{first:?}");
+    run.assert_restored().await;
+    let (place, _) = run.restored().await;
+    let stat = |dir: &Path, name: &str| fs::metadata(dir.join(name)).unwrap();
+    for name in ["d/part-2", "d/small-3", "empty"] {
+        let (then, now) = (stat(run.dir.path(), name), stat(&place.dir, name));
+        assert_eq!((then.mtime(), then.mtime_nsec()), (now.mtime(), now.mtime_nsec()), "{name}");
+    }
+
+    // Nothing, and what costs no bytes.
+    let again = run.take().await;
+    assert!(again.pushed_bytes < MIB / 4, "{again:?}");
+    fs::rename(run.path("large"), run.path("d/renamed")).unwrap();
+    fs::rename(run.path("d/part-3"), run.path("part-3")).unwrap();
+    fs::set_permissions(run.path("d/part-4"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::hard_link(run.path("d/part-5"), run.path("five")).unwrap();
+    fs::remove_file(run.path("link")).unwrap();
+    let moved = run.take().await;
+    assert!(moved.pushed_bytes < MIB / 4, "{moved:?}");
+    run.assert_restored().await;
+
+    // What has changed, and nothing else: rotated, as checkpoints are, and written over.
+    fs::rename(run.path("d/part-6"), run.path("d/part-6.old")).unwrap();
+    run.write("d/part-6", 100, 2 * MIB);
+    run.write("d/small-6", 100, 1000);
+    let changed = run.take().await;
+    assert!((2 * MIB..3 * MIB).contains(&changed.pushed_bytes), "{changed:?}");
+    run.assert_restored().await;
+
+    // The save has the large file in the store already, where it has the name that it had then.
+    fs::rename(run.path("d/renamed"), run.path("large")).unwrap();
+    let saved = save(&run.tree(), &run.registry.repository("a"), "t", &run.registry.access()).await;
+    assert!(saved.pushed_bytes < 50 * MIB, "{saved:?}");
+}
+
+/// One file of a hundred is another at each snapshot; small ones and a log grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn little_more_is_pushed_than_has_changed() {
+    let run = Run::new();
+    for n in 0..40 {
+        run.write(&format!("part-{n}"), n, 2 * MIB);
+    }
+    for n in 0..100 {
+        run.write(&format!("small-{n}"), n, 4000);
+    }
+    run.take().await;
+    let (mut pushed, mut changed) = (0, 0);
+    for step in 0..60u8 {
+        run.write(&format!("part-{}", step % 40), step + 100, 2 * MIB);
+        run.write(&format!("small-{}", step), step + 100, 4000);
+        pushed += run.take().await.pushed_bytes;
+        changed += 2 * MIB + 4000;
+    }
+    run.assert_restored().await;
+    println!("{pushed} bytes pushed for {changed} that had changed: {:.3}", pushed as f64 / changed as f64);
+    assert!(pushed <= changed + changed / 10, "{pushed} of {changed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_through_a_mapping_is_in_the_next_snapshot() {
+    let run = Run::new();
+    let mut mapped = Mapped::in_dir(run.dir.path(), 4_000_000);
+    for letter in ["b", "c", "d"] {
+        run.take().await;
+        mapped.fill(letter);
+        run.take().await;
+        run.assert_restored().await;
+    }
+}
+
+/// Two files that a program writes one after the other, all the time: each snapshot has both of one step, or there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_snapshot_mixes_two_steps() {
+    let run = Run::new();
+    let program = "import itertools, os, time
+for step in itertools.count():
+    for name in ['a', 'b']:
+        with open(name + '.tmp', 'wb') as file:
+            file.write(str(step).encode().rjust(3 << 20))
+        os.rename(name + '.tmp', name)
+    time.sleep(1.5)
+";
+    let mut writer = Command::new("python3").args(["-c", program]).current_dir(run.dir.path()).spawn().unwrap();
+    while !run.path("b").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut taken = 0;
+    for _ in 0..8 {
+        match take(&run.tree(), &run.wanted(), &run.registry.access()).await {
+            Ok(_) => taken += 1,
+            Err(error) => assert!(error.message.contains("was written while the snapshot was taken"), "{error}"),
+        }
+        let (place, _) = run.restored().await;
+        let step = |name: &str| fs::read_to_string(place.dir.join(name)).unwrap().trim().parse::<u64>().unwrap();
+        // It is between `a` and `b` for some milliseconds, in which a snapshot that is not of one moment could be taken.
+        let (a, b) = (step("a"), step("b"));
+        assert!(a == b || a == b + 1, "{a} {b}");
+        assert!(!names(&place.dir).iter().any(|name| name.ends_with(".tmp")) || a == b || a == b + 1);
+    }
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert!(taken > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_written_all_the_time_is_named_unless_it_is_excluded() {
+    let run = Run::new();
+    run.write("model", 1, MIB);
+    let program = "while :; do echo line >> log; done";
+    let mut writer = Command::new("sh").args(["-c", program]).current_dir(run.dir.path()).spawn().unwrap();
+    let excluding = Tree { exclude: vec!["log".to_owned()], ..run.tree() };
+    take(&excluding, &run.wanted(), &run.registry.access()).await.unwrap();
+    assert_eq!(names(&run.restored().await.0.dir), ["model"]);
+    // Each file by itself: what keeps changing is left out.
+    let each = SnapshotWanted { is_consistent: false, ..run.wanted() };
+    take(&run.tree(), &each, &run.registry.access()).await.unwrap();
+    assert!(names(&run.restored().await.0.dir).contains(&"model".to_owned()));
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_is_told_and_the_snapshot_before_stays() {
+    let run = Run::new();
+    run.write("a", 1, MIB);
+    run.take().await;
+    run.write("a", 2, MIB);
+    let is_manifest = |method: &Method, path: &str, _| {
+        if method == Method::PUT && path.contains("/manifests/") { Fault::Status(403) } else { Fault::None }
+    };
+    let proxy = Proxy::before("127.0.0.1", &run.registry.host, is_manifest);
+    let wanted = SnapshotWanted { repository: format!("{}/a", proxy.host), ..run.wanted() };
+    let error = take(&run.tree(), &wanted, &access(&proxy.host)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    let (place, _) = run.restored().await;
+    assert_eq!(fs::read(place.dir.join("a")).unwrap()[0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_mounted_stays_when_a_snapshot_is_put_back() {
+    let run = Run::new();
+    fs::create_dir(run.path("d")).unwrap();
+    run.write("d/file", 1, 10);
+    run.take().await;
+    let place = Place::new();
+    fs::create_dir_all(place.dir.join("d/mounted")).unwrap();
+    fs::write(place.dir.join("d/mounted/input"), "input").unwrap();
+    fs::write(place.dir.join("left-by-a-try"), "").unwrap();
+    let (repository, access) = (run.registry.repository("a"), run.registry.access());
+    let reference = format!("{repository}:run.1.s");
+    let stay = vec![b"d/mounted".to_vec()];
+    restore(&reference, &place.dir, stay, NO_LIMITS, &access, &Progress::default()).await.unwrap();
+    assert_eq!(names(&place.dir), ["d", "d/file", "d/mounted", "d/mounted/input"]);
+}
