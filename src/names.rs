@@ -136,6 +136,8 @@ pub mod paths {
     pub const BIN: &str = "/.bundlerun/bin";
     /// Entry of the run container.
     pub const RUNNER: &str = "/.bundlerun/bin/bundle-runner";
+    /// The program that asks for a snapshot, in the run container.
+    pub const SNAPSHOT: &str = "/.bundlerun/bin/snapshot";
     /// Mount of [`super::volumes::RECORD`].
     pub const RECORD: &str = "/.bundlerun/record";
     /// Mount of [`super::volumes::REQUEST`].
@@ -183,6 +185,15 @@ pub mod files {
     pub const OWNED: &str = "owned";
     /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::contract::EndOrder`].
     pub const END: &str = "end";
+    /// In [`super::paths::RECORD`]: directory with one file for each snapshot that the command asks for. In
+    /// [`super::paths::BIN`]: the same with the answers, a [`crate::contract::SnapshotAnswer`] each.
+    pub const SNAPSHOTS: &str = "snapshots";
+    /// In [`super::paths::BIN`]: what came of the last snapshot, a [`crate::contract::SnapshotAnswer`].
+    pub const SNAPSHOT: &str = "snapshot.json";
+    /// In [`super::paths::BIN`]: what snapshots have pushed.
+    pub const SNAPSHOT_KNOWN: &str = "snapshot-known.json";
+    /// In [`super::paths::BIN`]: what the attempt goes on from, a [`crate::contract::Resumed`].
+    pub const RESUMED: &str = "resumed.json";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.
     pub const REPORTED: &str = "reported";
     /// In [`super::paths::BIN`]: what the helper made in the working directory, which is no output.

@@ -31,6 +31,7 @@ fn saving_by(script: &str) -> Sandbox {
             made_by: serde_json::Map::new(),
             told_variables: vec![],
             background: None,
+            snapshots: None,
         });
     });
     let script = format!(

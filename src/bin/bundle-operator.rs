@@ -134,6 +134,12 @@ enum Helper {
     /// A child of the main process: push large files while the command runs.
     #[command(hide = true)]
     PushEarly,
+    /// A child of the main process: take the snapshot that the command waits for.
+    #[command(hide = true)]
+    Snapshot,
+    /// A child of the main process: take a snapshot that nobody waits for.
+    #[command(hide = true)]
+    RegularSnapshot,
 }
 
 fn main() -> ExitCode {
@@ -193,6 +199,8 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::Save => helper::run_task(paths, Task::Save),
         Helper::Measure => helper::run_task(paths, Task::Measure),
         Helper::PushEarly => helper::run_task(paths, Task::PushEarly),
+        Helper::Snapshot => helper::run_task(paths, Task::Snapshot),
+        Helper::RegularSnapshot => helper::run_task(paths, Task::RegularSnapshot),
         Helper::WatchDisk => helper::run_task(paths, Task::WatchDisk),
     }
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bundlerun::runner::main(std::env::args_os().skip(1))
+    bundlerun::runner::main(std::env::args_os())
 }

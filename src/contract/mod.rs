@@ -10,6 +10,7 @@ mod progress;
 mod record;
 mod report;
 mod request;
+mod snapshot;
 mod text;
 
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
@@ -20,6 +21,7 @@ pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved};
 pub use request::{
     Background, Command, EndOrder, GIVE_UP_SECONDS, InputPatience, InputSource, Registries, Request, RequestedInput,
-    SaveRequest, VARIABLES_MAX_BYTES,
+    SaveRequest, SnapshotRequest, VARIABLES_MAX_BYTES,
 };
+pub use snapshot::{Resumed, SnapshotAnswer};
 pub use text::{DETAIL_MAX_BYTES, one_line};

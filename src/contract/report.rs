@@ -19,6 +19,9 @@ pub struct Report {
     /// Why there is no record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingRecord>,
+    /// The snapshot that the attempt went on from, `repository@sha256:<hex>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
     /// Regular files in the working directory at the end.
     pub files: u64,
     /// Their size in bytes.

@@ -42,6 +42,10 @@ pub struct Request {
     /// Where the output goes; none: no store is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save: Option<SaveRequest>,
+    /// Tags in `save.repository` of the snapshots of earlier attempts, the newest attempt first: the first that there is, is put
+    /// back before the command starts. Empty: the attempt starts with nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resume_from: Vec<String>,
     /// How registries are spoken to.
     #[serde(default, skip_serializing_if = "Registries::is_default")]
     pub registries: Registries,
@@ -66,6 +70,7 @@ impl Request {
             patience: InputPatience::default(),
             volumes: Vec::new(),
             save: None,
+            resume_from: Vec::new(),
             registries: Registries::default(),
             own_repositories: Vec::new(),
         }
@@ -272,6 +277,26 @@ pub struct SaveRequest {
     /// How large files are pushed while the command runs; none: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// The working directory while the command runs; none: the pod was made by an operator that knows no snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotRequest>,
+}
+
+/// How the working directory is kept while the command runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotRequest {
+    /// In the repository of the output: of this attempt's last snapshot.
+    pub tag: String,
+    /// Globs relative to the working directory: what they match is in no snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Taken so often, in seconds; none: only when the command asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_seconds: Option<u64>,
+    /// One more is taken when the platform has ended the command and it has ended in order: the next attempt goes on there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_end: bool,
 }
 
 /// What the helper does beside the command.

@@ -27,6 +27,10 @@ pub enum Task {
     WatchDisk,
     /// Push large files while the command runs.
     PushEarly,
+    /// Take the snapshot that the command waits for.
+    Snapshot,
+    /// Take one that nobody waits for.
+    RegularSnapshot,
 }
 
 impl Task {
@@ -40,6 +44,8 @@ impl Task {
             Task::Measure => "measure",
             Task::WatchDisk => "watch-disk",
             Task::PushEarly => "push-early",
+            Task::Snapshot => "snapshot",
+            Task::RegularSnapshot => "regular-snapshot",
         }
     }
 }
@@ -49,7 +55,7 @@ pub(super) fn begin(paths: &Paths, task: Task) {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit_memory(&paths.cgroup);
-    if task == Task::PushEarly {
+    if matches!(task, Task::PushEarly | Task::RegularSnapshot) {
         yield_to_the_command();
     }
     // Of a child before this one that crashed. Whoever asks the store does so beside one that stages.

@@ -8,7 +8,7 @@ use crate::helper::saved::SavedOutput;
 use crate::helper::stop_order;
 use crate::helper::supervise::measuring;
 use crate::helper::supervise::saving;
-use crate::helper::task::stage;
+use crate::helper::task::{resume, stage};
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
 use crate::names::files;
@@ -37,7 +37,8 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         Err(NotRead::Missing) => (None, Some(end.without_record())),
         Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
     };
-    let first = Report { record: known, missing, ..Report::default() };
+    let resumed_from = resume::resumed(paths);
+    let first = Report { record: known, missing, resumed_from, ..Report::default() };
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
     tell(paths, &message(&first))?;
 

@@ -7,6 +7,7 @@
 //! | `owner` | the working directory is given to the command's user |
 //! | `watch` | from the start of the runner to its death |
 //! | `beside`, `until_dropped` | children that work beside the command, and threads that end with a value |
+//! | `snapshots` | snapshots that the command asks for, and regular ones |
 //! | `stop_order` | the user's order to end |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
@@ -40,6 +41,7 @@ mod progress;
 mod record;
 mod room;
 mod saved;
+mod snapshots;
 mod stop_order;
 mod store_answer;
 mod supervise;
@@ -61,7 +63,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use supervise::{left_behind, staging, store};
-use task::{check_store, look_up, measure, push_early, save, stage, watch_disk};
+use task::{check_store, look_up, measure, push_early, save, snapshot, stage, watch_disk};
 use watch::End;
 
 /// How long the postStart hook waits: the kubelet sees no deletion of the pod while it runs.
@@ -195,6 +197,8 @@ pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
         Task::Save => request().and_then(|request| save::save(paths, &request)),
         Task::Measure => measure::measure(paths).map_err(|error| error.to_string()),
         Task::PushEarly => request().and_then(|request| push_early::push_early(paths, &request)),
+        Task::Snapshot => request().and_then(|request| snapshot::snapshot(paths, &request, true)),
+        Task::RegularSnapshot => request().and_then(|request| snapshot::snapshot(paths, &request, false)),
         Task::WatchDisk => {
             request().and_then(|request| watch_disk::watch(paths, &request).map_err(|error| error.to_string()))
         }

@@ -78,6 +78,12 @@ pub(super) fn ours(paths: &Paths, request: Option<&Request>) -> Vec<OwnedFd> {
     dirs
 }
 
+/// Paths in the working directory that something is mounted over.
+pub(super) fn paths(request: &Request) -> Vec<Vec<u8>> {
+    let inputs = request.inputs.iter().filter_map(|input| in_bundle(&input.path));
+    inputs.chain(request.volumes.iter().map(String::as_str)).map(|path| path.as_bytes().to_vec()).collect()
+}
+
 /// The path of an input below the working directory, if that is where it is; none also for the directory itself.
 fn in_bundle(path: &str) -> Option<&str> {
     let path = match path.strip_prefix('/') {

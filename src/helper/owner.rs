@@ -10,7 +10,10 @@ use crate::names::files;
 use crate::runner::Paths;
 use rustix::fs::{Gid, Uid, fchown, lstat};
 use rustix::process::geteuid;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::lchown;
+use std::path::PathBuf;
 
 /// Gives the working directory, and what was made in it on the way to mounts, to the owner of the runner's first file. The
 /// command has not begun. Where that cannot be done, as under a policy that takes capabilities away, the directory stays
@@ -30,8 +33,39 @@ pub(super) fn give(paths: &Paths, request: Option<&Request>) {
     for (index, input) in request.iter().flat_map(|request| &request.inputs).enumerate() {
         give_input(paths, index, input);
     }
+    if let Some(request) = request.filter(|request| !request.resume_from.is_empty()) {
+        give_all(paths, request);
+    }
     if let Err(error) = mark(&paths.bin, files::OWNED, b"") {
         eprintln!("bundle-operator helper: {error}");
+    }
+}
+
+/// Gives all that was put back into the working directory to the owner of the runner's first file, if that is there. Whoever
+/// does it first, here or in [`give`], it is done before the command begins: nobody writes there yet.
+pub(super) fn give_all(paths: &Paths, request: &Request) {
+    let Ok(started) = lstat(paths.record.join(files::STARTED)) else { return };
+    let (user, group) = (started.st_uid, started.st_gid);
+    if user == geteuid().as_raw() {
+        return;
+    }
+    let mounted: Vec<PathBuf> =
+        mount_points::paths(request).iter().map(|path| paths.bundle.join(OsStr::from_bytes(path))).collect();
+    let mut waiting = vec![paths.bundle.clone()];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if mounted.contains(&path) {
+                continue;
+            }
+            if let Err(error) = lchown(&path, Some(user), Some(group)) {
+                eprintln!("bundle-operator helper: cannot give what was put back to user {user}: {error}");
+                return;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(path);
+            }
+        }
     }
 }
 

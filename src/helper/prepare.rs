@@ -29,6 +29,7 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
     let begin = Instant::now();
     // Sticky: a user other than ours cannot replace what we made in it.
     open_to_all(&paths.record, 0o1777)?;
+    open_to_all(&paths.record.join(files::SNAPSHOTS), 0o1777)?;
     let lock = make_lock(&paths.record.join(files::LOCK))?;
     if !is_marked(&paths.bin, files::PREPARED) {
         open_to_all(&paths.bundle, 0o777)?;
@@ -81,7 +82,14 @@ fn copy_runner(paths_: &Paths) -> Result<(), String> {
     let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
-    Ok(markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))?)
+    markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))?;
+    // The same program under the name by which the command runs it.
+    let snapshot = Path::new(paths::SNAPSHOT).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let linked = match fs::hard_link(paths_.bin.join(name), paths_.bin.join(snapshot)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::create_dir_all(paths_.bin.join(files::SNAPSHOTS)),
+    };
+    linked.map_err(|error| format!("cannot make {snapshot} in {}: {error}", paths_.bin.display()))
 }
 
 /// The run container may have any user. The kubelet makes volumes 0777 and root's: where we are not root there is
@@ -143,7 +151,7 @@ mod tests {
         assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
         let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["bundle-runner", "prepared", "reserved", "staged"]);
+        assert_eq!(names, ["bundle-runner", "prepared", "reserved", "snapshot", "snapshots", "staged"]);
     }
 
     /// With `fsGroup` the kubelet gives volumes to a group, with that bit for all that is made in them: the bundle would

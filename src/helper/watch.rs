@@ -5,6 +5,7 @@ use crate::helper::beside::Beside;
 use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked};
 use crate::helper::owner;
+use crate::helper::snapshots;
 use crate::helper::stop_order;
 use crate::names::files;
 use crate::runner::Paths;
@@ -48,6 +49,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, stop: BorrowedFd<'_>) -> End {
     let beside = Companions::get_ready(paths, request);
     let _stop_order = stop_order::await_it(paths);
+    let _snapshots = request.and_then(|request| snapshots::serve(paths, request.save.as_ref()?.snapshots.as_ref()?));
     let news = News::of(&paths.record);
     // A command that removes `started` at once has no other disk than the rest: who may not be told of the start, or
     // may have come too late for that, does not wait for it.

@@ -22,6 +22,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+/// The variable with the snapshot that is in the working directory when the command begins.
+const RESUMED_FROM: &str = "BUNDLE_RESUMED_FROM";
+
 /// Waits for the inputs, runs the command and tells how it ended.
 pub(crate) fn attempt(paths: &Paths, signals: io::Result<Signals>) -> Result<Record, NeverRan> {
     let signals = signals.map_err(|error| failed("catch signals", &error))?;
@@ -90,7 +93,11 @@ impl Stage<'_> {
 
     fn environment(&self, directory: Option<&Path>) -> Environment {
         let user = environment::name_for(getuid().as_raw(), &self.paths.below_root("/etc/passwd"));
-        environment::complete(std::env::vars_os().collect(), &self.paths.bundle, directory, user.as_deref())
+        let mut given: Environment = std::env::vars_os().collect();
+        if let Some(from) = request::resumed(self.paths).from {
+            given.insert(RESUMED_FROM.into(), from.into());
+        }
+        environment::complete(given, &self.paths.bundle, directory, user.as_deref())
     }
 
     /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.

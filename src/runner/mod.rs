@@ -13,6 +13,7 @@
 //! | `ending` | who is told to end, and in which order (pure) |
 //! | `signals`, `processes`, `tee` | signals in and out, looking at processes and reaping them, output |
 //! | `usage`, `record`, `never_ran` | what is written down |
+//! | `snapshot` | the program by which a command asks for a snapshot |
 //! | `sys` | the only unsafe code |
 //!
 //! Guarantees: nothing of ours is ever on the command's standard output, and on standard error only one line when the
@@ -34,6 +35,7 @@ mod record;
 pub(crate) mod request;
 mod shell;
 pub(crate) mod signals;
+pub(crate) mod snapshot;
 mod supervise;
 pub(crate) mod sys;
 mod tee;
@@ -53,8 +55,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `bundle-runner run|started [--root DIR]`; `DIR` holds the container's tree, for tests.
 ///
-/// `run` is the container's main process; `started` exits with 0 when the command has begun, else with 1: a probe.
-pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+/// `run` is the container's main process; `started` exits with 0 when the command has begun, else with 1: a probe. Under the
+/// name of [`paths::SNAPSHOT`] it is another program, of the command's.
+///
+/// [`paths::SNAPSHOT`]: crate::names::paths::SNAPSHOT
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = args.next().unwrap_or_default();
+    if Path::new(&program).file_name() == Path::new(crate::names::paths::SNAPSHOT).file_name() {
+        return snapshot::main(args);
+    }
     let args: Vec<OsString> = args.collect();
     let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let (task, paths) = match (words.as_slice(), args.get(2)) {

@@ -3,7 +3,7 @@
 use super::never_ran::NeverRan;
 use super::paths::Paths;
 use super::signals::{Caught, Signals, wait_readable};
-use crate::contract::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request};
+use crate::contract::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request, Resumed};
 use crate::names::files;
 use rustix::fd::AsFd;
 use std::io::Read;
@@ -74,6 +74,12 @@ fn look_until_ready(paths: &Paths, request: &Request, signals: &Signals) -> Resu
 fn is_owner(paths: &Paths) -> bool {
     let owner = rustix::fs::stat(&paths.bundle).map(|stat| stat.st_uid);
     owner.map_or(true, |owner| owner == rustix::process::geteuid().as_raw()) || paths.bin.join(files::OWNED).exists()
+}
+
+/// What the helper has put back into the working directory.
+pub(crate) fn resumed(paths: &Paths) -> Resumed {
+    let text = std::fs::read(paths.bin.join(files::RESUMED)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// The helper's order to end, if there is one.

@@ -62,6 +62,7 @@ fn saving_to(host: &str) -> Sandbox {
             made_by: serde_json::Map::new(),
             told_variables: vec![],
             background: None,
+            snapshots: None,
         });
     })
 }

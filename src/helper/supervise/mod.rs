@@ -95,7 +95,13 @@ pub(in crate::helper) fn retry_until(
 fn back_off(task: Task, failed: u32, left: Option<Duration>) -> Duration {
     let most = match task {
         Task::Save | Task::CheckStore => BACK_OFF_MAX_OF_THE_STORE,
-        Task::LookUp | Task::Stage | Task::Measure | Task::WatchDisk | Task::PushEarly => BACK_OFF_MAX,
+        Task::LookUp
+        | Task::Stage
+        | Task::Measure
+        | Task::WatchDisk
+        | Task::PushEarly
+        | Task::Snapshot
+        | Task::RegularSnapshot => BACK_OFF_MAX,
     };
     let half = left.map_or(Duration::MAX, |left| left / 2).max(BACK_OFF_MIN);
     Duration::from_secs(1 << failed.min(5)).min(most).min(half)

@@ -14,12 +14,13 @@ use rustix::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Whether there is anything left to stage once *prepare* is done. Text is written by *prepare*.
+/// Whether there is anything left to put in place once *prepare* is done. Text is written by *prepare*.
 pub(in crate::helper) fn is_needed(request: &Request) -> bool {
-    request.inputs.iter().any(|input| match input.source {
-        InputSource::Text(_) | InputSource::Mounted => input.path == ".",
-        InputSource::Image { .. } | InputSource::Url { .. } | InputSource::Copied { .. } => true,
-    })
+    !request.resume_from.is_empty()
+        || request.inputs.iter().any(|input| match input.source {
+            InputSource::Text(_) | InputSource::Mounted => input.path == ".",
+            InputSource::Image { .. } | InputSource::Url { .. } | InputSource::Copied { .. } => true,
+        })
 }
 
 /// Stages all inputs, or orders the runner to end. Ends early when `stop` can be read or with `cancel`.

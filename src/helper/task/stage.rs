@@ -15,6 +15,7 @@ use crate::helper::task::copy::{self, Mount};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::look_up;
+use crate::helper::task::resume;
 use crate::helper::task::url::{self, PartialMark, Tells, Wanted};
 use crate::helper::tree;
 use crate::names::files;
@@ -62,8 +63,16 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     };
     stage.count_staged(&request.inputs);
     let progress: Vec<Arc<Progress>> = request.inputs.iter().map(|_| Arc::default()).collect();
-    let telling = Telling::start(&paths.bin, ProgressStage::Staging, progress.clone());
-    let staged = runtime.block_on(stage.all(request, &progress));
+    let of_snapshot = Arc::<Progress>::default();
+    let transfers = progress.iter().chain([&of_snapshot]).cloned().collect();
+    let telling = Telling::start(&paths.bin, ProgressStage::Staging, transfers);
+    let staged = runtime.block_on(async {
+        let limits = Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes };
+        let budget = Budget::from(limits).within_memory(room::for_entries(paths));
+        let resumed = resume::resume(paths, request, &budget, &of_snapshot).await;
+        resumed.map_err(Failure::Transient)?;
+        stage.all(request, &progress).await
+    });
     drop(telling);
     match staged {
         Ok(()) => {

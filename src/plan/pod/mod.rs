@@ -154,6 +154,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
             background: store.background.clone(),
+            snapshots: None,
             told_variables: provenance::told_variables(request),
         }),
         own_repositories: own_repositories(request, attempt, settings),

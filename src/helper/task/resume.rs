@@ -1,0 +1,61 @@
+//! Putting the last snapshot of an earlier attempt back, before the command starts.
+//!
+//! The newest earlier attempt that has a snapshot is the one to go on from. That snapshot is this attempt's first, before
+//! anything of it is used: whoever comes later finds it at this attempt, and never looks further back. So it does not matter
+//! what the node of an earlier attempt still pushes, which may be cut off and alive.
+
+use crate::bundle::{self, Budget, Error, Progress};
+use crate::contract::{Request, Resumed, SaveRequest};
+use crate::helper::markers::{is_marked, mark_json, read_json};
+use crate::helper::mount_points;
+use crate::helper::owner;
+use crate::helper::task::login::access;
+use crate::names::files;
+use crate::runner::Paths;
+
+/// What this attempt goes on from; none: nothing, or it is not known yet.
+pub(in crate::helper) fn resumed(paths: &Paths) -> Option<String> {
+    read_json::<Resumed>(&paths.bin, files::RESUMED)?.from
+}
+
+/// Puts it back, if there is one. Can be done again over a first try that was cut off.
+pub(super) async fn resume(
+    paths: &Paths,
+    request: &Request,
+    budget: &Budget,
+    progress: &Progress,
+) -> Result<(), String> {
+    let Some(save) = request.save.as_ref().filter(|_| !request.resume_from.is_empty()) else { return Ok(()) };
+    if is_marked(&paths.bin, files::RESUMED) {
+        return Ok(());
+    }
+    let access = access(paths, request);
+    let cannot = |error: Error| format!("the last snapshot cannot be put back: {error}");
+    let from = match find(request, save, &access).await.map_err(cannot)? {
+        Some(digest) => {
+            let reference = format!("{}@{digest}", save.repository);
+            let stay = mount_points::paths(request);
+            let restored = bundle::restore(&reference, &paths.bundle, stay, budget.clone(), &access, progress).await;
+            restored.map_err(cannot)?;
+            owner::give_all(paths, request);
+            Some(reference)
+        }
+        None => None,
+    };
+    Ok(mark_json(&paths.bin, files::RESUMED, &Resumed { from })?)
+}
+
+/// The digest of the snapshot to go on from, which is this attempt's own by now.
+async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) -> Result<Option<String>, Error> {
+    let own = save.snapshots.as_ref().map(|snapshots| snapshots.tag.as_str()).into_iter();
+    // Its own is there after a try that was cut off.
+    for tag in own.clone().chain(request.resume_from.iter().map(String::as_str)) {
+        if let Some(digest) = bundle::digest_of_tag(&save.repository, tag, access).await? {
+            for own in own.clone().filter(|own| *own != tag) {
+                bundle::add_tag(&save.repository, &digest, own, access).await?;
+            }
+            return Ok(Some(digest));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,37 @@
+//! The child that takes a snapshot of the working directory while it is written.
+
+use crate::bundle::{self, GivenUp, Progress, SnapshotWanted, Tree};
+use crate::contract::{Request, SnapshotAnswer, one_line};
+use crate::helper::child::runtime;
+use crate::helper::markers::mark_json;
+use crate::helper::task::login::access;
+use crate::helper::task::save;
+use crate::names::files;
+use crate::runner::Paths;
+
+/// Takes one and leaves what came of it. `is_requested`: the command waits for it, and all of it shall be of one moment.
+pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested: bool) -> Result<(), String> {
+    let save = request.save.as_ref().ok_or("there is no store")?;
+    let snapshots = save.snapshots.as_ref().ok_or("no snapshots are taken")?;
+    let tree =
+        Tree { exclude: snapshots.exclude.clone(), given_up: GivenUp::default(), ..save::tree(paths, request, save) };
+    let background = save.background.as_ref().filter(|_| !is_requested);
+    let wanted = SnapshotWanted {
+        repository: save.repository.clone(),
+        tag: snapshots.tag.clone(),
+        known: paths.bin.join(files::SNAPSHOT_KNOWN),
+        is_consistent: is_requested,
+        bytes_per_second: background.and_then(|background| background.bytes_per_second),
+    };
+    let runtime = runtime()?;
+    let taken = runtime.block_on(bundle::snapshot(&tree, &wanted, &access(paths, request), &Progress::default()));
+    runtime.shutdown_background();
+    let answer = match taken {
+        Ok(snapshot) => SnapshotAnswer::Taken(format!("{}@{}", save.repository, snapshot.digest)),
+        Err(error) => {
+            eprintln!("bundle-operator helper snapshot: {error}");
+            SnapshotAnswer::Failed(one_line(&error.message))
+        }
+    };
+    Ok(mark_json(&paths.bin, files::SNAPSHOT, &answer)?)
+}

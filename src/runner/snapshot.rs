@@ -1,0 +1,167 @@
+//! The program that a command runs when its working directory is worth keeping: it asks the helper for a snapshot, and waits
+//! for the answer.
+
+use super::{Paths, request};
+use crate::contract::SnapshotAnswer;
+use crate::names::files;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "usage: snapshot [--timeout TIME] [--no-wait]
+
+Keeps the working directory as it is now in the store, and prints where it is there. What is in it must not be
+written meanwhile. The run goes on from its last snapshot with `retry.resume`.
+
+  --timeout TIME  wait at most this long, as in 30s, 10m or 1h (10m)
+  --no-wait       ask for it, and do not wait
+
+Exit codes: 0 it is in the store; 1 it failed, with the reason on standard error; 2 wrong usage; 3 there is no store;
+4 no answer in time";
+const TIMEOUT: Duration = Duration::from_mins(10);
+const LOOK: Duration = Duration::from_millis(20);
+const NAME_LEN: usize = 16;
+/// An answer is one line.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+const NO_STORE: u8 = 3;
+const TOO_LATE: u8 = 4;
+
+/// Whether a file in the directory of requests is one.
+#[cfg(feature = "operator")]
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() == NAME_LEN && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+struct Options {
+    timeout: Duration,
+    waits: bool,
+    paths: Paths,
+}
+
+/// The program. `--root DIR`: the container's tree, for tests.
+pub(super) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let said = match options(args) {
+        Ok(Some(options)) => ask(&options),
+        Ok(None) => Ok(USAGE.to_owned()),
+        Err(why) => Err((WRONG_USAGE, format!("{why}\n{USAGE}"))),
+    };
+    match said {
+        Ok(text) => {
+            if !text.is_empty() {
+                println!("{text}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err((code, why)) => {
+            eprintln!("snapshot: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// None: help is asked for.
+fn options(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
+    let mut options = Options { timeout: TIMEOUT, waits: true, paths: Paths::default() };
+    let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
+    while let Some(arg) = args.next() {
+        let (name, mut value) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        let mut value = || value.take().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--no-wait" => options.waits = false,
+            "--timeout" => {
+                let text = value()?;
+                options.timeout =
+                    time(&text).ok_or_else(|| format!("--timeout {text}: no time such as 30s, 10m or 1h"))?;
+            }
+            "--root" => options.paths = Paths::below(Path::new(&value()?)),
+            _ => return Err(format!("{name} is no option")),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn time(text: &str) -> Option<Duration> {
+    let (number, seconds) = match text.char_indices().last()? {
+        (at, 's') => (text.get(..at)?, 1),
+        (at, 'm') => (text.get(..at)?, 60),
+        (at, 'h') => (text.get(..at)?, 3600),
+        _ => (text, 1),
+    };
+    Some(Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?))
+}
+
+/// What is to be printed, or the exit code and why.
+fn ask(options: &Options) -> Result<String, (u8, String)> {
+    let paths = &options.paths;
+    let request = request::read(&paths.request).map_err(|never_ran| (FAILED, never_ran.detail))?;
+    if request.save.and_then(|save| save.snapshots).is_none() {
+        return Err((NO_STORE, "this cluster has no store for outputs: ask the administrator".to_owned()));
+    }
+    let begin = Instant::now();
+    let (name, asked) = place(&paths.record.join(files::SNAPSHOTS))
+        .map_err(|error| (FAILED, format!("cannot ask the helper container: {error}")))?;
+    if !options.waits {
+        return Ok(String::new());
+    }
+    let answer = paths.bin.join(files::SNAPSHOTS).join(name);
+    let end = loop {
+        if let Some(answer) = read(&answer) {
+            break match answer {
+                SnapshotAnswer::Taken(reference) => Ok(reference),
+                SnapshotAnswer::Failed(why) => Err((FAILED, why)),
+            };
+        }
+        if begin.elapsed() >= options.timeout {
+            let seconds = options.timeout.as_secs();
+            break Err((TOO_LATE, format!("no answer within {seconds} s; the snapshot may still be taken")));
+        }
+        std::thread::sleep(LOOK);
+    };
+    // The helper takes its answer away for that.
+    let _ = fs::remove_file(asked);
+    end
+}
+
+/// Makes a request, of a name that nobody else has.
+fn place(dir: &Path) -> io::Result<(String, std::path::PathBuf)> {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    let name = format!("{:016x}", hasher.finish());
+    let file = dir.join(&name);
+    File::create_new(&file)?;
+    Ok((name, file))
+}
+
+fn read(file: &Path) -> Option<SnapshotAnswer> {
+    use std::io::Read;
+    let mut text = vec![];
+    File::open(file).ok()?.take(ANSWER_MAX_BYTES).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_in_kubernetes() {
+        for (text, seconds) in [("30s", Some(30)), ("10m", Some(600)), ("2h", Some(7200)), ("45", Some(45)), ("", None)]
+        {
+            assert_eq!(time(text), seconds.map(Duration::from_secs), "{text}");
+        }
+        for wrong in ["m", "1.5h", "-1s", "10 m", "18446744073709551615h"] {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
+    }
+}
