@@ -380,21 +380,24 @@ fn times() -> Vec<Rule> {
             format!("self.findAll('[0-9]+{unit}').map(part, int(part.replace('{unit}', ''))).sum() * {seconds}")
         })
         .join(" + ");
-    [("timeLimit", "1s", 1), ("podRetention", "0s", 0)]
-        .into_iter()
-        .map(|(field, least, least_seconds)| {
-            let at = if field == "timeLimit" { "spec.timeLimit" } else { "spec.podRetention" };
-            let rule = format!(
-                "self.matches('{}') && {seconds} >= {least_seconds} && {seconds} <= {}",
-                duration::PATTERN,
-                duration::MAX_SECONDS
-            );
-            let message = format!(
-                "{field} must be days, hours, minutes and seconds, such as 1d12h or 90s, from {least} to 365d in all"
-            );
-            Rule::new(at, rule, message)
-        })
-        .collect()
+    [
+        ("timeLimit", "spec.timeLimit", "1s", 1),
+        ("stopGrace", "spec.stopGrace", "1s", 1),
+        ("podRetention", "spec.podRetention", "0s", 0),
+    ]
+    .into_iter()
+    .map(|(field, at, least, least_seconds)| {
+        let rule = format!(
+            "self.matches('{}') && {seconds} >= {least_seconds} && {seconds} <= {}",
+            duration::PATTERN,
+            duration::MAX_SECONDS
+        );
+        let message = format!(
+            "{field} must be days, hours, minutes and seconds, such as 1d12h or 90s, from {least} to 365d in all"
+        );
+        Rule::new(at, rule, message)
+    })
+    .collect()
 }
 
 fn placement() -> Vec<Rule> {
@@ -474,7 +477,7 @@ fn pod() -> Vec<Rule> {
 }
 
 /// Fields that never change once the run exists; `suspend`, `stop`, `podRetention` and `ttlSecondsAfterFinished` may.
-const IMMUTABLE: [&str; 23] = [
+const IMMUTABLE: [&str; 24] = [
     "image",
     "command",
     "argv",
@@ -483,6 +486,7 @@ const IMMUTABLE: [&str; 23] = [
     "volumes",
     "gpuProfile",
     "timeLimit",
+    "stopGrace",
     "outputs",
     "retry",
     "allowFailedInputs",

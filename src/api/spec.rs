@@ -111,6 +111,13 @@ pub struct BundleRunSpec {
     #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub time_limit: Option<String>,
 
+    /// How long the command has between SIGTERM and SIGKILL: at its time limit, when it is stopped, and when its pod is
+    /// deleted. Days, hours, minutes and seconds, from `1s` to the most that the administrator allows (10m unless set).
+    /// Default: the operator's setting (30s). Example: `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
+    pub stop_grace: Option<String>,
+
     /// What of the working directory is kept. Default: everything. Example: `{exclude: ["*.tmp"]}`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub outputs: Outputs,

@@ -5,6 +5,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 
@@ -47,6 +48,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
         "spec.timeLimit",
         spec.time_limit.as_deref().map(duration::parse_seconds).transpose().map_err(|e| e.to_string()),
     );
+    let grace = problems.check("spec.stopGrace", allowed_stop_grace(spec, settings));
     let gpus = problems.check("spec.gpuProfile", gpus(spec, settings));
     problems.0.extend(gpus_as_extended(resources, settings));
     let volumes: Vec<ClaimMount> = spec.volumes.iter().map(claim_mount).collect();
@@ -64,8 +66,8 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
     problems.0.extend(inputs_on_the_pod_itself(spec));
     problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
 
-    let request = match (command, time_limit_seconds, disk_bytes) {
-        (Some(command), Some(time_limit_seconds), Some(disk_bytes)) => {
+    let request = match (command, time_limit_seconds, grace, disk_bytes) {
+        (Some(command), Some(time_limit_seconds), Some(grace), Some(disk_bytes)) => {
             let request = Request {
                 time_limit_seconds,
                 disk_bytes: Some(disk_bytes),
@@ -73,7 +75,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
                 inputs: Inputs { spec: &spec.inputs, pins: &BTreeMap::new(), image_volumes: false }.requested(),
                 volumes: spec.volumes.iter().map(|v| v.path.clone()).filter(|path| !path.starts_with('/')).collect(),
                 registries: settings.registries.clone(),
-                ..Request::new(command, settings.stop_grace.as_secs())
+                ..Request::new(command, grace.as_secs())
             };
             problems.check(&largest_field(&request), fits_a_pod(&request)).map(|()| request)
         }
@@ -200,6 +202,27 @@ fn memory(resources: &Resources) -> Result<u64, String> {
 /// How large `/dev/shm` is, by the settings of today.
 pub(in crate::plan) fn shared_memory_bytes(resources: &Resources, settings: &Settings) -> Option<u64> {
     shared_memory(resources, memory(resources).ok(), settings).ok()
+}
+
+/// How long the command of a run has between TERM and KILL.
+pub(in crate::plan) fn stop_grace(run: &BundleRun, settings: &Settings) -> Duration {
+    own_stop_grace(&run.spec).ok().flatten().unwrap_or(settings.stop_grace)
+}
+
+fn own_stop_grace(spec: &BundleRunSpec) -> Result<Option<Duration>, String> {
+    let seconds = spec.stop_grace.as_deref().map(duration::parse_seconds).transpose();
+    seconds.map(|seconds| seconds.map(Duration::from_secs)).map_err(|error| error.to_string())
+}
+
+/// A drain of a node waits for it: how long it may be is the administrator's.
+fn allowed_stop_grace(spec: &BundleRunSpec, settings: &Settings) -> Result<Duration, String> {
+    let Some(grace) = own_stop_grace(spec)? else { return Ok(settings.stop_grace) };
+    let most = settings.max_stop_grace;
+    if grace > most {
+        let seconds = most.as_secs();
+        return Err(format!("at most {seconds}s here, by the administrator's setting maxStopGrace"));
+    }
+    Ok(grace)
 }
 
 fn shared_memory(resources: &Resources, memory_bytes: Option<u64>, settings: &Settings) -> Result<u64, String> {

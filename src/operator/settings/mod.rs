@@ -82,6 +82,9 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
             false
         }
     };
+    let stop_grace = seconds(&mut file, "stopGrace", "30s");
+    // What all runs get is never too long for one.
+    let max_stop_grace = seconds(&mut file, "maxStopGrace", "10m").max(stop_grace);
     let (store, registries) = store::read(&mut file, &seconds, problems);
     let (pod_labels, pod_annotations) = pods::metadata(file.section("pods"), problems);
     Settings {
@@ -94,7 +97,8 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         config_deadline: seconds(&mut deadlines, "configuration", "5m"),
         starting_deadline: seconds(&mut deadlines, "starting", "1h"),
         node_lost_after,
-        stop_grace: seconds(&mut file, "stopGrace", "30s"),
+        stop_grace,
+        max_stop_grace,
         staging_deadline,
         store,
         image_volumes,
@@ -123,12 +127,16 @@ mod tests {
         let settings = parse("images: {cpu: a, gpu: b}", "us").unwrap();
         assert_eq!((settings.cpu_image.as_str(), settings.gpu_image.as_str()), ("a", "b"));
         assert_eq!(settings.disk_bytes, 10 << 30);
+        assert_eq!((settings.stop_grace, settings.max_stop_grace), (Duration::from_secs(30), Duration::from_mins(10)));
+        let most = |text| parse(&format!("images: {{cpu: a, gpu: b}}\n{text}"), "us").unwrap().max_stop_grace;
+        assert_eq!(most("stopGrace: 1h"), Duration::from_hours(1), "what all runs get is never too long for one");
+        assert_eq!(most("maxStopGrace: 45s"), Duration::from_secs(45));
         assert_eq!(settings.gpu_profiles["default"].resource_name, "nvidia.com/gpu");
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let text = "images: {cpu: '', gpus: b}\ndefaults: {disk: 10Q, cpus: 1}\nstopGrace: soon\nimage: c\n\
+        let text = "images: {cpu: '', gpus: b}\ndefaults: {disk: 10Q, cpus: 1}\nstopGrace: soon\nmaxStopGrace: late\nimage: c\n\
                     deadlines: 5m\ngpuProfiles: {p: {resourceName: x, driver: {hostPath: {path: a}}, more: 1}}";
         let problems = parse(text, "").unwrap_err();
         let fields: Vec<_> = problems.split("; ").filter_map(|p| p.split_once(": ").map(|(field, _)| field)).collect();
@@ -141,6 +149,7 @@ mod tests {
             "defaults.cpus",
             "deadlines",
             "stopGrace",
+            "maxStopGrace",
             "image",
             "gpuProfiles.p.resourceName",
             "gpuProfiles.p.driver.hostPath.path",

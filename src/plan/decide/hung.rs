@@ -64,7 +64,7 @@ impl Decision<'_> {
     /// When the command, by its time limit and its grace, has ended; none: it has all time.
     fn times_up(&self, pod: &PodFacts) -> Option<Timestamp> {
         let limit = parse_seconds(self.run.spec.time_limit.as_deref()?).ok()?;
-        let all = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.settings.stop_grace)).ok()?;
+        let all = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;
         pod.run_started_at()?.0.checked_add(all.checked_add(KILL_PATIENCE)?).ok()
     }
 

@@ -56,11 +56,11 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let run = observed.run;
     let (attempt, pod_name) = status::current_pod(run);
     if run.metadata.deletion_timestamp.is_some() {
-        return clean_up(observed.pod, settings).then(release_last(run, attempt));
+        return clean_up(observed, settings).then(release_last(run, attempt));
     }
     if run.is_over() {
         // Nothing else of a terminal run changes.
-        return clean_up(observed.pod, settings).write(Draft::of(run, now));
+        return clean_up(observed, settings).write(Draft::of(run, now));
     }
     let ours = match observed.pod {
         PodSeen::Ours(pod) => Some(pod),
@@ -101,19 +101,20 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 }
 
 /// The record is written, or nobody wants it: only the pod is left to be ended and let go.
-fn clean_up(pod: PodSeen, settings: &Settings) -> Plan {
-    let PodSeen::Ours(pod) = pod else { return Plan::nothing() };
+fn clean_up(observed: &Observed, settings: &Settings) -> Plan {
+    let PodSeen::Ours(pod) = observed.pod else { return Plan::nothing() };
     let release = pod.is_held().then(|| Step::RemoveFinalizer(PodRef::of(pod)));
     let goes_on = !matches!(pod.stage(), Stage::Ended | Stage::Deleting);
-    let delete = end_of_others(pod, settings).or_else(|| goes_on.then(|| Step::delete(pod)));
+    let delete =
+        end_of_others(pod, validate::stop_grace(observed.run, settings)).or_else(|| goes_on.then(|| Step::delete(pod)));
     Plan::nothing().then(delete).then(release)
 }
 
 /// Deletes a pod of ours that has ended but for containers that others put into it: nothing is left to be saved, and its
 /// devices are held.
-fn end_of_others(pod: &PodFacts, settings: &Settings) -> Option<Step> {
-    let grace = Some(settings.stop_grace);
-    (pod.is_left_to_others() && !pod.is_deleting()).then(|| Step::DeletePod { pod: PodRef::of(pod), grace })
+fn end_of_others(pod: &PodFacts, grace: Duration) -> Option<Step> {
+    (pod.is_left_to_others() && !pod.is_deleting())
+        .then(|| Step::DeletePod { pod: PodRef::of(pod), grace: Some(grace) })
 }
 
 /// The pod of the attempt before is let go with the next one and not where its end is recorded: a plan looks at one pod
@@ -149,6 +150,10 @@ struct Decision<'a> {
 impl<'a> Decision<'a> {
     fn status(&self) -> Option<&'a BundleRunStatus> {
         self.run.status.as_ref()
+    }
+
+    fn stop_grace(&self) -> Duration {
+        validate::stop_grace(self.run, self.settings)
     }
 
     fn phase(&self) -> Option<Phase> {
@@ -283,7 +288,7 @@ impl<'a> Decision<'a> {
         // On the record first: the field may be taken back before the pod has ended.
         let told = Plan::nothing().write(self.draft().stopping());
         let runs = matches!(stage, Stage::Staging | Stage::Running);
-        let patience = SignedDuration::try_from(self.settings.stop_grace.saturating_add(STOP_PATIENCE)).ok();
+        let patience = SignedDuration::try_from(self.stop_grace().saturating_add(STOP_PATIENCE)).ok();
         let left = match pod.stop_order() {
             StopOrder::NotGiven if runs => return told.then(Step::OrderStop { pod: PodRef::of(pod), at: self.now }),
             StopOrder::Given(at) if runs => patience.and_then(|patience| self.due(at, patience)),
@@ -365,7 +370,7 @@ impl<'a> Decision<'a> {
             outcome
         };
         let end = AttemptEnd { requested: self.requested, attempt: self.attempt, pod, message, outcome };
-        let others = pod.and_then(|pod| end_of_others(pod, self.settings));
+        let others = pod.and_then(|pod| end_of_others(pod, self.stop_grace()));
         // Every attempt before this one was interrupted: own failures are not retried by this version.
         if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
             let draft = self.draft().interrupted(&end);

@@ -26,8 +26,10 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// `resources.sharedMemory` of runs that say none, in bytes; never more than the run's memory.
     pub shared_memory_bytes: u64,
-    /// Between TERM and KILL, after the time limit and when a run is asked to stop.
+    /// Between TERM and KILL, after the time limit and when a run is asked to stop, for runs that say none.
     pub stop_grace: Duration,
+    /// The longest that a run may say.
+    pub max_stop_grace: Duration,
     /// A pod whose image cannot be pulled is given up after this.
     pub image_deadline: Duration,
     /// A pod that waits for a missing Secret, `ConfigMap`, service account or claim is given up after this.

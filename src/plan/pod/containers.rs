@@ -233,6 +233,8 @@ fn environment(request: &ValidRun, attempt: u32) -> Vec<EnvVar> {
         literal("BUNDLE_MEMORY_BYTES", &request.memory_bytes.to_string()),
         literal("BUNDLE_GPUS", &request.gpus.count.to_string()),
     ];
+    let time_limit = request.request.time_limit_seconds;
+    env.extend(time_limit.map(|seconds| literal("BUNDLE_TIME_LIMIT_SECONDS", &seconds.to_string())));
     env.extend(request.gpus.env());
     env.retain(|ours| request.env.iter().all(|theirs| theirs.name != ours.name));
     env.extend(request.env.iter().cloned());

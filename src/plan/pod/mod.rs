@@ -58,7 +58,7 @@ pub(in crate::plan) fn build(request: &ValidRun, attempt: &Attempt, settings: &S
     let mut tolerations = request.tolerations.clone();
     tolerations.extend(request.gpus.tolerations());
     let saving = settings.store.as_ref().map_or(0, |store| store.deadline.as_secs());
-    let grace = settings.stop_grace.as_secs() + saving + REPORT_GRACE_SECONDS;
+    let grace = request.request.stop_grace_seconds + saving + REPORT_GRACE_SECONDS;
     let inputs = Inputs::of(request, attempt, settings);
     let complete = complete(request, attempt, settings);
     let pull_secrets = pull_secrets(request, attempt, settings);

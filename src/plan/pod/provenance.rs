@@ -37,6 +37,7 @@ pub(in crate::plan) fn identity(request: &ValidRun, attempt: &Attempt) -> Map<St
         ("runAsGroup", request.run_as_group.map(Value::from)),
         ("fsGroup", super::fs_group(request).map(Value::from)),
         ("timeLimitSeconds", request.request.time_limit_seconds.map(Value::from)),
+        ("stopGraceSeconds", Some(request.request.stop_grace_seconds.into())),
     ];
     let some = some.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.into_iter().chain(some).map(|(name, value)| (name.to_owned(), value)).collect()

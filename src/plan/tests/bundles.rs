@@ -649,7 +649,7 @@ fn a_request_of_an_operator_that_knew_no_modes_is_read() {
 #[test]
 fn how_an_output_is_made_is_told_with_all_but_secrets() {
     let spec = |value: &str| {
-        json!({"image": "i:1", "command": "true", "gpuProfile": "default", "runAsUser": 7, "timeLimit": "1m",
+        json!({"image": "i:1", "command": "true", "gpuProfile": "default", "runAsUser": 7, "timeLimit": "1m", "stopGrace": "2m",
             "resources": {"cpus": "500m", "memory": "1Gi"},
             "env": [{"name": "A", "value": value},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -672,7 +672,7 @@ fn how_an_output_is_made_is_told_with_all_but_secrets() {
     let shared = settings.shared_memory_bytes.min(1 << 30).to_string();
     let want = json!({
         "namespace": "n", "name": "r", "uid": "u", "attempt": 1, "image": "i:1", "gpuProfile": "default",
-        "runAsUser": 7, "runAsGroup": 8, "fsGroup": 9, "timeLimitSeconds": 60, "exclude": ["*.tmp"],
+        "runAsUser": 7, "runAsGroup": 8, "fsGroup": 9, "timeLimitSeconds": 60, "stopGraceSeconds": 120, "exclude": ["*.tmp"],
         "resources": {"cpus": "500m", "memory": (1u64 << 30).to_string(), "disk": disk, "sharedMemory": shared, "gpus": 0},
         "env": [{"name": "A", "value": "$HOME $$x"},
             {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},

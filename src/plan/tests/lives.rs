@@ -218,8 +218,8 @@ fn told(at_second: Option<i64>, mut seen: PodCase) -> PodCase {
 }
 
 /// A run that runs, and is to stop from then on.
-fn stopped_at_forty() -> Life {
-    let mut life = Life::of(run()).then(3, &told(None, pod().running(3))).until(39);
+fn stopped_at_forty(run: BundleRun) -> Life {
+    let mut life = Life::of(run).then(3, &told(None, pod().running(3))).until(39);
     life.run.spec.stop = true;
     life.then(40, &told(None, pod().running(3))).then(41, &told(Some(40), pod().running(3)))
 }
@@ -227,7 +227,7 @@ fn stopped_at_forty() -> Life {
 #[test]
 fn a_run_that_is_stopped_is_told_and_has_all_time_to_save() {
     let asked = Record { asked_to_stop: true, ..record(143) };
-    stopped_at_forty()
+    stopped_at_forty(run())
         .then(50, &told(Some(40), pod().run_ended(143, "Error")))
         .then(55, &told(Some(40), pod().reported(&asked)))
         .is(
@@ -247,8 +247,12 @@ fn a_run_that_is_stopped_is_told_and_has_all_time_to_save() {
 
 #[test]
 fn what_does_not_end_in_time_when_it_is_stopped_is_deleted() {
-    assert_eq!(stopped_at_forty().until(99).steps.last().unwrap(), "Stop r-1");
-    assert_eq!(stopped_at_forty().until(100).steps.last().unwrap(), "Delete r-1");
+    let longer = run_of(json!({"image": "registry:5000/team/image:v1", "command": "true", "stopGrace": "5m"}));
+    // Thirty seconds after the grace.
+    for (run, deleted_at) in [(run(), 100), (longer, 370)] {
+        assert_eq!(stopped_at_forty(run.clone()).until(deleted_at - 1).steps.last().unwrap(), "Stop r-1");
+        assert_eq!(stopped_at_forty(run).until(deleted_at).steps.last().unwrap(), "Delete r-1");
+    }
 }
 
 #[test]

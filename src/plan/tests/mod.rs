@@ -56,6 +56,7 @@ pub(super) fn settings() -> Settings {
         disk_bytes: 10 << 30,
         shared_memory_bytes: 1 << 30,
         stop_grace: Duration::from_secs(30),
+        max_stop_grace: Duration::from_mins(10),
         image_deadline: Duration::from_secs(IMAGE_DEADLINE.unsigned_abs()),
         config_deadline: Duration::from_mins(2),
         starting_deadline: Duration::from_mins(10),

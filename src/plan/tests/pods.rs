@@ -29,7 +29,7 @@ fn a_run_that_says_everything_has_this_pod() {
         "volumes": [{"path": "ckpt", "claim": {"name": "mine"}}, {"path": "/data", "claim": {"name": "sets", "path": "a"}}],
         "resources": {"gpus": 2, "cpus": "2500m", "memory": "8Gi", "disk": "20Gi", "sharedMemory": "2Gi",
             "extended": {"rdma/hca": 1, "hugepages-2Mi": "512Mi"}},
-        "timeLimit": "2h", "runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000,
+        "timeLimit": "2h", "stopGrace": "5m", "runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000,
         "podLabels": {"team": "ml"}, "podAnnotations": {"karpenter.sh/do-not-disrupt": "true"}, "nodeSelector": {"zone": "a"},
         "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoSchedule"}], "priorityClassName": "low",
         "schedulerName": "volcano", "imagePullSecrets": [{"name": "login"}], "serviceAccountName": "research",

@@ -126,6 +126,30 @@ fn limits_travel_with_the_command() {
 }
 
 #[test]
+fn a_runs_own_grace_is_used_wherever_the_settings_is_and_is_bounded_by_them() {
+    let longer = run_of(json!({"command": "true", "stopGrace": "5m", "timeLimit": "10s"}));
+    let grace = |run: &BundleRun| {
+        let plan = look(run, PodSeen::Absent, 0);
+        created(&plan).spec.as_ref().unwrap().termination_grace_period_seconds
+    };
+    assert_eq!((grace(&run()), grace(&longer)), (Some(60), Some(330)), "without a store");
+    assert_eq!(travels(json!({"command": "true", "stopGrace": "5m"})).stop_grace_seconds, 300);
+
+    // What others put into a pod.
+    let ended = pod().reported(&record(0)).beside_another(false);
+    assert!(words(&look_at(&longer, &ended, 12)).contains(&"Delete r-1 within 300 s".to_owned()));
+
+    assert!(request(json!({"command": "true", "stopGrace": "10m"})).is_ok());
+    let most = "spec.stopGrace: at most 600s here, by the administrator's setting maxStopGrace";
+    assert_eq!(request(json!({"command": "true", "stopGrace": "601s"})).unwrap_err(), [most]);
+    // What runs is not ended by it.
+    assert_eq!(
+        words(&look_at(&run_of(json!({"command": "true", "stopGrace": "1d"})), &pod().running(5), 60)),
+        ["Write Running"]
+    );
+}
+
+#[test]
 fn a_command_that_fits_no_pod_is_refused_and_the_longest_fits() {
     assert!(request(json!({"command": "x".repeat(100_000)})).is_ok());
     let problems = request(json!({"command": "\u{1}".repeat(100_000)})).unwrap_err();

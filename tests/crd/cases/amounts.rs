@@ -82,19 +82,25 @@ pub(super) fn resources() -> Vec<Case> {
 }
 
 pub(super) fn durations() -> Vec<Case> {
-    let mut cases: Vec<Case> = ["1s", "365d", "8760h", "90m", "1d12h", "1h1h", "0d1s", "364d23h59m60s"]
-        .iter()
-        .map(|time| accepted(&format!("time limit {time}"), json!({"timeLimit": time})))
-        .collect();
-    for time in ["0s", "0d0h", "365d1s", "366d", "8761h", "999999999d"] {
-        let errors = [("spec.timeLimit", "timeLimit must be days")];
-        cases.push(refused(&format!("time limit {time}"), json!({"timeLimit": time}), &errors));
+    let mut cases = vec![];
+    for (field, at) in [("timeLimit", "spec.timeLimit"), ("stopGrace", "spec.stopGrace")] {
+        let time_is = |time: &str| (format!("{field} {time:?}"), json!({field: time}));
+        let rule = (at, "must be days, hours, minutes and seconds");
+        for time in ["1s", "365d", "8760h", "90m", "1d12h", "1h1h", "0d1s", "364d23h59m60s"] {
+            let (name, spec) = time_is(time);
+            cases.push(accepted(&name, spec));
+        }
+        for time in ["0s", "0d0h", "365d1s", "366d", "8761h", "999999999d"] {
+            let (name, spec) = time_is(time);
+            cases.push(refused(&name, spec, &[rule]));
+        }
+        for time in ["", "5", "5 min", "1.5h", "-1s", "1w", "1H", "1h ", "h", "1000000000s"] {
+            let (name, spec) = time_is(time);
+            cases.push(refused(&name, spec, &[(at, "should match"), rule]));
+        }
+        let (name, spec) = time_is(&"1s".repeat(33));
+        cases.push(refused(&name, spec, &[(at, "Too long")]));
     }
-    for time in ["", "5", "5 min", "1.5h", "-1s", "1w", "1H", "1h ", "h", "1000000000s"] {
-        let errors = [("spec.timeLimit", "should match"), ("spec.timeLimit", "timeLimit must be days")];
-        cases.push(refused(&format!("time limit {time:?}"), json!({"timeLimit": time}), &errors));
-    }
-    cases.push(refused("a long time limit", json!({"timeLimit": "1s".repeat(33)}), &[("spec.timeLimit", "Too long")]));
     let not_yet = ("spec.podRetention", "not yet supported");
     cases.push(refused("pod retention 0s", json!({"podRetention": "0s"}), &[not_yet]));
     cases.push(refused(

@@ -67,11 +67,12 @@ pub(super) fn changes() -> Vec<Case> {
         changed("inputs added", json!({}), json!({"inputs": []}), &[("spec.inputs", "spec.inputs cannot change")]),
     ];
     let claim = |name: &str| json!([{"path": "a", "claim": {"name": name}}]);
-    let fields: [(&str, &'static str, Value, Value); 19] = [
+    let fields: [(&str, &'static str, Value, Value); 20] = [
         ("image", "spec.image", json!("a"), json!("b")),
         ("command", "spec.command", json!("a"), json!("b")),
         ("volumes", "spec.volumes", claim("a"), claim("b")),
         ("timeLimit", "spec.timeLimit", json!("1h"), json!("2h")),
+        ("stopGrace", "spec.stopGrace", json!("1m"), json!("60s")),
         ("nodeSelector", "spec.nodeSelector", json!({"a": "b"}), json!({"a": "c"})),
         ("tolerations", "spec.tolerations", json!([{"key": "a"}]), json!([{"key": "b"}])),
         ("priorityClassName", "spec.priorityClassName", json!("a"), json!("b")),

@@ -99,6 +99,13 @@ pub(super) fn cases() -> Vec<Case> {
             |v| json!({"timeLimit": v}),
             [json!("1s".repeat(32)), json!("1s".repeat(31) + "10s")],
         ),
+        bound(
+            "spec.stopGrace",
+            TOO_LONG,
+            &[],
+            |v| json!({"stopGrace": v}),
+            [json!("1s".repeat(32)), json!("1s".repeat(31) + "10s")],
+        ),
     ];
     for (field, at) in [
         ("priorityClassName", "spec.priorityClassName"),

@@ -121,6 +121,7 @@ fn everything_spec() -> Value {
             "extended": {"rdma/hca": 1}},
         "gpuProfile": "default",
         "timeLimit": "1d2h3m4s",
+        "stopGrace": "1m30s",
         "outputs": {"exclude": ["*.tmp"]},
         "retry": {"limit": 0, "interruptions": 3},
         "allowFailedInputs": true,
