@@ -42,12 +42,13 @@ impl Decision<'_> {
 
     /// The command should be over, whatever the containers look like.
     pub(super) fn is_past_its_time(&self, pod: &PodFacts) -> bool {
-        self.times_up(pod).is_some() && self.until_past_its_time(pod).is_none()
+        self.its_time(pod).is_some() && self.until_past_its_time(pod).is_none()
     }
 
     /// How long until then; none: it is, or has all time.
     pub(super) fn until_past_its_time(&self, pod: &PodFacts) -> Option<Duration> {
-        self.due(self.times_up(pod)?, SLACK)
+        let (started, time) = self.its_time(pod)?;
+        self.due(started, time.checked_add(SLACK)?)
     }
 
     /// A helper that hangs, too, is asked.
@@ -55,17 +56,18 @@ impl Decision<'_> {
         if let Some(asks) = self.ask(pod) {
             return asks;
         }
+        let times_up = self.its_time(pod).and_then(|(started, time)| started.checked_add(time).ok());
         match self.progress_of(ProgressStage::Saving) {
-            Some(_) => self.finalizing(pod, self.times_up(pod).unwrap_or(self.now), None),
+            Some(_) => self.finalizing(pod, times_up.unwrap_or(self.now), None),
             None => Plan::after(ASK_AGAIN),
         }
     }
 
-    /// When the command, by its time limit and its grace, has ended; none: it has all time.
-    fn times_up(&self, pod: &PodFacts) -> Option<Timestamp> {
+    /// When the command began, and how long it has, by its time limit and its grace; none: it has all time.
+    fn its_time(&self, pod: &PodFacts) -> Option<(Timestamp, SignedDuration)> {
         let limit = parse_seconds(self.run.spec.time_limit.as_deref()?).ok()?;
-        let all = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;
-        pod.run_started_at()?.0.checked_add(all.checked_add(KILL_PATIENCE)?).ok()
+        let time = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;
+        Some((pod.run_started_at()?.0, time.checked_add(KILL_PATIENCE)?))
     }
 
     /// The run container ended at `ended`, and the helper has not in all the time that the kubelet gives it: it hangs, and

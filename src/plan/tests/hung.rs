@@ -141,6 +141,17 @@ fn a_command_past_its_time_whose_helper_hangs_too_is_asked_about() {
 }
 
 #[test]
+fn a_command_that_has_its_time_before_it_is_left_alone() {
+    let told = in_phase(Phase::Running);
+    for (limit, next) in [("10s", seconds(95)), ("1h", seconds(3685)), ("365d", seconds(365 * 86_400 + 85))] {
+        let mut run = told.clone();
+        run.spec.time_limit = Some(limit.to_owned());
+        let plan = answered(&run, &pod().running(5), None, 20);
+        assert_eq!((words(&plan), plan.next), (vec![], next), "{limit}");
+    }
+}
+
+#[test]
 fn a_helper_that_cannot_end_beside_a_run_container_that_does_not_end_says_so_by_its_readiness() {
     let run = BundleRun { spec: limited(0).spec, ..in_phase(Phase::Running) };
     let mut pod = pod().running(5);
