@@ -181,6 +181,11 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 
+    /// The same in a sentence, when another attempt follows: with how much of an output that could not be saved is in the
+    /// store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
     /// Exit code of its command, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

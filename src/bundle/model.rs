@@ -38,6 +38,8 @@ pub struct Progress {
     pub done_bytes: AtomicU64,
     /// Bytes in all, as far as known.
     pub total_bytes: AtomicU64,
+    /// Of a save: bytes that the registry has, in whole blobs.
+    pub stored_bytes: AtomicU64,
     /// Entries of an image that no input can have and that were left out: devices, FIFOs, sparse files.
     pub left_out: AtomicU64,
     /// What the disk has given no answer about for a while, with the time, for people; empty: nothing.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::Cause;
+use super::record::{Cause, is_zero};
 use super::report::NotSaved;
 
 /// How far staging or saving has come.
@@ -17,12 +17,22 @@ pub struct Progress {
     /// Bytes in all, as far as known; 0: not known.
     #[serde(default)]
     pub total_bytes: u64,
-    /// One line: why the last try failed, while it is tried again; what will go wrong, while the command runs.
+    /// Of a save: bytes that the store has for good, whatever becomes of this try.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stored_bytes: u64,
+    /// How fast `done_bytes` has grown of late; 0: not known, or not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_per_second: u64,
+    /// One line: why the last try failed, while it is tried again. Of versions before, while the command runs: why its
+    /// output is too large.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
     /// Why the store did not accept an upload when it was last asked; none: it did, or nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreTrouble>,
+    /// What will go wrong, while the command runs; at most one of each kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// What holds the command up, while inputs are put in place; none: nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputTrouble>,
@@ -39,9 +49,47 @@ impl Progress {
     /// Nothing is known of how far a stage has come.
     #[must_use]
     pub fn of(stage: ProgressStage) -> Self {
-        let (done_bytes, total_bytes, trouble, store, input, hangs, report) = Default::default();
-        Self { stage, done_bytes, total_bytes, trouble, store, input, hangs, report }
+        let (done_bytes, total_bytes, stored_bytes, bytes_per_second) = Default::default();
+        let (trouble, store, warnings, input, hangs, report) = Default::default();
+        Self {
+            stage,
+            done_bytes,
+            total_bytes,
+            stored_bytes,
+            bytes_per_second,
+            trouble,
+            store,
+            warnings,
+            input,
+            hangs,
+            report,
+        }
     }
+}
+
+/// What will go wrong if the command goes on as it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// See [`WarningKind`].
+    pub kind: WarningKind,
+    /// One line for the user, with the figures.
+    pub detail: String,
+}
+
+/// What can go wrong, the worst for the output first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WarningKind {
+    /// There is more than can be saved.
+    OutputTooLarge,
+    /// What the store has not yet would take longer than there is time for saving.
+    SaveDeadlineExceeded,
+    /// The disk that the run asked for is nearly full.
+    DiskNearlyFull,
+}
+
+impl WarningKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OutputTooLarge, Self::SaveDeadlineExceeded, Self::DiskNearlyFull];
 }
 
 /// Why the store does not accept an upload, before the command or while it runs.

@@ -32,6 +32,9 @@ pub struct Report {
     /// Why there is none, where it was to be saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_saved: Option<NotSaved>,
+    /// How much of an output that is not saved the store has; none: all is saved, or it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub so_far: Option<SavedSoFar>,
     /// How many bytes of the message, after the first line, are a line of digests (of inputs that the helper looked up).
     #[serde(skip_serializing_if = "is_zero_len")]
     pub inputs_len: usize,
@@ -39,6 +42,16 @@ pub struct Report {
     pub stdout_len: usize,
     /// See `stdout_len`.
     pub stderr_len: usize,
+}
+
+/// How far saving came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SavedSoFar {
+    /// Bytes that the store has for good: the next save does not send them again, where they are the same.
+    pub stored_bytes: u64,
+    /// Bytes of the output.
+    pub total_bytes: u64,
 }
 
 /// Why the helper has no record to pass on.

@@ -7,7 +7,7 @@ use crate::helper::record::read_record;
 use crate::helper::saved::SavedOutput;
 use crate::helper::stop_order;
 use crate::helper::supervise::measuring;
-use crate::helper::supervise::saving;
+use crate::helper::supervise::saving::{self, Unsaved};
 use crate::helper::task::{resume, stage};
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
@@ -42,13 +42,25 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
     tell(paths, &message(&first))?;
 
-    let saved = save.map(|save| saving::save(paths, save, is_interrupted(paths, end, record.as_ref().ok())));
+    // Also if we are killed before all is saved, as when a node is shut down: how far it came.
+    let with = |Unsaved { not_saved, so_far }: &Unsaved| Report {
+        not_saved: not_saved.clone(),
+        so_far: *so_far,
+        ..first.clone()
+    };
+    let mut tell_how_it_stands = |stands: &Unsaved| {
+        if let Err(error) = tell(paths, &message(&with(stands))) {
+            eprintln!("bundle-operator helper: {error}");
+        }
+    };
+    let interrupted = is_interrupted(paths, end, record.as_ref().ok());
+    let saved = save.map(|save| saving::save(paths, save, interrupted, &mut tell_how_it_stands));
     let report = match saved {
         Some(Ok(SavedOutput { saved, files, bytes, renamed })) => {
             let record = first.record.as_ref().map(|record| with_note(record, &renamed));
             Report { record, saved: Some(saved), files, bytes, ..first }
         }
-        Some(Err(not_saved)) => Report { not_saved: Some(not_saved), ..counted(paths, first) },
+        Some(Err(unsaved)) => counted(paths, with(&unsaved)),
         None => counted(paths, first),
     };
     let message = message(&report);

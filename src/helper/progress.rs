@@ -8,6 +8,7 @@ use crate::helper::store_answer::Answer;
 use crate::helper::until_dropped::{Over, UntilDropped};
 use crate::names::files;
 use crate::runner::Paths;
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ impl Telling {
     pub(super) fn start(bin: &Path, stage: ProgressStage, transfers: Vec<Arc<bundle::Progress>>) -> Self {
         let to = bin.to_owned();
         let tell = move |over: &Over| {
+            let mut rate = Rate::default();
             loop {
                 thread::park_timeout(PAUSE);
                 if over.is_over() {
@@ -41,11 +43,15 @@ impl Telling {
                 };
                 let done_bytes = sum(|transfer| transfer.done_bytes.load(Ordering::Relaxed));
                 let total_bytes = sum(|transfer| transfer.total_bytes.load(Ordering::Relaxed));
+                let stored_bytes = sum(|transfer| transfer.stored_bytes.load(Ordering::Relaxed));
+                let bytes_per_second = rate.of(done_bytes, Instant::now());
                 let hangs = transfers.iter().map(|transfer| transfer.hangs.lock());
                 let hangs = hangs.map(|hangs| hangs.unwrap_or_else(PoisonError::into_inner).clone());
                 let hangs = hangs.filter(|hangs| !hangs.is_empty()).collect::<Vec<_>>().join("; ");
-                let progress = Progress { done_bytes, total_bytes, hangs: one_line(&hangs), ..Progress::of(stage) };
-                let _ = mark_json(&to, files::PROGRESS, &progress);
+                let hangs = one_line(&hangs);
+                let told =
+                    Progress { done_bytes, total_bytes, stored_bytes, bytes_per_second, hangs, ..Progress::of(stage) };
+                let _ = mark_json(&to, files::PROGRESS, &told);
             }
         };
         Self { bin: bin.to_owned(), thread: UntilDropped::start("progress", tell).ok() }
@@ -56,6 +62,26 @@ impl Drop for Telling {
     fn drop(&mut self) {
         drop(self.thread.take());
         markers::unmark(&self.bin, files::PROGRESS);
+    }
+}
+
+/// How fast something grows.
+#[derive(Debug, Default)]
+struct Rate(VecDeque<(Instant, u64)>);
+
+impl Rate {
+    /// Over this time: what is read in one go, or found to be there already, is no rate.
+    const SPAN: Duration = Duration::from_secs(30);
+
+    /// In bytes a second, when it is this much now; 0: not known yet.
+    fn of(&mut self, bytes: u64, now: Instant) -> u64 {
+        while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| now.duration_since(*at) > Self::SPAN) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, bytes));
+        let Some((since, before)) = self.0.front() else { return 0 };
+        let milliseconds = now.duration_since(*since).as_millis().max(1);
+        u64::try_from(u128::from(bytes.saturating_sub(*before)) * 1000 / milliseconds).unwrap_or(u64::MAX)
     }
 }
 
@@ -232,6 +258,16 @@ mod tests {
         assert!(ask(address, request).ends_with(warned));
         fs::remove_file(bin.path().join("warning")).unwrap();
         assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_half_minute() {
+        let (mut rate, begin) = (Rate::default(), Instant::now());
+        let rates: Vec<u64> = (0..120)
+            // A gigabyte that is there already, ten bytes a second for a minute, nothing for another.
+            .map(|second| rate.of(1_000_000_000 + 10 * second.min(60), begin + Duration::from_secs(second)))
+            .collect();
+        assert_eq!([rates[0], rates[1], rates[60], rates[75], rates[119]], [0, 10, 10, 5, 0]);
     }
 
     #[test]

@@ -194,11 +194,11 @@ impl<'a> Saving<'a> {
             };
             if self.repository.has_blob(&layer.digest, layer.size).await? {
                 self.done.fetch_add(layer.size, Ordering::Relaxed);
-                return Ok(layer.pushed());
+                return Ok(self.stored(layer));
             }
             changes += 1;
             match self.push(plan, &layer).await? {
-                Pushed::Done => return Ok(layer.pushed()),
+                Pushed::Done => return Ok(self.stored(layer)),
                 Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
                 Pushed::Refused(_) => self.reading.kept.forget(plan, number),
                 Pushed::Changed(index) if changes >= MOST_CHANGES => {
@@ -210,6 +210,11 @@ impl<'a> Saving<'a> {
                 Pushed::Changed(_) => {}
             }
         }
+    }
+
+    fn stored(&self, layer: Arc<Layer>) -> Arc<Layer> {
+        self.progress.stored_bytes.fetch_add(layer.size, Ordering::Relaxed);
+        layer.pushed()
     }
 
     /// The outer error: this entry hangs.

@@ -1,6 +1,6 @@
 //! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
 
-use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, one_line};
+use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, SavedSoFar, one_line};
 use crate::helper::child::Task;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::saved::{FailedTry, SaveUntil, SavedOutput};
@@ -10,19 +10,42 @@ use crate::runner::Paths;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Between two looks at how far a child is.
+const TELL: Duration = Duration::from_secs(1);
+
+/// An output that is not saved, or not yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::helper) struct Unsaved {
+    /// What stood in the way; none: nothing so far.
+    pub(in crate::helper) not_saved: Option<NotSaved>,
+    /// The furthest that a try came, if that is known.
+    pub(in crate::helper) so_far: Option<SavedSoFar>,
+}
+
 /// Saves the output; `interrupted`: the platform asked for the end, and waits for us. Nothing that a store
-/// answers is final: Secrets are renewed, quotas raised and repositories made while there is time.
+/// answers is final: Secrets are renewed, quotas raised and repositories made while there is time. How it stands is
+/// told again and again: who waits for us may wait for less long than it says.
 pub(in crate::helper) fn save(
     paths: &Paths,
     request: &SaveRequest,
     interrupted: bool,
-) -> Result<SavedOutput, NotSaved> {
+    tell: &mut dyn FnMut(&Unsaved),
+) -> Result<SavedOutput, Unsaved> {
     let seconds = if interrupted { request.interrupted_seconds } else { request.deadline_seconds };
     let until = Instant::now() + time_left(paths, Duration::from_secs(seconds));
     let saved = || read_json::<SavedOutput>(&paths.bin, files::SAVED);
     let is_done = || is_marked(&paths.bin, files::SAVED);
+    let (mut told, mut next) = (Unsaved::default(), Instant::now() + TELL);
     let mut pause = |time| {
         thread::sleep(time);
+        if Instant::now() >= next {
+            next = Instant::now() + TELL;
+            let stands = how_it_stands(paths, told.so_far);
+            if stands != told {
+                tell(&stands);
+                told = stands;
+            }
+        }
         false
     };
     // Of an earlier life, which may have known a registry that was down.
@@ -38,13 +61,28 @@ pub(in crate::helper) fn save(
             detail: "what became of saving cannot be read".to_owned(),
         }),
     };
+    let so_far = how_it_stands(paths, told.so_far).so_far;
     markers::unmark(&paths.bin, files::PROGRESS);
-    if let Err(not_saved) = &result
-        && let Err(error) = mark_json(&paths.bin, files::NOT_SAVED, not_saved)
-    {
-        eprintln!("bundle-operator helper: {error}");
-    }
-    result
+    result.map_err(|not_saved| {
+        if let Err(error) = mark_json(&paths.bin, files::NOT_SAVED, &not_saved) {
+            eprintln!("bundle-operator helper: {error}");
+        }
+        Unsaved { not_saved: Some(not_saved), so_far }
+    })
+}
+
+/// By the marks of the children, and what is known of those before.
+fn how_it_stands(paths: &Paths, known: Option<SavedSoFar>) -> Unsaved {
+    let last: Option<FailedTry> = read_json(&paths.bin, files::NOT_SAVED);
+    let progress: Option<Progress> = read_json(&paths.bin, files::PROGRESS);
+    let now =
+        progress.filter(|progress| progress.total_bytes > 0).map(|Progress { stored_bytes, total_bytes, .. }| {
+            // A layer has more than the files in it.
+            SavedSoFar { stored_bytes: stored_bytes.min(total_bytes), total_bytes }
+        });
+    // Another try first looks for what the one before has sent.
+    let so_far = known.into_iter().chain(now).max_by_key(|so_far| so_far.stored_bytes);
+    Unsaved { not_saved: last.map(|last| last.not_saved), so_far }
 }
 
 /// Of `most`, what an earlier life of the helper has left.
@@ -89,6 +127,7 @@ fn out_of_time(paths: &Paths, seconds: u64, tries: &Tries, last: Option<FailedTr
 mod tests {
     use super::*;
     use crate::contract::ProgressStage;
+    use crate::helper::supervise::tests::with_program;
 
     #[test]
     fn what_stood_in_the_way_until_the_end_is_told() {
@@ -120,6 +159,32 @@ mod tests {
             told(&crashed, Some(&unreachable)),
             (SaveFailure::SaveDeadlineExceeded, "5 of 9 bytes in 60 s; before that: refused".to_owned())
         );
+    }
+
+    #[test]
+    fn how_far_a_save_is_is_told_while_it_lasts_and_the_furthest_at_the_end() {
+        let script = r#"#!/bin/sh
+progress() { echo '{"stage":"Saving","doneBytes":9,"storedBytes":'$1',"totalBytes":9}' >"$bin/progress.json"; }
+bin="$4/.bundlerun/bin"
+progress $(cat "$bin/next" || echo 7)
+echo 3 >"$bin/next"
+sleep 2
+echo '{"failure":"StoreUnreachable","detail":"503"}' >"$bin/not-saved.json"
+rm "$bin/progress.json"
+exit 1
+"#;
+        let (_root, paths) = with_program(script);
+        std::fs::create_dir_all(&paths.bin).unwrap();
+        let request: SaveRequest =
+            serde_json::from_str(r#"{"repository": "r/a", "tag": "t", "deadlineSeconds": 6, "interruptedSeconds": 6}"#)
+                .unwrap();
+        let mut told = vec![];
+        let unsaved = save(&paths, &request, false, &mut |stands| told.push(stands.clone())).unwrap_err();
+        let so_far = Some(SavedSoFar { stored_bytes: 7, total_bytes: 9 });
+        assert_eq!(told.first(), Some(&Unsaved { not_saved: None, so_far }));
+        let not_saved = NotSaved { failure: SaveFailure::StoreUnreachable, detail: "503".to_owned() };
+        assert_eq!(told.last(), Some(&Unsaved { not_saved: Some(not_saved), so_far }), "the furthest: {told:?}");
+        assert_eq!((unsaved.so_far, told.len()), (so_far, 2), "only what is new: {told:?}");
     }
 
     #[test]

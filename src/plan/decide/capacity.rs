@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::lasting::size;
 use super::{Decision, pin};
-use crate::contract::Pin;
+use crate::contract::{Pin, size_for_people};
 use crate::plan::facts::node::Capacity;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::pod;
@@ -97,8 +96,8 @@ fn amount(resource: &str, amount: u64) -> String {
     match resource {
         "cpu" if amount.is_multiple_of(1000) => format!("{} CPUs", amount / 1000),
         "cpu" => format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').to_owned() + " CPUs",
-        "memory" | "ephemeral-storage" => format!("{} of {resource}", size(amount)),
-        _ if resource.starts_with("hugepages-") => format!("{} of {resource}", size(amount)),
+        "memory" | "ephemeral-storage" => format!("{} of {resource}", size_for_people(amount)),
+        _ if resource.starts_with("hugepages-") => format!("{} of {resource}", size_for_people(amount)),
         _ => format!("{amount} {resource}"),
     }
 }

@@ -6,7 +6,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Decision;
 use crate::api::Phase;
-use crate::contract::{InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble};
+use crate::contract::{
+    InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble, size_for_people, time_for_people,
+};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
 use crate::plan::steps::{EventType, Plan, ProgressSeen, Step};
@@ -187,28 +189,18 @@ impl Decision<'_> {
     }
 }
 
-/// `1.2 GiB of 3.4 GiB`.
+/// `1.2 GiB of 3.4 GiB, 20.0 MiB a second, 1m52s left`.
 fn words(progress: &Progress) -> Option<String> {
-    match (progress.done_bytes, progress.total_bytes) {
-        (0, 0) => None,
-        (done, 0) => Some(size(done)),
-        (done, total) => Some(format!("{} of {}", size(done.min(total)), size(total))),
-    }
-}
-
-/// As people read it: `1.2 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut tenths = u128::from(bytes) * 10;
-    let mut unit = "B";
-    for next in UNITS {
-        if tenths < 10_240 {
-            break;
-        }
-        tenths /= 1024;
-        unit = next;
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+    let (done, total, rate) = (progress.done_bytes, progress.total_bytes, progress.bytes_per_second);
+    let how_far = match (done, total) {
+        (0, 0) => return None,
+        (done, 0) => size_for_people(done),
+        (done, total) => format!("{} of {}", size_for_people(done.min(total)), size_for_people(total)),
+    };
+    let at_rate = (rate > 0).then(|| format!(", {} a second", size_for_people(rate)));
+    let seconds = total.saturating_sub(done).checked_div(rate).filter(|seconds| *seconds > 0);
+    let left = seconds.map(|seconds| format!(", {} left", time_for_people(seconds.saturating_mul(1000))));
+    Some(how_far + &at_rate.unwrap_or_default() + &left.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -216,21 +208,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_for_people() {
-        for (bytes, shown) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (5 << 30, "5.0 GiB"),
-            (u64::MAX, "16383.9 PiB"),
-        ] {
-            assert_eq!(size(bytes), shown);
-        }
+    fn how_far_it_is_has_a_rate_and_the_time_that_is_left() {
         let progress =
             |done_bytes, total_bytes| Progress { done_bytes, total_bytes, ..Progress::of(ProgressStage::Saving) };
         assert_eq!(words(&progress(0, 0)), None);
         assert_eq!(words(&progress(1 << 20, 0)).as_deref(), Some("1.0 MiB"));
         assert_eq!(words(&progress(3 << 20, 2 << 20)).as_deref(), Some("2.0 MiB of 2.0 MiB"));
+        let at_rate = |progress| Progress { bytes_per_second: 20 << 20, ..progress };
+        let told = words(&at_rate(progress(1 << 30, 3 << 30)));
+        assert_eq!(told.as_deref(), Some("1.0 GiB of 3.0 GiB, 20.0 MiB a second, 1m42s left"));
+        assert_eq!(words(&at_rate(progress(1 << 30, 0))).as_deref(), Some("1.0 GiB, 20.0 MiB a second"));
+        assert_eq!(
+            words(&at_rate(progress(1 << 30, 1 << 30))).as_deref(),
+            Some("1.0 GiB of 1.0 GiB, 20.0 MiB a second")
+        );
     }
 }

@@ -13,7 +13,7 @@ use self::kubelet::{
 };
 use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
-use crate::contract::{self, Message, MissingRecord, Record, SaveFailure, Saved};
+use crate::contract::{self, Message, MissingRecord, Record, Report, SaveFailure, Saved, SavedSoFar, size_for_people};
 use crate::plan::facts::pod::{PodFacts, TerminatedFacts};
 use crate::plan::words::cause::{Cause, Verdict};
 use crate::plan::words::wait_reason::WaitStage;
@@ -128,8 +128,43 @@ pub(in crate::plan) fn decide(ending: &Ending) -> Outcome {
     // A command that succeeded is never started again: with its output lost, the run has failed.
     match outcome.verdict() {
         Verdict::Succeeded => output_lost(ending).or_else(|| output_in_part(ending)).unwrap_or(outcome),
-        _ => outcome,
+        Verdict::Interrupted => without_its_output(ending, outcome),
+        Verdict::Failed | Verdict::Stopped => outcome,
     }
+}
+
+/// The next attempt says nothing of what this one has lost.
+fn without_its_output(ending: &Ending, outcome: Outcome) -> Outcome {
+    let Some((failure, words)) = ending.message.and_then(|message| unsaved(ending.pod, message)) else {
+        return outcome;
+    };
+    let message = format!("{}; its output was not saved: {failure:?}: {words}", outcome.message);
+    Outcome { message, ..outcome }
+}
+
+/// What stood in the way of an output that is not in the store, and how much of it is there; `None`: all is, there is no
+/// store, or the command never began.
+pub(in crate::plan) fn unsaved(pod: &PodFacts, message: &Message) -> Option<(SaveFailure, String)> {
+    let report = &message.report;
+    if report.saved.is_some() {
+        return None;
+    }
+    let (failure, words) = match &report.not_saved {
+        Some(lost) => (lost.failure, lost.detail.clone()),
+        None => {
+            report.record.as_ref().filter(|record| record.started_at_ms.is_some())?;
+            pod.pins().repository?;
+            (SaveFailure::HelperFailed, "the helper ended before the output was saved".to_owned())
+        }
+    };
+    Some((failure, words + &how_far(report)))
+}
+
+/// `; 1.2 GiB of 3.4 GiB are in the store, ...`; empty: it is not known.
+fn how_far(report: &Report) -> String {
+    let Some(SavedSoFar { stored_bytes, total_bytes }) = report.so_far else { return String::new() };
+    let (stored, total) = (size_for_people(stored_bytes), size_for_people(total_bytes));
+    format!("; {stored} of {total} are in the store: what is the same is not sent again")
 }
 
 /// The output was to be saved, and was not.
@@ -137,8 +172,8 @@ fn output_lost(ending: &Ending) -> Option<Outcome> {
     let report = &ending.message?.report;
     ending.pod.pins().repository.filter(|_| report.saved.is_none())?;
     let Some(lost) = &report.not_saved else {
-        let message = "the command exited with 0, and the helper ended before its output was saved";
-        return Some(Outcome::new(Cause::HelperGone, message));
+        let words = "the command exited with 0, and the helper ended before its output was saved";
+        return Some(Outcome::new(Cause::HelperGone, format!("{words}{}", how_far(report))));
     };
     let cause = match lost.failure {
         SaveFailure::OutputTooLarge => Cause::OutputTooLarge,
@@ -151,8 +186,8 @@ fn output_lost(ending: &Ending) -> Option<Outcome> {
         | SaveFailure::StoreCorrupt
         | SaveFailure::HelperFailed => Cause::StoreNotInOrder,
     };
-    let message =
-        format!("the command exited with 0, and its output could not be saved: {:?}: {}", lost.failure, lost.detail);
+    let (failure, words) = (lost.failure, format!("{}{}", lost.detail, how_far(report)));
+    let message = format!("the command exited with 0, and its output could not be saved: {failure:?}: {words}");
     Some(Outcome::new(cause, message))
 }
 

@@ -59,19 +59,6 @@ pub(in crate::plan) fn usage(record: &Record) -> Usage {
     }
 }
 
-/// A duration for people, in the notation of `timeLimit`: its two largest units, and milliseconds below a second.
-pub(in crate::plan) fn for_people(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes, seconds % 60) {
-        (0, 0, 0, 0) => format!("{ms}ms"),
-        (0, 0, 0, seconds) => format!("{seconds}s"),
-        (0, 0, minutes, seconds) => format!("{minutes}m{seconds}s"),
-        (0, hours, minutes, _) => format!("{hours}h{minutes}m"),
-        (days, hours, _, _) => format!("{days}d{hours}h"),
-    }
-}
-
 /// The devices of a record.
 pub(in crate::plan) fn gpus(record: &Record) -> Vec<Gpu> {
     let Some(facts) = &record.gpus else { return Vec::new() };
@@ -133,29 +120,4 @@ fn time(ms: i64) -> Option<Timestamp> {
 /// Kubernetes' integers end here; a file of holes and a forged record do not.
 fn integer(n: u64) -> u64 {
     n.min(i64::MAX.unsigned_abs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::for_people;
-
-    #[test]
-    fn durations_have_their_two_largest_units() {
-        let (second, minute, hour, day) = (1_000, 60_000, 3_600_000, 86_400_000);
-        for (ms, words) in [
-            (0, "0ms"),
-            (999, "999ms"),
-            (second, "1s"),
-            (3_999, "3s"),
-            (minute - 1, "59s"),
-            (minute, "1m0s"),
-            (hour - 1, "59m59s"),
-            (hour, "1h0m"),
-            (day - 1, "23h59m"),
-            (day, "1d0h"),
-            (9 * day + 5 * hour + 59 * minute, "9d5h"),
-        ] {
-            assert_eq!(for_people(ms), words, "{ms}");
-        }
-    }
 }

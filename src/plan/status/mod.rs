@@ -13,14 +13,14 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Timeline, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, Record, SaveFailure, Saved};
+use crate::contract::{Message, Record, Saved, time_for_people};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
-use crate::plan::outcome::{Outcome, lacking};
+use crate::plan::outcome::{Outcome, lacking, unsaved};
 use crate::plan::pod;
 use crate::plan::status::measured::{
-    between, finished_at, for_people, gpus, output, started_at, timeline, usage, within_its_container,
+    between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
 };
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
@@ -30,6 +30,8 @@ pub(crate) use self::unknown::unknown_message;
 
 /// Longest `status.message` and `status.waiting.message`, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1024;
+/// Longest `status.attempts[].message`, in bytes.
+const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 
 /// Why the output may not be saved, while the command runs.
 pub(in crate::plan) struct Doubt {
@@ -227,6 +229,7 @@ impl<'a> Draft<'a> {
             pod: pod.metadata.name.clone(),
             finish_time: Some(whole_seconds(self.now)),
             cause: Some(outcome.cause().to_owned()),
+            message: Some(cut_to(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES)),
             ..Attempt::default()
         };
         self.record(entry);
@@ -238,6 +241,9 @@ impl<'a> Draft<'a> {
     pub(in crate::plan) fn interrupted(mut self, end: &AttemptEnd) -> Self {
         let AttemptEnd { attempt, outcome, .. } = *end;
         self.end_attempt(end);
+        if let Some(entry) = self.attempt_mut(attempt) {
+            entry.message = Some(cut_to(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES));
+        }
         self.not_in_doubt();
         self.status.waiting = None;
         self.status.timeline = None;
@@ -264,7 +270,7 @@ impl<'a> Draft<'a> {
         self.status.signal = record.and_then(|r| r.signal);
         self.status.gpus = record.map(gpus).unwrap_or_default();
         self.status.usage = record.filter(|r| r.started_at_ms.is_some()).map(usage);
-        self.status.duration = self.status.usage.and_then(|usage| usage.wall_milliseconds).map(for_people);
+        self.status.duration = self.status.usage.and_then(|usage| usage.wall_milliseconds).map(time_for_people);
         self.status.output = message.map(|message| output(message, bundle(pod, message)));
         self.status.result =
             Some(RunResult { cause: outcome.cause().to_owned(), blame: outcome.blame(), hint: outcome.hint() });
@@ -469,16 +475,11 @@ fn saved(pod: &PodFacts, message: &Message) -> Option<(&'static str, String, Str
         };
         return Some((status, reason.into(), lacking(saved).unwrap_or_default()));
     }
-    if let Some(lost) = &report.not_saved {
-        return Some(("False", format!("{:?}", lost.failure), lost.detail.clone()));
+    if let Some((failure, words)) = unsaved(pod, message) {
+        return Some(("False", format!("{failure:?}"), words));
     }
     report.record.as_ref().filter(|r| r.started_at_ms.is_some())?;
-    Some(match pod.pins().repository {
-        Some(_) => {
-            ("False", format!("{:?}", SaveFailure::HelperFailed), "the helper ended before the output was saved".into())
-        }
-        None => ("False", condition::NO_STORE.into(), "no store is configured: the output went with the pod".into()),
-    })
+    Some(("False", condition::NO_STORE.into(), "no store is configured: the output went with the pod".into()))
 }
 
 /// Kubernetes' `Time` has whole seconds.
@@ -486,12 +487,16 @@ fn whole_seconds(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
 }
 
-/// In the middle: who says it is at the begin, and why at the end, where the last of many errors stands.
 fn cut(text: &str) -> String {
-    if text.len() <= MESSAGE_MAX_BYTES {
+    cut_to(text, MESSAGE_MAX_BYTES)
+}
+
+/// In the middle: who says it is at the begin, and why at the end, where the last of many errors stands.
+fn cut_to(text: &str, most: usize) -> String {
+    if text.len() <= most {
         return text.to_owned();
     }
-    let half = MESSAGE_MAX_BYTES / 2;
+    let half = most / 2;
     let begin = text.get(..text.floor_char_boundary(half)).unwrap_or_default();
     let end = text.get(text.ceil_char_boundary(text.len() - half)..).unwrap_or_default();
     format!("{begin} ... {end}")

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::spec::OnInputFailure;
 use crate::api::status::Blame;
 use crate::contract;
-use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved};
+use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved, SavedSoFar};
 
 const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
 const REPOSITORY: &str = "store:5000/bundles/n";
@@ -289,6 +289,41 @@ fn a_run_succeeds_only_when_its_output_is_safe() {
         assert_eq!(status.exit_code, Some(0), "what the command did is told all the same");
         let condition = status.conditions.iter().find(|c| c.type_ == "OutputSaved").unwrap();
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", reason));
+    }
+}
+
+#[test]
+fn how_far_a_save_came_that_had_too_little_time_is_told_of_the_attempt() {
+    let so_far = Some(SavedSoFar { stored_bytes: 3 << 30, total_bytes: 10 << 30 });
+    let there = "3.0 GiB of 10.0 GiB are in the store: what is the same is not sent again";
+    let in_time = NotSaved { failure: SaveFailure::SaveDeadlineExceeded, detail: "5 of 9 bytes in 120 s".into() };
+    for (not_saved, why) in [
+        (None, "HelperFailed: the helper ended before the output was saved"),
+        (Some(in_time), "SaveDeadlineExceeded: 5 of 9 bytes in 120 s"),
+    ] {
+        let ended = |record: &Record| {
+            let report =
+                Report { record: Some(record.clone()), so_far, not_saved: not_saved.clone(), ..Report::default() };
+            let pod = pod().run_ended(record.container_exit_code(), "Error");
+            stored(pod.helper_ended(137, &Message::encode(&report, b"", b"")), &[])
+        };
+        let asked = Record { asked_to_stop: true, ..record(143) };
+        let status = written(&look_at(&run(), &ended(&asked).deleted(7), 60));
+        let attempt = status.attempts[0].message.clone().unwrap();
+        assert!(attempt.ends_with(&format!("; its output was not saved: {why}; {there}")), "{attempt}");
+        assert!(status.message.unwrap().ends_with(&attempt), "until the next one runs");
+
+        let mut last = run();
+        last.spec.retry.interruptions = Some(0);
+        let status = written(&look_at(&last, &ended(&asked).deleted(7), 60));
+        assert!(status.message.unwrap().ends_with(there));
+        let saved = status.conditions.iter().find(|condition| condition.type_ == "OutputSaved").unwrap();
+        assert_eq!(format!("{}: {}", saved.reason, saved.message), format!("{why}; {there}"));
+
+        // Nobody asked for the end of the command, but for that of the helper.
+        let status = written(&look_at(&run(), &ended(&record(0)).deleted(9), 60));
+        assert_eq!(status.reason.as_deref(), Some("OutputNotSaved"));
+        assert!(status.message.unwrap().ends_with(there));
     }
 }
 
