@@ -296,34 +296,39 @@ fn sources() -> Vec<Rule> {
 /// What can never match is refused: silence would look like an exclusion. What begins with `/` or `./` is below the
 /// working directory, as gitignore reads a leading slash.
 fn exclude() -> Vec<Rule> {
-    let at = "spec.outputs.exclude[]";
-    vec![
-        Rule::new(
-            at,
+    let of = [
+        ("spec.outputs.exclude[]", "outputs.exclude"),
+        ("spec.outputs.snapshots.exclude[]", "outputs.snapshots.exclude"),
+    ];
+    of.into_iter().flat_map(|(at, field)| patterns(at, field)).collect()
+}
+
+fn patterns(at: &'static str, field: &str) -> Vec<Rule> {
+    [
+        (
             "!self.startsWith('!')",
-            r"outputs.exclude: a pattern only leaves out, ! takes nothing back; leave that pattern out, or write \! for a name that begins with !",
+            r"a pattern only leaves out, ! takes nothing back; leave that pattern out, or write \! for a name that begins with !",
         ),
-        Rule::new(
-            at,
+        (
             "!self.matches('^/bundle(/|$)')",
-            "outputs.exclude: patterns are relative to the working directory, which is /bundle; for /bundle/cache write cache, for a directory bundle in it write bundle",
+            "patterns are relative to the working directory, which is /bundle; for /bundle/cache write cache, for a directory bundle in it write bundle",
         ),
-        Rule::new(
-            at,
+        (
             r"self.matches(r'^([.]?/)?[^/\x00]+(/[^/\x00]+)*/?$')",
-            "outputs.exclude: a pattern must be a path below the working directory, such as cache, cache/*.tmp or **/*.tmp: no empty part, no NUL",
+            "a pattern must be a path below the working directory, such as cache, cache/*.tmp or **/*.tmp: no empty part, no NUL",
         ),
-        Rule::new(
-            at,
+        (
             "!self.matches('(^|/)[.][.](/|$)|^[.]/?$|/[.](/|$)')",
-            "outputs.exclude: nothing is saved under a path with . or .. as a part; write the path from the working directory, such as cache or cache/*.tmp",
+            "nothing is saved under a path with . or .. as a part; write the path from the working directory, such as cache or cache/*.tmp",
         ),
-        Rule::new(
-            at,
+        (
             "!self.contains('{') || !self.matches('[{,](/|[.][.]?[/},])')",
-            "outputs.exclude: a choice in {} that begins with /, ./ or ../ matches nothing; write it as it goes on from what is before the {",
+            "a choice in {} that begins with /, ./ or ../ matches nothing; write it as it goes on from what is before the {",
         ),
     ]
+    .into_iter()
+    .map(|(rule, why)| Rule::new(at, rule, format!("{field}: {why}")))
+    .collect()
 }
 
 fn resources() -> Vec<Rule> {
@@ -383,6 +388,7 @@ fn times() -> Vec<Rule> {
     [
         ("timeLimit", "spec.timeLimit", "1s", 1),
         ("stopGrace", "spec.stopGrace", "1s", 1),
+        ("outputs.snapshots.every", "spec.outputs.snapshots.every", "10s", 10),
         ("podRetention", "spec.podRetention", "0s", 0),
     ]
     .into_iter()

@@ -499,6 +499,29 @@ pub struct Outputs {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
     pub exclude: Vec<String>,
+
+    /// When the working directory is kept in the store while the command runs. The command can always ask for it, by the
+    /// program `$BUNDLE_SNAPSHOT`. Default: only when it asks. Example: `{every: 10m}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
+}
+
+/// When the working directory is kept while the command runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshots {
+    /// A snapshot is taken this long after the one before, as days, hours, minutes and seconds, from `10s`. Each file in it is
+    /// consistent by itself, not with the others: a command that asks by `$BUNDLE_SNAPSHOT` knows better when. Default: none
+    /// but those that the command asks for. Example: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
+    pub every: Option<String>,
+
+    /// Globs as in `outputs.exclude`: what they match is in no snapshot. Default: those of `outputs.exclude`.
+    /// Example: `["**/*.log"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub exclude: Option<Vec<String>>,
 }
 
 /// How often a command is started again.
@@ -515,6 +538,12 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,
+
+    /// The next attempt begins with the working directory as it was in the last snapshot of the attempts before, instead of an
+    /// empty one; `BUNDLE_RESUMED_FROM` tells which that was. Without a snapshot it begins empty. Default: false.
+    /// Example: `true`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resume: bool,
 }
 
 /// A Secret by name.

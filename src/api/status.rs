@@ -194,6 +194,10 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
 
+    /// The snapshot that it began with, `repository@sha256:<hex>`; none: an empty working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
+
     /// What it left, as a saved bundle by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,

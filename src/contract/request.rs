@@ -288,9 +288,9 @@ pub struct SaveRequest {
 pub struct SnapshotRequest {
     /// In the repository of the output: of this attempt's last snapshot.
     pub tag: String,
-    /// Globs relative to the working directory: what they match is in no snapshot.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude: Vec<String>,
+    /// Globs relative to the working directory: what they match is in no snapshot. None: what is not saved either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<Vec<String>>,
     /// Taken so often, in seconds; none: only when the command asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_seconds: Option<u64>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 
-use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Resources};
+use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Outputs, Resources};
 use crate::api::{BundleRun, Quantity, duration};
 use crate::contract::{Command, InputSource, Request};
 use crate::names;
@@ -19,7 +19,7 @@ use crate::plan::own_address::own_host;
 use crate::plan::pod::gpu::Gpus;
 use crate::plan::pod::inputs::Inputs;
 use crate::plan::pod::mounts::{in_container, unexpanded};
-use crate::plan::pod::valid_run::{ClaimMount, PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
+use crate::plan::pod::valid_run::{ClaimMount, PINS_MAX_BYTES, REQUEST_MAX_BYTES, Snapshots, ValidRun};
 
 /// Annotations have room for 256 KiB: for the request, the run's own, the administrator's, and this.
 const CREATED_BY_MAX_BYTES: usize = 500;
@@ -62,6 +62,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
         problems.check(&format!("spec.inputs[{i}]"), one_source(input));
     }
     problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
+    let snapshots = problems.check("spec.outputs.snapshots", snapshots(&spec.outputs));
     problems.0.extend(store_secret_used(spec, settings));
     problems.0.extend(inputs_on_the_pod_itself(spec));
     problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
@@ -99,6 +100,8 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             request,
             inputs: spec.inputs.clone(),
             exclude: spec.outputs.exclude.clone(),
+            snapshots: snapshots.clone().unwrap_or_default(),
+            resumes: spec.retry.resume,
             default_image: spec.image.is_none(),
             env: spec.env.iter().map(env_var).collect(),
             volumes,
@@ -305,6 +308,14 @@ fn one_source(input: &spec::Input) -> Result<(), String> {
         1 => Ok(()),
         _ => Err("set exactly one source: run, image, claim, configMap, secret, text or url".into()),
     }
+}
+
+fn snapshots(outputs: &Outputs) -> Result<Snapshots, String> {
+    let wanted = outputs.snapshots.clone().unwrap_or_default();
+    let every = wanted.every.as_deref().map(duration::parse_seconds).transpose();
+    let every_seconds = every.map_err(|error| format!("every: {error}"))?;
+    globs(wanted.exclude.as_deref().unwrap_or_default()).map_err(|error| format!("exclude: {error}"))?;
+    Ok(Snapshots { every_seconds, exclude: wanted.exclude })
 }
 
 fn globs(patterns: &[String]) -> Result<(), String> {

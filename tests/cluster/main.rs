@@ -55,6 +55,7 @@ mod relists;
 mod security;
 mod settings;
 mod skew;
+mod snapshots;
 mod stop;
 mod store;
 mod store_faults;

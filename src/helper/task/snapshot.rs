@@ -13,8 +13,11 @@ use crate::runner::Paths;
 pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested: bool) -> Result<(), String> {
     let save = request.save.as_ref().ok_or("there is no store")?;
     let snapshots = save.snapshots.as_ref().ok_or("no snapshots are taken")?;
-    let tree =
-        Tree { exclude: snapshots.exclude.clone(), given_up: GivenUp::default(), ..save::tree(paths, request, save) };
+    let tree = Tree {
+        exclude: snapshots.exclude.as_ref().unwrap_or(&save.exclude).clone(),
+        given_up: GivenUp::default(),
+        ..save::tree(paths, request, save)
+    };
     let background = save.background.as_ref().filter(|_| !is_requested);
     let wanted = SnapshotWanted {
         repository: save.repository.clone(),

@@ -226,6 +226,7 @@ fn environment(request: &ValidRun, attempt: u32) -> Vec<EnvVar> {
         literal("CODALAB", "true"),
         literal("BUNDLE_STDOUT", &format!("{}/{}", paths::OUTPUT, files::STDOUT)),
         literal("BUNDLE_STDERR", &format!("{}/{}", paths::OUTPUT, files::STDERR)),
+        literal("BUNDLE_SNAPSHOT", paths::SNAPSHOT),
         literal("BUNDLE_NAME", &request.name),
         literal("BUNDLE_UID", &request.uid),
         literal("BUNDLE_ATTEMPT", &attempt.to_string()),

@@ -21,13 +21,15 @@ pub(in crate::plan) use self::requests::requests;
 
 use self::inputs::Inputs;
 use self::valid_run::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
-use crate::contract::{GIVE_UP_SECONDS, InputPatience, Pin, Pins, Request, SaveRequest};
+use crate::contract::{GIVE_UP_SECONDS, InputPatience, Pin, Pins, Request, SaveRequest, SnapshotRequest};
 use crate::names;
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::settings::Settings;
 
 /// What the helper has after the runner's grace and the time for saving, to count the files and report.
 const REPORT_GRACE_SECONDS: u64 = 30;
+/// Earlier attempts of which a snapshot is looked for.
+const MOST_LOOKED_FOR: usize = 50;
 
 /// Name of the pod of an attempt.
 pub(in crate::plan) fn pod_name(run: &str, attempt: u32) -> String {
@@ -131,8 +133,8 @@ fn fs_group(request: &ValidRun) -> Option<i64> {
 
 /// The request with what this attempt adds to it.
 fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Request {
-    let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
     let inputs = Inputs::of(request, attempt, settings);
+    let resume_from = resume_from(request, attempt.number, settings);
     let mut requested = inputs.requested();
     for (index, input) in requested.iter_mut().enumerate() {
         input.digest = attempt.digests.get(&index).cloned();
@@ -140,28 +142,54 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
     let usual = InputPatience::default();
     let mut complete = Request {
         inputs: requested,
-        staging_seconds: inputs.take_time().then_some(settings.staging_deadline.as_secs()),
+        staging_seconds: (inputs.take_time() || !resume_from.is_empty()).then_some(settings.staging_deadline.as_secs()),
         patience: InputPatience {
             absent_seconds: if inputs.take_time() { settings.config_deadline.as_secs() } else { usual.absent_seconds },
             ..usual
         },
         save: settings.store.as_ref().map(|store| SaveRequest {
             repository: store.repository(&request.namespace),
-            tag: format!("{}.{}.{uid8}", request.name, attempt.number),
+            tag: tag(request, attempt.number),
             exclude: request.exclude.clone(),
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
             background: store.background.clone(),
-            snapshots: None,
+            snapshots: Some(SnapshotRequest {
+                tag: snapshot_tag(request, attempt.number),
+                exclude: request.snapshots.exclude.clone(),
+                every_seconds: request.snapshots.every_seconds,
+                at_end: request.resumes,
+            }),
             told_variables: provenance::told_variables(request),
         }),
+        resume_from,
         own_repositories: own_repositories(request, attempt, settings),
         ..request.request.clone()
     };
     tell_details(&mut complete, provenance::details(request, attempt));
     complete
+}
+
+/// Of the output of an attempt.
+fn tag(request: &ValidRun, attempt: u32) -> String {
+    let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
+    format!("{}.{attempt}.{uid8}", request.name)
+}
+
+/// Of its last snapshot.
+fn snapshot_tag(request: &ValidRun, attempt: u32) -> String {
+    format!("{}.s", tag(request, attempt))
+}
+
+/// The snapshots of the attempts before, the newest first.
+fn resume_from(request: &ValidRun, attempt: u32, settings: &Settings) -> Vec<String> {
+    if !request.resumes || settings.store.is_none() {
+        return vec![];
+    }
+    let before = (1..attempt).rev().take(MOST_LOOKED_FOR);
+    before.map(|attempt| snapshot_tag(request, attempt)).collect()
 }
 
 /// Adds to what is said of how the output is made, if the annotation has room for it.

@@ -13,6 +13,14 @@ pub(in crate::plan) const REQUEST_MAX_BYTES: usize = 250_000;
 /// What the pin of one input may add to the annotations: a reference, twice, and a uid.
 pub(in crate::plan) const PINS_MAX_BYTES: usize = 1000;
 
+/// When snapshots are taken, and of what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::plan) struct Snapshots {
+    pub(in crate::plan) every_seconds: Option<u64>,
+    /// None: what is not saved either.
+    pub(in crate::plan) exclude: Option<Vec<String>>,
+}
+
 /// A run whose every field is known to be usable.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::plan) struct ValidRun {
@@ -26,6 +34,9 @@ pub(in crate::plan) struct ValidRun {
     pub(in crate::plan) request: Request,
     pub(in crate::plan) inputs: Vec<spec::Input>,
     pub(in crate::plan) exclude: Vec<String>,
+    pub(in crate::plan) snapshots: Snapshots,
+    /// Later attempts go on from the last snapshot.
+    pub(in crate::plan) resumes: bool,
     /// The run names no image.
     pub(in crate::plan) default_image: bool,
     pub(in crate::plan) env: Vec<EnvVar>,

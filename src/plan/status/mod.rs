@@ -414,6 +414,7 @@ impl<'a> Draft<'a> {
             entry.exit_code = record.and_then(|r| r.exit_code);
             entry.signal = record.and_then(|r| r.signal);
             entry.bundle = bundle;
+            entry.resumed_from = message.and_then(|message| message.report.resumed_from.clone());
         }
         (finish, believed)
     }

@@ -83,10 +83,17 @@ pub(super) fn resources() -> Vec<Case> {
 
 pub(super) fn durations() -> Vec<Case> {
     let mut cases = vec![];
-    for (field, at) in [("timeLimit", "spec.timeLimit"), ("stopGrace", "spec.stopGrace")] {
-        let time_is = |time: &str| (format!("{field} {time:?}"), json!({field: time}));
+    for (field, at) in
+        [("timeLimit", "spec.timeLimit"), ("stopGrace", "spec.stopGrace"), ("every", "spec.outputs.snapshots.every")]
+    {
+        let time_is = |time: &str| {
+            let spec =
+                if field == "every" { json!({"outputs": {"snapshots": {field: time}}}) } else { json!({field: time}) };
+            (format!("{field} {time:?}"), spec)
+        };
         let rule = (at, "must be days, hours, minutes and seconds");
-        for time in ["1s", "365d", "8760h", "90m", "1d12h", "1h1h", "0d1s", "364d23h59m60s"] {
+        let least = if field == "every" { "10s" } else { "1s" };
+        for time in [least, "365d", "8760h", "90m", "1d12h", "1h1h", "0d10s", "364d23h59m60s"] {
             let (name, spec) = time_is(time);
             cases.push(accepted(&name, spec));
         }

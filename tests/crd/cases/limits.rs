@@ -162,6 +162,41 @@ fn not_yet() -> impl Iterator<Item = Case> {
         bound("spec.gpuProfile", TOO_LONG, &[], profile, text(63)),
         bound("spec.outputs.exclude", "Too many", &[], exclude, list(64, |n| json!(format!("{n}")))),
         bound("spec.outputs.exclude[0]", TOO_LONG, &[], one_exclude, text(512)),
+        bound(
+            "spec.outputs.snapshots.exclude",
+            "Too many",
+            &[],
+            |value| json!({"outputs": {"snapshots": {"exclude": value}}}),
+            list(64, |n| json!(format!("{n}"))),
+        ),
+        bound(
+            "spec.outputs.snapshots.exclude[0]",
+            TOO_LONG,
+            &[],
+            |value| json!({"outputs": {"snapshots": {"exclude": [value]}}}),
+            text(512),
+        ),
+        bound(
+            "spec.outputs.snapshots.every",
+            TOO_LONG,
+            &[],
+            |value| json!({"outputs": {"snapshots": {"every": value}}}),
+            [json!("1s".repeat(32)), json!("1s".repeat(31) + "10s")],
+        ),
+        [
+            accepted(
+                "spec.outputs.snapshots.exclude[0] at its bound",
+                json!({"outputs": {"snapshots": {"exclude": ["a"]}}}),
+            ),
+            refused(
+                "spec.outputs.snapshots.exclude[0] beyond its bound",
+                json!({"outputs": {"snapshots": {"exclude": [""]}}}),
+                &[
+                    ("spec.outputs.snapshots.exclude[0]", "should be at least"),
+                    ("spec.outputs.snapshots.exclude[0]", "must be a path below"),
+                ],
+            ),
+        ],
         [
             accepted("spec.outputs.exclude[0] at its bound", one_exclude(json!("a"))),
             refused(

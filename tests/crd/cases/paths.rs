@@ -305,6 +305,14 @@ pub(super) fn exclude() -> Vec<Case> {
         ("{a,./b}", choice),
     ] {
         cases.push(refused(&format!("exclude {pattern:?}"), exclude(pattern), &[("spec.outputs.exclude[0]", message)]));
+        let of_snapshots = json!({"outputs": {"snapshots": {"exclude": [pattern]}}});
+        let at = "spec.outputs.snapshots.exclude[0]";
+        cases.push(refused(&format!("exclude from snapshots {pattern:?}"), of_snapshots, &[(at, message)]));
     }
+    cases.push(refused(
+        "a snapshot every 9s",
+        json!({"outputs": {"snapshots": {"every": "9s"}}}),
+        &[("spec.outputs.snapshots.every", "from 10s")],
+    ));
     cases
 }

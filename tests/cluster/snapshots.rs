@@ -1,0 +1,144 @@
+//! The working directory is in the store while the command runs, and the next attempt goes on from there.
+
+use bundlerun::api::{BundleRunStatus, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::audit;
+use crate::common::{Space, cause, eventually, stdout, together};
+use crate::node;
+
+/// Keeps one step, makes another that is not kept, and waits for its end, unless it goes on from a step.
+const TRAINING: &str = r#"
+if [ -n "$BUNDLE_RESUMED_FROM" ]; then
+    echo "goes on from $BUNDLE_RESUMED_FROM with step $(cat step) of $(stat -c %u:%a:%Y step), $(ls -A | tr '\n' ' ')"
+    exit 0
+fi
+mkdir -m 700 state
+echo secret >state/weights
+echo 1 >step
+chmod 640 step
+touch -d @1000000000 step
+reference=$("$BUNDLE_SNAPSHOT") || exit 5
+echo "kept as $reference"
+echo 2 >step
+echo lost >lost
+echo ready
+sleep 1h
+"#;
+
+fn training(more: &Value) -> Value {
+    let mut spec = json!({"command": TRAINING, "retry": {"resume": true}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+/// Waits until the command says this.
+async fn until_said(space: &Space, pod: &str, text: &str) {
+    eventually(text, async || {
+        let said = space.logs(pod).await;
+        if said.contains(text) { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
+
+/// Waits until the command has its second step, and returns its pod.
+async fn at_second_step(space: &Space, name: &str) -> Pod {
+    let pod = space.pod_running(&format!("{name}-1")).await;
+    until_said(space, &pod.name_any(), "ready").await;
+    pod
+}
+
+/// Whether the store of the namespace has this tag.
+async fn is_in_store(space: &Space, tag: &str) -> bool {
+    let registry = std::env::var("REGISTRY_HOST").unwrap();
+    let manifest = format!("http://{registry}/v2/bundles/{}/manifests/{tag}", space.name);
+    let accepts = "application/vnd.oci.image.manifest.v1+json";
+    let head = reqwest::Client::new().head(manifest).header("accept", accepts);
+    head.send().await.unwrap().status().is_success()
+}
+
+/// What the second attempt found.
+fn assert_resumed(status: &BundleRunStatus, user: &str) {
+    assert_eq!((status.phase, cause(status)), (Some(Phase::Succeeded), "Completed"), "{status:#?}");
+    let [first, second] = status.attempts.as_slice() else { panic!("{status:#?}") };
+    let from = second.resumed_from.as_deref().unwrap();
+    assert_eq!(first.resumed_from, None);
+    let wanted = format!("goes on from {from} with step 1 of {user}:640:1000000000, state step \n");
+    assert_eq!(stdout(status), wanted, "{status:#?}");
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_from_the_last_snapshot_of_the_one_before() {
+    let space = Space::new().await;
+    let users = [
+        ("root", json!({}), "0"),
+        ("image-user", json!({"image": "nonroot:local"}), "1234"),
+        ("uid", json!({"runAsUser": 4321}), "4321"),
+    ];
+    together(users.map(async |(name, more, user)| {
+        let begun = Timestamp::now();
+        space.start(name, training(&more)).await;
+        let pod = at_second_step(&space, name).await;
+        let ready = Timestamp::now();
+        let writes = audit::of_operator(|event| {
+            let at = audit::received(event);
+            begun < at && at < ready && audit::text(event, "/objectRef/name") == name
+        });
+        let writes: Vec<_> = writes.iter().map(|event| audit::text(event, "/verb")).collect();
+        assert!(writes.len() <= 1, "a snapshot is no matter of the API server's: {writes:?}");
+        node::kill(&pod, "run");
+        assert_resumed(&space.end_of(name).await, user);
+    }))
+    .await;
+    space.end().await;
+}
+
+#[tokio::test]
+async fn without_a_store_or_a_snapshot_the_command_is_told_and_begins_anew() {
+    let space = Space::new().await;
+    let command = r#"
+echo "from: ${BUNDLE_RESUMED_FROM-nothing}, $(ls -A | wc -l) files"
+"$BUNDLE_SNAPSHOT" --timeout 1x; echo "usage: $?"
+[ "$BUNDLE_ATTEMPT" = 2 ] && exit 0
+echo ready; sleep 1h"#;
+    space.start("none", json!({"command": command, "retry": {"resume": true}})).await;
+    let pod = at_second_step(&space, "none").await;
+    node::kill(&pod, "run");
+    let ended = space.end_of("none").await;
+    assert_eq!(stdout(&ended), "from: nothing, 0 files\nusage: 2\n", "{ended:#?}");
+    assert_eq!(ended.attempts.last().unwrap().resumed_from, None);
+    space.end().await;
+}
+
+/// Many ask at once; a schedule takes them without a word of the command.
+#[tokio::test]
+async fn who_asks_at_once_is_answered_and_a_schedule_needs_nobody_to_ask() {
+    let space = Space::new().await;
+    let command = r#"
+head -c 20000000 /dev/urandom >data
+for n in 1 2 3 4 5 6 7 8; do ("$BUNDLE_SNAPSHOT" >"/tmp/$n" 2>&1; echo "$n: $?") & done; wait
+cat /tmp/[1-8] | sort -u | wc -l"#;
+    let ended = space.run("at-once", json!({"command": command})).await;
+    let mut lines: Vec<&str> = stdout(&ended).lines().collect();
+    let different: u32 = lines.pop().unwrap().trim().parse().unwrap();
+    lines.sort_unstable();
+    let expected: Vec<_> = (1..=8).map(|n| format!("{n}: 0")).collect();
+    assert_eq!(lines, expected, "{ended:#?}");
+    assert!(different <= 3, "those that ask together get one: {different}");
+
+    let command =
+        r#"[ "$BUNDLE_ATTEMPT" = 2 ] && { cat n; exit 0; }; n=0; while :; do echo $((n += 1)) >n; sleep 1; done"#;
+    let spec = json!({"command": command, "retry": {"resume": true}, "outputs": {"snapshots": {"every": "10s"}}});
+    space.start("schedule", spec).await;
+    let pod = space.pod_running("schedule-1").await;
+    let status = space.until("schedule", "to run", |status| status.phase == Some(Phase::Running)).await;
+    let tag = format!("schedule.1.{}.s", &space.runs().get("schedule").await.unwrap().uid().unwrap()[..8]);
+    eventually("a snapshot", async || if is_in_store(&space, &tag).await { Ok(()) } else { Err(status.phase) }).await;
+    node::kill(&pod, "run");
+    let ended = space.end_of("schedule").await;
+    assert!(stdout(&ended).trim().parse::<u32>().unwrap() >= 5, "{ended:#?}");
+    space.end().await;
+}
