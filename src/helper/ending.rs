@@ -54,7 +54,11 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         }
     };
     let interrupted = is_interrupted(paths, end, record.as_ref().ok());
-    let saved = save.map(|save| saving::save(paths, save, interrupted, &mut tell_how_it_stands));
+    let saved = save.map(|save| {
+        let keeps_last = save.snapshots.as_ref().is_some_and(|snapshots| snapshots.at_end);
+        let is_gone_on_with = interrupted && keeps_last && record.as_ref().is_ok_and(ended_in_order);
+        saving::save(paths, save, interrupted, is_gone_on_with, &mut tell_how_it_stands)
+    });
     let report = match saved {
         Some(Ok(SavedOutput { saved, files, bytes, renamed })) => {
             let record = first.record.as_ref().map(|record| with_note(record, &renamed));
@@ -66,6 +70,19 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let message = message(&report);
     tell(paths, &message)?;
     Ok(mark(&paths.bin, files::REPORTED, message.as_bytes())?)
+}
+
+/// The command heard of the end and came to its own: what it left is no half of something. In doubt, the last snapshot is
+/// better.
+fn ended_in_order(record: &Record) -> bool {
+    /// By a signal, as a shell tells it of what it ran.
+    const SIGNALLED: i32 = 128;
+    record.asked_to_stop
+        && record.cause.is_none()
+        && record.exit_code.is_some_and(|code| code < SIGNALLED)
+        && record.usage.oom_kills == 0
+        && record.usage.oom_kills_from_outside == 0
+        && !record.unkillable
 }
 
 fn with_note(record: &Record, note: &str) -> Record {

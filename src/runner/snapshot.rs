@@ -24,6 +24,7 @@ Exit codes: 0 it is in the store; 1 it failed, with the reason on standard error
 4 no answer in time";
 const TIMEOUT: Duration = Duration::from_mins(10);
 const LOOK: Duration = Duration::from_millis(20);
+#[cfg(feature = "operator")]
 const NAME_LEN: usize = 16;
 /// An answer is one line.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;

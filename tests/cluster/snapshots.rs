@@ -4,6 +4,7 @@ use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::audit;
@@ -75,7 +76,7 @@ async fn an_attempt_goes_on_from_the_last_snapshot_of_the_one_before() {
     let space = Space::new().await;
     let users = [
         ("root", json!({}), "0"),
-        ("image-user", json!({"image": "nonroot:local"}), "1234"),
+        ("image-user", json!({"image": "localhost:5000/nonroot:local"}), "1000"),
         ("uid", json!({"runAsUser": 4321}), "4321"),
     ];
     together(users.map(async |(name, more, user)| {
@@ -140,5 +141,29 @@ cat /tmp/[1-8] | sort -u | wc -l"#;
     node::kill(&pod, "run");
     let ended = space.end_of("schedule").await;
     assert!(stdout(&ended).trim().parse::<u32>().unwrap() >= 5, "{ended:#?}");
+    space.end().await;
+}
+
+/// A command that hears of the end and saves: the next attempt has what it saved, without a snapshot of its own. One that dies
+/// of the signal may have left half of something: the next attempt has the last snapshot.
+#[tokio::test]
+async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_attempt() {
+    let space = Space::new().await;
+    let command = |trap: &str| {
+        let text = r#"[ "$BUNDLE_ATTEMPT" = 2 ] && { cat step; exit 0; }
+            TRAP
+            echo 1 >step; "$BUNDLE_SNAPSHOT"; echo 2 >step; echo ready
+            while :; do sleep 0.1; done"#;
+        json!({"command": text.replace("TRAP", trap), "retry": {"resume": true}})
+    };
+    let cases = [("saves", "trap 'echo saved >step; exit 0' TERM", "saved\n"), ("dies", "", "1\n")];
+    together(cases.map(async |(name, trap, expected)| {
+        space.start(name, command(trap)).await;
+        let pod = at_second_step(&space, name).await;
+        space.pods().delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
+        let ended = space.end_of(name).await;
+        assert_eq!((ended.phase, stdout(&ended)), (Some(Phase::Succeeded), expected), "{ended:#?}");
+    }))
+    .await;
     space.end().await;
 }

@@ -25,10 +25,13 @@ pub(in crate::helper) struct Unsaved {
 /// Saves the output; `interrupted`: the platform asked for the end, and waits for us. Nothing that a store
 /// answers is final: Secrets are renewed, quotas raised and repositories made while there is time. How it stands is
 /// told again and again: who waits for us may wait for less long than it says.
+///
+/// `is_gone_on_with`: the next attempt goes on from what there is, so that a snapshot of it comes first.
 pub(in crate::helper) fn save(
     paths: &Paths,
     request: &SaveRequest,
     interrupted: bool,
+    is_gone_on_with: bool,
     tell: &mut dyn FnMut(&Unsaved),
 ) -> Result<SavedOutput, Unsaved> {
     let seconds = if interrupted { request.interrupted_seconds } else { request.deadline_seconds };
@@ -50,6 +53,13 @@ pub(in crate::helper) fn save(
     };
     // Of an earlier life, which may have known a registry that was down.
     markers::unmark(&paths.bin, files::NOT_SAVED);
+    if is_gone_on_with {
+        markers::unmark(&paths.bin, files::SNAPSHOT);
+        // What it pushes the save need not push, but for small files.
+        let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+        let is_taken = || is_marked(&paths.bin, files::SNAPSHOT);
+        retry_until(paths, Task::Snapshot, Some(half), &mut pause, &is_taken);
+    }
     let outcome = retry_until(paths, Task::Save, Some(until), &mut pause, &is_done);
     let result = match (saved(), outcome) {
         (Some(saved), _) => Ok(saved),
