@@ -231,8 +231,8 @@ pub mod files {
     pub const DAMAGED: &str = "damaged.json";
     /// In [`super::paths::BIN`]: how far staging or saving has come, a [`crate::contract::Progress`].
     pub const PROGRESS: &str = "progress.json";
-    /// In [`super::paths::BIN`], while the command runs: one line, why its output may not be saved whole.
-    pub const WARNING: &str = "warning";
+    /// In [`super::paths::BIN`], followed by its kind, while the command runs: one line, what will go wrong.
+    pub const WARNING: &str = "warning.";
     /// In each directory of [`super::paths::CREDENTIALS`]: a Docker configuration file.
     pub const DOCKER_CONFIG: &str = ".dockerconfigjson";
     /// In each directory of [`super::paths::CREDENTIALS`]: what Docker had before it, the logins by their registries.

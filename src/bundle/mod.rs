@@ -36,7 +36,7 @@ pub use model::{
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, add_tag, digest_of_tag, fetch, resolve, restore};
 pub use write::check::check_store;
-pub use write::early::EarlyPushes;
+pub use write::early::{EarlyPushes, Outlook};
 pub(crate) use write::memory_of;
 pub use write::save;
 pub use write::snapshot::{Snapshot, SnapshotWanted, snapshot};

@@ -19,9 +19,9 @@ const MARK_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Directory of files that have space on the disk and nothing in them, for marks that are written when it is full.
 const RESERVED: &str = "reserved";
-/// How many marks there is space for. After the command has started, few are written: the order to end, until when the
-/// output may be saved, what came of it, the ending.
-const RESERVED_MARKS: u32 = 8;
+/// How many marks there is space for. After the command has started, few are written: what will go wrong, the order to
+/// end, until when the output may be saved, what came of it, the ending.
+const RESERVED_MARKS: u32 = 10;
 /// Space of each: what a termination message takes, the largest of those marks.
 const RESERVED_BYTES: u64 = 8 * 1024;
 

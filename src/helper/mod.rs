@@ -16,6 +16,7 @@
 //! | `room` | the memory that children have for the entries of trees |
 //! | `child` | how a child begins, and what it may have |
 //! | `markers`, `progress`, `saved`, `measured`, `store_answer` | what one process leaves for another |
+//! | `warnings` | what will go wrong, said while the command runs |
 //! | `record` | what the runner leaves |
 //! | `failure`, `awaited` | why an input is not in place, and for how long it is waited for |
 //! | `error` | what could not be done, and why |
@@ -48,6 +49,7 @@ mod supervise;
 mod task;
 mod tree;
 mod until_dropped;
+mod warnings;
 mod watch;
 
 use crate::contract::{Cause, Request, one_line};
@@ -99,26 +101,20 @@ fn live(paths: &Paths, stop: BorrowedFd<'_>) -> Result<(), String> {
     // What cannot be read the runner will tell; it reads the same.
     let request = request::read(&paths.request).ok();
     let request = request.as_ref();
-    let serves = request.is_some_and(|request| request.save.is_some() || staging::is_needed(request));
-    if serves {
-        progress::serve(paths);
-    }
+    progress::serve(paths);
     // The kubelet keeps it, and the operator tells it, while the helper is started again and again.
     let said = |why: &String| drop(ending::tell(paths, &one_line(why)));
     let lock = prepare::prepare(paths, request, stop).inspect_err(said)?;
     let end = stage_and_watch(paths, request, &lock, stop);
     ending::report(paths, request, end)?;
-    stay_while_this_container_cannot_end(paths, serves);
+    stay_while_this_container_cannot_end(paths);
     Ok(())
 }
 
 /// The kubelet would wait for the end of this container in vain: the operator is told here.
-fn stay_while_this_container_cannot_end(paths: &Paths, serves: bool) {
+fn stay_while_this_container_cannot_end(paths: &Paths) {
     if left_behind::count() == 0 {
         return;
-    }
-    if !serves {
-        progress::serve(paths);
     }
     if let Err(error) = markers::mark(&paths.bin, files::CANNOT_END, b"") {
         eprintln!("bundle-operator helper: {error}");

@@ -6,6 +6,7 @@ use crate::helper::awaited;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::store_answer::Answer;
 use crate::helper::until_dropped::{Over, UntilDropped};
+use crate::helper::warnings;
 use crate::names::files;
 use crate::runner::Paths;
 use std::collections::VecDeque;
@@ -135,15 +136,16 @@ fn document(bin: &Path) -> Option<String> {
         progress.get_or_insert(Progress::of(ProgressStage::Staging)).input = input;
     }
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
-    let progress = match (progress, failed, store_trouble(bin), markers::read(bin, files::WARNING)) {
-        (None, None, None, None) => return None,
-        (Some(progress), None, store, _) => Progress { store, ..progress },
-        (None, None, store, warning) => {
+    let warnings = warnings::said(bin);
+    let progress = match (progress, failed, store_trouble(bin)) {
+        (None, None, None) if warnings.is_empty() => return None,
+        (Some(progress), None, store) => Progress { store, ..progress },
+        (None, None, store) => {
             let holds = store.as_ref().is_some_and(|store| store.holds);
             let stage = if holds { ProgressStage::Staging } else { ProgressStage::Running };
-            Progress { trouble: one_line(&warning.unwrap_or_default()), store, ..Progress::of(stage) }
+            Progress { store, warnings, ..Progress::of(stage) }
         }
-        (progress, Some(NotSaved { detail, .. }), _, _) => {
+        (progress, Some(NotSaved { detail, .. }), _) => {
             let known = progress.unwrap_or_else(|| Progress::of(ProgressStage::Saving));
             Progress { stage: ProgressStage::Saving, trouble: one_line(&detail), ..known }
         }
@@ -153,7 +155,7 @@ fn document(bin: &Path) -> Option<String> {
 
 /// There is something that the operator should ask for while the command runs.
 fn has_news(bin: &Path) -> bool {
-    [files::WARNING, files::CANNOT_END].iter().any(|mark| is_marked(bin, mark)) || store_trouble(bin).is_some()
+    is_marked(bin, files::CANNOT_END) || store_trouble(bin).is_some() || !warnings::said(bin).is_empty()
 }
 
 /// What the store answered when it was asked before the command, unless it accepts.
@@ -253,10 +255,17 @@ mod tests {
         drop(telling);
         assert!(ask(address, request).ends_with(r#"{"stage":"Saving","doneBytes":0,"totalBytes":0,"trouble":"401"}"#));
         fs::remove_file(bin.path().join("not-saved.json")).unwrap();
-        fs::write(bin.path().join("warning"), "too many files").unwrap();
-        let warned = r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"trouble":"too many files"}"#;
+        assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+        for (kind, text) in [("OutputTooLarge", "too many files"), ("DiskNearlyFull", "9 of 10")] {
+            fs::write(bin.path().join(format!("warning.{kind}")), text).unwrap();
+        }
+        let warned = concat!(
+            r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"warnings":["#,
+            r#"{"kind":"OutputTooLarge","detail":"too many files"},{"kind":"DiskNearlyFull","detail":"9 of 10"}]}"#
+        );
         assert!(ask(address, request).ends_with(warned));
-        fs::remove_file(bin.path().join("warning")).unwrap();
+        assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503 "));
+        warnings::take_back(bin.path());
         assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
     }
 

@@ -3,10 +3,11 @@
 use crate::contract::{MissingRecord, Request};
 use crate::helper::beside::Beside;
 use crate::helper::child::Task;
-use crate::helper::markers::{self, is_marked};
+use crate::helper::markers::is_marked;
 use crate::helper::owner;
 use crate::helper::snapshots;
 use crate::helper::stop_order;
+use crate::helper::warnings;
 use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
@@ -124,8 +125,7 @@ impl Companions {
 impl Drop for Companions {
     fn drop(&mut self) {
         self.0.clear();
-        // What was said of the running command.
-        markers::unmark(&self.1.bin, files::WARNING);
+        warnings::take_back(&self.1.bin);
     }
 }
 

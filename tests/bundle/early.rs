@@ -2,7 +2,7 @@
 
 use crate::common::{Place, Registry, describe, fetch, save, tree};
 use crate::mapped::Mapped;
-use bundlerun::bundle::{EarlyPushes, Tree};
+use bundlerun::bundle::{EarlyPushes, Outlook, Tree};
 use bundlerun::contract::Background;
 use std::fs;
 use std::path::Path;
@@ -55,11 +55,14 @@ async fn what_was_pushed_early_is_pushed_once_and_the_bundle_is_the_same() {
     fs::create_dir(dir.path().join("d")).unwrap();
     write_large(dir.path(), "one", 1);
     write_large(dir.path(), "d/two", 2);
-    fs::write(dir.path().join("small"), "small").unwrap();
+    fs::write(dir.path().join("small"), [0; 1000]).unwrap();
     fs::hard_link(dir.path().join("small"), dir.path().join("other")).unwrap();
     let tree = kept_tree(dir.path(), beside.path());
     let mut pushes = EarlyPushes::default();
+    assert_eq!(pushes.outlook(), None, "nothing is known of the registry");
     push_until(&mut pushes, &tree, beside.path(), &registry, 2).await;
+    let Outlook { left_bytes, bytes_per_second } = pushes.outlook().unwrap();
+    assert!(left_bytes == 1000 && bytes_per_second > 0, "{left_bytes} {bytes_per_second}");
 
     // It changes, and the other does not.
     write_large(dir.path(), "one", 3);

@@ -17,6 +17,7 @@ use crate::oci::Reference;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A file waits at most so many times as long as in the beginning.
@@ -33,6 +34,19 @@ pub struct EarlyPushes {
     files: BTreeMap<Vec<u8>, Sent>,
     /// Bytes of blobs that were pushed and are of no file any more.
     wasted: u64,
+    /// Bytes of all files at the last look.
+    bytes: u64,
+    /// In a second: the most of all rounds that pushed something. None: none has, or not as fast as it could.
+    rate: Option<u64>,
+}
+
+/// What saving the tree would take, as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// Bytes that are not in the registry.
+    pub left_bytes: u64,
+    /// How fast bytes have come there.
+    pub bytes_per_second: u64,
 }
 
 /// A file that was pushed at some time.
@@ -70,6 +84,7 @@ impl EarlyPushes {
         let of = tree.clone();
         let (plan, large) = blocking(move || find(&of)).await?;
         let walked = begin.elapsed();
+        self.bytes = plan.entries.content_bytes();
         self.note_changes(&large);
         let total = large.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
         let most_waste = u128::from(total) * u128::from(background.waste_percent) / 100;
@@ -81,6 +96,7 @@ impl EarlyPushes {
             let kept = Kept::read(tree.kept.clone(), true);
             let saving = Saving::new(repository, kept, Pace::of(background.bytes_per_second), &given_up, &progress);
             let work = due.into_iter().map(|file| push(&saving, &plan, file));
+            let begin = Instant::now();
             let mut pushed = stream::iter(work).buffer_unordered(connections);
             while let Some(file) = pushed.try_next().await? {
                 if let Some(file) = file {
@@ -89,9 +105,22 @@ impl EarlyPushes {
                     self.files.insert(file.path.clone(), sent);
                 }
             }
+            let pushed = saving.pushed.load(Ordering::Relaxed);
+            if pushed > 0 && background.bytes_per_second.is_none() {
+                let rate = u128::from(pushed) * 1000 / begin.elapsed().as_millis().max(1);
+                self.rate = self.rate.max(u64::try_from(rate).ok());
+            }
         }
         let pause = (quiet / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         Ok(pause.max(walked * PAUSE_PER_WALK))
+    }
+
+    /// What saving the tree would take, by the last round and the rates of all; `None`: no rate is known.
+    #[must_use]
+    pub fn outlook(&self) -> Option<Outlook> {
+        let there = self.files.values().filter(|sent| sent.state.is_some());
+        let there = there.fold(0, |sum: u64, sent| sum.saturating_add(sent.bytes));
+        Some(Outlook { left_bytes: self.bytes.saturating_sub(there), bytes_per_second: self.rate? })
     }
 
     fn note_changes(&mut self, large: &[Large]) {

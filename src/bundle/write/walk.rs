@@ -171,6 +171,11 @@ impl Walk<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_small = |than| kind != FileType::Directory && (kind != FileType::RegularFile || size(&stat) <= than);
         if self.larger_than.is_some_and(is_small) {
+            if kind == FileType::RegularFile {
+                // A part of it for each of its names: which of them are here is not known.
+                let part = u128::from(to_read(&stat)) / u128::from(stat.st_nlink).max(1);
+                self.entries.count_bytes(u64::try_from(part).unwrap_or(u64::MAX));
+            }
             return Ok(());
         }
         let mode = stat.st_mode & 0o7777;

@@ -7,18 +7,21 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::Decision;
 use crate::api::Phase;
 use crate::contract::{
-    InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble, size_for_people, time_for_people,
+    InputTrouble, NotSaved, Progress, ProgressStage, StoreTrouble, Warning, WarningKind, size_for_people,
+    time_for_people,
 };
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::status::Doubt;
 use crate::plan::steps::{EventType, Plan, ProgressSeen, Step};
-use crate::plan::words::condition;
+use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, WaitStage};
 
 /// Staging and saving are written when they last longer than this,
 const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// and then this often (design: budgets).
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// A helper that has told something is asked again after this: there may be more.
+const NEWS_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// A helper whose store refuses the output is asked again after this.
 const HELD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -51,9 +54,7 @@ impl Decision<'_> {
         if self.progress == ProgressSeen::NotAsked {
             return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
-        if self.progress == ProgressSeen::Answered(None)
-            && (self.tells_of_doubt() || self.known(WaitStage::Staging).is_some())
-        {
+        if self.progress == ProgressSeen::Answered(None) && (self.warns() || self.known(WaitStage::Staging).is_some()) {
             // Silence changes nothing of what was told.
             return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());
         }
@@ -61,24 +62,39 @@ impl Decision<'_> {
             // Nothing of the pod changes when the command starts after all.
             return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(pod, trouble) };
         }
-        let doubt = self.doubt();
-        let nothing = Plan::nothing_until(next);
-        let plan = nothing.write(self.draft().running(self.requested, self.attempt, pod, doubt.as_ref()));
-        match doubt.filter(|_| !self.tells_of_doubt()) {
-            Some(Doubt { reason, message }) => plan.event(EventType::Warning, &reason, &message),
-            None => plan,
-        }
+        let doubts = self.doubts();
+        // Whether there is news does not change when there is more of it.
+        let next = if doubts.is_empty() { next } else { next.into_iter().chain([NEWS_AGAIN_AFTER]).min() };
+        let plan = Plan::nothing_until(next);
+        let plan = plan.write(self.draft().running(self.requested, self.attempt, pod, &doubts));
+        let is_new = |doubt: &&Doubt| !self.status().is_some_and(|status| doubt.is_told(status));
+        let new = doubts.iter().filter(is_new);
+        new.fold(plan, |plan, doubt| plan.event(EventType::Warning, &doubt.reason, &doubt.message))
     }
 
-    /// Why the output may not be saved, as things are while the command runs.
-    fn doubt(&self) -> Option<Doubt> {
+    /// What will go wrong, as things are while the command runs: of each condition the worst.
+    fn doubts(&self) -> Vec<Doubt> {
+        let mut doubts = Vec::new();
         if let Some(StoreTrouble { not_saved: NotSaved { failure, detail }, .. }) = self.store_trouble() {
             let message = format!("the store did not accept an upload; the output is saved when it does: {detail}");
-            return Some(Doubt { reason: format!("{failure:?}"), message });
+            doubts.push(Doubt { condition: ConditionType::OutputSaved, reason: format!("{failure:?}"), message });
         }
-        let warning = &self.progress_of(ProgressStage::Running)?.trouble;
-        let reason = format!("{:?}", SaveFailure::OutputTooLarge);
-        (!warning.is_empty()).then(|| Doubt { reason, message: warning.clone() })
+        let Some(progress) = self.progress_of(ProgressStage::Running) else { return doubts };
+        let mut warnings = progress.warnings.clone();
+        warnings.sort_by_key(|warning| warning.kind);
+        // Of a helper that knows no other warning.
+        let too_large = Warning { kind: WarningKind::OutputTooLarge, detail: progress.trouble.clone() };
+        warnings.extend((!progress.trouble.is_empty()).then_some(too_large));
+        for Warning { kind, detail } in warnings {
+            let condition = match kind {
+                WarningKind::OutputTooLarge | WarningKind::SaveDeadlineExceeded => ConditionType::OutputSaved,
+                WarningKind::DiskNearlyFull => ConditionType::DiskNearlyFull,
+            };
+            if doubts.iter().all(|known| known.condition != condition) {
+                doubts.push(Doubt { condition, reason: format!("{kind:?}"), message: detail });
+            }
+        }
+        doubts
     }
 
     /// The store refuses the output, and the command does not start.
@@ -116,9 +132,9 @@ impl Decision<'_> {
         }
     }
 
-    /// The object says that the output may not be saved.
-    pub(super) fn tells_of_doubt(&self) -> bool {
-        self.status().is_some_and(|status| status.conditions.iter().any(condition::is_in_doubt))
+    /// The object says what will go wrong.
+    pub(super) fn warns(&self) -> bool {
+        self.status().is_some_and(|status| status.conditions.iter().any(condition::is_warning))
     }
 
     /// The command has ended, or was told to.

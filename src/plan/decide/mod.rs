@@ -344,14 +344,14 @@ impl<'a> Decision<'a> {
             return self.past_its_time(pod);
         }
         let next = self.until_past_its_time(pod);
-        if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.tells_of_doubt())) {
+        if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.warns())) {
             return Plan::nothing_until(next);
         }
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
         match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
             Some(left) if !is_told => Plan::after(left),
             _ if pod.has_news() => self.with_news(pod, next),
-            _ => Plan::nothing_until(next).write(self.draft().running(self.requested, self.attempt, pod, None)),
+            _ => Plan::nothing_until(next).write(self.draft().running(self.requested, self.attempt, pod, &[])),
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) fn helper(request: &ValidRun, inputs: Inputs, credentials: &[String],
             ..Lifecycle::default()
         }),
         // By this the operator learns that there is something to ask for, without asking each helper again and again.
-        readiness_probe: settings.store.is_some().then(|| Probe {
+        readiness_probe: Some(Probe {
             http_get: Some(HTTPGetAction {
                 path: Some("/ready".into()),
                 port: IntOrString::Int(names::PROGRESS_PORT.into()),

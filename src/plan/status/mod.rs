@@ -33,11 +33,27 @@ const MESSAGE_MAX_BYTES: usize = 1024;
 /// Longest `status.attempts[].message`, in bytes.
 const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 
-/// Why the output may not be saved, while the command runs.
+/// What will go wrong, while the command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::plan) struct Doubt {
-    /// One of those of outputs that are not saved.
+    /// [`ConditionType::OutputSaved`] or [`ConditionType::DiskNearlyFull`].
+    pub(in crate::plan) condition: ConditionType,
+    /// Of outputs, one of those of outputs that are not saved.
     pub(in crate::plan) reason: String,
     pub(in crate::plan) message: String,
+}
+
+impl Doubt {
+    /// Told once for each reason: the words can differ each time, as with the number of a request in them.
+    pub(in crate::plan) fn is_told(&self, status: &BundleRunStatus) -> bool {
+        let reason = condition::as_reason(&self.reason);
+        let is_it = |known: &Condition| known.type_ == self.condition.name() && known.reason == reason;
+        status.conditions.iter().filter(|known| condition::is_warning(known)).any(is_it)
+    }
+
+    fn status(&self) -> &'static str {
+        if self.condition == ConditionType::OutputSaved { "Unknown" } else { "True" }
+    }
 }
 
 /// An attempt that is over, and all that is known of it.
@@ -165,35 +181,27 @@ impl<'a> Draft<'a> {
     }
 
     /// The run container runs.
-    pub(in crate::plan) fn running(
-        mut self,
-        requested: &str,
-        attempt: u32,
-        pod: &PodFacts,
-        doubt: Option<&Doubt>,
-    ) -> Self {
+    pub(in crate::plan) fn running(mut self, requested: &str, attempt: u32, pod: &PodFacts, doubts: &[Doubt]) -> Self {
         self.leave_queue();
-        match doubt {
-            Some(doubt) => self.in_doubt(doubt),
-            None => self.not_in_doubt(),
-        }
+        self.doubt(doubts);
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
-        self.active(Phase::Running, None, None)
+        let told = self.status.conditions.iter().filter(|condition| condition::is_warning(condition));
+        let told: Vec<&str> = told.map(|condition| condition.message.as_str()).collect();
+        let message = (!told.is_empty()).then(|| cut(&told.join("; ")));
+        self.active(Phase::Running, None, message)
     }
 
-    /// Told once for each reason: the words can differ each time, as with the number of a request in them.
-    fn in_doubt(&mut self, doubt: &Doubt) {
-        let mut conditions = self.status.conditions.iter();
-        if !conditions.any(|known| condition::is_in_doubt(known) && known.reason == condition::as_reason(&doubt.reason))
-        {
-            self.set(ConditionType::OutputSaved, "Unknown", &doubt.reason, &doubt.message);
+    /// What is told and holds no more is taken back.
+    fn doubt(&mut self, doubts: &[Doubt]) {
+        let holds = |known: &Condition| doubts.iter().any(|doubt| doubt.condition.name() == known.type_);
+        self.status.conditions.retain(|known| !condition::is_warning(known) || holds(known));
+        for doubt in doubts {
+            if !doubt.is_told(&self.status) {
+                self.set(doubt.condition, doubt.status(), &doubt.reason, &doubt.message);
+            }
         }
-    }
-
-    fn not_in_doubt(&mut self) {
-        self.status.conditions.retain(|condition| !condition::is_in_doubt(condition));
     }
 
     /// The user asked for the end, and the pod is about to be deleted.
@@ -244,7 +252,7 @@ impl<'a> Draft<'a> {
         if let Some(entry) = self.attempt_mut(attempt) {
             entry.message = Some(cut_to(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES));
         }
-        self.not_in_doubt();
+        self.doubt(&[]);
         self.status.waiting = None;
         self.status.timeline = None;
         self.status.start_time = None;
@@ -282,7 +290,7 @@ impl<'a> Draft<'a> {
         self.status.message = Some(cut(&text));
         let cause = outcome.cause();
         self.status.conditions.retain(|c| c.type_ != ConditionType::Reconciling.name());
-        self.not_in_doubt();
+        self.doubt(&[]);
         if let Some((status, reason, text)) = pod.zip(message).and_then(|(pod, message)| saved(pod, message)) {
             self.set(ConditionType::OutputSaved, status, &reason, &text);
         }

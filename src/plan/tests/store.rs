@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::contract::{
-    InputPatience, InputProblem, InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble,
+    InputPatience, InputProblem, InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble, Warning,
+    WarningKind,
 };
 use crate::plan::Cause;
 use crate::plan::words::wait_reason::Reason;
@@ -57,8 +58,9 @@ fn a_store_that_does_not_answer_is_a_condition_while_the_command_runs() {
     let pod_ = with_news(&pod().running(5));
     let plan = look(&run(), &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 1)"), 7);
     assert_eq!(words(&plan), ["Write Running", "Tell StoreUnreachable"]);
-    assert_eq!(plan.next, None, "it is not asked again until something changes");
+    assert_eq!(plan.next, seconds(60), "there may be more by then");
     let told = with_status(&run(), &written(&plan));
+    assert!(told.status.as_ref().unwrap().message.as_ref().unwrap().ends_with("503 (request 1)"));
     let words_ = "the store did not accept an upload; the output is saved when it does: 503 (request 1)";
     assert_eq!(output_saved(&told), Some(("Unknown".to_owned(), "StoreUnreachable".to_owned(), words_.to_owned())));
     let again = look(&told, &pod_, says(SaveFailure::StoreUnreachable, false, "503 (request 2)"), 60);
@@ -89,6 +91,59 @@ fn more_files_than_can_be_saved_are_told_while_the_command_runs() {
     let condition = ["Unknown", "OutputTooLarge", "900000 files"].map(str::to_owned);
     assert_eq!(output_saved(&told), Some(condition.into()));
     assert_eq!(words(&look(&told, &pod_, warned("900001 files"), 90)), [""; 0]);
+}
+
+#[test]
+fn what_will_go_wrong_is_told_once_of_each_kind_while_the_command_runs() {
+    let pod_ = with_news(&pod().running(5));
+    let warned = |kinds: &[WarningKind]| {
+        let warning = |kind: &WarningKind| Warning { kind: *kind, detail: format!("{kind:?} in words") };
+        let warnings = kinds.iter().map(warning).collect();
+        ProgressSeen::Answered(Some(Progress { warnings, ..Progress::of(ProgressStage::Running) }))
+    };
+    let conditions = |run: &BundleRun| -> Vec<String> {
+        let conditions = run.status.as_ref().unwrap().conditions.iter();
+        let ours = conditions.filter(|c| ["OutputSaved", "DiskNearlyFull"].contains(&c.type_.as_str()));
+        ours.map(|c| format!("{}={}/{}: {}", c.type_, c.status, c.reason, c.message)).collect()
+    };
+    use WarningKind::{DiskNearlyFull, OutputTooLarge, SaveDeadlineExceeded};
+
+    let plan = look(&in_phase(Phase::Running), &pod_, warned(&[DiskNearlyFull]), 60);
+    assert_eq!(
+        (words(&plan), plan.next),
+        (["Write Running", "Tell DiskNearlyFull"].map(str::to_owned).into(), seconds(60))
+    );
+    let full = with_status(&run(), &written(&plan));
+    assert_eq!(conditions(&full), ["DiskNearlyFull=True/DiskNearlyFull: DiskNearlyFull in words"]);
+    let again = look(&full, &pod_, warned(&[DiskNearlyFull]), 120);
+    assert_eq!((words(&again), again.next), (vec![], seconds(60)));
+
+    let plan = look(&full, &pod_, warned(&[SaveDeadlineExceeded, DiskNearlyFull]), 180);
+    assert_eq!(words(&plan), ["Write Running", "Tell SaveDeadlineExceeded"]);
+    let both = with_status(&run(), &written(&plan));
+    let late = "OutputSaved=Unknown/SaveDeadlineExceeded: SaveDeadlineExceeded in words";
+    assert_eq!(conditions(&both), ["DiskNearlyFull=True/DiskNearlyFull: DiskNearlyFull in words", late]);
+    let message = both.status.as_ref().unwrap().message.clone();
+    assert_eq!(
+        message.as_deref(),
+        Some("DiskNearlyFull in words; SaveDeadlineExceeded in words"),
+        "kubectl get -o wide"
+    );
+
+    // What is too large is not saved, however much time there is.
+    let plan = look(&both, &pod_, warned(&[OutputTooLarge, SaveDeadlineExceeded]), 240);
+    assert_eq!(words(&plan), ["Write Running", "Tell OutputTooLarge"]);
+    let large = with_status(&run(), &written(&plan));
+    assert_eq!(conditions(&large), ["OutputSaved=Unknown/OutputTooLarge: OutputTooLarge in words"]);
+
+    let mut ready = pod_.clone();
+    ready.status.init_container_statuses[0].ready = Some(true);
+    let plan = look(&both, &ready, ProgressSeen::NotAsked, 300);
+    assert_eq!(words(&plan), ["Write Running"]);
+    let well = with_status(&run(), &written(&plan));
+    assert_eq!((conditions(&well), well.status.unwrap().message), (vec![], None));
+    let ended = with_status(&both, &written(&look_at(&both, &pod().reported(&record(0)), 20)));
+    assert_eq!(conditions(&ended).len(), 1, "what became of the output: {:?}", conditions(&ended));
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub(in crate::plan) const OUTPUT_DAMAGED: &str = "OutputDamaged";
 /// Of `OutputSaved`.
 pub(in crate::plan) const NO_STORE: &str = "NoStore";
 
+/// Of the condition of that name.
+const DISK_NEARLY_FULL: &str = "DiskNearlyFull";
+
 /// `True`, `False` or both, by what reason.
 type Reasons = &'static [(&'static str, &'static str)];
 
@@ -62,6 +65,11 @@ table! {
                 would not be saved",
             &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", OF_THE_STORE), ("Unknown", OF_THE_STORE)],
         ),
+        DiskNearlyFull: Row::new(
+            "the command runs, and what it has written, or its caches, have grown to nine tenths of `resources.disk`; \
+                over it the run is ended. Not there else",
+            &[("True", DISK_NEARLY_FULL)],
+        ),
         Ready: Row::new(
             "for kstatus (Flux): the run succeeded",
             &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", THE_PHASE)],
@@ -77,9 +85,11 @@ table! {
 /// The reason of the phase while a run ends because `stop` was set.
 pub(crate) const STOPPING: &str = "Stopping";
 
-/// `OutputSaved` of a run whose command runs, while things are such that the output would not be saved.
-pub(in crate::plan) fn is_in_doubt(condition: &Condition) -> bool {
-    condition.type_ == ConditionType::OutputSaved.name() && condition.status == "Unknown"
+/// One that is there only while the command runs: things are such that its output would not be saved, or that it is
+/// ended.
+pub(in crate::plan) fn is_warning(condition: &Condition) -> bool {
+    let is = |type_: ConditionType| condition.type_ == type_.name();
+    is(ConditionType::DiskNearlyFull) || (is(ConditionType::OutputSaved) && condition.status == "Unknown")
 }
 
 /// A reason as `metav1.Condition` takes it: `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$`. Words of Kubernetes may have other

@@ -1,0 +1,92 @@
+//! What will go wrong if the command goes on as it does: the children beside it leave a mark for each kind, which
+//! [`super::progress`] serves until the command has ended.
+
+use crate::contract::{Warning, WarningKind, one_line};
+use crate::helper::markers;
+use crate::names::files;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What was taken back is said again after this at the soonest: a working directory that fills and empties again and
+/// again is no news each time.
+const AGAIN: Duration = Duration::from_hours(1);
+
+/// One kind of warning, said once.
+#[derive(Debug)]
+pub(super) struct Warner {
+    bin: PathBuf,
+    kind: WarningKind,
+    /// When it may be said again.
+    again: Option<Instant>,
+}
+
+impl Warner {
+    /// What a child before this one has said is said.
+    pub(super) fn of(bin: &Path, kind: WarningKind) -> Self {
+        Self { bin: bin.to_owned(), kind, again: None }
+    }
+
+    /// `danger`: there is one, with the figures. One that was said is taken back when it `is_over`, which is later than
+    /// that there is none: what stands near its bound does not go to and fro.
+    pub(super) fn see(&mut self, danger: Option<String>, is_over: bool) {
+        let mark = mark(self.kind);
+        let is_said = markers::is_marked(&self.bin, &mark);
+        if is_said && is_over {
+            markers::unmark(&self.bin, &mark);
+            self.again = Some(Instant::now() + AGAIN);
+        }
+        let Some(detail) = danger.filter(|_| !is_said && self.again.is_none_or(|again| Instant::now() >= again)) else {
+            return;
+        };
+        eprintln!("bundle-operator helper: {detail}");
+        if let Err(error) = markers::mark(&self.bin, &mark, one_line(&detail).as_bytes()) {
+            eprintln!("bundle-operator helper: {error}");
+        }
+    }
+}
+
+fn mark(kind: WarningKind) -> String {
+    format!("{}{kind:?}", files::WARNING)
+}
+
+/// What is said now.
+pub(super) fn said(bin: &Path) -> Vec<Warning> {
+    let of = |kind| Some(Warning { kind, detail: one_line(&markers::read(bin, &mark(kind))?) });
+    WarningKind::ALL.into_iter().filter_map(of).collect()
+}
+
+/// The command has ended.
+pub(super) fn take_back(bin: &Path) {
+    WarningKind::ALL.into_iter().for_each(|kind| markers::unmark(bin, &mark(kind)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_said_once_and_not_again_soon_after_it_was_taken_back() {
+        let bin = tempfile::tempdir().unwrap();
+        let (bin, kind) = (bin.path(), WarningKind::DiskNearlyFull);
+        let said = |detail: &str| vec![Warning { kind, detail: detail.to_owned() }];
+        let mut warner = Warner::of(bin, kind);
+        warner.see(None, true);
+        assert_eq!(super::said(bin), vec![]);
+        warner.see(Some("91 of 100".to_owned()), false);
+        warner.see(Some("92 of 100".to_owned()), false);
+        assert_eq!(super::said(bin), said("91 of 100"), "once");
+        warner.see(None, false);
+        assert_eq!(super::said(bin), said("91 of 100"), "it is still near");
+        // A child that was started again.
+        Warner::of(bin, kind).see(Some("93 of 100".to_owned()), false);
+        assert_eq!(super::said(bin), said("91 of 100"));
+        warner.see(None, true);
+        warner.see(Some("94 of 100".to_owned()), false);
+        assert_eq!(super::said(bin), vec![]);
+        warner.again = Some(Instant::now());
+        warner.see(Some("95 of 100".to_owned()), false);
+        assert_eq!(super::said(bin), said("95 of 100"));
+        take_back(bin);
+        assert_eq!(super::said(bin), vec![]);
+    }
+}
