@@ -44,7 +44,7 @@ impl Decision<'_> {
         self.not_admitted_with(reason, message, hint, retry.unsigned_abs())
     }
 
-    /// The container that the words of a `LimitRange` are about, which name none; none: it is not known, or both are.
+    /// The container that the words of a `LimitRange` are about, which do not name it; none: it is not known, or both are.
     fn limited(&self, message: &str) -> Option<Container> {
         (meaning(Source::Admission, message) == Some(Meaning::LimitRange)).then_some(())?;
         let pins = pin::pin(self.run, self.parents).ok()?;
@@ -79,9 +79,18 @@ impl Container {
         .to_owned()
     }
 
-    /// By the amounts in `minimum cpu usage per Container is 50m, but request is 10m`.
+    /// By the place in `spec.initContainers[0].resources.requests: Invalid value: "10m": must be less than or equal to
+    /// cpu limit of 5m`, or by the amounts in `minimum cpu usage per Container is 50m, but request is 10m`.
     fn limited(pod: &Pod, message: &str) -> Option<Self> {
         let spec = pod.spec.as_ref()?;
+        if message.contains(".resources.requests: ") {
+            let is_about = |list: &str| message.contains(&format!("spec.{list}[0].resources.requests: "));
+            return match (is_about("containers"), is_about("initContainers")) {
+                (true, false) => Some(Self::Run),
+                (false, true) => Some(Self::Helper),
+                _ => None,
+            };
+        }
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let mut clauses = message.split(" usage per Container is ");
         let mut resource = last_word(clauses.next()?);

@@ -90,6 +90,18 @@ fn a_limit_range_is_told_whose_container_it_is_about() {
         ),
         ("maximum memory usage per Container is 8Gi, but limit is 64Gi", None),
         ("maximum cpu usage per Pod is 2, but limit is 16", None),
+        (
+            "spec.initContainers[0].resources.requests: Invalid value: \"10m\": must be less than or equal to cpu limit of 5m",
+            Some(helper),
+        ),
+        (
+            "spec.containers[0].resources.requests: Invalid value: \"20Gi\": must be less than or equal to ephemeral-storage limit of 2Gi",
+            Some(run),
+        ),
+        (
+            "spec.initContainers[1].resources.requests: Invalid value: \"1\": must be less than or equal to cpu limit of 5m",
+            None,
+        ),
     ] {
         let (hint, told) = hint_and_message(message);
         let suffix = told.split_once(message).unwrap().1.strip_prefix("; ");
@@ -138,6 +150,11 @@ fn what_a_refusal_means_is_in_its_words_before_its_code() {
         (403, "pods \"r-1\" is forbidden: exceeded quota: q", "QuotaExceeded"),
         (403, "pods \"r-1\" is forbidden: something new", "Forbidden"),
         (422, "Pod \"r-1\" is invalid: spec.containers[0].image: Required value", "Invalid"),
+        (
+            422,
+            "Pod \"r-1\" is invalid: spec.containers[0].resources.requests: Invalid value: \"1\": must be an integer",
+            "Invalid",
+        ),
         (404, "namespaces \"n\" not found", "NamespaceTerminating"),
     ] {
         let got = format!("{:?}", Refusal::of(code, message.to_owned()));

@@ -159,6 +159,8 @@ const TABLE: &[Row] = &[
     row(Admission, LimitRange, &["usage per container is"]),
     row(Admission, LimitRange, &["usage per pod is"]),
     row(Admission, LimitRange, &["limit to request ratio per"]),
+    // The default limit of one, where the container has a request alone.
+    row(Admission, LimitRange, &["resources.requests: invalid value", "must be less than or equal to", "limit of"]),
     row(Admission, PodIsInvalid, &["request is too large"]),
     row(Admission, PodIsInvalid, &["request entity too large"]),
     row(Admission, PodIsInvalid, &["send message larger than max"]),
