@@ -219,11 +219,14 @@ pub struct InputPatience {
 
 impl Default for InputPatience {
     fn default() -> Self {
-        Self { refused_seconds: 120, silent_seconds: 600, absent_seconds: 300 }
+        Self::USUAL
     }
 }
 
 impl InputPatience {
+    /// Where nothing else is asked for.
+    pub const USUAL: Self = Self { refused_seconds: 120, silent_seconds: 600, absent_seconds: 300 };
+
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     fn is_usual(&self) -> bool {
         *self == Self::default()

@@ -105,13 +105,14 @@ fn until(reason: Reason) -> String {
         return "no deadline".into();
     }
     let causes = code_list(causes);
+    if let Some(fixed) = reason.deadline().fixed() {
+        return format!("{fixed}, then the {} ends: {causes}", reason.what_ends());
+    }
     match (reason.deadline(), reason.deadline().setting()) {
         (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
         (Deadline::NodeLost, Some(setting)) => {
             format!("`{setting}`, which is `never` by default, then the attempt ends: {causes}")
         }
-        (Deadline::Refused, _) => format!("two minutes, then the {} ends: {causes}", reason.what_ends()),
-        (Deadline::NoAnswer, _) => format!("ten minutes without an answer, then the attempt ends: {causes}"),
         (Deadline::ImageRefused, _) => {
             format!("40 seconds, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
         }

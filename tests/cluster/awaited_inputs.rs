@@ -89,7 +89,7 @@ async fn who_refuses_an_input_for_two_minutes_ends_the_run_and_the_object_says_s
         space.start(name, spec).await;
         let status = told(&space, name, reason, &["input data: ", word]).await;
         let until = status.waiting.unwrap().until.unwrap();
-        assert_eq!(until, format!("two minutes, then the run ends: {reason}"));
+        assert_eq!(until, format!("2 minutes, then the run ends: {reason}"));
         let ended = space.end_of(name).await;
         let result = ended.result.as_ref().unwrap();
         assert_eq!((cause(&ended), result.blame, ended.attempts.len()), (reason, Some(Blame::User), 1), "{ended:#?}");
@@ -114,7 +114,7 @@ async fn a_server_that_comes_back_lets_the_same_attempt_go_on() {
     together(refused.into_iter().map(async |(name, words)| {
         let status = told(&space, name, "InputNoAnswer", &words).await;
         let until = status.waiting.unwrap().until.unwrap();
-        assert_eq!(until, "ten minutes without an answer, then the attempt ends: StagingFailed");
+        assert_eq!(until, "10 minutes without an answer, then the attempt ends: StagingFailed");
     }))
     .await;
     let before = ["file", "image"].map(|name| writes(&space, name));

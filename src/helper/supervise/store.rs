@@ -1,7 +1,7 @@
 //! Sees to it that a command does not start whose output the store would refuse, and that it waits no longer than that
 //! is worth: a refusal is waited out for two minutes, a store that does not answer is no reason to wait at all.
 
-use crate::contract::Cause;
+use crate::contract::{Cause, InputPatience};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::{is_marked, mark, mark_json, order_end};
@@ -23,7 +23,8 @@ struct Patience {
     hold: Duration,
 }
 
-const PATIENCE: Patience = Patience { answer: Duration::from_secs(10), hold: Duration::from_mins(2) };
+const PATIENCE: Patience =
+    Patience { answer: Duration::from_secs(10), hold: Duration::from_secs(InputPatience::USUAL.refused_seconds) };
 
 /// Asks the store until it accepts; meanwhile allows the command to start, or orders the runner to end. Ends early when
 /// `stop` can be read or with `cancel`.

@@ -203,7 +203,7 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
     let words_ = "the command does not start without input data: Connection refused (http://h/f)";
     assert_eq!(waiting.message.as_deref(), Some(words_));
     assert!(waiting.hint.unwrap().contains("pods can reach it"));
-    assert_eq!(waiting.until.as_deref(), Some("ten minutes without an answer, then the attempt ends: StagingFailed"));
+    assert_eq!(waiting.until.as_deref(), Some("10 minutes without an answer, then the attempt ends: StagingFailed"));
 
     // However often it is asked, it is written when there is another reason.
     for (second, detail) in [(50, "503"), (90, "Connection refused"), (600, "reset")] {

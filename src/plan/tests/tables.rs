@@ -43,10 +43,10 @@ fn a_wait_says_how_long_it_may_last_and_what_follows() {
         (Reason::ClaimMissing, true, "the deadline, then the run ends: CreateContainerConfigError"),
         (Reason::ContainerCreating, true, "the deadline, then the attempt ends: StartDeadlineExceeded"),
         (Reason::StagingInputs, false, "deadlines.staging, then the attempt ends: StagingFailed"),
-        (Reason::InputDenied, false, "two minutes, then the run ends: InputDenied"),
+        (Reason::InputDenied, false, "2 minutes, then the run ends: InputDenied"),
         (Reason::InputNotCreated, false, "deadlines.configuration, then the run ends: InputNotFound"),
-        (Reason::InputNoAnswer, false, "ten minutes without an answer, then the attempt ends: StagingFailed"),
-        (Reason::StoreRefused, false, "two minutes, then the attempt ends: StoreRefused"),
+        (Reason::InputNoAnswer, false, "10 minutes without an answer, then the attempt ends: StagingFailed"),
+        (Reason::StoreRefused, false, "2 minutes, then the attempt ends: StoreRefused"),
     ] {
         assert_eq!(reason.wait("").until(is_bound), until);
     }

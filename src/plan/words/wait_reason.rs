@@ -6,7 +6,7 @@
 use super::cause::{Cause, Verdict};
 use super::message::{Meaning, Source, meaning};
 use super::table::{plain, table};
-use crate::contract::InputProblem;
+use crate::contract::{InputPatience, InputProblem};
 
 /// The setting that says when a wait is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,16 @@ impl Deadline {
             Self::Starting => Some("deadlines.starting"),
             Self::NodeLost => Some("nodeLost.giveUpAfter"),
             Self::Staging => Some("deadlines.staging"),
+        }
+    }
+
+    /// What the helper keeps to where there is no setting, in words.
+    pub(crate) fn fixed(self) -> Option<String> {
+        let InputPatience { refused_seconds, silent_seconds, .. } = InputPatience::USUAL;
+        match self {
+            Self::Refused => Some(format!("{} minutes", refused_seconds / 60)),
+            Self::NoAnswer => Some(format!("{} minutes without an answer", silent_seconds / 60)),
+            _ => None,
         }
     }
 }
@@ -435,11 +445,11 @@ impl Wait<'_> {
 
     /// How long it may last and what follows, for `status.waiting.until`. `is_bound`: the operator gives it up.
     pub(in crate::plan) fn until(&self, is_bound: bool) -> String {
-        let bound = match self.deadline {
-            Deadline::Staging => "deadlines.staging",
-            Deadline::Refused => "two minutes",
-            Deadline::Absent => "deadlines.configuration",
-            Deadline::NoAnswer => "ten minutes without an answer",
+        let fixed = self.deadline.fixed();
+        let bound = match (self.deadline, &fixed) {
+            (_, Some(fixed)) => fixed,
+            (Deadline::Staging, _) => "deadlines.staging",
+            (Deadline::Absent, _) => "deadlines.configuration",
             _ if is_bound => "the deadline",
             _ => return NO_DEADLINE.to_owned(),
         };
