@@ -6,7 +6,7 @@ use core::net::IpAddr;
 pub(in crate::plan) fn own_host(address: &str) -> Option<String> {
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}/") };
     // A URL has one spelling of each IPv4 address: of 127.1, 0x7f000001 and 2130706433, too.
-    let url = reqwest::Url::parse(&url).ok()?;
+    let url = url::Url::parse(&url).ok()?;
     let host = url.host_str()?;
     is_own(host.trim_end_matches('.')).then(|| host.to_owned())
 }

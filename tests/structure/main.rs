@@ -38,7 +38,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
             r"std::(fs|net|env|process|thread|io)\b",
             r"\b(Instant|SystemTime)\b",
             r"\b(Timestamp|Zoned)::now\b",
-            r"\btokio\b",
+            r"\btokio\b|\breqwest\b",
             r"\bkube::[^;]*\b(Client|Api)\b",
             r"\bkube_runtime\b",
             r"\brand\b|\bgetrandom\b",
