@@ -81,6 +81,8 @@ pub mod bundle {
     pub const CONTENTS: &str = "contents";
     /// Directory in the image with the entries that a tool would take for deletions, by number.
     pub const ESCAPED: &str = "escaped";
+    /// Directory in the image with the parts of files that are larger than a blob may be.
+    pub const PARTS: &str = "parts";
     /// File in the image, alone in the last layer, that lists all entries.
     pub const FILES: &str = "files.json";
     /// Type of the artifact that a working directory was while its command ran.

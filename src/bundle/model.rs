@@ -101,6 +101,8 @@ pub struct Tree {
     pub kept: Option<PathBuf>,
     /// Digests that are found out now are added to it: large files are written to the disk before they are read.
     pub keeps_more: bool,
+    /// No blob of it may have more bytes; none: 5 GiB. It is part of what the digest depends on.
+    pub max_blob: Option<u64>,
     /// Bytes of memory that its entries may take; none: no limit. What does not fit is an error of the kind
     /// [`super::ErrorKind::TooLarge`].
     pub most_memory: Option<u64>,

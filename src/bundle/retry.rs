@@ -112,10 +112,12 @@ const MOST_RESUMED: u32 = 100;
 const FORWARD: u64 = 1 << 20;
 
 impl Resumptions {
-    /// Bytes came.
-    pub(crate) fn came(&mut self, bytes: usize) {
-        self.tries = Tries::default();
-        self.came = self.came.saturating_add(bytes as u64);
+    /// Bytes came, or went.
+    pub(crate) fn came(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.tries = Tries::default();
+        }
+        self.came = self.came.saturating_add(bytes);
     }
 
     /// Waits for the time to take it up again. An error: it is no use, or there were enough.
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_transfer_is_taken_up_again_as_often_as_it_comes_forward() {
-        let resumed = |bytes: usize| {
+        let resumed = |bytes: u64| {
             let mut resumptions = Resumptions::default();
             let taken_up = |_: &u32| {
                 resumptions.came(bytes);

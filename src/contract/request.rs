@@ -277,6 +277,9 @@ pub struct SaveRequest {
     /// Variables of the spec that come from `ConfigMaps`: the runner leaves their values for the helper, for that artifact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told_variables: Vec<String>,
+    /// No blob may have more bytes; none: as many as is usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_blob_bytes: Option<u64>,
     /// How large files are pushed while the command runs; none: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,

@@ -11,6 +11,7 @@ mod faults;
 mod faulty_disk;
 mod hostile;
 mod images;
+mod large;
 mod logins;
 mod mapped;
 mod proxy;

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     HoldRequest,
     /// The registry has done it, but nobody hears of it.
     HoldAnswer,
+    /// The connection ends after so many bytes of the request's body, which the registry gets.
+    CutRequest(u64),
 }
 
 type Rule = dyn Fn(&Method, &str, u64) -> Fault + Send + Sync;
@@ -49,6 +51,8 @@ pub(crate) struct Seen {
     rule: Box<Rule>,
     pub(crate) requests: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    /// Of the bodies of requests.
+    pub(crate) sent: AtomicU64,
     /// Paths of requests that were held.
     pub(crate) held: Mutex<Vec<String>>,
     pub(crate) log: Mutex<Vec<String>>,
@@ -56,12 +60,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(upstream: &str, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Arc<Self> {
-        let (requests, bytes) = Default::default();
+        let (requests, bytes, sent) = Default::default();
         Arc::new(Self {
             upstream: upstream.to_owned(),
             rule: Box::new(rule),
             requests,
             bytes,
+            sent,
             held: Mutex::default(),
             log: Mutex::default(),
         })
@@ -125,7 +130,8 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     let (parts, body) = request.into_parts();
     let before = seen.requests.fetch_add(1, Ordering::Relaxed);
     let fault = (seen.rule)(&parts.method, parts.uri.path(), before);
-    let range = parts.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or_default();
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let range = [header("range"), header("content-range")].concat();
     seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
     if let Fault::Status(status) = fault {
         return (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "fault").into_response();
@@ -143,11 +149,17 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     if fault == Fault::NoRange {
         headers.remove("range");
     }
+    let client = reqwest::Client::new();
+    if let Fault::CutRequest(bytes) = fault {
+        let cut = first_bytes(seen.clone(), body, bytes);
+        let _ = client.request(parts.method, url).headers(headers).body(reqwest::Body::wrap_stream(cut)).send().await;
+        std::panic::resume_unwind(Box::new("cut"));
+    }
     // A body that breaks off ends here: the registry would wait for the rest of what its headers promise.
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    let client = reqwest::Client::new();
+    seen.sent.fetch_add(body.len() as u64, Ordering::Relaxed);
     let Ok(answer) = client.request(parts.method.clone(), url).headers(headers).body(body).send().await else {
         return StatusCode::BAD_GATEWAY.into_response();
     };
@@ -177,6 +189,28 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
         _ => {}
     }
     response.body(Body::from(bytes)).unwrap()
+}
+
+/// The first bytes of a body, and then an error.
+fn first_bytes(
+    seen: Arc<Seen>,
+    body: Body,
+    bytes: u64,
+) -> impl futures::Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send {
+    let cut = (seen, body.into_data_stream(), bytes);
+    futures::stream::unfold(cut, |(seen, mut body, left)| async move {
+        let broken = || Err(std::io::Error::other("cut"));
+        if left == 0 {
+            // So that what was sent before is not held back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return Some((broken(), (seen, body, left)));
+        }
+        let Some(Ok(mut piece)) = body.next().await else { return Some((broken(), (seen, body, 0))) };
+        seen.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - piece.len() as u64;
+        Some((Ok(piece), (seen, body, left)))
+    })
 }
 
 async fn hold(seen: &Seen, path: &str) -> Response {

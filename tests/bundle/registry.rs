@@ -99,6 +99,12 @@ impl Registry {
         }
     }
 
+    /// Whether it goes on with an upload that was cut off.
+    #[allow(dead_code)] // not every test binary asks
+    pub(crate) fn takes_up_uploads(&self) -> bool {
+        self.program != Program::Crane
+    }
+
     /// Whether it stored what has this digest.
     #[allow(dead_code)] // not every test binary asks
     pub(crate) fn has_blob(&self, digest: &str) -> bool {

@@ -246,3 +246,21 @@ async fn what_is_mounted_stays_when_a_snapshot_is_put_back() {
     restore(&reference, &place.dir, stay, NO_LIMITS, &access, &Progress::default()).await.unwrap();
     assert_eq!(names(&place.dir), ["d", "d/file", "d/mounted", "d/mounted/input"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_of_a_snapshot_can_be_in_parts() {
+    let run = Run::new();
+    let tree = Tree { max_blob: Some(MIB), ..run.tree() };
+    let take = async || take(&tree, &run.wanted(), &run.registry.access()).await.unwrap();
+    run.write("large", 1, 5 * MIB / 2);
+    run.write("other", 2, 3 * MIB);
+    run.write("small", 3, 1000);
+    take().await;
+    run.assert_restored().await;
+    fs::rename(run.path("large"), run.path("renamed")).unwrap();
+    run.write("other", 4, 3 * MIB);
+    let second = take().await;
+    // Equal parts of one file differ in their names.
+    assert!((3 * MIB..7 * MIB / 2).contains(&second.pushed_bytes), "{second:?}");
+    run.assert_restored().await;
+}

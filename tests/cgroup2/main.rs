@@ -61,6 +61,7 @@ fn saving_to(host: &str) -> Sandbox {
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
             told_variables: vec![],
+            max_blob_bytes: None,
             background: None,
             snapshots: None,
         });

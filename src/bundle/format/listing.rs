@@ -6,7 +6,8 @@
 //! by digests on the image's manifest.
 //!
 //! A file that is hardly anything but holes has `sparse`, with bytes and digest of what is in the layer, in the place of
-//! its `sha256` (see [`super::sparse`]); bundles of layout v2 from before 2026-11-26 have none.
+//! its `sha256` (see [`super::sparse`]); bundles of layout v2 from before 2026-11-26 have none. A file that is larger than
+//! a blob may be has `parts` in the place of `layer` and `offset`; those from before 2026-11-27 have none.
 //!
 //! Layout v1, which is only read, had zstd frames in the place of gzip members, and named the file `manifest.json`.
 
@@ -55,10 +56,12 @@ pub(in crate::bundle) struct ListedFile {
     pub(in crate::bundle) mode: u32,
     pub(in crate::bundle) size: u64,
     pub(in crate::bundle) digest: Digest,
-    /// Number of the layer, from 0.
+    /// Number of the layer, from 0; where the file is in parts, that of the first.
     pub(in crate::bundle) layer: usize,
     /// Of the content in the layer.
     pub(in crate::bundle) offset: u64,
+    /// Where it is, one part after the other, if it is in parts. They are in different layers, in the order of these.
+    pub(in crate::bundle) parts: Vec<ListedPart>,
     /// The first name of the same file.
     pub(in crate::bundle) same_as: Option<Vec<u8>>,
     /// For a file of the format that [`super::sparse`] describes: how many bytes it has in the layer, whose digest
@@ -68,6 +71,31 @@ pub(in crate::bundle) struct ListedFile {
     pub(in crate::bundle) modified: Option<(i64, u64)>,
     /// What the command said, which is no file of the working directory. In snapshots alone.
     pub(in crate::bundle) ours: bool,
+}
+
+/// A part of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::bundle) struct ListedPart {
+    /// Number of the layer, from 0.
+    pub(in crate::bundle) layer: usize,
+    /// In the layer.
+    pub(in crate::bundle) offset: u64,
+    pub(in crate::bundle) bytes: u64,
+}
+
+impl ListedFile {
+    /// What it has in the image.
+    pub(in crate::bundle) fn bytes(&self) -> u64 {
+        self.stored.unwrap_or(self.size)
+    }
+}
+
+/// Where all of `bytes` are, if these are parts of one file.
+fn first_of(parts: &[ListedPart], bytes: u64) -> Option<(usize, u64)> {
+    let sum = parts.iter().try_fold(0, |sum: u64, part| sum.checked_add(part.bytes))?;
+    let are_in_order = parts.is_sorted_by(|a, b| a.layer < b.layer);
+    let first = parts.first()?;
+    (sum == bytes && are_in_order && parts.iter().all(|part| part.bytes > 0)).then_some((first.layer, first.offset))
 }
 
 /// An entry as it is written.
@@ -92,6 +120,8 @@ struct Line {
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<ListedPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     same_as: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,8 +169,12 @@ impl Listed {
                     Some(bytes) => line.sparse = Some(SparseLine { bytes, sha256 }),
                     None => line.sha256 = Some(sha256),
                 }
-                line.layer = Some(file.layer);
-                line.offset = Some(file.offset);
+                if file.parts.is_empty() {
+                    line.layer = Some(file.layer);
+                    line.offset = Some(file.offset);
+                } else {
+                    line.parts.clone_from(&file.parts);
+                }
                 line.modified = file.modified.map(|(seconds, nanoseconds)| format!("{seconds}.{nanoseconds:09}"));
                 line.ours = file.ours;
                 if let Some(same_as) = &file.same_as {
@@ -174,12 +208,20 @@ impl Listed {
                     Some(SparseLine { bytes, sha256 }) => (Some(bytes), Some(sha256)),
                     None => (None, line.sha256),
                 };
+                let size = line.size.ok_or_else(|| wrong("no size"))?;
+                let (layer, offset) = if line.parts.is_empty() {
+                    let layer = line.layer.ok_or_else(|| wrong("no layer"))?;
+                    (layer, line.offset.ok_or_else(|| wrong("no offset"))?)
+                } else {
+                    first_of(&line.parts, stored.unwrap_or(size)).ok_or_else(|| wrong("parts that are not the file"))?
+                };
                 ListedAs::File(ListedFile {
                     mode: mode()?,
-                    size: line.size.ok_or_else(|| wrong("no size"))?,
+                    size,
                     digest: sha256.as_deref().and_then(Digest::from_hex).ok_or_else(|| wrong("no sha256"))?,
-                    layer: line.layer.ok_or_else(|| wrong("no layer"))?,
-                    offset: line.offset.ok_or_else(|| wrong("no offset"))?,
+                    layer,
+                    offset,
+                    parts: line.parts,
                     same_as: read_bytes(line.same_as, line.same_as_base64.as_ref())?,
                     stored,
                     modified: line.modified.as_deref().and_then(read_time),
@@ -327,6 +369,7 @@ mod tests {
             digest: Digest::of(&n.to_le_bytes()),
             layer: n % 7,
             offset: 512 * n as u64,
+            parts: vec![],
             same_as: n.is_multiple_of(5).then(|| b"fir\xffst".to_vec()),
             stored: n.is_multiple_of(7).then_some(512),
             modified: n.is_multiple_of(3).then_some((n as i64 - 1, 20)),
@@ -390,6 +433,47 @@ mod tests {
                 assert!(read_member(&found[0], member(&blob, &found[0])).unwrap().contains(entry));
             }
             assert_eq!(IndexPlace::read(&layer.index.annotation()).unwrap(), layer.index);
+        }
+    }
+
+    #[test]
+    fn parts_are_read_as_they_were_written_and_only_if_they_are_the_file() {
+        let part = |layer, offset, bytes| ListedPart { layer, offset, bytes };
+        let listed = |parts: &[ListedPart], stored: Option<u64>| Listed {
+            path: b"large".to_vec(),
+            what: ListedAs::File(ListedFile {
+                mode: 0o644,
+                size: 10,
+                digest: Digest::of(b""),
+                layer: 3,
+                offset: 512,
+                parts: parts.to_vec(),
+                same_as: None,
+                stored,
+                modified: None,
+                ours: false,
+            }),
+        };
+        for (parts, stored) in [(&[part(3, 512, 6), part(4, 512, 4)][..], None), (&[part(3, 512, 700)], Some(700))] {
+            let listed = listed(parts, stored);
+            let line = listed.line().unwrap();
+            assert_eq!(Listed::read(&line).unwrap(), listed);
+            let text = String::from_utf8(line).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(json.get("layer").is_none() && json["parts"][0]["layer"] == 3, "{text}");
+        }
+        for (what, parts) in [
+            ("one is missing", &[part(3, 512, 6)][..]),
+            ("one is too small", &[part(3, 512, 6), part(4, 512, 3)]),
+            ("one is too large", &[part(3, 512, 6), part(4, 512, 5)]),
+            ("one is empty", &[part(3, 512, 6), part(4, 512, 4), part(5, 512, 0)]),
+            ("one is there twice", &[part(3, 512, 5), part(3, 512, 5)]),
+            ("two overlap", &[part(3, 512, 6), part(3, 514, 4)]),
+            ("they are in no order", &[part(4, 512, 6), part(3, 512, 4)]),
+            ("together they have no size", &[part(3, 512, u64::MAX), part(4, 512, 11)]),
+        ] {
+            let line = listed(parts, None).line().unwrap();
+            assert!(Listed::read(&line).is_err(), "{what}");
         }
     }
 

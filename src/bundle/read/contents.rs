@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::destination::{Made, Maker, Piece};
 use super::feed::{Need, feed};
-use super::staged::{COPY, Content, Planner, Tree, copy};
+use super::staged::{COPY, Content, LayerRange, Planner, Segment, Tree, copy, ranges_of};
 use super::way::{Way, below};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};
@@ -150,8 +150,7 @@ impl<'a> Bundle<'a> {
         progress: Option<&Progress>,
         mut take: impl FnMut(Piece<'_>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        let end = file.offset.saturating_add(file.stored.unwrap_or(file.size));
-        let download = self.download(file.layer, file.offset, end)?;
+        let download = self.download(&ranges_of(file))?;
         let content = Content::from(file);
         feed(download, Need::Some, progress, move |mut feed| {
             copy(&mut feed, &content, "the file", &mut vec![0; COPY], &mut take)
@@ -159,10 +158,17 @@ impl<'a> Bundle<'a> {
         .await
     }
 
-    fn download(&self, layer: usize, start: u64, end: u64) -> Result<Download<'_>, Error> {
-        let layer = self.layers.get(layer).filter(|layer| end <= layer.size);
-        let layer = layer.ok_or_else(|| Error::invalid("the bundle's list has a file that is in no layer"))?;
-        Ok(Download::new(self.repository, layer.digest, start, end))
+    fn download(&self, ranges: &[LayerRange]) -> Result<Download<'_>, Error> {
+        let nowhere = || Error::invalid("the bundle's list has a file that is in no layer");
+        let mut download: Option<Download<'_>> = None;
+        for LayerRange { layer, start, end } in ranges {
+            let layer = self.layers.get(*layer).filter(|layer| *end <= layer.size).ok_or_else(nowhere)?;
+            download = Some(match download {
+                None => Download::new(self.repository, layer.digest, *start, *end),
+                Some(download) => download.then(layer.digest, *start, *end),
+            });
+        }
+        download.ok_or_else(nowhere)
     }
 
     /// Puts what is in a directory of the bundle into a place. How much memory an entry takes: see [`Planner`].
@@ -201,7 +207,7 @@ impl<'a> Bundle<'a> {
     ) -> Result<(), Error> {
         let budget = planner.budget().clone();
         let Tree { directories, segments, empty, links, hard_links, held: _held } = planner.finish();
-        let bytes = segments.iter().map(|segment| segment.end - segment.start);
+        let bytes = segments.iter().map(Segment::bytes);
         progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
         let (directories, mut maker) = crate::bundle::blocking::blocking(move || {
             maker.clear_but(&stay)?;
@@ -213,7 +219,7 @@ impl<'a> Bundle<'a> {
         let segments = segments.into_iter().map(|segment| {
             let maker = maker.another().counting(&budget);
             async move {
-                let download = self.download(segment.layer, segment.start, segment.end)?;
+                let download = self.download(&segment.ranges)?;
                 feed(download, Need::Some, Some(progress), move |feed| segment.write(feed, maker)).await
             }
         });

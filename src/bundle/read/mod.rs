@@ -208,7 +208,7 @@ async fn fetch_bundle(
     match (what, place) {
         (ListedAs::File(file), Place::File(place)) => {
             budget.entry()?;
-            progress.total_bytes.store(file.stored.unwrap_or(file.size), Ordering::Relaxed);
+            progress.total_bytes.store(file.bytes(), Ordering::Relaxed);
             let mut new = NewFile::over(&place, &path)?.counting(budget);
             let write = move |piece: Piece<'_>| new.put(&piece);
             bundle.read(&file, Some(progress), write).await?;

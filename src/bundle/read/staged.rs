@@ -104,8 +104,8 @@ impl<'a> Planner<'a> {
         self.budget.hold(&mut self.tree.held, more)
     }
 
-    fn file(&mut self, path: &[u8], file: ListedFile) -> Result<(), Error> {
-        if let Some(first) = file.same_as {
+    fn file(&mut self, path: &[u8], mut file: ListedFile) -> Result<(), Error> {
+        if let Some(first) = file.same_as.take() {
             if let Some(here) = self.path_here(&first) {
                 checked(here)?;
                 return self.log(|tree| &mut tree.hard_links, path, [], here);
@@ -116,6 +116,7 @@ impl<'a> Planner<'a> {
             self.budget.hold(&mut self.tree.held, (first.len() + path.len() + 128) as u64)?;
             self.first_here.insert(first, path.to_vec());
         }
+        let is_in_parts = !file.parts.is_empty();
         let ListedFile { mode, size, digest, offset, layer, stored, modified, .. } = file;
         let (seconds, nanoseconds) = modified.unwrap_or_default();
         let seconds = u64::try_from(seconds).unwrap_or_default();
@@ -123,14 +124,20 @@ impl<'a> Planner<'a> {
             return self.log(|tree| &mut tree.empty, path, [mode.into(), seconds, nanoseconds], &[]);
         }
         let segment = match self.last.get(&layer).copied() {
-            Some(last) if self.tree.segments.get(last).is_some_and(|segment| segment.goes_on_at(offset)) => last,
+            Some(last) if !is_in_parts && self.goes_on(last, offset) => last,
             last => self.new_segment(layer, offset, last)?,
         };
         let Some(place) = self.tree.segments.get_mut(segment) else { return Ok(()) };
-        let gap = offset - place.end;
-        place.end = offset
-            .checked_add(stored.unwrap_or(size))
-            .ok_or_else(|| Error::invalid("the bundle's list has a file without end"))?;
+        let mut gap = 0;
+        if is_in_parts {
+            place.ranges = ranges_of(&file);
+            self.last.remove(&layer);
+            self.budget.hold(&mut self.tree.held, (place.ranges.len() * size_of::<LayerRange>()) as u64)?;
+        } else if let [range] = &mut *place.ranges {
+            gap = offset - range.end;
+            let end = offset.checked_add(file.bytes());
+            range.end = end.ok_or_else(|| Error::invalid("the bundle's list has a file without end"))?;
+        }
         let files = &mut place.files;
         let before = files.size();
         // No sparse file has no map.
@@ -140,13 +147,22 @@ impl<'a> Planner<'a> {
         self.budget.hold(&mut self.tree.held, more)
     }
 
+    /// Whether what is at `offset` follows on what a segment has of its layer.
+    fn goes_on(&self, segment: usize, offset: u64) -> bool {
+        let ranges = self.tree.segments.get(segment).map(|segment| &*segment.ranges);
+        let Some([range]) = ranges else { return false };
+        offset.checked_sub(range.end).is_some_and(|gap| gap <= GAP)
+    }
+
     fn new_segment(&mut self, layer: usize, start: u64, last: Option<usize>) -> Result<usize, Error> {
         if let Some(last) = last.and_then(|last| self.tree.segments.get_mut(last)) {
             last.files.close();
         }
         self.budget.hold(&mut self.tree.held, SEGMENT_BYTES)?;
         let number = self.tree.segments.len();
-        self.tree.segments.push(Segment { layer, start, end: start, files: PathLog::default() });
+        self.tree
+            .segments
+            .push(Segment { ranges: vec![LayerRange { layer, start, end: start }], files: PathLog::default() });
         self.last.insert(layer, number);
         Ok(number)
     }
@@ -156,19 +172,35 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Files that are read from a layer in one go.
-pub(super) struct Segment {
+/// Of a layer: the bytes from `start` to before `end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerRange {
     pub(super) layer: usize,
     pub(super) start: u64,
     pub(super) end: u64,
+}
+
+/// Where the content of a file is.
+pub(super) fn ranges_of(file: &ListedFile) -> Vec<LayerRange> {
+    let range = |layer, start: u64, bytes| LayerRange { layer, start, end: start.saturating_add(bytes) };
+    if file.parts.is_empty() {
+        return vec![range(file.layer, file.offset, file.bytes())];
+    }
+    file.parts.iter().map(|part| range(part.layer, part.offset, part.bytes)).collect()
+}
+
+/// Files that are read from a layer in one go, or one that is in parts.
+pub(super) struct Segment {
+    /// One; or where the parts are.
+    pub(super) ranges: Vec<LayerRange>,
     /// Each with what is between it and the one before, its size, its mode, what it has in the layer if it is a sparse one,
     /// or else 0, its time in seconds and nanoseconds, or else 0, and its digest.
     files: PathLog<6>,
 }
 
 impl Segment {
-    fn goes_on_at(&self, offset: u64) -> bool {
-        offset.checked_sub(self.end).is_some_and(|gap| gap <= GAP)
+    pub(super) fn bytes(&self) -> u64 {
+        self.ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end - range.start))
     }
 
     pub(super) fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {

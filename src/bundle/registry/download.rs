@@ -1,4 +1,4 @@
-//! A part of a blob, or all of it, as a stream that goes on where it was cut off.
+//! Parts of blobs, or all of them, as one stream that goes on where it was cut off.
 
 use super::answer::no_answer;
 use super::{ANSWER, Repository, range_header};
@@ -8,12 +8,15 @@ use crate::bundle::{Error, ErrorKind};
 use bytes::{Buf, Bytes};
 use reqwest::header::RANGE;
 use reqwest::{Response, StatusCode};
+use std::collections::VecDeque;
 
 pub(in crate::bundle) struct Download<'a> {
     repository: &'a Repository,
     digest: Digest,
     next: u64,
     end: u64,
+    /// What follows.
+    then: VecDeque<(Digest, u64, u64)>,
     response: Option<Response>,
     /// A registry without ranges begins at the begin.
     to_skip: u64,
@@ -24,7 +27,13 @@ impl<'a> Download<'a> {
     /// Bytes from `start` to before `end`.
     pub(in crate::bundle) fn new(repository: &'a Repository, digest: Digest, start: u64, end: u64) -> Self {
         let resumptions = Resumptions::default();
-        Self { repository, digest, next: start, end, response: None, to_skip: 0, resumptions }
+        Self { repository, digest, next: start, end, then: VecDeque::new(), response: None, to_skip: 0, resumptions }
+    }
+
+    /// Behind them those of another blob, from `start` to before `end`.
+    pub(in crate::bundle) fn then(mut self, digest: Digest, start: u64, end: u64) -> Self {
+        self.then.push_back((digest, start, end));
+        self
     }
 
     pub(in crate::bundle) fn host(&self) -> &str {
@@ -33,11 +42,15 @@ impl<'a> Download<'a> {
 
     /// The next bytes; none when all were given.
     pub(in crate::bundle) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        while self.next < self.end {
+        loop {
+            while self.next >= self.end {
+                let Some((digest, start, end)) = self.then.pop_front() else { return Ok(None) };
+                (self.digest, self.next, self.end, self.response) = (digest, start, end, None);
+            }
             match self.try_chunk().await {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
-                    self.resumptions.came(chunk.len());
+                    self.resumptions.came(chunk.len() as u64);
                     return Ok(Some(chunk));
                 }
                 Err(failure) => {
@@ -46,7 +59,6 @@ impl<'a> Download<'a> {
                 }
             }
         }
-        Ok(None)
     }
 
     async fn try_chunk(&mut self) -> Result<Bytes, Failure> {

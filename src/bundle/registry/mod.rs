@@ -13,22 +13,22 @@ mod meaning;
 mod said;
 #[cfg(test)]
 mod shapes;
+mod upload;
 
 pub(super) use download::Download;
+pub(super) use upload::Upload;
 
 use super::digest::{Digest, Digester};
 use super::retry::{Failure, Tries};
 use super::{Access, Error, ErrorKind};
 use crate::oci::Reference;
 use answer::{no_answer, refusal};
-use auth::AHEAD_OF_A_BODY;
 use bytes::Bytes;
 use login::logins_for;
 use meaning::Step;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -174,50 +174,22 @@ impl Repository {
         if self.has_blob(&digest, size).await? {
             return Ok(0);
         }
+        let mut upload = self.begin_upload(size).await?;
         let mut tries = Tries::default();
         loop {
-            let sent = Arc::new(AtomicU64::new(0));
-            match self.upload(&digest, size, blob.clone().into(), &sent).await {
+            let rest = blob.slice(usize::try_from(upload.received()).unwrap_or(blob.len()).min(blob.len())..);
+            let sent = AtomicU64::new(rest.len() as u64);
+            let pushed = async {
+                if !upload.is_sent() {
+                    upload.send(rest.into(), &sent).await?;
+                }
+                upload.finish(&digest).await
+            };
+            match pushed.await {
                 Ok(()) => return Ok(size),
                 Err(failure) => tries.again(failure).await?,
             }
-        }
-    }
-
-    /// One try to push a blob. `sent` counts the bytes that the body has given: when it stands still for too long, the
-    /// try has failed.
-    pub(super) async fn upload(
-        &self,
-        digest: &Digest,
-        size: u64,
-        body: reqwest::Body,
-        sent: &AtomicU64,
-    ) -> Result<(), Failure> {
-        let what = format!("push a blob of {size} bytes to {}", self.name);
-        let url = self.url("blobs/uploads/")?;
-        let started = self.send(&what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
-        let location = location::of(&started);
-        let mut target = location::target(started.url(), location).map_err(|failure| failure.of(&what, &self.host))?;
-        target.query_pairs_mut().append_pair("digest", &digest.to_string());
-        // A registry that finds a token too old says so only when it has all of the body.
-        self.auth.renew(&self.http, &self.host, AHEAD_OF_A_BODY).await?;
-        let request = self.http.put(target.clone()).header(CONTENT_TYPE, "application/octet-stream");
-        let request = self.authorized(&target, request).header(CONTENT_LENGTH, size).body(body);
-        let response = tokio::select! {
-            response = request.send() => response.map_err(|error| no_answer(&what, &self.host, error))?,
-            () = stalled(sent, size) => {
-                let error = format!("cannot {what} at {}: nothing moved for a while", self.host);
-                return Err(Failure::transient(Error::new(ErrorKind::Unreachable, error)));
-            }
-        };
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            // A token's life ended on the way.
-            StatusCode::UNAUTHORIZED => {
-                self.auth.forget();
-                Err(Failure { transient: true, ..refusal(Step::UploadEnd, &what, &self.host, response).await })
-            }
-            _ => Err(refusal(Step::UploadEnd, &what, &self.host, response).await),
+            upload.take_up().await?;
         }
     }
 
@@ -326,21 +298,6 @@ impl Repository {
             self.auth.forget();
         }
         Err(failure)
-    }
-}
-
-/// Returns when `sent` has stood still for too long.
-async fn stalled(sent: &AtomicU64, size: u64) {
-    const LOOK: Duration = Duration::from_secs(2);
-    let (mut last, mut still) = (0, Duration::ZERO);
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let now = sent.load(Ordering::Relaxed);
-        still = if now == last { still + LOOK } else { Duration::ZERO };
-        last = now;
-        if still >= if now >= size || now == 0 { CONFIRM } else { ANSWER } {
-            return;
-        }
     }
 }
 

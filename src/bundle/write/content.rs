@@ -9,6 +9,7 @@ use rustix::fs::{FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 /// A file that has more holes than that, and more than data, is saved as a sparse one. The holes of others are zeros in
 /// the archive: all programs read those, and nodes can mount them.
@@ -131,16 +132,23 @@ pub(super) fn copy(
     seen: &Seen,
     map: Option<&SparseMap>,
     buffer: &mut [u8],
+    sink: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), CopyEnd> {
+    copy_part(file, seen, map, 0..u64::MAX, buffer, sink)
+}
+
+/// The same for a part of what is kept of it: of a sparse file, of its map and the data behind it.
+pub(super) fn copy_part(
+    file: &File,
+    seen: &Seen,
+    map: Option<&SparseMap>,
+    part: Range<u64>,
+    buffer: &mut [u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     match map {
-        None => copy_whole(file, seen.size, buffer, &mut sink)?,
-        Some(map) => {
-            map.write(&mut sink).map_err(CopyEnd::Sink)?;
-            for (start, length) in map.pieces() {
-                copy_data(file, start, start + length, buffer, &mut sink)?;
-            }
-        }
+        None => copy_whole(file, part.start, seen.size.min(part.end), buffer, &mut sink)?,
+        Some(map) => copy_sparse(file, map, &part, buffer, &mut sink)?,
     }
     match ask(|| look(file)) {
         Ok(Some(now)) if (now.size, now.stamp) == (seen.size, seen.stamp) => Ok(()),
@@ -149,13 +157,37 @@ pub(super) fn copy(
     }
 }
 
-fn copy_whole(
+fn copy_sparse(
     file: &File,
-    size: u64,
+    map: &SparseMap,
+    part: &Range<u64>,
     buffer: &mut [u8],
     sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
+    let written = map.write(|text| {
+        let begin = at;
+        at += text.len() as u64;
+        let (from, to) = (part.start.clamp(begin, at) - begin, part.end.clamp(begin, at) - begin);
+        let of_text = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        sink(text.get(of_text(from)..of_text(to)).unwrap_or_default())
+    });
+    written.map_err(CopyEnd::Sink)?;
+    for (start, length) in map.pieces() {
+        let (from, to) = (part.start.clamp(at, at + length) - at, part.end.clamp(at, at + length) - at);
+        copy_data(file, start + from, start + to, buffer, sink)?;
+        at += length;
+    }
+    Ok(())
+}
+
+fn copy_whole(
+    file: &File,
+    mut at: u64,
+    size: u64,
+    buffer: &mut [u8],
+    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), CopyEnd> {
     while at < size {
         let stretch = ask(|| stretch(file, at, size));
         while at < stretch.data {

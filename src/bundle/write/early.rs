@@ -8,7 +8,7 @@ use super::kept::{Kept, State, only_file, state};
 use super::layer::Layer;
 use super::layout::{self, Plan};
 use super::pace::Pace;
-use super::{Pushed, Saving, walk};
+use super::{Saving, walk};
 use crate::bundle::blocking::blocking;
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::{Access, Error, GivenUp, Progress, Tree};
@@ -147,7 +147,7 @@ fn find(tree: &Tree) -> Result<(Arc<Plan>, Vec<Large>), Error> {
     let root = walk::open_root(tree)?;
     let mut entries = walk::walk_large(tree, &root, layout::LARGE)?;
     entries.sort();
-    let plan = Plan::new(root, entries)?;
+    let plan = Plan::new(root, entries, tree.max_blob)?;
     let large = (0..plan.layers()).filter_map(|number| large(&plan, number)).collect();
     Ok((Arc::new(plan), large))
 }
@@ -167,7 +167,6 @@ async fn push<'a>(saving: &Saving<'_>, plan: &Arc<Plan>, file: &'a Large) -> Res
     if !layer.is_whole() {
         return Ok(None);
     }
-    let is_there = saving.repository.has_blob(&layer.digest, layer.size).await?
-        || matches!(saving.push(plan, &layer).await?, Pushed::Done);
-    Ok(is_there.then_some(file))
+    let pushed = saving.push(plan, &layer).await?;
+    Ok(pushed.is_ok().then_some(file))
 }

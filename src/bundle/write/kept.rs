@@ -9,7 +9,7 @@
 use super::content::look;
 use super::entries::{Index, What};
 use super::hang::{about_entry, ask};
-use super::layer::{Layer, StoredFile};
+use super::layer::{Blob, Layer, StoredFile};
 use super::layout::Plan;
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
@@ -75,13 +75,12 @@ impl State {
 }
 
 /// A layer of one file.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeptLayer {
     state: State,
-    digest: Digest,
-    size: u64,
-    /// Of the file, and where it begins in the layer.
+    blobs: Vec<Blob>,
+    /// Of the file, and where it begins in the first of them.
     content: Digest,
     offset: u64,
 }
@@ -109,10 +108,20 @@ impl Kept {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Digests that are found out now are kept too.
+    pub(in crate::bundle) fn adds(&self) -> bool {
+        self.adds
+    }
+
+    /// There is a digest of what the layer was, if no more.
+    pub(in crate::bundle) fn knew(&self, plan: &Plan, number: usize) -> bool {
+        only_file(plan, number).is_some_and(|(index, size)| self.layers().contains_key(&key(plan, index, size)))
+    }
+
     /// A layer that needs not be read for its digest.
     pub(in crate::bundle) fn layer(&self, plan: &Plan, number: usize) -> Option<Layer> {
         let (index, size) = only_file(plan, number)?;
-        let known = *self.layers().get(&key(plan, index, size))?;
+        let known = self.layers().get(&key(plan, index, size))?.clone();
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
         // Only what was not written since is clean: the look before saves writing the rest to the disk for nothing.
@@ -121,9 +130,9 @@ impl Kept {
             return None;
         }
         let seen = ask(|| look(&file)).ok()??;
-        let KeptLayer { digest, size, content, offset, .. } = known;
+        let KeptLayer { blobs, content, offset, .. } = known;
         let stored = StoredFile { entry: index, digest: content, offset, size: seen.size };
-        Some(Layer::of_one(number, digest, size, stored, seen.stamp))
+        Some(Layer::of_one(number, blobs, stored, seen.stamp, None))
     }
 
     /// Begins to find out a digest: what the file is now, if its digest can be kept.
@@ -142,7 +151,7 @@ impl Kept {
             return;
         }
         let (content, offset) = (stored.digest, stored.offset);
-        let kept = KeptLayer { state: keeping.state, digest: layer.digest, size: layer.size, content, offset };
+        let kept = KeptLayer { state: keeping.state, blobs: layer.blobs.clone(), content, offset };
         let mut layers = self.layers();
         layers.insert(keeping.key, kept);
         if let Err(error) = self.write(&layers) {

@@ -5,13 +5,14 @@ use super::entries::Index;
 use super::skip::Skip;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::sparse::SparseMap;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A layer whose digest is known.
+/// A layer whose digest is known. One of a file that is larger than a blob may be is several: a blob for each part.
 pub(in crate::bundle) struct Layer {
     pub(in crate::bundle) number: usize,
-    pub(in crate::bundle) digest: Digest,
-    pub(in crate::bundle) size: u64,
+    /// One, or those of the parts in their order.
+    pub(in crate::bundle) blobs: Vec<Blob>,
     /// Files with their content, in the order of the entries.
     pub(super) files: Vec<StoredFile>,
     /// Of these, in the same order. They are not needed any more when the layer is in the registry.
@@ -20,6 +21,23 @@ pub(in crate::bundle) struct Layer {
     pub(super) sparse: Vec<SparseFile>,
     /// Entries of the layer that are left out after all, in their order.
     pub(super) skipped: Vec<(Index, Skip)>,
+}
+
+/// A blob, and what it has of a file in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::bundle) struct Blob {
+    pub(in crate::bundle) digest: Digest,
+    pub(in crate::bundle) size: u64,
+    /// None: no part, but whole entries.
+    pub(super) part: Option<StoredPart>,
+}
+
+/// A part of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::bundle) struct StoredPart {
+    /// In its blob.
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
 }
 
 /// Of a sparse file.
@@ -36,21 +54,33 @@ pub(super) struct SparseFile {
 pub(in crate::bundle) struct StoredFile {
     pub(super) entry: Index,
     pub(in crate::bundle) digest: Digest,
-    /// Of the content in the layer.
+    /// Of the content in the layer; in the first blob, where it is in parts.
     pub(in crate::bundle) offset: u64,
     /// With its holes.
     pub(in crate::bundle) size: u64,
 }
 
 impl Layer {
-    /// A layer of one file, which is no sparse one.
-    pub(super) fn of_one(number: usize, digest: Digest, size: u64, file: StoredFile, stamp: Stamp) -> Self {
-        Self { number, digest, size, files: vec![file], stamps: vec![stamp], sparse: vec![], skipped: vec![] }
+    /// A layer of one file.
+    pub(super) fn of_one(
+        number: usize,
+        blobs: Vec<Blob>,
+        file: StoredFile,
+        stamp: Stamp,
+        sparse: Option<SparseFile>,
+    ) -> Self {
+        let sparse = sparse.into_iter().collect();
+        Self { number, blobs, files: vec![file], stamps: vec![stamp], sparse, skipped: vec![] }
     }
 
     /// It has all that the plan says.
     pub(super) fn is_whole(&self) -> bool {
         self.skipped.is_empty()
+    }
+
+    /// It is a file in parts.
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.blobs.iter().any(|blob| blob.part.is_some())
     }
 
     pub(in crate::bundle) fn files(&self) -> &[StoredFile] {

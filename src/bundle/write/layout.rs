@@ -6,9 +6,13 @@
 //! of a group is a layer of its own: so growth never splits a group twice, unless the hashes fall together very badly.
 //! Names of one file (hard links) are one unit, under the first of them.
 //!
+//! No blob is larger than the store takes ([`MAX_BLOB`] unless the tree says otherwise): a file that is becomes parts, each
+//! a layer with one entry, so that every layer is an archive for every tool (see [`super::large`]).
+//!
 //! The size of a group does not depend on the size of the tree, so that a tree that grows keeps its layers. There is one
 //! exception: a manifest has a largest size. Trees of more than [`MOST_LAYERS`] layers (1.3 to 2.6 TB of files below
-//! 64 MiB, or 10,000 larger files) have groups that are sixteen times as large, and so all other layers than before.
+//! 64 MiB, or 10,000 larger files) have groups that are sixteen times as large, and so all other layers than before. Where
+//! that is not enough, blobs are as much larger than the limit: it may be that the store takes them.
 
 use super::entries::{Entries, Entry, Index, What};
 use super::outside::{self, Outside};
@@ -16,7 +20,7 @@ use crate::bundle::Error;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::{self, Type};
 use crate::bundle::untrusted::open_beneath;
-use crate::names::bundle::{CONTENTS, ESCAPED};
+use crate::names::bundle::{CONTENTS, ESCAPED, PARTS};
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -25,6 +29,10 @@ use rustix::io::Errno;
 const LAYER_BYTES: u64 = 256 << 20;
 /// A file of more bytes, with its header, is a layer of its own; as is one of more bytes without.
 pub(in crate::bundle) const LARGE: u64 = LAYER_BYTES / 4;
+/// What every registry takes, and what object stores copy in one go.
+pub(in crate::bundle) const MAX_BLOB: u64 = 5 << 30;
+/// Of the blob of a part: its header, its padding and the end of the archive; and what is left of the next larger blocks.
+const PART_ROOM: u64 = 4096;
 /// Registries accept manifests of up to 4 MiB; a layer takes about 170 bytes there, and 75 in the configuration.
 const MOST_LAYERS: usize = 10_000;
 /// By how much groups are larger in a tree that would have more layers: 4 GiB, so that
@@ -51,18 +59,26 @@ pub(in crate::bundle) struct Plan {
     /// Entries that cannot have their own name, sorted.
     escaped: Vec<Index>,
     outside: Outside,
+    /// Bytes.
+    max_blob: u64,
 }
 
 impl Plan {
-    /// `entries` are sorted.
-    pub(in crate::bundle) fn new(root: OwnedFd, entries: Entries) -> Result<Self, Error> {
-        Self::with_layers_of(root, entries, LAYER_BYTES)
+    /// `entries` are sorted. No blob has more bytes than `max_blob`; none: than [`MAX_BLOB`].
+    pub(in crate::bundle) fn new(root: OwnedFd, entries: Entries, max_blob: Option<u64>) -> Result<Self, Error> {
+        Self::with_layers_of(root, entries, LAYER_BYTES, max_blob.unwrap_or(MAX_BLOB))
     }
 
     /// A tree of which nothing is in a layer: see [`Plan::with_layers`]. `entries` are sorted.
-    pub(in crate::bundle) fn without_layers(root: OwnedFd, entries: Entries, outside: Outside) -> Self {
+    pub(in crate::bundle) fn without_layers(
+        root: OwnedFd,
+        entries: Entries,
+        outside: Outside,
+        max_blob: Option<u64>,
+    ) -> Self {
         let escaped = entries.indices().filter(|index| is_taken_for_deletion(&entries.path(*index))).collect();
-        Self { root, entries, members: vec![], ends: vec![], layer_of: vec![], escaped, outside }
+        let max_blob = max_blob.unwrap_or(MAX_BLOB).max(2 * PART_ROOM);
+        Self { root, entries, members: vec![], ends: vec![], layer_of: vec![], escaped, outside, max_blob }
     }
 
     /// Has these entries in layers, each a list of entries in their order. All others are in none.
@@ -77,9 +93,9 @@ impl Plan {
     }
 
     /// With another size of layers, for tests.
-    pub(in crate::bundle) fn with_layers_of(root: OwnedFd, entries: Entries, layer_bytes: u64) -> Result<Self, Error> {
-        let mut plan = Self::without_layers(root, entries, Outside::default());
-        plan.cut(layer_bytes)?;
+    fn with_layers_of(root: OwnedFd, entries: Entries, layer_bytes: u64, max_blob: u64) -> Result<Self, Error> {
+        let mut plan = Self::without_layers(root, entries, Outside::default(), Some(max_blob));
+        plan.cut(layer_bytes.min(plan.max_blob))?;
         Ok(plan)
     }
 
@@ -106,6 +122,30 @@ impl Plan {
     /// It is not below the root.
     pub(in crate::bundle) fn is_outside(&self, path: &[u8]) -> bool {
         self.outside.contains_key(path)
+    }
+
+    /// The first name of the file that all of a layer is, if it is one.
+    pub(in crate::bundle) fn one_file(&self, number: usize) -> Option<Index> {
+        let names = self.layer(number);
+        let first = *names.first()?;
+        let is_file = matches!(self.entries.get(first)?.what, What::File { .. });
+        (is_file && names.iter().all(|name| self.entries.first_name(*name) == first)).then_some(first)
+    }
+
+    /// A blob may have as many bytes.
+    pub(in crate::bundle) fn max_blob(&self) -> u64 {
+        self.max_blob
+    }
+
+    /// Each part of a file in parts has as many bytes of it, but for the last.
+    pub(in crate::bundle) fn part_bytes(&self) -> u64 {
+        part_bytes(self.max_blob)
+    }
+
+    /// What a part of a file is in its layer: the parts of one file sort as they are joined.
+    pub(in crate::bundle) fn part_name(&self, index: Index, part: u64) -> Vec<u8> {
+        let path = Digest::of(&self.entries.path(index)).hex();
+        format!("{PARTS}/{path}/{part:05}").into_bytes()
     }
 
     /// Opens what an entry is, for reading.
@@ -177,11 +217,15 @@ impl Plan {
             let large = units.chunk_by(|a, b| a.key == b.key).filter(|names| names.iter().any(|name| name.is_large));
             groups.extend(large.map(|names| Group { units: names, is_large: true }));
             leaves(&units, 0, layer_bytes, &mut groups);
-            if groups.len() <= MOST_LAYERS {
+            let blobs = groups.iter().fold(0, |sum: u64, group| sum.saturating_add(group.blobs(self.max_blob)));
+            if blobs <= MOST_LAYERS as u64 {
                 groups.sort_unstable_by_key(Group::key);
                 return self.keep(&groups);
             }
             layer_bytes = layer_bytes.saturating_mul(STEP);
+            if layer_bytes > self.max_blob {
+                self.max_blob = self.max_blob.saturating_mul(STEP);
+            }
         }
     }
 
@@ -234,6 +278,17 @@ impl Group<'_> {
     fn key(&self) -> Option<u64> {
         self.members().next().map(|unit| unit.key)
     }
+
+    /// How many blobs it is, as far as the sizes tell: of a sparse file less is kept than its size.
+    fn blobs(&self, max_blob: u64) -> u64 {
+        let bytes = self.members().fold(0, |sum: u64, unit| sum.saturating_add(unit.bytes));
+        if self.is_large && bytes > max_blob { bytes.div_ceil(part_bytes(max_blob)) } else { 1 }
+    }
+}
+
+/// A multiple of what file systems have in a block.
+fn part_bytes(max_blob: u64) -> u64 {
+    max_blob.saturating_sub(PART_ROOM) / PART_ROOM * PART_ROOM
 }
 
 fn tell_large(units: &mut [Unit], most: u64) {
@@ -304,13 +359,13 @@ mod tests {
         for (path, size) in files {
             entries.add(ROOT, path.as_bytes(), 0o644, What::File { size }).unwrap();
         }
-        plan_of(layer_bytes, entries)
+        plan_of(layer_bytes, MAX_BLOB, entries)
     }
 
-    fn plan_of(layer_bytes: u64, mut entries: Entries) -> Plan {
+    fn plan_of(layer_bytes: u64, max_blob: u64, mut entries: Entries) -> Plan {
         entries.sort();
         let root = crate::bundle::untrusted::open_mount(std::path::Path::new("/")).unwrap();
-        Plan::with_layers_of(root, entries, layer_bytes).unwrap()
+        Plan::with_layers_of(root, entries, layer_bytes, max_blob).unwrap()
     }
 
     /// How many layers a tree has, and how many of them are new when one file grows.
@@ -389,6 +444,31 @@ mod tests {
     }
 
     #[test]
+    fn blobs_have_a_bound_unless_a_manifest_could_not_name_them_all() {
+        let plan = |max_blob: u64, sizes: &[u64]| {
+            let mut entries = Entries::new(None);
+            for (number, size) in sizes.iter().enumerate() {
+                let what = What::File { size: *size };
+                entries.add(ROOT, number.to_string().as_bytes(), 0o644, what).unwrap();
+            }
+            plan_of(LAYER_BYTES, max_blob, entries)
+        };
+        let mib = 1 << 20;
+        let small = plan(mib, &[100_000; 1000]);
+        for number in 0..small.layers() {
+            let bytes: u64 = small.layer(number).iter().map(|index| size(&small, *index)).sum();
+            assert!(bytes <= mib, "{bytes}");
+        }
+        assert_eq!(small.max_blob(), mib);
+        assert_eq!(plan(mib, &[9000 * mib]).max_blob(), mib);
+        assert_eq!(plan(mib, &[11_000 * mib]).max_blob(), 16 * mib);
+        assert_eq!(plan(MAX_BLOB, &[40 << 40]).max_blob(), MAX_BLOB);
+        assert_eq!(plan(MAX_BLOB, &[60 << 40]).max_blob(), 16 * MAX_BLOB);
+        assert_eq!(part_bytes(MAX_BLOB), MAX_BLOB - PART_ROOM);
+        assert_eq!(small.part_name(1, 7), format!("parts/{}/00007", Digest::of(b"0").hex()).into_bytes());
+    }
+
+    #[test]
     fn the_largest_manifest_is_one_that_registries_accept() {
         const LARGEST: usize = 4 << 20;
         let root = Listed { path: vec![], what: ListedAs::Directory { mode: 0o755 } };
@@ -409,7 +489,7 @@ mod tests {
             let index = entries.add(ROOT, name.as_bytes(), 0o644, What::File { size: 200 << 20 }).unwrap();
             entries.share(index, (1, 2).into());
         }
-        let plan = plan_of(LAYER_BYTES, entries);
+        let plan = plan_of(LAYER_BYTES, MAX_BLOB, entries);
         let layer = (0..plan.layers()).map(|number| plan.layer(number)).find(|layer| layer.contains(&1)).unwrap();
         let names: Vec<Index> = layer.iter().copied().filter(|&index| plan.entries.first_name(index) == 1).collect();
         assert_eq!(names.len(), 3);

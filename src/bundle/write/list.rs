@@ -1,11 +1,11 @@
 //! What became of each entry, and the layer that lists them all.
 
 use super::entries::{Index, What};
-use super::layer::{Layer, StoredFile};
+use super::layer::{Blob, Layer, StoredFile, StoredPart};
 use super::layout::Plan;
 use super::skip::Skip;
 use crate::bundle::Error;
-use crate::bundle::format::listing::{self, ListLayer, Listed, ListedAs, ListedFile};
+use crate::bundle::format::listing::{self, ListLayer, Listed, ListedAs, ListedFile, ListedPart};
 use bytes::Bytes;
 use std::sync::{Arc, LazyLock};
 
@@ -25,26 +25,44 @@ pub(super) trait Lists: Send + Sync + 'static {
 pub(super) struct Packed {
     pub(super) plan: Arc<Plan>,
     pub(super) layers: Vec<Arc<Layer>>,
+    /// Which blob of the bundle is the first of each layer.
+    first_blobs: Vec<usize>,
 }
 
 static NOT_READ: LazyLock<Skip> = LazyLock::new(|| Skip::of_the_run("was not read"));
 
 impl Packed {
+    /// `layers` are in their order.
+    pub(super) fn new(plan: Arc<Plan>, layers: Vec<Arc<Layer>>) -> Self {
+        let first_blobs = layers.iter().scan(0, |next, layer| {
+            let first = *next;
+            *next += layer.blobs.len();
+            Some(first)
+        });
+        Self { first_blobs: first_blobs.collect(), plan, layers }
+    }
+
+    /// All blobs, as they are layers of the image.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.layers.iter().flat_map(|layer| &layer.blobs)
+    }
+
     fn layer_of(&self, index: Index) -> Option<(usize, &Layer)> {
         let number = self.plan.layer_of(index);
         Some((number, self.layers.get(number)?))
     }
 
-    /// Where the content of a file is, under whichever of its names, and its bytes there if it is a sparse one.
-    fn stored(&self, index: Index) -> Option<(usize, &StoredFile, Option<u64>)> {
+    /// Where the content of a file is, under whichever of its names: in which layer, which blob that begins with.
+    fn stored(&self, index: Index) -> Option<(&Layer, usize, &StoredFile)> {
         let first = self.plan.entries.first_name(index);
         let (number, layer) = self.layer_of(first)?;
-        Some((number, layer.stored(first)?, layer.sparse_bytes(first)))
+        Some((layer, *self.first_blobs.get(number)?, layer.stored(first)?))
     }
 
-    /// See [`Plan::is_mountable`]. Container runtimes write the holes of sparse files as zeros.
+    /// See [`Plan::is_mountable`]. Container runtimes write the holes of sparse files as zeros, and do not join parts.
     pub(super) fn is_mountable(&self) -> bool {
-        self.plan.is_mountable() && !self.layers.iter().any(|layer| layer.has_sparse_files())
+        let is_plain = |layer: &Arc<Layer>| !layer.has_sparse_files() && !layer.is_in_parts();
+        self.plan.is_mountable() && self.layers.iter().all(is_plain)
     }
 
     /// Why an entry is left out; none: it is not.
@@ -78,17 +96,21 @@ impl Lists for Packed {
             What::Directory => ListedAs::Directory { mode: entry.mode },
             What::Link { target } => ListedAs::Link { target: target.to_vec() },
             What::File { .. } => {
-                let (layer, StoredFile { offset, size, digest, .. }, stored) = self.stored(index)?;
+                let (layer, first_blob, StoredFile { offset, size, digest, .. }) = self.stored(index)?;
                 let first = entries.first_name(index);
+                let parts = layer.blobs.iter().zip(first_blob..).filter_map(|(blob, layer)| {
+                    blob.part.map(|StoredPart { offset, bytes }| ListedPart { layer, offset, bytes })
+                });
                 let same_as = (first != index).then(|| entries.path(first));
                 ListedAs::File(ListedFile {
                     mode: entry.mode,
                     size: *size,
                     digest: *digest,
-                    layer,
+                    layer: first_blob,
                     offset: *offset,
+                    parts: parts.collect(),
                     same_as,
-                    stored,
+                    stored: layer.sparse_bytes(first),
                     modified: None,
                     ours: false,
                 })

@@ -16,6 +16,8 @@
 //! | `hang` | disks that give no answer |
 //! | `layer` | what is known of a layer |
 //! | `pack` | its bytes, read from the tree |
+//! | `large` | the bytes of one that is a single file, which may be cut into parts |
+//! | `send` | layers on their way to the registry |
 //! | `snapshot` | the tree while it is written |
 //! | `list` | what became of each entry, and the layer that lists them |
 //! | `provenance` | how a bundle was made |
@@ -30,6 +32,7 @@ mod exclude;
 mod hang;
 mod kept;
 mod lacking;
+mod large;
 mod layer;
 mod layout;
 mod list;
@@ -37,6 +40,7 @@ mod outside;
 mod pace;
 mod pack;
 mod provenance;
+mod send;
 mod skip;
 pub(super) mod snapshot;
 mod walk;
@@ -45,33 +49,29 @@ use crate::bundle::blocking::blocking;
 use crate::bundle::digest::Digest;
 use crate::bundle::error::shown;
 use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
-use crate::bundle::format::listing::ListLayer;
 use crate::bundle::registry::{Purpose, Repository};
-use crate::bundle::retry::Tries;
 use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
 use crate::oci::Reference;
-use bytes::Bytes;
 use cancel::Cancel;
 pub(crate) use entries::memory_of;
-use entries::{Index, ROOT};
+use entries::{Index, ROOT, What};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hang::{About, Asked, Hung, unless_hung};
 use kept::Kept;
 use lacking::Skipped;
 use layer::Layer;
 use layout::Plan;
-use list::{Lists, Packed};
+use list::Packed;
 use pace::Pace;
-use pack::{Reading, Unread};
+use pack::Reading;
+use send::NotPushed;
 use serde_json::Value;
 use skip::Skip;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use walk::HungBefore;
 
 /// Layers that are hashed or pushed at once.
@@ -145,7 +145,7 @@ impl<'a> Saving<'a> {
         let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
         layers.sort_by_key(|layer| layer.number);
         // All that can be read is in the store by now, so that another try is short.
-        let packed = Arc::new(Packed { plan, layers });
+        let packed = Arc::new(Packed::new(plan, layers));
         let skipped = Skipped::of(&packed);
         skipped.check(self.given_up)?;
         self.image(&packed, tag, made_by, skipped).await
@@ -162,7 +162,7 @@ impl<'a> Saving<'a> {
                 let mut entries = walk::walk(&tree, &root, &hung, &reading.cancelled)?;
                 let outside = outside::add(&tree, &mut entries)?;
                 entries.sort();
-                Ok(Arc::new(Plan::new(root, entries)?.with_outside(outside)))
+                Ok(Arc::new(Plan::new(root, entries, tree.max_blob)?.with_outside(outside)))
             }));
             match unless_hung(walk, &asked, self.given_up, self.progress, |about| name(None, about)).await {
                 Ok(plan) => return plan,
@@ -185,36 +185,52 @@ impl<'a> Saving<'a> {
         let mut given_up = BTreeMap::new();
         let mut changes = 0;
         loop {
-            let layer = match self.hash(plan, number, given_up.clone()).await {
-                Ok(layer) => Arc::new(layer?),
-                Err((index, skip)) => {
-                    given_up.insert(index, skip);
-                    continue;
-                }
+            let pushed = match self.read_and_push(plan, number, &given_up).await {
+                Ok(pushed) => pushed?,
+                Err(hung) => Err(hung.into()),
             };
-            if self.repository.has_blob(&layer.digest, layer.size).await? {
-                self.done.fetch_add(layer.size, Ordering::Relaxed);
-                return Ok(self.stored(layer));
-            }
             changes += 1;
-            match self.push(plan, &layer).await? {
-                Pushed::Done => return Ok(self.stored(layer)),
-                Pushed::Refused(error) if changes >= MOST_CHANGES => return Err(error),
-                Pushed::Refused(_) => self.reading.kept.forget(plan, number),
-                Pushed::Changed(index) if changes >= MOST_CHANGES => {
+            match pushed {
+                Ok(layer) => return Ok(layer.pushed()),
+                Err(NotPushed::Refused(error)) if changes >= MOST_CHANGES => return Err(error),
+                Err(NotPushed::Refused(_)) => self.reading.kept.forget(plan, number),
+                Err(NotPushed::Changed(index)) if changes >= MOST_CHANGES => {
                     given_up.insert(index, Skip::of_the_run("kept changing while it was saved"));
                 }
-                Pushed::Failed(index, skip) => {
+                Err(NotPushed::Failed(index, skip)) => {
                     given_up.insert(index, skip);
                 }
-                Pushed::Changed(_) => {}
+                Err(NotPushed::Changed(_)) => {}
             }
         }
     }
 
-    fn stored(&self, layer: Arc<Layer>) -> Arc<Layer> {
-        self.progress.stored_bytes.fetch_add(layer.size, Ordering::Relaxed);
-        layer.pushed()
+    /// The outer error: this entry hangs.
+    async fn read_and_push(
+        &self,
+        plan: &Arc<Plan>,
+        number: usize,
+        given_up: &BTreeMap<Index, Skip>,
+    ) -> Result<Result<Result<Arc<Layer>, NotPushed>, Error>, (Index, Skip)> {
+        if given_up.is_empty()
+            && let Some(index) = self.read_once(plan, number)
+        {
+            return Ok(self.push_unread(plan, number, index).await);
+        }
+        let layer = match self.hash(plan, number, given_up.clone()).await? {
+            Ok(layer) => Arc::new(layer),
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(self.push(plan, &layer).await.map(|pushed| pushed.map(|()| layer)))
+    }
+
+    /// The file of a layer that is not to be read for its digest first. A small one is read from memory the second time;
+    /// and one that was pushed before, by an earlier try too, may be in the registry.
+    fn read_once(&self, plan: &Plan, number: usize) -> Option<Index> {
+        let index = plan.one_file(number)?;
+        let What::File { size } = plan.entries.get(index)?.what else { return None };
+        let kept = &self.reading.kept;
+        (size > layout::LARGE && !kept.adds() && !kept.knew(plan, number)).then_some(index)
     }
 
     /// The outer error: this entry hangs.
@@ -245,42 +261,6 @@ impl<'a> Saving<'a> {
         })
     }
 
-    async fn push(&self, plan: &Arc<Plan>, layer: &Arc<Layer>) -> Result<Pushed, Error> {
-        let mut tries = Tries::default();
-        loop {
-            let (sender, receiver) = mpsc::channel(PIECES);
-            let asked = Arc::new(Asked::default());
-            let reading = read_into(plan.clone(), layer.clone(), self.reading.clone(), asked.clone(), sender);
-            let sent = Arc::new(AtomicU64::new(0));
-            let body = body(receiver, [sent.clone(), self.done.clone()]);
-            let push = async {
-                let uploaded = self.repository.upload(&layer.digest, layer.size, body, &sent).await;
-                (uploaded, reading.await)
-            };
-            let (uploaded, unread) = match self.unless_hung(push, &asked, plan).await {
-                Ok(pushed) => pushed,
-                Err((index, skip)) => {
-                    self.done.fetch_sub(sent.load(Ordering::Relaxed), Ordering::Relaxed);
-                    return Ok(Pushed::Failed(index, skip));
-                }
-            };
-            let unread = unread.map_err(|error| Error::new(ErrorKind::Local, format!("no reader: {error}")))?;
-            if uploaded.is_ok() && unread.is_none() {
-                self.pushed.fetch_add(layer.size, Ordering::Relaxed);
-                return Ok(Pushed::Done);
-            }
-            self.done.fetch_sub(sent.load(Ordering::Relaxed), Ordering::Relaxed);
-            match (unread, uploaded) {
-                (Some(unread), _) => return Ok(unread),
-                (None, Err(failure)) if failure.error.kind == ErrorKind::Invalid => {
-                    return Ok(Pushed::Refused(failure.error));
-                }
-                (None, Err(failure)) => tries.again(failure).await?,
-                (None, Ok(())) => {}
-            }
-        }
-    }
-
     async fn image(
         &self,
         packed: &Arc<Packed>,
@@ -288,22 +268,20 @@ impl<'a> Saving<'a> {
         made_by: &Value,
         skipped: Skipped,
     ) -> Result<SavedBundle, Error> {
-        let layers = &packed.layers;
         let (list, blob) = {
             let packed = packed.clone();
             blocking(move || list::first_write(&*packed)).await?
         };
-        let mut diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
-        diff_ids.push(list.diff_id);
+        let mut blobs: Vec<(Digest, u64)> = packed.blobs().map(|blob| (blob.digest, blob.size)).collect();
+        let diff_ids: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).chain([list.diff_id]).collect();
         let config = image::config(&diff_ids);
-        let mut blobs: Vec<(Digest, u64)> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
         let manifest = image::manifest(&config, &blobs, &list)?;
         let repository = &self.repository;
         let mut pushed_bytes = self.pushed.load(Ordering::Relaxed);
         blobs.extend([(list.digest, list.size), (Digest::of(&config), config.len() as u64)]);
         pushed_bytes += match blob {
             Some(blob) => repository.push_small(&blob).await?,
-            None => self.push_list(packed, &list).await?,
+            None => self.push_list(&packed.plan, packed, &list).await?,
         };
         pushed_bytes += repository.push_small(&config).await?;
         repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await?;
@@ -317,7 +295,7 @@ impl<'a> Saving<'a> {
             // The output is safe, and that is what counts.
             Err(error) => eprintln!("bundle-operator: how {digest} was made is not in the registry: {error}"),
         }
-        let files = layers.iter().flat_map(|layer| layer.files());
+        let files = packed.layers.iter().flat_map(|layer| layer.files());
         let (files, bytes) = files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.size));
         let mountable = packed.is_mountable();
         let Skipped { all, withheld, damaged, names, .. } = skipped;
@@ -332,33 +310,6 @@ impl<'a> Saving<'a> {
             skipped_names: names,
             mountable,
         })
-    }
-
-    /// Pushes a list that is not held in memory: it is written anew for every try.
-    async fn push_list(&self, of: &Arc<impl Lists>, list: &ListLayer) -> Result<u64, Error> {
-        if self.repository.has_blob(&list.digest, list.size).await? {
-            return Ok(0);
-        }
-        let mut tries = Tries::default();
-        loop {
-            let (sender, receiver) = mpsc::channel(PIECES);
-            let of = of.clone();
-            // It ends when nobody takes any more.
-            let writing = tokio::task::spawn_blocking(move || {
-                list::write(&*of, &mut |bytes| {
-                    let sent = sender.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-                    sent.map_err(|_| Error::new(ErrorKind::Local, "not taken"))
-                })
-            });
-            let sent = Arc::new(AtomicU64::new(0));
-            let body = body(receiver, [sent.clone(), Arc::default()]);
-            let uploaded = self.repository.upload(&list.digest, list.size, body, &sent).await;
-            let _ = writing.await;
-            match uploaded {
-                Ok(()) => return Ok(list.size),
-                Err(failure) => tries.again(failure).await?,
-            }
-        }
     }
 }
 
@@ -383,16 +334,6 @@ impl Saving<'_> {
     }
 }
 
-enum Pushed {
-    Done,
-    /// This entry is not any more what it was when it was hashed.
-    Changed(Index),
-    /// This entry cannot be read any more.
-    Failed(Index, Skip),
-    /// The registry got something else than was hashed, and the file system did not tell.
-    Refused(Error),
-}
-
 /// What hangs, for people.
 fn name(plan: Option<&Plan>, about: &About) -> String {
     let path = match about {
@@ -400,41 +341,4 @@ fn name(plan: Option<&Plan>, about: &About) -> String {
         About::Entry(index) => plan.map(|plan| plan.entries.path(*index)).unwrap_or_default(),
     };
     if path.is_empty() { "the working directory itself".to_owned() } else { shown(&path) }
-}
-
-/// Reads a layer in a thread of its own. The result is why that ended early, if it did.
-fn read_into(
-    plan: Arc<Plan>,
-    layer: Arc<Layer>,
-    reading: Arc<Reading>,
-    asked: Arc<Asked>,
-    sender: mpsc::Sender<io::Result<Bytes>>,
-) -> tokio::task::JoinHandle<Option<Pushed>> {
-    tokio::task::spawn_blocking(asked.by(move || {
-        let read = pack::read(&plan, &layer, |bytes| {
-            reading.pace.wait(bytes.len());
-            sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok()
-        });
-        let unread = match read {
-            Ok(()) | Err(Unread::NotTaken) => return None,
-            Err(Unread::Changed(index)) => Pushed::Changed(index),
-            Err(Unread::Failed(index, skip)) => Pushed::Failed(index, skip),
-        };
-        // Else the registry would wait for the rest.
-        let _ = sender.blocking_send(Err(io::Error::other("a file has changed")));
-        Some(unread)
-    }))
-}
-
-fn body(receiver: mpsc::Receiver<io::Result<Bytes>>, counters: [Arc<AtomicU64>; 2]) -> reqwest::Body {
-    let pieces = stream::unfold((receiver, counters), |(mut receiver, counters)| async move {
-        let piece = receiver.recv().await?;
-        if let Ok(bytes) = &piece {
-            for counter in &counters {
-                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            }
-        }
-        Some((piece, (receiver, counters)))
-    });
-    reqwest::Body::wrap_stream(pieces)
 }

@@ -5,11 +5,12 @@ use super::content::{CopyEnd, Seen, Stamp, copy, look, map_of, zeros};
 use super::entries::{Index, What};
 use super::hang::{about_entry, ask};
 use super::kept::Kept;
-use super::layer::{Layer, SparseFile, StoredFile};
+use super::large;
+use super::layer::{Blob, Layer, SparseFile, StoredFile};
 use super::layout::Plan;
 use super::pace::Pace;
 use super::skip::Skip;
-use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::digest::Digester;
 use crate::bundle::format::sparse::SparseMap;
 use crate::bundle::format::tar_header::{self, Type};
 use crate::bundle::{Error, ErrorKind};
@@ -20,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-const READ: usize = 256 << 10;
+pub(super) const READ: usize = 256 << 10;
 /// So often a file is read that changes meanwhile.
-const MOST_READS: u32 = 4;
-const BETWEEN_READS: Duration = Duration::from_millis(50);
+pub(super) const MOST_READS: u32 = 4;
+pub(super) const BETWEEN_READS: Duration = Duration::from_millis(50);
 
 /// Why a layer was not read to its end.
 #[derive(Debug)]
@@ -71,17 +72,28 @@ pub(in crate::bundle) fn hash(
     reading: &Reading,
 ) -> Result<Layer, Error> {
     if given_up.is_empty()
-        && let Some(layer) = reading.kept.layer(plan, number)
+        && let Some(index) = plan.one_file(number)
     {
-        return Ok(layer);
+        if let Some(layer) = reading.kept.layer(plan, number) {
+            return Ok(layer);
+        }
+        let keeping = reading.kept.begin(plan, number);
+        return match large::hash(plan, number, index, reading)? {
+            Ok(layer) => {
+                if let Some(keeping) = keeping {
+                    reading.kept.end(&keeping, &layer);
+                }
+                Ok(layer)
+            }
+            Err(skip) => hash(plan, number, &BTreeMap::from([(index, skip)]), reading),
+        };
     }
-    let keeping = reading.kept.begin(plan, number);
     let members = plan.layer(number);
     let many = members.iter().filter(|index| has_content(plan, **index)).count();
+    let mut size = 0;
     let mut layer = Layer {
         number,
-        digest: Digest::of(&[]),
-        size: 0,
+        blobs: vec![],
         files: Vec::with_capacity(many),
         stamps: Vec::with_capacity(many),
         sparse: vec![],
@@ -96,7 +108,7 @@ pub(in crate::bundle) fn hash(
             let skip = skip.clone();
             layer.skipped.push((index, skip));
         } else if has_content(plan, index) {
-            match hash_file(plan, index, &mut digester, &mut layer.size, &mut buffer, reading)? {
+            match hash_file(plan, index, &mut digester, &mut size, &mut buffer, reading)? {
                 Ok(Hashed { file, stamp, sparse }) => {
                     layer.files.push(file);
                     layer.stamps.push(stamp);
@@ -107,15 +119,12 @@ pub(in crate::bundle) fn hash(
         } else {
             let header = plan.header(index, Type::File { size: 0 });
             digester.update(&header);
-            layer.size += header.len() as u64;
+            size += header.len() as u64;
         }
     }
     digester.update(&tar_header::END);
-    layer.size += tar_header::END.len() as u64;
-    layer.digest = digester.finish();
-    if let Some(keeping) = keeping {
-        reading.kept.end(&keeping, &layer);
-    }
+    size += tar_header::END.len() as u64;
+    layer.blobs = vec![Blob { digest: digester.finish(), size, part: None }];
     Ok(layer)
 }
 
@@ -135,19 +144,10 @@ fn hash_file(
     buffer: &mut [u8],
     reading: &Reading,
 ) -> Result<Result<Hashed, Skip>, Error> {
-    let mut skip = Skip::of_the_run("kept changing while it was read");
     for _ in 0..MOST_READS {
-        let (file, seen) = match open(plan, index) {
+        let (file, seen) = match open_patiently(plan, index, reading) {
             Ok(opened) => opened,
-            // A disk that fails is not asked again at once: whoever saves tries it all again, later.
-            Err(unread) if unread.is_of_the_machine() => return Ok(Err(unread)),
-            Err(unread) => {
-                skip = unread;
-                if reading.wait() {
-                    continue;
-                }
-                break;
-            }
+            Err(skip) => return Ok(Err(skip)),
         };
         let map = match map_of(&file, &seen, buffer, &reading.cancelled)? {
             Ok(map) => map,
@@ -166,7 +166,6 @@ fn hash_file(
         match copied {
             Ok(()) => {}
             Err(CopyEnd::Changed) => {
-                skip = Skip::of_the_run("kept changing while it was read");
                 std::thread::sleep(BETWEEN_READS);
                 continue;
             }
@@ -182,11 +181,11 @@ fn hash_file(
         let sparse = map.map(|map| SparseFile { entry: index, stored, map: Some(map) });
         return Ok(Ok(Hashed { file, stamp, sparse }));
     }
-    Ok(Err(skip))
+    Ok(Err(Skip::of_the_run("kept changing while it was read")))
 }
 
 /// How a file is kept in a layer. `stored`: of a sparse one, the bytes of its map and its data.
-fn tar_type(size: u64, stored: Option<u64>) -> Type<'static> {
+pub(super) fn tar_type(size: u64, stored: Option<u64>) -> Type<'static> {
     stored.map_or(Type::File { size }, |stored| Type::Sparse { stored, size })
 }
 
@@ -205,9 +204,7 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
         if let Some((stored, known)) = files.next_if(|(stored, _)| stored.entry == index) {
             let sparse = layer.sparse(index);
             pending.extend(plan.header(index, tar_type(stored.size, sparse.map(|sparse| sparse.stored))));
-            let (file, seen) = open(plan, index).map_err(|skip| {
-                if skip.is_of_the_machine() { Unread::Failed(index, skip) } else { Unread::Changed(index) }
-            })?;
+            let (file, seen) = open(plan, index).map_err(|skip| unread(index, skip))?;
             if (seen.size, seen.stamp) != (stored.size, *known) {
                 return Err(Unread::Changed(index));
             }
@@ -246,12 +243,29 @@ fn has_content(plan: &Plan, index: Index) -> bool {
     is_file && plan.entries.first_name(index) == index
 }
 
+/// What it means that a file cannot be opened that was read before.
+pub(super) fn unread(index: Index, skip: Skip) -> Unread {
+    if skip.is_of_the_machine() { Unread::Failed(index, skip) } else { Unread::Changed(index) }
+}
+
 /// A regular file, or why there is none.
-fn open(plan: &Plan, index: Index) -> Result<(File, Seen), Skip> {
+pub(super) fn open(plan: &Plan, index: Index) -> Result<(File, Seen), Skip> {
     about_entry(index);
     let file: File = ask(|| plan.open(index)).map_err(Skip::unreadable)?.into();
     let seen = ask(|| look(&file)).map_err(Skip::unreadable)?;
     Ok((file, seen.ok_or_else(|| Skip::unreadable(Errno::NXIO))?))
+}
+
+/// The same; waits for whoever replaces it and has removed it first.
+pub(super) fn open_patiently(plan: &Plan, index: Index, reading: &Reading) -> Result<(File, Seen), Skip> {
+    loop {
+        match open(plan, index) {
+            // A disk that fails is not asked again at once: whoever saves tries it all again, later.
+            Err(unread) if unread.is_of_the_machine() || !reading.wait() => return Err(unread),
+            Err(_) => {}
+            Ok(opened) => return Ok(opened),
+        }
+    }
 }
 
 #[cfg(test)]

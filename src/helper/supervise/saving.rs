@@ -189,7 +189,7 @@ exit 1
             serde_json::from_str(r#"{"repository": "r/a", "tag": "t", "deadlineSeconds": 6, "interruptedSeconds": 6}"#)
                 .unwrap();
         let mut told = vec![];
-        let unsaved = save(&paths, &request, false, &mut |stands| told.push(stands.clone())).unwrap_err();
+        let unsaved = save(&paths, &request, false, false, &mut |stands| told.push(stands.clone())).unwrap_err();
         let so_far = Some(SavedSoFar { stored_bytes: 7, total_bytes: 9 });
         assert_eq!(told.first(), Some(&Unsaved { not_saved: None, so_far }));
         let not_saved = NotSaved { failure: SaveFailure::StoreUnreachable, detail: "503".to_owned() };

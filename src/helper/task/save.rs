@@ -157,6 +157,7 @@ pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveReque
         given_up: given_up(paths, save),
         kept: Some(paths.bin.join(files::DIGESTS)),
         keeps_more: false,
+        max_blob: save.max_blob_bytes,
         most_memory: room::for_entries(paths),
     }
 }

@@ -18,6 +18,9 @@ const CONNECTIONS_ALLOWED: std::ops::RangeInclusive<u32> = 1..=16;
 /// As much as the large files of the working directory have may have been pushed in vain.
 const WASTE_PERCENT: u32 = 100;
 
+/// The least that a blob may have: smaller ones would be too many.
+const LEAST_MAX_BLOB: u64 = 1 << 20;
+
 /// Reads `store` and `registries`.
 pub(in crate::operator) fn read(
     file: &mut Fields<'_>,
@@ -52,12 +55,22 @@ pub(in crate::operator) fn read(
             secret_name: store.get("secretName").unwrap_or_else(|| SECRET_NAME.to_owned()),
             deadline: seconds(&mut store, "deadline", "1h"),
             when_interrupted: seconds(&mut store, "whenInterrupted", "2m"),
+            max_blob_bytes: max_blob_bytes(&mut store, problems),
             background: background(&mut store, seconds, problems),
         }
     });
     insecure.sort();
     insecure.dedup();
     (store, Registries { insecure, ca })
+}
+
+fn max_blob_bytes(store: &mut Fields<'_>, problems: &Problems) -> Option<u64> {
+    let most: Option<Quantity> = store.get("maxBlobSize");
+    let bytes = most.and_then(|most| problems.check(&store.path("maxBlobSize"), most.bytes()))?;
+    if bytes < LEAST_MAX_BLOB {
+        problems.note(&store.path("maxBlobSize"), "must be at least 1Mi");
+    }
+    Some(bytes)
 }
 
 /// What helpers push while commands run.
@@ -134,6 +147,15 @@ mod tests {
     }
 
     #[test]
+    fn blobs_have_the_bound_that_is_set() {
+        let store = |text: &str| {
+            parse(&format!("images: {{cpu: a, gpu: b}}\nstore: {{url: 'oci://r'{text}}}"), "us").unwrap().store.unwrap()
+        };
+        assert_eq!(store("").max_blob_bytes, None);
+        assert_eq!(store(", maxBlobSize: 5Gi").max_blob_bytes, Some(5 << 30));
+    }
+
+    #[test]
     fn what_is_no_registry_is_told() {
         for (store, field) in [
             ("store: {}", "store.url"),
@@ -143,6 +165,8 @@ mod tests {
             ("store: {url: 'oci://r/a/'}", "store.url"),
             ("store: {url: 'oci://r', deadline: soon}", "store.deadline"),
             ("store: {url: 'oci://r', more: 1}", "store.more"),
+            ("store: {url: 'oci://r', maxBlobSize: 1000Ki}", "store.maxBlobSize"),
+            ("store: {url: 'oci://r', maxBlobSize: large}", "store.maxBlobSize"),
             ("store: {url: 'oci://r', background: {quiet: soon}}", "store.background.quiet"),
             ("store: {url: 'oci://r', background: {connections: 0}}", "store.background.connections"),
             ("store: {url: 'oci://r', background: {connections: 17}}", "store.background.connections"),

@@ -133,6 +133,8 @@ pub struct Store {
     pub deadline: Duration,
     /// Longest time for saving after a pod was drained, evicted or deleted.
     pub when_interrupted: Duration,
+    /// No blob may have more bytes; none: as many as is usual.
+    pub max_blob_bytes: Option<u64>,
     /// What helpers push while commands run; none: nothing.
     pub background: Option<Background>,
 }
@@ -205,6 +207,7 @@ mod tests {
             secret_name: String::new(),
             deadline: Duration::ZERO,
             when_interrupted: Duration::ZERO,
+            max_blob_bytes: None,
             background: None,
         };
         store.is_of_another_namespace(reference, "n")

@@ -155,6 +155,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             interrupted_seconds: store.when_interrupted.as_secs(),
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
+            max_blob_bytes: store.max_blob_bytes,
             background: store.background.clone(),
             snapshots: Some(SnapshotRequest {
                 tag: snapshot_tag(request, attempt.number),

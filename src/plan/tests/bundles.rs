@@ -15,6 +15,7 @@ pub(super) fn with_store() -> Settings {
         secret_name: "bundle-store".into(),
         deadline: Duration::from_hours(1),
         when_interrupted: Duration::from_mins(2),
+        max_blob_bytes: None,
         background: None,
     };
     Settings { store: Some(store), ..settings() }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
 use crate::bundle::write::kept::State;
+use crate::bundle::write::layer::StoredPart;
 
 /// A blob of which less is part of the tree is not relied on: what is left of it is pushed again.
 const LEAST_USED_PERCENT: u64 = 25;
@@ -34,6 +36,8 @@ pub(super) struct Blob {
     pub(super) size: u64,
     /// When the registry had it, in seconds since the epoch.
     pub(super) seen_at: u64,
+    /// What it has of a file in parts.
+    pub(super) part: Option<StoredPart>,
 }
 
 /// A file and where it is.
@@ -44,6 +48,8 @@ pub(super) struct KnownFile {
     /// Of what is in the blob.
     pub(super) digest: Digest,
     pub(super) blob: usize,
+    /// Those of its parts follow the first; one, if it is not in parts.
+    pub(super) blobs: usize,
     pub(super) offset: u64,
     pub(super) size: u64,
     /// See [`crate::bundle::format::listing::ListedFile::stored`].
@@ -53,6 +59,11 @@ pub(super) struct KnownFile {
 }
 
 impl KnownFile {
+    /// Where its blobs are among all.
+    pub(super) fn blobs(&self) -> Range<usize> {
+        self.blob..self.blob.saturating_add(self.blobs)
+    }
+
     fn stored_bytes(&self) -> u64 {
         self.stored.unwrap_or(self.size)
     }
@@ -73,15 +84,16 @@ impl Known {
         fs::rename(draft, file)
     }
 
-    /// A new one of these files, of which each is in one of the blobs. Those that no file is in are left out.
+    /// A new one of these files, of which each is in one of the blobs or in several. Those that no file is in are left out.
     pub(super) fn of(repository: &str, blobs: &[Blob], mut files: Vec<KnownFile>) -> Self {
         let mut places = vec![None; blobs.len()];
         let mut kept = vec![];
         for file in &mut files {
             let Some(place) = places.get_mut(file.blob) else { continue };
             file.blob = *place.get_or_insert_with(|| {
-                kept.extend(blobs.get(file.blob).copied());
-                kept.len() - 1
+                let first = kept.len();
+                kept.extend(blobs.get(file.blobs()).unwrap_or_default());
+                first
             });
         }
         let by_id = files.iter().enumerate().map(|(at, file)| (file.state.id(), at)).collect();
@@ -96,8 +108,11 @@ impl Known {
     pub(super) fn are_worth_it(&self, used: impl Iterator<Item = KnownFile>) -> Vec<bool> {
         let mut bytes = vec![0u64; self.blobs.len()];
         for file in used {
-            if let Some(bytes) = bytes.get_mut(file.blob) {
-                *bytes = bytes.saturating_add(file.stored_bytes());
+            for at in file.blobs() {
+                let of_part = self.blobs.get(at).and_then(|blob| blob.part).map(|part| part.bytes);
+                if let Some(bytes) = bytes.get_mut(at) {
+                    *bytes = bytes.saturating_add(of_part.unwrap_or(file.stored_bytes()));
+                }
             }
         }
         let is_worth = |(blob, used): (&Blob, u64)| {

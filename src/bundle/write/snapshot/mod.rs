@@ -25,7 +25,7 @@ use super::content::{copy, look};
 use super::entries::{Index, What};
 use super::hang::ask;
 use super::kept::{Kept, SETTLED, State};
-use super::layer::Layer;
+use super::layer::{Layer, StoredPart};
 use super::layout::{LARGE, Plan};
 use super::list::{self, Lists};
 use super::pace::Pace;
@@ -34,7 +34,7 @@ use crate::bundle::blocking::blocking;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::error::shown;
 use crate::bundle::format::image::{self, EMPTY, MANIFEST_TYPE};
-use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
+use crate::bundle::format::listing::{Listed, ListedAs, ListedFile, ListedPart};
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Progress, Tree};
 use crate::oci::Reference;
@@ -145,7 +145,8 @@ impl Taking<'_> {
         let layers = stream::iter((0..plan.layers()).map(|number| self.saving.layer(&plan, number)));
         let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
         layers.sort_by_key(|layer| layer.number);
-        let new: Vec<(Digest, u64)> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+        let new = layers.iter().flat_map(|layer| &layer.blobs).map(|blob| (blob.digest, blob.size));
+        let new: Vec<(Digest, u64)> = new.collect();
         self.saving.are_there(&new).await?;
         let pushed = Arc::new(take_in(plan, &sorted.states, &sorted.reused, &self.known, &layers)?);
         // Also of a look in vain: the next one need not push it again.
@@ -179,7 +180,7 @@ impl Taking<'_> {
                 *is_gone = !is_there;
             }
         }
-        let is_there = |file: &&KnownFile| is_gone.get(file.blob) == Some(&false);
+        let is_there = |file: &&KnownFile| file.blobs().all(|blob| is_gone.get(blob) == Some(&false));
         let files = self.known.files.iter().filter(is_there).copied().collect();
         self.known = Arc::new(Known::of(&self.known.repository, &blobs, files));
         Ok(())
@@ -194,7 +195,7 @@ impl Taking<'_> {
         let mut pushed_bytes = saving.pushed.load(Ordering::Relaxed);
         pushed_bytes += match blob {
             Some(blob) => saving.repository.push_small(&blob).await?,
-            None => saving.push_list(pushed, &list).await?,
+            None => saving.push_list(&pushed.plan, pushed, &list).await?,
         };
         pushed_bytes += saving.repository.push_small(&Bytes::from_static(EMPTY)).await?;
         let layers: Vec<(Digest, u64)> = known.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
@@ -319,20 +320,26 @@ fn take_in(
     layers: &[Arc<Layer>],
 ) -> Result<Pushed, Error> {
     let now = now();
-    let before = known.blobs.len();
-    let new = layers.iter().map(|layer| Blob { digest: layer.digest, size: layer.size, seen_at: now });
-    let blobs: Vec<Blob> = known.blobs.iter().copied().chain(new).collect();
+    let mut blobs = known.blobs.clone();
+    let mut first_blobs = Vec::with_capacity(layers.len());
+    for layer in layers {
+        first_blobs.push(blobs.len());
+        let new = layer.blobs.iter();
+        blobs.extend(new.map(|blob| Blob { digest: blob.digest, size: blob.size, seen_at: now, part: blob.part }));
+    }
     let (mut files, mut places, mut skipped) = (vec![], Vec::with_capacity(states.len()), vec![]);
     for ((index, state), reused) in plan.entries.indices().zip(states).zip(reused) {
         let mut file = *reused;
         if file.is_none() && is_first_name(&plan, index) {
             let number = plan.layer_of(index);
             let layer = layers.get(number);
-            if let (Some(state), Some(stored)) = (*state, layer.and_then(|layer| layer.stored(index))) {
+            let stored = layer.and_then(|layer| layer.stored(index));
+            if let (Some(state), Some(stored), Some(blob)) = (*state, stored, first_blobs.get(number)) {
                 file = Some(KnownFile {
                     state,
                     digest: stored.digest,
-                    blob: before + number,
+                    blob: *blob,
+                    blobs: layer.map_or(1, |layer| layer.blobs.len()),
                     offset: stored.offset,
                     size: stored.size,
                     stored: layer.and_then(|layer| layer.sparse_bytes(index)),
@@ -357,6 +364,16 @@ fn take_in(
     Ok(Pushed { plan, known, places, skipped })
 }
 
+impl Pushed {
+    fn parts(&self, file: &KnownFile) -> Vec<ListedPart> {
+        let blobs = self.known.blobs.iter().enumerate().skip(file.blob).take(file.blobs);
+        let part = |(layer, blob): (usize, &Blob)| {
+            blob.part.map(|StoredPart { offset, bytes }| ListedPart { layer, offset, bytes })
+        };
+        blobs.filter_map(part).collect()
+    }
+}
+
 impl Lists for Pushed {
     fn indices(&self) -> std::ops::Range<Index> {
         self.plan.entries.indices()
@@ -379,6 +396,7 @@ impl Lists for Pushed {
                         digest: file.digest,
                         layer: file.blob,
                         offset: file.offset,
+                        parts: self.parts(file),
                         same_as: (first != index).then(|| entries.path(first)),
                         stored: file.stored,
                         modified: Some(file.state.modified()),

@@ -46,7 +46,7 @@ impl Survey {
                 "{many} files, directories and links: no snapshot fits the helper's memory"
             )));
         }
-        let plan = Plan::without_layers(root, entries, outside);
+        let plan = Plan::without_layers(root, entries, outside, tree.max_blob);
         let one_by_one = cleans && many <= MOST_CLEANED;
         if cleans && !one_by_one {
             ask(|| rustix::fs::syncfs(&plan.root))

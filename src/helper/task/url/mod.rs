@@ -197,7 +197,7 @@ impl Download<'_> {
         while let Some(chunk) = response.chunk().await.map_err(transfer)? {
             begun.count(chunk.len() as u64)?;
             begun.next += chunk.len() as u64;
-            resumptions.came(chunk.len());
+            resumptions.came(chunk.len() as u64);
             (self.comes)();
             put(pieces, Piece::Bytes(chunk)).await?;
             self.show(begun);

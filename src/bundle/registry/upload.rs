@@ -1,0 +1,209 @@
+//! A blob on its way into the registry: begun, sent, taken up where it was cut off, and ended with its digest, which need
+//! not be known before.
+//!
+//! It is sent as Docker sends it, by one PATCH, so that every registry takes it; what is sent after a cut says where it
+//! belongs (OCI distribution specification, "Pushing a blob in chunks").
+
+use super::answer::{no_answer, refusal};
+use super::auth::AHEAD_OF_A_BODY;
+use super::meaning::Step;
+use super::{ANSWER, CONFIRM, Repository, location};
+use crate::bundle::digest::Digest;
+use crate::bundle::retry::Failure;
+use crate::bundle::{Error, ErrorKind};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
+use reqwest::{Response, StatusCode, Url};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a registry needs a second for when it moves a blob to its place.
+const CONFIRMED_PER_SECOND: u64 = 50 << 20;
+
+/// An upload that was begun.
+pub(in crate::bundle) struct Upload<'a> {
+    repository: &'a Repository,
+    what: String,
+    size: u64,
+    /// Where the next request goes.
+    target: Url,
+    /// Bytes that the registry has.
+    received: u64,
+    /// The next bytes are not the first ones that are sent.
+    is_taken_up: bool,
+    /// What the registry says that it has is not what it has.
+    is_lost: bool,
+}
+
+impl Repository {
+    /// Begins to push a blob of so many bytes.
+    pub(in crate::bundle) async fn begin_upload(&self, size: u64) -> Result<Upload<'_>, Error> {
+        let what = format!("push a blob of {size} bytes to {}", self.name);
+        let target = self.upload_place(&what).await?;
+        Ok(Upload { repository: self, what, size, target, received: 0, is_taken_up: false, is_lost: false })
+    }
+
+    async fn upload_place(&self, what: &str) -> Result<Url, Error> {
+        let url = self.url("blobs/uploads/")?;
+        let started = self.send(what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
+        location::target(started.url(), location::of(&started)).map_err(|failure| failure.of(what, &self.host).error)
+    }
+}
+
+impl Upload<'_> {
+    /// Bytes that the registry has: the next ones follow them.
+    pub(in crate::bundle) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The registry has all of it.
+    pub(in crate::bundle) fn is_sent(&self) -> bool {
+        self.received == self.size
+    }
+
+    /// Sends the rest. `sent` counts the bytes that the body has given: when it stands still for too long, the try has
+    /// failed.
+    pub(in crate::bundle) async fn send(&mut self, body: reqwest::Body, sent: &AtomicU64) -> Result<(), Failure> {
+        let (repository, left) = (self.repository, self.size.saturating_sub(self.received));
+        // A registry that finds a token too old says so only when it has all of the body.
+        repository.auth.renew(&repository.http, &repository.host, AHEAD_OF_A_BODY).await?;
+        let request = repository.http.patch(self.target.clone()).header(CONTENT_TYPE, "application/octet-stream");
+        let mut request = repository.authorized(&self.target, request).header(CONTENT_LENGTH, left).body(body);
+        if self.is_taken_up {
+            let range = format!("{}-{}", self.received, self.size.saturating_sub(1));
+            request = request.header(CONTENT_RANGE, range);
+        }
+        let response = self.unless_stalled(request, sent, left).await?;
+        match response.status() {
+            status if status.is_success() => {}
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.is_lost = true;
+                let error = format!("cannot {} at {}: it has another part of it", self.what, repository.host);
+                return Err(Failure::transient(Error::unreachable(error)));
+            }
+            _ => return Err(self.refused(Step::Other, response).await),
+        }
+        self.go_to(&response);
+        self.received = received(response.headers()).unwrap_or(self.size);
+        if self.is_sent() {
+            return Ok(());
+        }
+        let (host, has) = (&repository.host, self.received);
+        let error = format!("cannot {} at {host}: it has only {has} of them", self.what);
+        Err(Failure::transient(Error::unreachable(error)))
+    }
+
+    /// Finds out how much the registry has. One that does not tell gets all of it anew.
+    pub(in crate::bundle) async fn take_up(&mut self) -> Result<(), Error> {
+        match self.ask().await {
+            Ok(Some(received)) => (self.received, self.is_taken_up) = (received, true),
+            Err(error) if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::UnknownHost) => return Err(error),
+            Ok(None) | Err(_) => {
+                self.target = self.repository.upload_place(&self.what).await?;
+                (self.received, self.is_taken_up, self.is_lost) = (0, false, false);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self) -> Result<Option<u64>, Error> {
+        // Other hosts than the registry, to which it sends bodies, are object stores.
+        if self.is_lost || self.target.origin() != self.repository.origin.origin() {
+            return Ok(None);
+        }
+        let what = format!("ask how much there is of a blob that is pushed to {}", self.repository.name);
+        let response = self.repository.send(&what, |http| http.get(self.target.clone())).await?;
+        let received = received(response.headers()).filter(|received| *received <= self.size);
+        if received.is_some() {
+            self.go_to(&response);
+        }
+        // The header has no words for nothing at all. Who has one byte refuses what does not follow it.
+        Ok(received.map(|received| if received == 1 { 0 } else { received }))
+    }
+
+    /// Says that it is all, and what it is.
+    pub(in crate::bundle) async fn finish(&self, digest: &Digest) -> Result<(), Failure> {
+        let repository = self.repository;
+        let mut target = self.target.clone();
+        target.query_pairs_mut().append_pair("digest", &digest.to_string());
+        repository.auth.renew(&repository.http, &repository.host, Duration::ZERO).await?;
+        let request = repository.authorized(&target, repository.http.put(target.clone())).header(CONTENT_LENGTH, 0);
+        let response = self.unless_stalled(request, &AtomicU64::new(0), 0).await?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refused(Step::UploadEnd, response).await) }
+    }
+
+    async fn unless_stalled(
+        &self,
+        request: reqwest::RequestBuilder,
+        sent: &AtomicU64,
+        body: u64,
+    ) -> Result<Response, Failure> {
+        let host = &self.repository.host;
+        tokio::select! {
+            response = request.send() => response.map_err(|error| no_answer(&self.what, host, error)),
+            () = stalled(sent, body, self.size) => {
+                let error = format!("cannot {} at {host}: nothing moved for a while", self.what);
+                Err(Failure::transient(Error::unreachable(error)))
+            }
+        }
+    }
+
+    async fn refused(&self, step: Step, response: Response) -> Failure {
+        let is_token = response.status() == StatusCode::UNAUTHORIZED;
+        let failure = refusal(step, &self.what, &self.repository.host, response).await;
+        if !is_token {
+            return failure;
+        }
+        // A token's life ended on the way.
+        self.repository.auth.forget();
+        Failure { transient: true, ..failure }
+    }
+
+    /// An answer may name another place for what follows.
+    fn go_to(&mut self, response: &Response) {
+        if let Some(location) = location::of(response)
+            && let Ok(target) = location::target(response.url(), Some(location))
+        {
+            self.target = target;
+        }
+    }
+}
+
+/// `Range: 0-<last byte>`. None: it is not told.
+fn received(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?.trim();
+    let last = range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?;
+    last.parse::<u64>().ok()?.checked_add(1)
+}
+
+/// Returns when `sent` has stood still for too long. A registry may take longer to answer when it has got everything: it
+/// moves all of the blob, of which `body` are only the last bytes.
+async fn stalled(sent: &AtomicU64, body: u64, size: u64) {
+    const LOOK: Duration = Duration::from_secs(2);
+    let confirm = CONFIRM + Duration::from_secs(size / CONFIRMED_PER_SECOND);
+    let (mut last, mut still) = (0, Duration::ZERO);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = sent.load(Ordering::Relaxed);
+        still = if now == last { still + LOOK } else { Duration::ZERO };
+        last = now;
+        if still >= if now >= body || now == 0 { confirm } else { ANSWER } {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    #[test]
+    fn what_a_registry_has_is_read() {
+        let of = |range: &'static str| received(&HeaderMap::from_iter([(RANGE, HeaderValue::from_static(range))]));
+        assert_eq!(["0-0", "0-99", "bytes=0-99", " 0-9 "].map(of), [Some(1), Some(100), Some(100), Some(10)]);
+        for range in ["", "0-", "1-9", "0-x", "0--1", "0-18446744073709551615"] {
+            assert_eq!(of(range), None, "{range}");
+        }
+        assert_eq!(received(&HeaderMap::new()), None);
+    }
+}
