@@ -44,8 +44,8 @@ test-gpu-simulated: static ## The same script with a made-up host, in seconds, s
 test-cluster: static ## On a local cluster of its own.
 	tests/cluster/run
 
-test-cluster-long: static ## Tests of lost nodes and of long waits that take minutes each, on a local cluster of its own: no part of CI.
-	tests/cluster/run --ignored node_loss budgets
+test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, on a local cluster of its own: no part of CI.
+	tests/cluster/run --ignored node_loss budgets snapshots
 
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run

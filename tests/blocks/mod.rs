@@ -10,8 +10,14 @@
 //! ```
 
 /// Pages that are followed from begin to end on a cluster, by `tests/cluster/guide.rs`.
-pub(crate) const FOLLOWED: [&str; 5] =
-    ["docs/first-run.md", "docs/images.md", "docs/bundles.md", "docs/jobs.md", "docs/codalab.md"];
+pub(crate) const FOLLOWED: [&str; 6] = [
+    "docs/first-run.md",
+    "docs/images.md",
+    "docs/bundles.md",
+    "docs/checkpoints.md",
+    "docs/jobs.md",
+    "docs/codalab.md",
+];
 
 /// What stands between two fences.
 #[derive(Debug)]

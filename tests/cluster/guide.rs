@@ -85,6 +85,11 @@ async fn every_command_of_the_guide_to_bundles_prints_what_it_shows() {
     follow("docs/bundles.md", 10).await;
 }
 
+#[tokio::test]
+async fn every_command_of_the_guide_to_checkpoints_prints_what_it_shows() {
+    follow("docs/checkpoints.md", 5).await;
+}
+
 #[test]
 fn every_page_that_is_said_to_be_followed_is() {
     let tests = include_str!("guide.rs");

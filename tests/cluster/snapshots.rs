@@ -1,10 +1,14 @@
 //! The working directory is in the store while the command runs, and the next attempt goes on from there.
 
+use std::path::Path;
+use std::time::Duration;
+
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::audit;
@@ -165,5 +169,164 @@ async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_atte
         assert_eq!((ended.phase, stdout(&ended)), (Some(Phase::Succeeded), expected), "{ended:#?}");
     }))
     .await;
+    space.end().await;
+}
+
+/// Changes one of twenty files at each step, every other one through a mapping, and keeps every third step. What an attempt
+/// finds is compared with what the step says: a mix of two steps shows.
+const SWEPT: &str = r#"
+import mmap, os, subprocess, sys
+FILES, SIZE, ATTEMPT = 20, 100_000, os.environ['BUNDLE_ATTEMPT']
+def log(text):
+    with open('/trace/log', 'a') as file:
+        file.write(ATTEMPT + ' ' + text + '\n')
+def content(step, i):
+    return str(max(step - (step - i) % FILES, 0)).rjust(SIZE).encode()
+names = ['f%d' % i for i in range(FILES)]
+if 'BUNDLE_RESUMED_FROM' in os.environ:
+    step = int(open('step').read())
+    wrong = [name for i, name in enumerate(names) if open(name, 'rb').read() != content(step, i)]
+    log('resumed %d %s' % (step, wrong or 'whole'))
+else:
+    step = 0
+    for i, name in enumerate(names):
+        open(name, 'wb').write(content(0, i))
+    log('empty')
+if ATTEMPT == '4':
+    sys.exit(0)
+files = [open(name, 'r+b') for name in names]
+maps = [mmap.mmap(file.fileno(), 0) for file in files]
+while True:
+    step += 1
+    i = step % FILES
+    if i % 2:
+        maps[i][:] = content(step, i)
+    else:
+        os.pwrite(files[i].fileno(), content(step, i), 0)
+    open('step', 'w').write(str(step))
+    if step % 3 == 0 and subprocess.run([os.environ['BUNDLE_SNAPSHOT']], stdout=subprocess.DEVNULL).returncode == 0:
+        log('kept %d' % step)
+"#;
+
+/// What ends an attempt, or only disturbs it.
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    Runner,
+    Pod,
+    Helper,
+    HelpersChild,
+}
+
+impl Kill {
+    async fn carry_out(self, space: &Space, pod: &Pod) {
+        match self {
+            Self::Runner => node::kill(pod, "run"),
+            Self::Pod => {
+                let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                space.pods().delete(&pod.name_any(), &at_once).await.unwrap();
+            }
+            Self::Helper => node::kill(pod, "bundle"),
+            // The last one: of a snapshot, if one is being taken.
+            Self::HelpersChild => {
+                let processes = node::processes(&node::container_id(pod, "bundle"));
+                if let [_, .., child] = processes.as_slice() {
+                    let _ = kill_process(*child, Signal::KILL);
+                }
+            }
+        }
+    }
+}
+
+/// The same for the same seed.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// The lines of an attempt.
+fn lines_of(trace: &Path, attempt: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(trace.join("log")).unwrap_or_default();
+    let prefix = format!("{attempt} ");
+    text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
+}
+
+/// The last step that an attempt knows to be kept; none: it knows none.
+fn last_kept(trace: &Path, attempt: u32) -> Option<u32> {
+    lines_of(trace, attempt).iter().filter_map(|line| line.strip_prefix("kept ")?.parse().ok()).next_back()
+}
+
+/// Three attempts of a run are killed. Returns a row for each: what was done, and what the next one found.
+async fn sweep(space: &Space, seed: u64) -> Vec<String> {
+    let space = space.beside().await;
+    let (trace, mut moments) = (space.claim("trace").await, Moments(seed));
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    let spec = json!({"argv": ["python3", "-c", SWEPT], "retry": {"resume": true}, "volumes": volumes});
+    space.start("swept", spec).await;
+    let mut done = vec![];
+    for attempt in 1..=3 {
+        let pod = space.pod_running(&format!("swept-{attempt}")).await;
+        let until_kept = async |count: usize| {
+            let kept = || lines_of(&trace, attempt).iter().filter(|line| line.starts_with("kept ")).count();
+            eventually("a step to be kept", async || if kept() >= count { Ok(()) } else { Err(kept()) }).await;
+            kept()
+        };
+        let kept = until_kept(1).await;
+        let mut kills = vec![];
+        // The pod's record may be forgotten by force, and what had begun in the helper with it.
+        match moments.next(3) {
+            0 => kills.push(Kill::Helper),
+            1 => kills.push(Kill::HelpersChild),
+            _ => {}
+        }
+        kills.push(if moments.next(2) == 0 { Kill::Runner } else { Kill::Pod });
+        let mut row = format!("seed {seed}, attempt {attempt}:");
+        for (number, kill) in kills.into_iter().enumerate() {
+            until_kept(kept + number).await;
+            // Somewhere in a snapshot or between two.
+            let wait = Duration::from_millis(moments.next(700));
+            tokio::time::sleep(wait).await;
+            kill.carry_out(&space, &pod).await;
+            row += &format!(" {kill:?} after {wait:?},");
+        }
+        done.push(row);
+    }
+    let ended = space.end_of("swept").await;
+    assert_eq!((ended.phase, ended.attempt), (Some(Phase::Succeeded), Some(4)), "{ended:#?}");
+    for (attempt, row) in (1..=3).zip(&mut done) {
+        let next = lines_of(&trace, attempt + 1);
+        let begins = next.iter().filter(|line| !line.starts_with("kept ")).count();
+        let kept = last_kept(&trace, attempt).unwrap();
+        *row += &format!(" kept {kept}; then {}", next[0]);
+        // Or the one that was complete in the store when the kill came.
+        let may_find = [kept, kept + 3].map(|step| format!("resumed {step} whole"));
+        assert!(begins == 1 && may_find.contains(&next[0]), "{row}");
+    }
+    space.end().await;
+    done
+}
+
+/// Short form; see `a_hundred_kills_lose_nothing_that_was_kept`.
+#[tokio::test]
+async fn kills_lose_nothing_that_was_kept() {
+    let space = Space::new().await;
+    let rows = together((0..2).map(|seed| sweep(&space, seed))).await;
+    rows.iter().flatten().for_each(|row| println!("{row}"));
+    space.end().await;
+}
+
+#[tokio::test]
+#[ignore = "a quarter of an hour: make test-cluster-long"]
+async fn a_hundred_kills_lose_nothing_that_was_kept() {
+    let space = Space::new().await;
+    let mut rows = vec![];
+    for round in 0..7 {
+        rows.extend(together((0..5).map(|seed| sweep(&space, 100 + round * 5 + seed))).await);
+    }
+    rows.iter().flatten().for_each(|row| println!("{row}"));
+    assert!(rows.iter().flatten().count() >= 100);
     space.end().await;
 }
