@@ -110,7 +110,7 @@ pub struct BundleRunStatus {
     pub output: Option<Output>,
 
     /// Conditions for `kubectl wait` and GitOps tools: Finished, Complete, Failed, Stopped, InputsReady, Scheduled, OutputSaved,
-    /// Ready, Reconciling, Stalled.
+    /// DiskNearlyFull, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
