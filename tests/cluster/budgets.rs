@@ -86,6 +86,29 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_told_of_its_disk_costs_one_write_and_one_event_more() {
+    let space = Space::exclusive().await;
+    // It is told of within half a minute: the probe fails twice, ten seconds apart.
+    space
+        .run("long-full", json!({"command": "head -c 93M /dev/zero >most; sleep 75", "resources": {"disk": "100Mi"}}))
+        .await;
+    let all = eventually("all requests to be in the audit log", async || {
+        let all = requests(|event| text(event, "/objectRef/namespace") == space.name);
+        let events = all.iter().filter(|what| *what == "create events").count();
+        if events >= 2 { Ok(all) } else { Err(events) }
+    })
+    .await;
+    let counts = counted(all);
+    println!("requests of the operator for a run whose disk is nearly full: {counts:#?}");
+    let slow = slowness(&space, "long-full").await;
+    let writes = counts["update bundleruns/status"];
+    assert!((3..=3 + slow).contains(&writes), "{writes} status writes");
+    let exact = [("create events", 2), ("create pods", 1), ("patch pods", 1), ("update bundleruns/status", writes)];
+    assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
+    space.end().await;
+}
+
+#[tokio::test]
 async fn an_operator_with_nothing_to_do_makes_no_requests_but_its_watches() {
     let space = Space::exclusive().await;
     // Runs in every phase that lasts: a finished one, a running one, a waiting one.

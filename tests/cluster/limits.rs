@@ -59,6 +59,33 @@ async fn the_time_limit_ends_every_process_first_with_term_then_with_kill() {
     }
 }
 
+#[tokio::test]
+async fn a_run_has_its_own_time_between_term_and_kill() {
+    let space = Space::new().await;
+    // The setting of the tests is 4 s.
+    let handler = |seconds: u32| {
+        format!(
+            "trap 'sleep {seconds}; echo saved; exit 0' TERM; echo $BUNDLE_TIME_LIMIT_SECONDS; while :; do sleep 0.1; done"
+        )
+    };
+    let run = |name, grace: &str, seconds| {
+        space.run(name, json!({"command": handler(seconds), "timeLimit": "3s", "stopGrace": grace}))
+    };
+    let (longer, shorter) = tokio::join!(run("longer", "1m", 8), run("shorter", "1s", 3));
+    for (ended, printed, exit) in [(&longer, "3\nsaved\n", (Some(0), None)), (&shorter, "3\n", (None, Some(9)))] {
+        assert_eq!((cause(ended), stdout(ended)), ("TimeLimitExceeded", printed), "{ended:#?}");
+        assert_eq!((ended.exit_code, ended.signal), exit, "{ended:#?}");
+    }
+    let grace = space.pods().get("longer-1").await.unwrap().spec.unwrap().termination_grace_period_seconds;
+    // Two minutes are for the output, and thirty seconds for the report.
+    assert_eq!(grace, Some(60 + 120 + 30));
+
+    let refused = space.run("refused", json!({"command": "true", "stopGrace": "11m"})).await;
+    let message = refused.message.clone().unwrap_or_default();
+    assert!(cause(&refused) == "InvalidSpec" && message.contains("spec.stopGrace: at most 600s"), "{refused:#?}");
+    space.end().await;
+}
+
 /// Handles SIGTERM for longer than a shell lives that gets it.
 const TRAINER: &str = "import signal, sys, time
 def save(*_):

@@ -64,4 +64,5 @@ mod traces;
 mod unusual_images;
 mod volumes;
 mod waits;
+mod warnings;
 mod webhook;

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::Eviction;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, condition_of, eventually, together};
+use crate::common::{Space, cause, condition, condition_of, eventually, left, together};
 use crate::node;
 use crate::proxy::Fault;
 use crate::registry::{Registry, make_certificate};
@@ -226,4 +228,47 @@ async fn a_store_that_is_out_of_order_for_a_while_costs_time_and_no_output() {
     );
     Store::no_more(&space).await;
     space.end().await;
+}
+
+/// A drain with a grace that is shorter than the save: what has come so far is told, and is not sent again.
+#[tokio::test]
+async fn a_drain_that_leaves_too_little_time_is_told_with_how_far_the_save_came() {
+    let exclusive = Space::exclusive().await;
+    let store = Store::start();
+    store.of_the_operator(&exclusive, DEADLINE).await;
+    let recovered = Arc::new(AtomicBool::new(false));
+    let (holds, puts) = (recovered.clone(), AtomicU64::new(0));
+    // The second blob and all that come after it do not arrive.
+    let rule = move |method: &Method, _: &str| {
+        let arrives =
+            *method != Method::PUT || holds.load(Ordering::Relaxed) || puts.fetch_add(1, Ordering::Relaxed) < 1;
+        if arrives { Fault::None } else { Fault::HoldRequest }
+    };
+    let space = store.namespace(&exclusive, rule).await;
+    let claim = space.claim("traces").await;
+    let writes = "for i in 1 2; do yes $i | head -c 70M >$i; done; echo >/traces/written$BUNDLE_ATTEMPT";
+    let command =
+        format!("{writes}; [ $BUNDLE_ATTEMPT = 2 ] || {{ trap 'exit 0' TERM; while :; do sleep 0.1; done; }}");
+    space
+        .start(
+            "drained",
+            json!({"volumes": [{"path": "/traces", "claim": {"name": "traces"}}], "command": command,
+                "retry": {"interruptions": 1}, "resources": {"disk": "500Mi"}}),
+        )
+        .await;
+    left(&claim, "written1").await;
+    let eviction = json!({"metadata": {"name": "drained-1"}, "deleteOptions": {"gracePeriodSeconds": 15}});
+    let eviction: Eviction = serde_json::from_value(eviction).unwrap();
+    let _: Value =
+        space.pods().create_subresource("eviction", "drained-1", &PostParams::default(), &eviction).await.unwrap();
+    left(&claim, "written2").await;
+    recovered.store(true, Ordering::Relaxed);
+    let ended = space.end_of("drained").await;
+    assert_saved(&ended, "the second attempt");
+    let first = ended.attempts[0].message.as_deref().unwrap_or_default();
+    println!("less time than saving needs: {first}");
+    assert!(first.contains("its output was not saved") && first.contains("MiB are in the store"), "{ended:#?}");
+    space.end().await;
+    Store::no_more(&exclusive).await;
+    exclusive.end().await;
 }
