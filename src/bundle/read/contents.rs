@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::destination::{Made, Maker, Piece};
 use super::feed::{Need, feed};
-use super::staged::{COPY, Content, LayerRange, Planner, Segment, Tree, copy, ranges_of};
+use super::staged::{COPY, Content, LayerRange, Planner, Segment, Tree, copy, ranges_of, time_of};
 use super::way::{Way, below};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};
@@ -247,11 +247,6 @@ impl<'a> Bundle<'a> {
 
 fn mode_of(number: u64) -> u32 {
     u32::try_from(number).unwrap_or_default()
-}
-
-/// None: it has none of its own.
-pub(super) fn time_of([seconds, nanoseconds]: [u64; 2]) -> Option<(i64, u64)> {
-    i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| (seconds, nanoseconds))
 }
 
 /// What an input can be.

@@ -1,7 +1,6 @@
 //! What is to be made of a bundle in a place, in little memory, and the making of its files.
 
 use super::budget::{Budget, Held};
-use super::contents::time_of;
 use super::destination::{Maker, Piece, checked};
 use super::feed::Feed;
 use super::path_log::PathLog;
@@ -170,6 +169,12 @@ impl<'a> Planner<'a> {
     pub(super) fn finish(self) -> Tree {
         self.tree
     }
+}
+
+/// A time as it is in a [`PathLog`], in seconds and nanoseconds.
+/// None: there is none of its own.
+pub(super) fn time_of([seconds, nanoseconds]: [u64; 2]) -> Option<(i64, u64)> {
+    i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| (seconds, nanoseconds))
 }
 
 /// Of a layer: the bytes from `start` to before `end`.

@@ -189,7 +189,9 @@ impl Repository {
                 Ok(()) => return Ok(size),
                 Err(failure) => tries.again(failure).await?,
             }
-            upload.take_up().await?;
+            if upload.look_again(|| digest).await? {
+                return Ok(size);
+            }
         }
     }
 

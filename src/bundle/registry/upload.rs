@@ -8,9 +8,9 @@ use super::answer::{no_answer, refusal};
 use super::auth::AHEAD_OF_A_BODY;
 use super::meaning::Step;
 use super::{ANSWER, CONFIRM, Repository, location};
+use crate::bundle::Error;
 use crate::bundle::digest::Digest;
-use crate::bundle::retry::Failure;
-use crate::bundle::{Error, ErrorKind};
+use crate::bundle::retry::{Failure, Tries};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,10 @@ pub(in crate::bundle) struct Upload<'a> {
     received: u64,
     /// The next bytes are not the first ones that are sent.
     is_taken_up: bool,
-    /// What the registry says that it has is not what it has.
-    is_lost: bool,
+    /// It says how much it has.
+    can_tell: bool,
+    /// It was said once in vain that this is all.
+    was_ended: bool,
 }
 
 impl Repository {
@@ -39,7 +41,16 @@ impl Repository {
     pub(in crate::bundle) async fn begin_upload(&self, size: u64) -> Result<Upload<'_>, Error> {
         let what = format!("push a blob of {size} bytes to {}", self.name);
         let target = self.upload_place(&what).await?;
-        Ok(Upload { repository: self, what, size, target, received: 0, is_taken_up: false, is_lost: false })
+        Ok(Upload {
+            repository: self,
+            what,
+            size,
+            target,
+            received: 0,
+            is_taken_up: false,
+            can_tell: true,
+            was_ended: false,
+        })
     }
 
     async fn upload_place(&self, what: &str) -> Result<Url, Error> {
@@ -76,7 +87,7 @@ impl Upload<'_> {
         match response.status() {
             status if status.is_success() => {}
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                self.is_lost = true;
+                self.can_tell = false;
                 let error = format!("cannot {} at {}: it has another part of it", self.what, repository.host);
                 return Err(Failure::transient(Error::unreachable(error)));
             }
@@ -92,27 +103,67 @@ impl Upload<'_> {
         Err(Failure::transient(Error::unreachable(error)))
     }
 
+    /// Finds out what the registry has after a try that failed. True: all of it, in its place. `digest` is asked for only when
+    /// all was sent.
+    pub(in crate::bundle) async fn look_again(&mut self, digest: impl FnOnce() -> Digest) -> Result<bool, Error> {
+        if self.is_sent() {
+            // The answer that it is there may have been lost.
+            if self.repository.has_blob(&digest(), self.size).await? {
+                return Ok(true);
+            }
+            if !std::mem::replace(&mut self.was_ended, true) {
+                return Ok(false);
+            }
+        }
+        self.take_up().await?;
+        Ok(false)
+    }
+
     /// Finds out how much the registry has. One that does not tell gets all of it anew.
-    pub(in crate::bundle) async fn take_up(&mut self) -> Result<(), Error> {
-        match self.ask().await {
-            Ok(Some(received)) => (self.received, self.is_taken_up) = (received, true),
-            Err(error) if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::UnknownHost) => return Err(error),
-            Ok(None) | Err(_) => {
+    async fn take_up(&mut self) -> Result<(), Error> {
+        match self.ask().await? {
+            Some(received) => (self.received, self.is_taken_up) = (received, true),
+            None => {
                 self.target = self.repository.upload_place(&self.what).await?;
-                (self.received, self.is_taken_up, self.is_lost) = (0, false, false);
+                (self.received, self.is_taken_up) = (0, false);
             }
         }
         Ok(())
     }
 
+    /// None: the registry does not tell.
     async fn ask(&mut self) -> Result<Option<u64>, Error> {
         // Other hosts than the registry, to which it sends bodies, are object stores.
-        if self.is_lost || self.target.origin() != self.repository.origin.origin() {
+        if !self.can_tell || self.target.origin() != self.repository.origin.origin() {
             return Ok(None);
         }
-        let what = format!("ask how much there is of a blob that is pushed to {}", self.repository.name);
-        let response = self.repository.send(&what, |http| http.get(self.target.clone())).await?;
-        let received = received(response.headers()).filter(|received| *received <= self.size);
+        let mut tries = Tries::default();
+        loop {
+            match self.try_to_ask().await {
+                Ok(received) => {
+                    self.can_tell = received.is_some();
+                    return Ok(received);
+                }
+                Err(failure) => tries.again(failure).await?,
+            }
+        }
+    }
+
+    async fn try_to_ask(&mut self) -> Result<Option<u64>, Failure> {
+        let repository = self.repository;
+        repository.auth.renew(&repository.http, &repository.host, Duration::ZERO).await?;
+        let request = repository.authorized(&self.target, repository.http.get(self.target.clone()));
+        let what = format!("ask how much there is of a blob that is pushed to {}", repository.name);
+        let response = tokio::time::timeout(ANSWER, request.send()).await.map_err(|_| {
+            let error = format!("cannot {what} at {}: no answer", repository.host);
+            Failure::transient(Error::unreachable(error))
+        })?;
+        let response = response.map_err(|error| no_answer(&what, &repository.host, error))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED || status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(self.refused(Step::Other, response).await);
+        }
+        let received = received(response.headers()).filter(|received| status.is_success() && *received <= self.size);
         if received.is_some() {
             self.go_to(&response);
         }

@@ -13,7 +13,7 @@ use super::content::{CopyEnd, Seen, copy_part, map_of, zeros};
 use super::entries::Index;
 use super::layer::{Blob, Layer, SparseFile, StoredFile, StoredPart};
 use super::layout::Plan;
-use super::pack::{BETWEEN_READS, MOST_READS, READ, Reading, Unread, open, open_patiently, tar_type, unread};
+use super::reading::{BETWEEN_READS, MOST_READS, READ, Reading, Unread, open, open_patiently, tar_type, unread};
 use super::skip::Skip;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::sparse::SparseMap;

@@ -15,7 +15,8 @@
 //! | `skip` | what is left out, and what that means |
 //! | `hang` | disks that give no answer |
 //! | `layer` | what is known of a layer |
-//! | `pack` | its bytes, read from the tree |
+//! | `reading` | files that others may replace meanwhile |
+//! | `pack` | the bytes of a layer, read from the tree |
 //! | `large` | the bytes of one that is a single file, which may be cut into parts |
 //! | `send` | layers on their way to the registry |
 //! | `snapshot` | the tree while it is written |
@@ -40,6 +41,7 @@ mod outside;
 mod pace;
 mod pack;
 mod provenance;
+mod reading;
 mod send;
 mod skip;
 pub(super) mod snapshot;
@@ -63,7 +65,7 @@ use layer::Layer;
 use layout::Plan;
 use list::Packed;
 use pace::Pace;
-use pack::Reading;
+use reading::Reading;
 use send::NotPushed;
 use serde_json::Value;
 use skip::Skip;

@@ -6,7 +6,8 @@ use super::large::{Hashing, LargeFile};
 use super::layer::{Blob, Layer};
 use super::layout::Plan;
 use super::list::{self, Lists};
-use super::pack::{self, Unread};
+use super::pack;
+use super::reading::Unread;
 use super::skip::Skip;
 use super::{PIECES, Saving};
 use crate::bundle::blocking::blocking;
@@ -112,8 +113,8 @@ impl Saving<'_> {
     async fn push_blob(&self, plan: &Plan, source: &Source) -> Result<Result<(), NotPushed>, Error> {
         let mut upload = self.repository.begin_upload(source.size).await?;
         let mut resumptions = Resumptions::default();
-        // What of it is in `done`; and that its end was told once in vain.
-        let (mut shown, mut was_sent) = (0, false);
+        // What of it is in `done`.
+        let mut shown = 0;
         loop {
             let failure = match self.send(plan, source, &mut upload, &mut shown).await {
                 Ok(Ok(())) => {
@@ -131,17 +132,10 @@ impl Saving<'_> {
                 return Ok(Err(NotPushed::Refused(failure.error)));
             }
             resumptions.again(failure).await?;
-            if upload.is_sent() {
-                // The answer that it is there may have been lost.
-                if self.repository.has_blob(&(source.digest)(), source.size).await? {
-                    return Ok(Ok(()));
-                }
-                if !std::mem::replace(&mut was_sent, true) {
-                    continue;
-                }
-            }
             let before = upload.received();
-            upload.take_up().await?;
+            if upload.look_again(&source.digest).await? {
+                return Ok(Ok(()));
+            }
             resumptions.came(upload.received().saturating_sub(before));
             self.done.fetch_sub(shown, Ordering::Relaxed);
             shown = upload.received();
