@@ -7,6 +7,7 @@
 //! | `read` | what a reference means, and getting what is in it |
 //! | `format` | the bytes of a bundle: headers of tar files, the list of entries, manifests and configurations |
 //! | `registry` | the registry's protocol, with logins |
+//! | `moving_tag` | a tag that is of one manifest after the other |
 //! | `retry`, `transport` | trying requests again, and why one failed |
 //! | `digest` | hashing |
 //! | `untrusted` | reading files that a stranger wrote |
@@ -19,6 +20,7 @@ mod error;
 mod format;
 mod memory;
 mod model;
+mod moving_tag;
 mod read;
 mod registry;
 pub(crate) mod retry;
@@ -34,7 +36,7 @@ pub use model::{
     Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
 };
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
-pub use read::{Budget, add_tag, digest_of_tag, fetch, resolve, restore};
+pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, restore};
 pub use write::check::check_store;
 pub use write::early::{EarlyPushes, Outlook};
 pub(crate) use write::memory_of;

@@ -8,6 +8,7 @@
 //! | `watch` | from the start of the runner to its death |
 //! | `beside`, `until_dropped` | children that work beside the command, and threads that end with a value |
 //! | `snapshots` | snapshots that the command asks for, and regular ones |
+//! | `pressure` | whether others wait for the disk or for memory |
 //! | `stop_order` | the user's order to end |
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
@@ -38,6 +39,7 @@ mod mode;
 mod mount_points;
 mod owner;
 mod prepare;
+mod pressure;
 mod progress;
 mod record;
 mod room;

@@ -7,6 +7,7 @@ use crate::contract::{SnapshotAnswer, SnapshotRequest};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::{self, mark_json, read_json};
+use crate::helper::pressure;
 use crate::helper::supervise::{Outcome, retry_until};
 use crate::helper::until_dropped::{Over, UntilDropped};
 use crate::names::files;
@@ -48,7 +49,7 @@ impl Server<'_> {
             let since = *last.get_or_insert_with(Instant::now);
             let asking = self.asking();
             if asking.is_empty() {
-                if self.every.is_some_and(|every| since.elapsed() >= every) {
+                if self.is_due(since) {
                     self.take(Task::RegularSnapshot);
                     last = Some(Instant::now());
                 } else {
@@ -63,6 +64,12 @@ impl Server<'_> {
                 last = Some(Instant::now());
             }
         }
+    }
+
+    /// While others wait for the disk it waits, for as long again at most.
+    fn is_due(&self, since: Instant) -> bool {
+        let Some(every) = self.every else { return false };
+        since.elapsed() >= every && (since.elapsed() >= every * 2 || !pressure::is_high(&self.paths.root))
     }
 
     /// None: it is over.

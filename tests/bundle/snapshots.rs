@@ -4,11 +4,13 @@ use crate::common::{Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, 
 use crate::early::on_disk;
 use crate::mapped::Mapped;
 use axum::http::Method;
-use bundlerun::bundle::{Access, Error, ErrorKind, Progress, Snapshot, SnapshotWanted, Tree, digest_of_tag, restore};
+use bundlerun::bundle::{Access, Error, ErrorKind, Progress, Snapshot, SnapshotWanted, Tree, find_snapshot, restore};
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
@@ -56,7 +58,7 @@ impl Run {
     async fn restored(&self) -> (Place, Vec<String>) {
         let place = Place::new();
         let (repository, access) = (self.registry.repository("a"), self.registry.access());
-        let digest = digest_of_tag(&repository, "run.1.s", &access).await.unwrap().unwrap();
+        let digest = find_snapshot(&repository, "run.1.s", &access).await.unwrap().unwrap();
         let reference = format!("{repository}@{digest}");
         restore(&reference, &place.dir, vec![], NO_LIMITS, &access, &Progress::default()).await.unwrap();
         place.assert_nothing_outside();
@@ -263,4 +265,28 @@ async fn a_large_file_of_a_snapshot_can_be_in_parts() {
     // Equal parts of one file differ in their names.
     assert!((3 * MIB..7 * MIB / 2).contains(&second.pushed_bytes), "{second:?}");
     run.assert_restored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_tag_is_written_twice_the_last_of_numbered_ones_counts() {
+    let run = Run::new();
+    let written = Mutex::new(HashSet::new());
+    // A tag that was written once is refused.
+    let proxy = Proxy::before("127.0.0.1", &run.registry.host, move |method, path, _| {
+        let is_tag = path.contains("/manifests/run.1.s");
+        let is_second = *method == Method::PUT && is_tag && !written.lock().unwrap().insert(path.to_owned());
+        if is_second { Fault::Status(403) } else { Fault::None }
+    });
+    let access = access(&proxy.host);
+    let wanted = SnapshotWanted { repository: format!("{}/a", proxy.host), ..run.wanted() };
+    for step in 0..7 {
+        run.write("a", step, 2 * MIB);
+        if step == 5 {
+            fs::remove_file(run.beside.path().join("known.json")).unwrap();
+        }
+        let taken = take(&run.tree(), &wanted, &access).await.unwrap();
+        let found = find_snapshot(&wanted.repository, "run.1.s", &access).await.unwrap();
+        assert_eq!(found, Some(taken.digest), "step {step}");
+    }
+    assert_eq!(find_snapshot(&wanted.repository, "run.2.s", &access).await.unwrap(), None);
 }

@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::audit;
-use crate::common::{Space, cause, eventually, stdout, together};
+use crate::common::{Space, cause, eventually, output, stdout, together};
 use crate::node;
 
 /// Keeps one step, makes another that is not kept, and waits for its end, unless it goes on from a step.
@@ -328,5 +328,40 @@ async fn a_hundred_kills_lose_nothing_that_was_kept() {
     }
     rows.iter().flatten().for_each(|row| println!("{row}"));
     assert!(rows.iter().flatten().count() >= 100);
+    space.end().await;
+}
+
+/// A node that was cut off may push snapshots of its attempt while the next one runs, and after it.
+#[tokio::test]
+async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
+    let space = Space::new().await;
+    let keeps = r#"echo "from $BUNDLE_RESUMED_FROM: $(cat step 2>/dev/null)"
+        [ "$BUNDLE_ATTEMPT" = 3 ] && exit 0
+        [ "$BUNDLE_ATTEMPT" = 1 ] && { echo "$BUNDLE_NAME" >step; "$BUNDLE_SNAPSHOT"; }
+        echo ready; sleep 1h"#;
+    let tag = async |name: &str| {
+        let uid = space.runs().get(name).await.unwrap().uid().unwrap();
+        format!("{name}.1.{}.s", &uid[..8])
+    };
+    for name in ["fenced", "other"] {
+        space.start(name, json!({"command": keeps, "retry": {"resume": true}})).await;
+    }
+    let first = at_second_step(&space, "fenced").await;
+    at_second_step(&space, "other").await;
+    node::kill(&first, "run");
+    let second = space.pod_running("fenced-2").await;
+    until_said(&space, "fenced-2", "ready").await;
+    // As if the first attempt's helper had gone on.
+    let repository = format!("{}/bundles/{}", std::env::var("REGISTRY_HOST").unwrap(), space.name);
+    let pushed = format!("{repository}:{}", tag("other").await);
+    output("crane", &["tag", "--insecure", &pushed, &tag("fenced").await]);
+    node::kill(&second, "run");
+    let ended = space.end_of("fenced").await;
+    let [_, second, third] = ended.attempts.as_slice() else { panic!("{ended:#?}") };
+    assert_eq!(second.resumed_from, third.resumed_from);
+    let from = third.resumed_from.as_deref().unwrap();
+    assert_eq!(stdout(&ended), format!("from {from}: fenced\n"), "{ended:#?}");
+    space.stop("other").await;
+    space.end_of("other").await;
     space.end().await;
 }

@@ -372,7 +372,7 @@ mod tests {
             parts: vec![],
             same_as: n.is_multiple_of(5).then(|| b"fir\xffst".to_vec()),
             stored: n.is_multiple_of(7).then_some(512),
-            modified: n.is_multiple_of(3).then_some((n as i64 - 1, 20)),
+            modified: n.is_multiple_of(3).then_some((1_700_000_000, n as u64)),
             ours: n.is_multiple_of(11),
         };
         let what = |n: usize| match n % 4 {

@@ -27,6 +27,7 @@ mod way;
 
 use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
 use crate::bundle::format::listing::{Listed, ListedAs};
+use crate::bundle::moving_tag;
 use crate::bundle::registry::{Download, Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Kind, Progress, Resolved};
 use crate::oci::Reference;
@@ -172,17 +173,13 @@ pub async fn restore(
     bundle.restore(root, stay, &budget.into(), progress).await
 }
 
-/// What a tag of a repository is, by digest; none: there is no such tag.
+/// The snapshot that a tag of a repository means now, by digest; none: there is no such tag.
 ///
 /// # Errors
 /// See [`ErrorKind`].
-pub async fn digest_of_tag(repository: &str, tag: &str, access: &Access) -> Result<Option<String>, Error> {
-    let reference = Reference::parse_repository(repository)?;
-    match Repository::new(&reference, access, Purpose::Pull)?.manifest(tag).await {
-        Ok(fetched) => Ok(Some(fetched.digest.to_string())),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+pub async fn find_snapshot(repository: &str, tag: &str, access: &Access) -> Result<Option<String>, Error> {
+    let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Pull)?;
+    Ok(moving_tag::read(&repository, tag).await?.map(|digest| digest.to_string()))
 }
 
 /// Gives a manifest of a repository, by digest, another tag.

@@ -3,6 +3,7 @@
 use crate::bundle::{EarlyPushes, Outlook};
 use crate::contract::{Background, Request, SaveRequest, WarningKind, size_for_people, time_for_people};
 use crate::helper::child::runtime;
+use crate::helper::pressure;
 use crate::helper::task::login::access;
 use crate::helper::task::save;
 use crate::helper::warnings::Warner;
@@ -10,7 +11,7 @@ use crate::runner::Paths;
 use std::thread;
 use std::time::Duration;
 
-/// After a round that failed.
+/// After a round that failed, and while others wait for the disk.
 const BACK_OFF: Duration = Duration::from_secs(30);
 
 /// Goes on until it is killed.
@@ -20,6 +21,10 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
     let (runtime, mut pushes, mut said) = (runtime()?, EarlyPushes::default(), String::new());
     let mut warner = Warner::of(&paths.bin, WarningKind::SaveDeadlineExceeded);
     loop {
+        if pressure::is_high(&paths.root) {
+            thread::sleep(BACK_OFF);
+            continue;
+        }
         let pause = runtime.block_on(round(&mut pushes, background, paths, request, save));
         if let Some(outlook) = pushes.outlook() {
             warn(&mut warner, outlook, save.deadline_seconds);

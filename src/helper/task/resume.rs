@@ -50,7 +50,7 @@ async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) ->
     let own = save.snapshots.as_ref().map(|snapshots| snapshots.tag.as_str()).into_iter();
     // Its own is there after a try that was cut off.
     for tag in own.clone().chain(request.resume_from.iter().map(String::as_str)) {
-        if let Some(digest) = bundle::digest_of_tag(&save.repository, tag, access).await? {
+        if let Some(digest) = bundle::find_snapshot(&save.repository, tag, access).await? {
             for own in own.clone().filter(|own| *own != tag) {
                 bundle::add_tag(&save.repository, &digest, own, access).await?;
             }

@@ -17,15 +17,27 @@ use crate::bundle::write::layer::StoredPart;
 const LEAST_USED_PERCENT: u64 = 25;
 
 /// What is known, from one snapshot to the next.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Known {
     /// Where it was pushed to.
     pub(super) repository: String,
+    /// Of the last snapshot's tag: see [`crate::bundle::moving_tag`].
+    pub(super) number: u64,
     pub(super) blobs: Vec<Blob>,
     pub(super) files: Vec<KnownFile>,
     #[serde(skip)]
     by_id: HashMap<FileId, usize>,
+}
+
+/// [`Known`] as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored<'a> {
+    repository: &'a str,
+    number: u64,
+    blobs: &'a [Blob],
+    files: &'a [KnownFile],
 }
 
 /// A layer in the registry.
@@ -78,14 +90,16 @@ impl Known {
         Self { repository: repository.to_owned(), by_id, ..known }
     }
 
-    pub(super) fn write(&self, file: &Path) -> io::Result<()> {
+    /// For the next process; `number` is that of the tag by now.
+    pub(super) fn write(&self, file: &Path, number: u64) -> io::Result<()> {
+        let Self { repository, blobs, files, .. } = self;
         let draft = file.with_extension("tmp");
-        fs::write(&draft, serde_json::to_vec(self)?)?;
+        fs::write(&draft, serde_json::to_vec(&Stored { repository, number, blobs, files })?)?;
         fs::rename(draft, file)
     }
 
-    /// A new one of these files, of which each is in one of the blobs or in several. Those that no file is in are left out.
-    pub(super) fn of(repository: &str, blobs: &[Blob], mut files: Vec<KnownFile>) -> Self {
+    /// The same with these files, of which each is in one of the blobs or in several. Blobs that no file is in are left out.
+    pub(super) fn with(&self, blobs: &[Blob], mut files: Vec<KnownFile>) -> Self {
         let mut places = vec![None; blobs.len()];
         let mut kept = vec![];
         for file in &mut files {
@@ -97,7 +111,7 @@ impl Known {
             });
         }
         let by_id = files.iter().enumerate().map(|(at, file)| (file.state.id(), at)).collect();
-        Self { repository: repository.to_owned(), blobs: kept, files, by_id }
+        Self { repository: self.repository.clone(), number: self.number, blobs: kept, files, by_id }
     }
 
     pub(super) fn file(&self, id: FileId) -> Option<&KnownFile> {

@@ -33,8 +33,9 @@ use super::{AT_ONCE, LOOKS_AT_ONCE, Saving};
 use crate::bundle::blocking::blocking;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::error::shown;
-use crate::bundle::format::image::{self, EMPTY, MANIFEST_TYPE};
+use crate::bundle::format::image::{self, EMPTY};
 use crate::bundle::format::listing::{Listed, ListedAs, ListedFile, ListedPart};
+use crate::bundle::moving_tag;
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Progress, Tree};
 use crate::oci::Reference;
@@ -182,7 +183,7 @@ impl Taking<'_> {
         }
         let is_there = |file: &&KnownFile| file.blobs().all(|blob| is_gone.get(blob) == Some(&false));
         let files = self.known.files.iter().filter(is_there).copied().collect();
-        self.known = Arc::new(Known::of(&self.known.repository, &blobs, files));
+        self.known = Arc::new(self.known.with(&blobs, files));
         Ok(())
     }
 
@@ -200,12 +201,11 @@ impl Taking<'_> {
         pushed_bytes += saving.repository.push_small(&Bytes::from_static(EMPTY)).await?;
         let layers: Vec<(Digest, u64)> = known.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
         let manifest = image::snapshot_manifest(&layers, &list)?;
-        if let Err(error) = saving.repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await {
+        let number = moving_tag::write(&saving.repository, tag, &manifest, known.number).await.inspect_err(|_| {
             // Perhaps it lacks a blob that we rely on.
             let _ = fs::remove_file(&self.wanted.known);
-            return Err(error);
-        }
-        if let Err(error) = known.write(&self.wanted.known) {
+        })?;
+        if let Err(error) = known.write(&self.wanted.known, number) {
             eprintln!("bundle-operator helper: the next snapshot pushes all again: {error}");
         }
         let bytes = known.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
@@ -360,7 +360,7 @@ fn take_in(
         places.push(file.is_some().then_some(files.len()));
         files.extend(file);
     }
-    let known = Arc::new(Known::of(&known.repository, &blobs, files));
+    let known = Arc::new(known.with(&blobs, files));
     Ok(Pushed { plan, known, places, skipped })
 }
 
@@ -389,8 +389,9 @@ impl Lists for Pushed {
             What::Skipped(skip) => ListedAs::Skipped { reason: skip.why.to_string() },
             What::File { .. } => {
                 let first = entries.first_name(index);
-                match self.places.get(first as usize).copied().flatten().and_then(|at| self.known.files.get(at)) {
-                    Some(file) => ListedAs::File(ListedFile {
+                let place = self.places.get(first as usize).copied().flatten();
+                if let Some(file) = place.and_then(|at| self.known.files.get(at)) {
+                    ListedAs::File(ListedFile {
                         mode: entry.mode,
                         size: file.size,
                         digest: file.digest,
@@ -401,12 +402,11 @@ impl Lists for Pushed {
                         stored: file.stored,
                         modified: Some(file.state.modified()),
                         ours: self.plan.is_outside(&path),
-                    }),
-                    None => {
-                        let found = self.skipped.binary_search_by_key(&first, |(index, _)| *index);
-                        let why = found.ok().and_then(|at| self.skipped.get(at)).map(|(_, why)| why.to_string());
-                        ListedAs::Skipped { reason: why.unwrap_or_default() }
-                    }
+                    })
+                } else {
+                    let found = self.skipped.binary_search_by_key(&first, |(index, _)| *index);
+                    let why = found.ok().and_then(|at| self.skipped.get(at)).map(|(_, why)| why.to_string());
+                    ListedAs::Skipped { reason: why.unwrap_or_default() }
                 }
             }
         };
