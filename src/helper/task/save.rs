@@ -14,7 +14,7 @@ use crate::helper::room;
 use crate::helper::saved::{self, FailedTry, SavedOutput};
 use crate::helper::task::links;
 use crate::helper::task::login::access;
-use crate::helper::task::{copy, stage, url};
+use crate::helper::task::{copy, resume, stage, url};
 use crate::names::{self, files};
 use crate::runner::Paths;
 use base64::Engine;
@@ -197,6 +197,9 @@ fn made_by(paths: &Paths, request: &Request, save: &SaveRequest, record: Option<
     let inputs: Vec<Value> = inputs.collect();
     if !inputs.is_empty() {
         made_by.insert("inputs".to_owned(), Value::Array(inputs));
+    }
+    if let Some(from) = resume::resumed(paths) {
+        made_by.insert("resumedFrom".to_owned(), json!(from));
     }
     if let Some(record) = record {
         // The record without its text, which is for the user of this run.
