@@ -57,7 +57,9 @@ pub(super) fn said(bin: &Path) -> Vec<Warning> {
 
 /// The command has ended.
 pub(super) fn take_back(bin: &Path) {
-    WarningKind::ALL.into_iter().for_each(|kind| markers::unmark(bin, &mark(kind)));
+    for kind in WarningKind::ALL {
+        markers::unmark(bin, &mark(kind));
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub struct Observed<'a> {
 }
 
 /// What is known of how far a helper is.
+#[allow(clippy::large_enum_variant)] // one plan has one
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProgressSeen {
     /// It was not asked.

@@ -149,13 +149,12 @@ pub(in crate::plan) fn unsaved(pod: &PodFacts, message: &Message) -> Option<(Sav
     if report.saved.is_some() {
         return None;
     }
-    let (failure, words) = match &report.not_saved {
-        Some(lost) => (lost.failure, lost.detail.clone()),
-        None => {
-            report.record.as_ref().filter(|record| record.started_at_ms.is_some())?;
-            pod.pins().repository?;
-            (SaveFailure::HelperFailed, "the helper ended before the output was saved".to_owned())
-        }
+    let (failure, words) = if let Some(lost) = &report.not_saved {
+        (lost.failure, lost.detail.clone())
+    } else {
+        report.record.as_ref().filter(|record| record.started_at_ms.is_some())?;
+        pod.pins().repository?;
+        (SaveFailure::HelperFailed, "the helper ended before the output was saved".to_owned())
     };
     Some((failure, words + &how_far(report)))
 }

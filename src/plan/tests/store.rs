@@ -95,6 +95,7 @@ fn more_files_than_can_be_saved_are_told_while_the_command_runs() {
 
 #[test]
 fn what_will_go_wrong_is_told_once_of_each_kind_while_the_command_runs() {
+    use WarningKind::{DiskNearlyFull, OutputTooLarge, SaveDeadlineExceeded};
     let pod_ = with_news(&pod().running(5));
     let warned = |kinds: &[WarningKind]| {
         let warning = |kind: &WarningKind| Warning { kind: *kind, detail: format!("{kind:?} in words") };
@@ -106,7 +107,6 @@ fn what_will_go_wrong_is_told_once_of_each_kind_while_the_command_runs() {
         let ours = conditions.filter(|c| ["OutputSaved", "DiskNearlyFull"].contains(&c.type_.as_str()));
         ours.map(|c| format!("{}={}/{}: {}", c.type_, c.status, c.reason, c.message)).collect()
     };
-    use WarningKind::{DiskNearlyFull, OutputTooLarge, SaveDeadlineExceeded};
 
     let plan = look(&in_phase(Phase::Running), &pod_, warned(&[DiskNearlyFull]), 60);
     assert_eq!(
