@@ -50,6 +50,9 @@ fn some_large_files(dir: &Path) {
     script("sh", dir, make);
 }
 
+/// Changes the parts of a file in a list.
+type Alter = fn(&mut Vec<Value>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_parts_comes_back_whole_and_no_blob_is_larger() {
     let registry = Registry::start();
@@ -233,7 +236,6 @@ async fn parts_that_are_not_the_file_are_refused() {
     for got in get(&same).await {
         got.unwrap();
     }
-    type Alter = fn(&mut Vec<Value>);
     let cases: [(&str, Alter); 11] = [
         ("a part is missing", |parts| drop(parts.pop())),
         ("the first part is missing", |parts| drop(parts.remove(0))),
@@ -335,9 +337,9 @@ async fn an_upload_that_cannot_go_on_begins_anew() {
         write_random(&dir.path().join("large"), 70 * MIB);
         let patches = std::sync::atomic::AtomicUsize::new(0);
         let asked = std::sync::atomic::AtomicUsize::new(0);
-        let rule = move |method: &Method, path: &str, _: u64| match method {
-            &Method::PATCH if patches.fetch_add(1, Ordering::Relaxed) == 0 => Fault::CutRequest(20 * MIB),
-            &Method::GET if path.contains("/uploads/") && asked.fetch_add(1, Ordering::Relaxed) < 2 => fault,
+        let rule = move |method: &Method, path: &str, _: u64| match *method {
+            Method::PATCH if patches.fetch_add(1, Ordering::Relaxed) == 0 => Fault::CutRequest(20 * MIB),
+            Method::GET if path.contains("/uploads/") && asked.fetch_add(1, Ordering::Relaxed) < 2 => fault,
             _ => Fault::None,
         };
         let proxy = Proxy::before("127.0.0.1", &registry.host, rule);

@@ -143,12 +143,12 @@ async fn little_more_is_pushed_than_has_changed() {
     let (mut pushed, mut changed) = (0, 0);
     for step in 0..60u8 {
         run.write(&format!("part-{}", step % 40), step + 100, 2 * MIB);
-        run.write(&format!("small-{}", step), step + 100, 4000);
+        run.write(&format!("small-{step}"), step + 100, 4000);
         pushed += run.take().await.pushed_bytes;
         changed += 2 * MIB + 4000;
     }
     run.assert_restored().await;
-    println!("{pushed} bytes pushed for {changed} that had changed: {:.3}", pushed as f64 / changed as f64);
+    println!("{pushed} bytes pushed for {changed} that had changed: {} in a thousand", pushed * 1000 / changed);
     assert!(pushed <= changed + changed / 10, "{pushed} of {changed}");
 }
 
@@ -191,7 +191,6 @@ for step in itertools.count():
         // It is between `a` and `b` for some milliseconds, in which a snapshot that is not of one moment could be taken.
         let (a, b) = (step("a"), step("b"));
         assert!(a == b || a == b + 1, "{a} {b}");
-        assert!(!names(&place.dir).iter().any(|name| name.ends_with(".tmp")) || a == b || a == b + 1);
     }
     writer.kill().unwrap();
     writer.wait().unwrap();

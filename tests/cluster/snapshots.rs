@@ -56,6 +56,12 @@ async fn at_second_step(space: &Space, name: &str) -> Pod {
     pod
 }
 
+/// The tag of the snapshots of a run's first attempt.
+async fn snapshot_tag(space: &Space, name: &str) -> String {
+    let uid = space.runs().get(name).await.unwrap().uid().unwrap();
+    format!("{name}.1.{}.s", uid.split_once('-').unwrap().0)
+}
+
 /// Whether the store of the namespace has this tag.
 async fn is_in_store(space: &Space, tag: &str) -> bool {
     let registry = std::env::var("REGISTRY_HOST").unwrap();
@@ -140,7 +146,7 @@ cat /tmp/[1-8] | sort -u | wc -l"#;
     space.start("schedule", spec).await;
     let pod = space.pod_running("schedule-1").await;
     let status = space.until("schedule", "to run", |status| status.phase == Some(Phase::Running)).await;
-    let tag = format!("schedule.1.{}.s", &space.runs().get("schedule").await.unwrap().uid().unwrap()[..8]);
+    let tag = snapshot_tag(&space, "schedule").await;
     eventually("a snapshot", async || if is_in_store(&space, &tag).await { Ok(()) } else { Err(status.phase) }).await;
     node::kill(&pod, "run");
     let ended = space.end_of("schedule").await;
@@ -174,7 +180,7 @@ async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_atte
 
 /// Changes one of twenty files at each step, every other one through a mapping, and keeps every third step. What an attempt
 /// finds is compared with what the step says: a mix of two steps shows.
-const SWEPT: &str = r#"
+const SWEPT: &str = r"
 import mmap, os, subprocess, sys
 FILES, SIZE, ATTEMPT = 20, 100_000, os.environ['BUNDLE_ATTEMPT']
 def log(text):
@@ -206,7 +212,7 @@ while True:
     open('step', 'w').write(str(step))
     if step % 3 == 0 and subprocess.run([os.environ['BUNDLE_SNAPSHOT']], stdout=subprocess.DEVNULL).returncode == 0:
         log('kept %d' % step)
-"#;
+";
 
 /// What ends an attempt, or only disturbs it.
 #[derive(Clone, Copy, Debug)]
@@ -290,7 +296,7 @@ async fn sweep(space: &Space, seed: u64) -> Vec<String> {
             let wait = Duration::from_millis(moments.next(700));
             tokio::time::sleep(wait).await;
             kill.carry_out(&space, &pod).await;
-            row += &format!(" {kill:?} after {wait:?},");
+            row.extend([format!(" {kill:?} after {wait:?},")]);
         }
         done.push(row);
     }
@@ -300,7 +306,7 @@ async fn sweep(space: &Space, seed: u64) -> Vec<String> {
         let next = lines_of(&trace, attempt + 1);
         let begins = next.iter().filter(|line| !line.starts_with("kept ")).count();
         let kept = last_kept(&trace, attempt).unwrap();
-        *row += &format!(" kept {kept}; then {}", next[0]);
+        row.extend([format!(" kept {kept}; then {}", next[0])]);
         // Or the one that was complete in the store when the kill came.
         let may_find = [kept, kept + 3].map(|step| format!("resumed {step} whole"));
         assert!(begins == 1 && may_find.contains(&next[0]), "{row}");
@@ -339,10 +345,6 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
         [ "$BUNDLE_ATTEMPT" = 3 ] && exit 0
         [ "$BUNDLE_ATTEMPT" = 1 ] && { echo "$BUNDLE_NAME" >step; "$BUNDLE_SNAPSHOT"; }
         echo ready; sleep 1h"#;
-    let tag = async |name: &str| {
-        let uid = space.runs().get(name).await.unwrap().uid().unwrap();
-        format!("{name}.1.{}.s", &uid[..8])
-    };
     for name in ["fenced", "other"] {
         space.start(name, json!({"command": keeps, "retry": {"resume": true}})).await;
     }
@@ -353,8 +355,8 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
     until_said(&space, "fenced-2", "ready").await;
     // As if the first attempt's helper had gone on.
     let repository = format!("{}/bundles/{}", std::env::var("REGISTRY_HOST").unwrap(), space.name);
-    let pushed = format!("{repository}:{}", tag("other").await);
-    output("crane", &["tag", "--insecure", &pushed, &tag("fenced").await]);
+    let pushed = format!("{repository}:{}", snapshot_tag(&space, "other").await);
+    output("crane", &["tag", "--insecure", &pushed, &snapshot_tag(&space, "fenced").await]);
     node::kill(&second, "run");
     let ended = space.end_of("fenced").await;
     let [_, second, third] = ended.attempts.as_slice() else { panic!("{ended:#?}") };

@@ -121,12 +121,11 @@ impl Upload<'_> {
 
     /// Finds out how much the registry has. One that does not tell gets all of it anew.
     async fn take_up(&mut self) -> Result<(), Error> {
-        match self.ask().await? {
-            Some(received) => (self.received, self.is_taken_up) = (received, true),
-            None => {
-                self.target = self.repository.upload_place(&self.what).await?;
-                (self.received, self.is_taken_up) = (0, false);
-            }
+        if let Some(received) = self.ask().await? {
+            (self.received, self.is_taken_up) = (received, true);
+        } else {
+            self.target = self.repository.upload_place(&self.what).await?;
+            (self.received, self.is_taken_up) = (0, false);
         }
         Ok(())
     }
