@@ -289,3 +289,43 @@ async fn where_no_tag_is_written_twice_the_last_of_numbered_ones_counts() {
     }
     assert_eq!(find_snapshot(&wanted.repository, "run.2.s", &access).await.unwrap(), None);
 }
+
+/// Two stores may have one time: what is found in a file that was written a moment ago is not relied on, however long the
+/// push takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_just_written_is_read_again() {
+    let run = Run::new();
+    let slow = SnapshotWanted { is_consistent: false, bytes_per_second: Some(MIB), ..run.wanted() };
+    for (wait, is_settled) in [(Duration::ZERO, false), (Duration::from_secs(2), true)] {
+        run.write("file", 1, 3 * MIB);
+        tokio::time::sleep(wait).await;
+        take(&run.tree(), &slow, &run.registry.access()).await.unwrap();
+        let known = fs::read(run.beside.path().join("known.json")).unwrap();
+        let known: serde_json::Value = serde_json::from_slice(&known).unwrap();
+        assert_eq!(known["files"][0]["isSettled"], is_settled, "{known}");
+    }
+}
+
+/// With a schedule nobody waits: a file that keeps changing is what it was in the snapshot before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_keeps_changing_keeps_its_last_version() {
+    let run = Run::new();
+    fs::write(run.path("log"), "first\n").unwrap();
+    let each = SnapshotWanted { is_consistent: false, ..run.wanted() };
+    take(&run.tree(), &each, &run.registry.access()).await.unwrap();
+    let program = "import itertools
+with open('log', 'r+b', buffering=0) as file:
+    for n in itertools.count():
+        file.seek(0)
+        file.write(str(n).encode().rjust(1 << 22))
+";
+    let mut writer = Command::new("python3").args(["-c", program]).current_dir(run.dir.path()).spawn().unwrap();
+    while fs::metadata(run.path("log")).unwrap().len() < 1 << 22 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    take(&run.tree(), &each, &run.registry.access()).await.unwrap();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let (place, _) = run.restored().await;
+    assert_eq!(fs::read_to_string(place.dir.join("log")).unwrap(), "first\n");
+}

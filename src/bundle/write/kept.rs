@@ -68,9 +68,14 @@ impl State {
 
     /// For how long nothing has changed; zero: the clock says that it will change.
     pub(super) fn quiet_for(&self) -> Duration {
+        self.quiet_until(SystemTime::now())
+    }
+
+    /// The same at another time.
+    pub(super) fn quiet_until(&self, time: SystemTime) -> Duration {
         let (seconds, nanoseconds) = self.mtime.max(self.ctime);
         let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
-        SystemTime::now().duration_since(UNIX_EPOCH + changed).unwrap_or_default()
+        time.duration_since(UNIX_EPOCH + changed).unwrap_or_default()
     }
 }
 

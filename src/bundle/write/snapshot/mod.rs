@@ -139,17 +139,18 @@ impl Taking<'_> {
         let survey = blocking(move || {
             let survey = Survey::of(&tree, true)?;
             let unsettled = survey.unsettled(TICK);
-            Ok((sort(survey, &known)?, unsettled))
+            let (plan, sorted) = sort(survey, &known)?;
+            Ok((plan, sorted, unsettled))
         });
-        let (sorted, unsettled) = survey.await?;
-        let plan = Arc::new(sorted.plan);
+        let (plan, sorted, unsettled) = survey.await?;
+        let plan = Arc::new(plan);
         let layers = stream::iter((0..plan.layers()).map(|number| self.saving.layer(&plan, number)));
         let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
         layers.sort_by_key(|layer| layer.number);
         let new = layers.iter().flat_map(|layer| &layer.blobs).map(|blob| (blob.digest, blob.size));
         let new: Vec<(Digest, u64)> = new.collect();
         self.saving.are_there(&new).await?;
-        let pushed = Arc::new(take_in(plan, &sorted.states, &sorted.reused, &self.known, &layers)?);
+        let pushed = Arc::new(self.take_in(plan, &sorted, &layers)?);
         // Also of a look in vain: the next one need not push it again.
         self.known = pushed.known.clone();
         if !self.wanted.is_consistent {
@@ -187,6 +188,59 @@ impl Taking<'_> {
         Ok(())
     }
 
+    /// What is known once all layers are pushed.
+    fn take_in(&self, plan: Arc<Plan>, sorted: &Sorted, layers: &[Arc<Layer>]) -> Result<Pushed, Error> {
+        let known = &self.known;
+        let now = now();
+        let mut blobs = known.blobs.clone();
+        let mut first_blobs = Vec::with_capacity(layers.len());
+        for layer in layers {
+            first_blobs.push(blobs.len());
+            let new = layer.blobs.iter();
+            blobs.extend(new.map(|blob| Blob { digest: blob.digest, size: blob.size, seen_at: now, part: blob.part }));
+        }
+        let (mut files, mut places, mut skipped) = (vec![], Vec::with_capacity(sorted.states.len()), vec![]);
+        for ((index, state), reused) in plan.entries.indices().zip(&sorted.states).zip(&sorted.reused) {
+            let mut file = *reused;
+            if file.is_none() && is_first_name(&plan, index) {
+                let number = plan.layer_of(index);
+                let layer = layers.get(number);
+                let stored = layer.and_then(|layer| layer.stored(index));
+                if let (Some(state), Some(stored), Some(blob)) = (*state, stored, first_blobs.get(number)) {
+                    file = Some(KnownFile {
+                        state,
+                        digest: stored.digest,
+                        blob: *blob,
+                        blobs: layer.map_or(1, |layer| layer.blobs.len()),
+                        offset: stored.offset,
+                        size: stored.size,
+                        stored: layer.and_then(|layer| layer.sparse_bytes(index)),
+                        is_settled: state.quiet_until(sorted.at) >= SETTLED,
+                    });
+                } else if let Some(before) =
+                    state.and_then(|state| known.file(state.id())).filter(|_| !self.wanted.is_consistent)
+                {
+                    // It keeps changing: what it was in the snapshot before.
+                    file = Some(*before);
+                } else {
+                    let skip = layer.and_then(|layer| layer.skip(index));
+                    if let Some(skip) = skip.filter(|skip| skip.is_of_the_machine()) {
+                        let path = shown(&plan.entries.path(index));
+                        return Err(Error::new(
+                            ErrorKind::Local,
+                            format!("the snapshot is not whole: {path} ({})", skip.why),
+                        ));
+                    }
+                    skipped.push((index, skip.map_or("was replaced meanwhile".into(), |skip| skip.why.clone())));
+                }
+            }
+            places.push(file.is_some().then_some(files.len()));
+            files.extend(file);
+        }
+        let known = Arc::new(known.with(&blobs, files));
+        Ok(Pushed { plan, known, places, skipped })
+    }
+
     async fn publish(&self, pushed: &Arc<Pushed>, tag: &str) -> Result<Snapshot, Error> {
         let (saving, known) = (&self.saving, &pushed.known);
         let (list, blob) = {
@@ -201,10 +255,13 @@ impl Taking<'_> {
         pushed_bytes += saving.repository.push_small(&Bytes::from_static(EMPTY)).await?;
         let layers: Vec<(Digest, u64)> = known.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
         let manifest = image::snapshot_manifest(&layers, &list)?;
-        let number = moving_tag::write(&saving.repository, tag, &manifest, known.number).await.inspect_err(|_| {
-            // Perhaps it lacks a blob that we rely on.
-            let _ = fs::remove_file(&self.wanted.known);
-        })?;
+        let number =
+            moving_tag::write(&saving.repository, tag, &manifest, known.number).await.inspect_err(|error| {
+                // Perhaps it lacks a blob that we rely on.
+                if matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound) {
+                    let _ = fs::remove_file(&self.wanted.known);
+                }
+            })?;
         if let Err(error) = known.write(&self.wanted.known, number) {
             eprintln!("bundle-operator helper: the next snapshot pushes all again: {error}");
         }
@@ -216,20 +273,26 @@ impl Taking<'_> {
 
 /// What is to be done with a tree.
 struct Sorted {
-    /// With what is to be pushed in its layers.
-    plan: Plan,
+    /// When it was looked at.
+    at: SystemTime,
     states: Vec<Option<State>>,
     marks: Marks,
     /// By entries: what is in the registry.
     reused: Vec<Option<KnownFile>>,
 }
 
-fn sort(survey: Survey, known: &Known) -> Result<Sorted, Error> {
-    let Survey { plan, states, marks, is_relied_on } = survey;
+/// The plan has what is to be pushed in its layers.
+fn sort(survey: Survey, known: &Known) -> Result<(Plan, Sorted), Error> {
+    let Survey { at, plan, states, marks, is_relied_on } = survey;
     let mut buffer = vec![0; READ];
     let mut reused = Vec::with_capacity(states.len());
     for (index, state) in plan.entries.indices().zip(&states) {
-        let same = state.and_then(|state| reuse(&plan, index, state, known, is_relied_on, &mut buffer));
+        let same = state.and_then(|state| {
+            let known = known.file(state.id())?;
+            let is_settled = state.quiet_until(at) >= SETTLED;
+            let is_same = is_same(&plan, index, &state, known, is_relied_on, &mut buffer);
+            is_same.then_some(KnownFile { state, is_settled, ..*known })
+        });
         reused.push(same);
     }
     let are_worth_it = known.are_worth_it(reused.iter().flatten().copied());
@@ -238,25 +301,16 @@ fn sort(survey: Survey, known: &Known) -> Result<Sorted, Error> {
         *file = file.filter(|file| many <= MOST_BLOBS / 2 && are_worth_it.get(file.blob) == Some(&true));
     }
     let layers = layers(&plan, &reused);
-    Ok(Sorted { plan: plan.with_layers(&layers)?, states, marks, reused })
+    Ok((plan.with_layers(&layers)?, Sorted { at, states, marks, reused }))
 }
 
-/// What is known of an entry, if its content is still the same. Only where its state leaves that open it is read.
-fn reuse(
-    plan: &Plan,
-    index: Index,
-    state: State,
-    known: &Known,
-    is_relied_on: bool,
-    buffer: &mut [u8],
-) -> Option<KnownFile> {
-    let known = known.file(state.id())?;
-    let same = KnownFile { state, is_settled: state.quiet_for() >= SETTLED, ..*known };
-    if is_relied_on && known.is_settled && state == known.state {
-        return Some(same);
+/// Whether an entry's content is what is known. Only where its state leaves that open it is read.
+fn is_same(plan: &Plan, index: Index, state: &State, known: &KnownFile, is_relied_on: bool, buffer: &mut [u8]) -> bool {
+    if is_relied_on && known.is_settled && *state == known.state {
+        return true;
     }
     let may_be_same = !state.seems_written_since(&known.state) && known.stored.is_none();
-    (may_be_same && digest(plan, index, buffer)? == known.digest).then_some(same)
+    may_be_same && digest(plan, index, buffer) == Some(known.digest)
 }
 
 /// None: it cannot be read, or changes meanwhile.
@@ -310,58 +364,6 @@ struct Pushed {
     places: Vec<Option<usize>>,
     /// Why files are not there, by entries, sorted.
     skipped: Vec<(Index, Box<str>)>,
-}
-
-fn take_in(
-    plan: Arc<Plan>,
-    states: &[Option<State>],
-    reused: &[Option<KnownFile>],
-    known: &Known,
-    layers: &[Arc<Layer>],
-) -> Result<Pushed, Error> {
-    let now = now();
-    let mut blobs = known.blobs.clone();
-    let mut first_blobs = Vec::with_capacity(layers.len());
-    for layer in layers {
-        first_blobs.push(blobs.len());
-        let new = layer.blobs.iter();
-        blobs.extend(new.map(|blob| Blob { digest: blob.digest, size: blob.size, seen_at: now, part: blob.part }));
-    }
-    let (mut files, mut places, mut skipped) = (vec![], Vec::with_capacity(states.len()), vec![]);
-    for ((index, state), reused) in plan.entries.indices().zip(states).zip(reused) {
-        let mut file = *reused;
-        if file.is_none() && is_first_name(&plan, index) {
-            let number = plan.layer_of(index);
-            let layer = layers.get(number);
-            let stored = layer.and_then(|layer| layer.stored(index));
-            if let (Some(state), Some(stored), Some(blob)) = (*state, stored, first_blobs.get(number)) {
-                file = Some(KnownFile {
-                    state,
-                    digest: stored.digest,
-                    blob: *blob,
-                    blobs: layer.map_or(1, |layer| layer.blobs.len()),
-                    offset: stored.offset,
-                    size: stored.size,
-                    stored: layer.and_then(|layer| layer.sparse_bytes(index)),
-                    is_settled: state.quiet_for() >= SETTLED,
-                });
-            } else {
-                let skip = layer.and_then(|layer| layer.skip(index));
-                if let Some(skip) = skip.filter(|skip| skip.is_of_the_machine()) {
-                    let path = shown(&plan.entries.path(index));
-                    return Err(Error::new(
-                        ErrorKind::Local,
-                        format!("the snapshot is not whole: {path} ({})", skip.why),
-                    ));
-                }
-                skipped.push((index, skip.map_or("was replaced meanwhile".into(), |skip| skip.why.clone())));
-            }
-        }
-        places.push(file.is_some().then_some(files.len()));
-        files.extend(file);
-    }
-    let known = Arc::new(known.with(&blobs, files));
-    Ok(Pushed { plan, known, places, skipped })
 }
 
 impl Pushed {

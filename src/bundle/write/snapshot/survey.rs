@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::bundle::error::shown;
 use crate::bundle::write::cancel::Cancelled;
@@ -20,6 +20,8 @@ const FILE_BYTES: u64 = 512;
 const MOST_CLEANED: usize = 2_000;
 
 pub(super) struct Survey {
+    /// When it began.
+    pub(super) at: SystemTime,
     /// With nothing in layers.
     pub(super) plan: Plan,
     /// Of each entry that is the first name of a file; none also for one that cannot be opened.
@@ -35,6 +37,7 @@ pub(super) struct Marks(Vec<u64>);
 impl Survey {
     /// Looks at the tree. `cleans`: so that what is written from now on, through a mapping too, shows in the states.
     pub(super) fn of(tree: &Tree, cleans: bool) -> Result<Self, Error> {
+        let at = SystemTime::now();
         let root = walk::open_root(tree)?;
         let is_relied_on = is_relied_on(&root);
         let mut entries = walk::walk(tree, &root, &HungBefore::new(), &Cancelled::default())?;
@@ -66,12 +69,13 @@ impl Survey {
             states.push(seen);
             marks.push(hasher.finish());
         }
-        Ok(Self { plan, states, marks: Marks(marks), is_relied_on })
+        Ok(Self { at, plan, states, marks: Marks(marks), is_relied_on })
     }
 
     /// A file that was written a moment ago may be written again without a change of its state.
     pub(super) fn unsettled(&self, time: Duration) -> Option<String> {
-        let found = self.states.iter().position(|state| state.is_some_and(|state| state.quiet_for() < time))?;
+        let is_new = |state: &Option<State>| state.is_some_and(|state| state.quiet_until(self.at) < time);
+        let found = self.states.iter().position(is_new)?;
         Some(shown(&self.plan.entries.path(Index::try_from(found).unwrap_or_default())))
     }
 }
