@@ -15,7 +15,7 @@ use crate::settings;
 fn kept(pod: &Pod) -> Vec<String> {
     let text = std::fs::read(node::volume(pod, "bin").join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
     let kept: Vec<(String, Value)> = serde_json::from_slice(&text).unwrap();
-    kept.into_iter().map(|(_, layer)| layer["digest"].as_str().unwrap().to_owned()).collect()
+    kept.into_iter().map(|(_, layer)| layer["blobs"][0]["digest"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until so many layers of a running run are in the store, and returns them.
