@@ -39,7 +39,12 @@ pub fn volume(pod: &Pod, name: &str) -> PathBuf {
 
 /// The processes of a container by their numbers on the host, in the order in which they started.
 pub fn processes(container: &str) -> Vec<Pid> {
-    let text = std::fs::read_to_string(cgroup("memory", container).join("cgroup.procs")).unwrap_or_default();
+    processes_in(&cgroup("memory", container))
+}
+
+/// Those of a cgroup.
+pub fn processes_in(cgroup: &Path) -> Vec<Pid> {
+    let text = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let mut numbers: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
     numbers.sort_unstable();
     numbers.into_iter().filter_map(Pid::from_raw).collect()

@@ -77,7 +77,15 @@ async fn what_the_kubelet_does_not_take_is_told_in_its_word() {
         ("OutOfmemory", json!({"command": "true", "resources": {"memory": "60Ti"}})),
     ];
     together(refused.map(async |(reason, spec)| {
-        let ended = space.run(&reason.to_lowercase(), alone(spec)).await;
+        let mut tries = 0;
+        let ended = loop {
+            tries += 1;
+            let ended = space.run(&format!("{}-{tries}", reason.to_lowercase()), alone(spec.clone())).await;
+            // The kubelet looks at the CPUs first, and other tests may have all of them just now.
+            if cause(&ended) != "OutOfcpu" || reason == "OutOfcpu" || tries == 20 {
+                break ended;
+            }
+        };
         println!("{reason}: {}", ended.message.as_deref().unwrap());
         assert_eq!((cause(&ended), blame(&ended)), (reason, Some(Blame::Platform)), "{ended:#?}");
         assert!(ended.result.unwrap().hint.is_some());
