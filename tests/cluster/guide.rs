@@ -108,6 +108,7 @@ async fn follow_in(space: &Space, page: &str, least: usize) {
     in_namespace(&space.name, &kubeconfig);
 
     let mut ran = 0;
+    let patience = regex::Regex::new(r"--timeout=\d+s").unwrap();
     for block in blocks(&std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()) {
         if let ("yaml", Some(name)) = (block.language.as_str(), &block.name) {
             std::fs::write(dir.path().join(name), &block.text).unwrap();
@@ -118,7 +119,9 @@ async fn follow_in(space: &Space, page: &str, least: usize) {
         // One shell for a block: later commands use the variables of earlier ones.
         let mut earlier = String::new();
         for Exchange { command, prints } in exchanges(&block.text) {
-            let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{command}");
+            // A user has a node for this; here other tests may have all of it for minutes.
+            let patient = patience.replace_all(&command, "--timeout=600s");
+            let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{patient}");
             let mut shell = Command::new("bash");
             shell.args(["-c", &script]).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
             let shell = move || shell.output().unwrap();
