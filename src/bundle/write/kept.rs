@@ -88,6 +88,10 @@ struct KeptLayer {
     /// Of the file, and where it begins in the first of them.
     content: Digest,
     offset: u64,
+    /// It had not been written for a while when it was read: its state tells whether it was written since. Else all that is
+    /// known is what the registry may have.
+    #[serde(default)]
+    is_settled: bool,
 }
 
 /// What is known, by its [`key`].
@@ -126,7 +130,7 @@ impl Kept {
     /// A layer that needs not be read for its digest.
     pub(in crate::bundle) fn layer(&self, plan: &Plan, number: usize) -> Option<Layer> {
         let (index, size) = only_file(plan, number)?;
-        let known = self.layers().get(&key(plan, index, size))?.clone();
+        let known = self.layers().get(&key(plan, index, size)).filter(|known| known.is_settled)?.clone();
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
         // Only what was not written since is clean: the look before saves writing the rest to the disk for nothing.
@@ -145,8 +149,8 @@ impl Kept {
         let (index, size) = only_file(plan, number).filter(|_| self.adds)?;
         about_entry(index);
         let file = File::from(ask(|| plan.open(index)).ok()?);
-        let state = clean(&file).ok().filter(|state| state.quiet_for() >= SETTLED && is_relied_on(&file))?;
-        Some(Keeping { key: key(plan, index, size), file, state })
+        let state = clean(&file).ok().filter(|_| is_relied_on(&file))?;
+        Some(Keeping { key: key(plan, index, size), file, is_settled: state.quiet_for() >= SETTLED, state })
     }
 
     /// Keeps a digest, if the file is what it was.
@@ -156,7 +160,8 @@ impl Kept {
             return;
         }
         let (content, offset) = (stored.digest, stored.offset);
-        let kept = KeptLayer { state: keeping.state, blobs: layer.blobs.clone(), content, offset };
+        let Keeping { state, is_settled, .. } = *keeping;
+        let kept = KeptLayer { state, blobs: layer.blobs.clone(), content, offset, is_settled };
         let mut layers = self.layers();
         layers.insert(keeping.key, kept);
         if let Err(error) = self.write(&layers) {
@@ -186,6 +191,7 @@ pub(in crate::bundle) struct Keeping {
     key: Digest,
     file: File,
     state: State,
+    is_settled: bool,
 }
 
 /// The one entry of a layer and its size, if it is a file.
