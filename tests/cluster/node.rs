@@ -27,7 +27,10 @@ pub fn cgroup(controller: &str, container: &str) -> PathBuf {
     let own = std::env::var("CGROUP").unwrap();
     let version_1 = Path::new("/sys/fs/cgroup").join(controller).join(&own);
     let root = if version_1.exists() { version_1 } else { Path::new("/sys/fs/cgroup").join(own) };
-    let found = output("find", &[root.to_str().unwrap(), "-type", "d", "-name", &format!("*{container}*")]);
+    let mut find = Command::new("find");
+    let found = find.arg(&root).args(["-type", "d", "-name", &format!("*{container}*")]).output().unwrap();
+    // It complains of what vanishes meanwhile: other pods do.
+    let found = String::from_utf8(found.stdout).unwrap();
     found.lines().next().unwrap_or_else(|| panic!("no cgroup of {container} below {}", root.display())).into()
 }
 
