@@ -152,6 +152,17 @@ async fn little_more_is_pushed_than_has_changed() {
     assert!(pushed <= changed + changed / 10, "{pushed} of {changed}");
 }
 
+/// As archives leave them, and clocks that differ.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_in_the_future_holds_nothing_up() {
+    let run = Run::new();
+    run.write("model", 1, MIB);
+    let file = fs::File::options().write(true).open(run.path("model")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_hours(1)).unwrap();
+    run.take().await;
+    run.assert_restored().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stored_through_a_mapping_is_in_the_next_snapshot() {
     let run = Run::new();

@@ -73,7 +73,8 @@ impl State {
 
     /// The same at another time.
     pub(super) fn quiet_until(&self, time: SystemTime) -> Duration {
-        let (seconds, nanoseconds) = self.mtime.max(self.ctime);
+        // Every change moves it, that of the other time too, which a program may have set to any.
+        let (seconds, nanoseconds) = self.ctime;
         let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
         time.duration_since(UNIX_EPOCH + changed).unwrap_or_default()
     }

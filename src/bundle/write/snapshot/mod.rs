@@ -29,6 +29,7 @@ use super::layer::{Layer, StoredPart};
 use super::layout::{LARGE, Plan};
 use super::list::{self, Lists};
 use super::pace::Pace;
+use super::skip::Because;
 use super::{AT_ONCE, LOOKS_AT_ONCE, Saving};
 use crate::bundle::blocking::blocking;
 use crate::bundle::digest::{Digest, Digester};
@@ -108,9 +109,19 @@ pub async fn snapshot(
         tokio::time::sleep(TICK).await;
     }
     for looks in 1u32.. {
-        let (now, changed) = taking.look().await?;
+        let (now, changed) = match taking.look().await {
+            // The registry got other bytes than were hashed: a file was written meanwhile.
+            Err(error) if error.kind == ErrorKind::Invalid && begin.elapsed() < PATIENCE => {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+                continue;
+            }
+            looked => looked?,
+        };
         match changed {
-            None => return taking.publish(&now, &tag).await,
+            None => {
+                now.check_whole(wanted.is_consistent)?;
+                return taking.publish(&now, &tag).await;
+            }
             Some(path) if looks >= LEAST_LOOKS && begin.elapsed() >= PATIENCE => {
                 let why = format!(
                     "{path} was written while the snapshot was taken, {looks} times: have nothing written meanwhile, or \
@@ -367,6 +378,24 @@ struct Pushed {
 }
 
 impl Pushed {
+    /// Who waits for a snapshot goes on from it as if it had all: an error, if it lacks what the command would not let us read.
+    fn check_whole(&self, is_consistent: bool) -> Result<(), Error> {
+        let entries = &self.plan.entries;
+        let of_walk = entries.iter().find_map(|(index, entry)| match entry.what {
+            What::Skipped(skip) if skip.because == Because::OfTheRun => Some((index, &*skip.why)),
+            _ => None,
+        });
+        let of_files = self.skipped.first().map(|(index, why)| (*index, &**why));
+        match of_walk.or(of_files).filter(|_| is_consistent) {
+            None => Ok(()),
+            Some((index, why)) => {
+                let path = shown(&entries.path(index));
+                let why = format!("{path} ({why}): let it be read, or exclude it by outputs.snapshots.exclude");
+                Err(Error::new(ErrorKind::Local, why))
+            }
+        }
+    }
+
     fn parts(&self, file: &KnownFile) -> Vec<ListedPart> {
         let blobs = self.known.blobs.iter().enumerate().skip(file.blob).take(file.blobs);
         let part = |(layer, blob): (usize, &Blob)| {
