@@ -56,10 +56,9 @@ pub(in crate::bundle) fn checked(path: &[u8]) -> Result<&[u8], Error> {
 }
 
 /// What becomes of modes and times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::bundle) enum Made {
     /// Readable for everybody, and of one time.
-    #[default]
     AsInput,
     /// As they were when the snapshot was taken.
     AsItWas,

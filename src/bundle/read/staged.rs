@@ -171,8 +171,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// A time as it is in a [`PathLog`], in seconds and nanoseconds.
-/// None: there is none of its own.
+/// A time as it is in a [`PathLog`], in seconds and nanoseconds. None: there is none of its own.
 pub(super) fn time_of([seconds, nanoseconds]: [u64; 2]) -> Option<(i64, u64)> {
     i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| (seconds, nanoseconds))
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -179,11 +179,15 @@ impl Kept {
 
     fn write(&self, layers: &BTreeMap<Digest, KeptLayer>) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        // More than one process may keep digests.
-        let draft = file.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&draft, serde_json::to_vec(&layers.iter().collect::<Vec<_>>())?)?;
-        fs::rename(draft, file)
+        write_json(file, &layers.iter().collect::<Vec<_>>())
     }
+}
+
+/// Writes what is known for the next process so that nobody sees half of it. More than one process may write.
+pub(super) fn write_json(file: &Path, known: &impl Serialize) -> io::Result<()> {
+    let draft = file.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&draft, serde_json::to_vec(known)?)?;
+    fs::rename(draft, file)
 }
 
 /// A digest that is being found out.

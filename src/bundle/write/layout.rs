@@ -119,6 +119,12 @@ impl Plan {
         self.layer_of.get(index as usize).copied().map_or(0, usize::from)
     }
 
+    /// It is a file under its first name: of other names all is in the header.
+    pub(in crate::bundle) fn has_content(&self, index: Index) -> bool {
+        let is_file = self.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }));
+        is_file && self.entries.first_name(index) == index
+    }
+
     /// It is not below the root.
     pub(in crate::bundle) fn is_outside(&self, path: &[u8]) -> bool {
         self.outside.contains_key(path)

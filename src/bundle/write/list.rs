@@ -1,6 +1,6 @@
 //! What became of each entry, and the layer that lists them all.
 
-use super::entries::{Index, What};
+use super::entries::{Entry, Index, What};
 use super::layer::{Blob, Layer, StoredFile, StoredPart};
 use super::layout::Plan;
 use super::skip::Skip;
@@ -92,33 +92,43 @@ impl Lists for Packed {
         if let Some(skip) = self.skip(index) {
             return Some(Listed { path, what: ListedAs::Skipped { reason: skip.why.to_string() } });
         }
-        let what = match entry.what {
-            What::Directory => ListedAs::Directory { mode: entry.mode },
-            What::Link { target } => ListedAs::Link { target: target.to_vec() },
-            What::File { .. } => {
-                let (layer, first_blob, StoredFile { offset, size, digest, .. }) = self.stored(index)?;
-                let first = entries.first_name(index);
-                let parts = layer.blobs.iter().zip(first_blob..).filter_map(|(blob, layer)| {
-                    blob.part.map(|StoredPart { offset, bytes }| ListedPart { layer, offset, bytes })
-                });
-                let same_as = (first != index).then(|| entries.path(first));
-                ListedAs::File(ListedFile {
-                    mode: entry.mode,
-                    size: *size,
-                    digest: *digest,
-                    layer: first_blob,
-                    offset: *offset,
-                    parts: parts.collect(),
-                    same_as,
-                    stored: layer.sparse_bytes(first),
-                    modified: None,
-                    ours: false,
-                })
-            }
-            What::Skipped(_) => return None,
-        };
+        if let Some(what) = without_content(entry) {
+            return Some(Listed { path, what });
+        }
+        let (layer, first_blob, StoredFile { offset, size, digest, .. }) = self.stored(index)?;
+        let first = entries.first_name(index);
+        let what = ListedAs::File(ListedFile {
+            mode: entry.mode,
+            size: *size,
+            digest: *digest,
+            layer: first_blob,
+            offset: *offset,
+            parts: parts(&layer.blobs, first_blob),
+            same_as: (first != index).then(|| entries.path(first)),
+            stored: layer.sparse_bytes(first),
+            modified: None,
+            ours: false,
+        });
         Some(Listed { path, what })
     }
+}
+
+/// What is listed of an entry that has no content; none: it is a file.
+pub(super) fn without_content(entry: Entry<'_>) -> Option<ListedAs> {
+    Some(match entry.what {
+        What::Directory => ListedAs::Directory { mode: entry.mode },
+        What::Link { target } => ListedAs::Link { target: target.to_vec() },
+        What::Skipped(skip) => ListedAs::Skipped { reason: skip.why.to_string() },
+        What::File { .. } => return None,
+    })
+}
+
+/// Where the parts of a file are that is in these blobs, of which the first has this number; none, if it is not in parts.
+pub(super) fn parts<'a>(blobs: impl IntoIterator<Item = &'a Blob>, first: usize) -> Vec<ListedPart> {
+    let part = |(blob, layer): (&Blob, usize)| {
+        blob.part.map(|StoredPart { offset, bytes }| ListedPart { layer, offset, bytes })
+    };
+    blobs.into_iter().zip(first..).filter_map(part).collect()
 }
 
 /// Gives the blob of the layer that lists all entries to `take`.

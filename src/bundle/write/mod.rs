@@ -160,10 +160,7 @@ impl<'a> Saving<'a> {
             let asked = Arc::new(Asked::default());
             let (tree, hung, reading) = (tree.clone(), hung_before.clone(), self.reading.clone());
             let walk = blocking(asked.clone().by(move || {
-                let root = walk::open_root(&tree)?;
-                let mut entries = walk::walk(&tree, &root, &hung, &reading.cancelled)?;
-                let outside = outside::add(&tree, &mut entries)?;
-                entries.sort();
+                let (root, entries, outside) = outside::walk_all(&tree, &hung, &reading.cancelled)?;
                 Ok(Arc::new(Plan::new(root, entries, tree.max_blob)?.with_outside(outside)))
             }));
             match unless_hung(walk, &asked, self.given_up, self.progress, |about| name(None, about)).await {

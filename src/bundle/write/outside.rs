@@ -1,9 +1,11 @@
 //! Files of a bundle that are not in its tree: what the command said. A stranger can have put anything in their place.
 
+use super::cancel::Cancelled;
 use super::content::{size, to_read};
 use super::entries::{Entries, ROOT, What};
 use super::exclude::exclude;
 use super::skip::Skip;
+use super::walk::{self, HungBefore};
 use crate::bundle::untrusted::{open_in, open_mount};
 use crate::bundle::{Error, RUN_SUFFIX, Tree};
 use rustix::fd::OwnedFd;
@@ -17,8 +19,21 @@ use std::path::{Path, PathBuf};
 /// Where they are, by their paths in the bundle.
 pub(in crate::bundle) type Outside = BTreeMap<Box<[u8]>, PathBuf>;
 
+/// Opens a tree and finds all entries of its bundle, sorted, without what has hung.
+pub(super) fn walk_all(
+    tree: &Tree,
+    hung: &HungBefore,
+    cancelled: &Cancelled,
+) -> Result<(OwnedFd, Entries, Outside), Error> {
+    let root = walk::open_root(tree)?;
+    let mut entries = walk::walk(tree, &root, hung, cancelled)?;
+    let outside = add(tree, &mut entries)?;
+    entries.sort();
+    Ok((root, entries, outside))
+}
+
 /// Adds them to the entries of the tree. A name that is taken stays the tree's.
-pub(super) fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> {
+fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> {
     let excluded = exclude(&tree.exclude)?;
     let mut outside = Outside::new();
     for (name, file) in &tree.outside {

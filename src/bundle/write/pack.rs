@@ -1,7 +1,7 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
 use super::content::{CopyEnd, Seen, Stamp, copy, map_of, zeros};
-use super::entries::{Index, What};
+use super::entries::Index;
 use super::large;
 use super::layer::{Blob, Layer, SparseFile, StoredFile};
 use super::layout::Plan;
@@ -38,7 +38,7 @@ pub(in crate::bundle) fn hash(
         };
     }
     let members = plan.layer(number);
-    let many = members.iter().filter(|index| has_content(plan, **index)).count();
+    let many = members.iter().filter(|index| plan.has_content(**index)).count();
     let mut size = 0;
     let mut layer = Layer {
         number,
@@ -56,7 +56,7 @@ pub(in crate::bundle) fn hash(
         if let Some(skip) = given_up.get(&first).or_else(|| layer.skip(first)) {
             let skip = skip.clone();
             layer.skipped.push((index, skip));
-        } else if has_content(plan, index) {
+        } else if plan.has_content(index) {
             match hash_file(plan, index, &mut digester, &mut size, &mut buffer, reading)? {
                 Ok(Hashed { file, stamp, sparse }) => {
                     layer.files.push(file);
@@ -179,10 +179,4 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
     }
     pending.extend_from_slice(&tar_header::END);
     taken(take(&pending))
-}
-
-/// A file under its first name; all else is in its header.
-fn has_content(plan: &Plan, index: Index) -> bool {
-    let is_file = plan.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }));
-    is_file && plan.entries.first_name(index) == index
 }

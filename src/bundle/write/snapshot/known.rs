@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
-use crate::bundle::write::kept::State;
-use crate::bundle::write::layer::StoredPart;
+use crate::bundle::write::kept::{State, write_json};
+use crate::bundle::write::layer::Blob;
 
 /// A blob of which less is part of the tree is not relied on: what is left of it is pushed again.
 const LEAST_USED_PERCENT: u64 = 25;
@@ -24,7 +24,7 @@ pub(super) struct Known {
     pub(super) repository: String,
     /// Of the last snapshot's tag: see [`crate::bundle::moving_tag`].
     pub(super) number: u64,
-    pub(super) blobs: Vec<Blob>,
+    pub(super) blobs: Vec<KnownBlob>,
     pub(super) files: Vec<KnownFile>,
     #[serde(skip)]
     by_id: HashMap<FileId, usize>,
@@ -36,20 +36,18 @@ pub(super) struct Known {
 struct Stored<'a> {
     repository: &'a str,
     number: u64,
-    blobs: &'a [Blob],
+    blobs: &'a [KnownBlob],
     files: &'a [KnownFile],
 }
 
 /// A layer in the registry.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Blob {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+pub(super) struct KnownBlob {
+    #[serde(flatten)]
+    pub(super) blob: Blob,
     /// When the registry had it, in seconds since the epoch.
     pub(super) seen_at: u64,
-    /// What it has of a file in parts.
-    pub(super) part: Option<StoredPart>,
 }
 
 /// A file and where it is.
@@ -93,13 +91,11 @@ impl Known {
     /// For the next process; `number` is that of the tag by now.
     pub(super) fn write(&self, file: &Path, number: u64) -> io::Result<()> {
         let Self { repository, blobs, files, .. } = self;
-        let draft = file.with_extension("tmp");
-        fs::write(&draft, serde_json::to_vec(&Stored { repository, number, blobs, files })?)?;
-        fs::rename(draft, file)
+        write_json(file, &Stored { repository, number, blobs, files })
     }
 
     /// The same with these files, of which each is in one of the blobs or in several. Blobs that no file is in are left out.
-    pub(super) fn with(&self, blobs: &[Blob], mut files: Vec<KnownFile>) -> Self {
+    pub(super) fn with(&self, blobs: &[KnownBlob], mut files: Vec<KnownFile>) -> Self {
         let mut places = vec![None; blobs.len()];
         let mut kept = vec![];
         for file in &mut files {
@@ -123,14 +119,14 @@ impl Known {
         let mut bytes = vec![0u64; self.blobs.len()];
         for file in used {
             for at in file.blobs() {
-                let of_part = self.blobs.get(at).and_then(|blob| blob.part).map(|part| part.bytes);
+                let of_part = self.blobs.get(at).and_then(|known| known.blob.part).map(|part| part.bytes);
                 if let Some(bytes) = bytes.get_mut(at) {
                     *bytes = bytes.saturating_add(of_part.unwrap_or(file.stored_bytes()));
                 }
             }
         }
-        let is_worth = |(blob, used): (&Blob, u64)| {
-            u128::from(used) * 100 >= u128::from(blob.size) * u128::from(LEAST_USED_PERCENT)
+        let is_worth = |(known, used): (&KnownBlob, u64)| {
+            u128::from(used) * 100 >= u128::from(known.blob.size) * u128::from(LEAST_USED_PERCENT)
         };
         self.blobs.iter().zip(bytes).map(is_worth).collect()
     }

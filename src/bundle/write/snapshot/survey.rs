@@ -11,7 +11,7 @@ use crate::bundle::write::hang::ask;
 use crate::bundle::write::kept::{State, clean, is_relied_on, state};
 use crate::bundle::write::layout::Plan;
 use crate::bundle::write::outside;
-use crate::bundle::write::walk::{self, HungBefore};
+use crate::bundle::write::walk::HungBefore;
 use crate::bundle::{Error, Tree};
 
 /// What a file takes in memory here and in what is known of earlier snapshots.
@@ -38,11 +38,8 @@ impl Survey {
     /// Looks at the tree. `cleans`: so that what is written from now on, through a mapping too, shows in the states.
     pub(super) fn of(tree: &Tree, cleans: bool) -> Result<Self, Error> {
         let at = SystemTime::now();
-        let root = walk::open_root(tree)?;
+        let (root, entries, outside) = outside::walk_all(tree, &HungBefore::new(), &Cancelled::default())?;
         let is_relied_on = is_relied_on(&root);
-        let mut entries = walk::walk(tree, &root, &HungBefore::new(), &Cancelled::default())?;
-        let outside = outside::add(tree, &mut entries)?;
-        entries.sort();
         let many = entries.len() as usize;
         if tree.most_memory.is_some_and(|most| many as u64 * FILE_BYTES > most) {
             return Err(Error::too_large(format!(
@@ -57,7 +54,7 @@ impl Survey {
         }
         let (mut states, mut marks) = (Vec::with_capacity(many), Vec::with_capacity(many));
         for index in plan.entries.indices() {
-            let seen = is_first_name(&plan, index).then(|| see(&plan, index, one_by_one)).flatten();
+            let seen = plan.has_content(index).then(|| see(&plan, index, one_by_one)).flatten();
             let mut hasher = DefaultHasher::new();
             plan.entries.path(index).hash(&mut hasher);
             if let Some(entry) = plan.entries.get(index) {
@@ -90,11 +87,6 @@ impl Marks {
         let of = if same < self.0.len() { plan } else { &later.plan };
         Some(shown(&of.entries.path(Index::try_from(same).unwrap_or_default())))
     }
-}
-
-pub(super) fn is_first_name(plan: &Plan, index: Index) -> bool {
-    let is_file = plan.entries.get(index).is_some_and(|entry| matches!(entry.what, What::File { .. }));
-    is_file && plan.entries.first_name(index) == index
 }
 
 /// What cannot be looked at here is read in vain later, and listed with the reason.
