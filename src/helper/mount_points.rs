@@ -64,11 +64,9 @@ pub(super) fn make(paths: &Paths, request: &Request, is_file: impl Fn(usize) -> 
 /// The working directory and the directories in it that were made on the way to mounts, opened.
 pub(super) fn ours(paths: &Paths, request: Option<&Request>) -> Vec<OwnedFd> {
     let Ok(root) = open_mount(&paths.bundle) else { return vec![] };
-    let inputs = request.into_iter().flat_map(|request| &request.inputs).map(|input| input.path.as_str());
-    let volumes = request.into_iter().flat_map(|request| &request.volumes).map(String::as_str);
-    let parents: BTreeSet<&Path> = inputs
-        .filter_map(in_bundle)
-        .chain(volumes)
+    let parents: BTreeSet<&Path> = request
+        .into_iter()
+        .flat_map(mounted)
         .flat_map(|path| Path::new(path).ancestors().skip(1))
         .filter(|parent| !parent.as_os_str().is_empty())
         .collect();
@@ -79,9 +77,9 @@ pub(super) fn ours(paths: &Paths, request: Option<&Request>) -> Vec<OwnedFd> {
 }
 
 /// Paths in the working directory that something is mounted over.
-pub(super) fn paths(request: &Request) -> Vec<Vec<u8>> {
+pub(super) fn mounted(request: &Request) -> impl Iterator<Item = &str> {
     let inputs = request.inputs.iter().filter_map(|input| in_bundle(&input.path));
-    inputs.chain(request.volumes.iter().map(String::as_str)).map(|path| path.as_bytes().to_vec()).collect()
+    inputs.chain(request.volumes.iter().map(String::as_str))
 }
 
 /// The path of an input below the working directory, if that is where it is; none also for the directory itself.

@@ -10,8 +10,6 @@ use crate::names::files;
 use crate::runner::Paths;
 use rustix::fs::{Gid, Uid, fchown, lstat};
 use rustix::process::geteuid;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::lchown;
 use std::path::PathBuf;
 
@@ -49,8 +47,7 @@ pub(super) fn give_all(paths: &Paths, request: &Request) {
     if user == geteuid().as_raw() {
         return;
     }
-    let mounted: Vec<PathBuf> =
-        mount_points::paths(request).iter().map(|path| paths.bundle.join(OsStr::from_bytes(path))).collect();
+    let mounted: Vec<PathBuf> = mount_points::mounted(request).map(|path| paths.bundle.join(path)).collect();
     let mut waiting = vec![paths.bundle.clone()];
     while let Some(dir) = waiting.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {

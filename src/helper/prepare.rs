@@ -79,12 +79,12 @@ fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_
 }
 
 fn copy_runner(paths_: &Paths) -> Result<(), String> {
-    let name = Path::new(paths::RUNNER).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name_of = |program: &'static str| program.rsplit('/').next().unwrap_or_default();
+    let (name, snapshot) = (name_of(paths::RUNNER), name_of(paths::SNAPSHOT));
     let from = &paths_.runner_in_image;
     let mut source = fs::File::open(from).map_err(|error| format!("cannot open {}: {error}", from.display()))?;
     markers::place(&paths_.bin, name, 0o755, |file| io::copy(&mut source, file).map(drop))?;
     // The same program under the name by which the command runs it.
-    let snapshot = Path::new(paths::SNAPSHOT).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let linked = match fs::hard_link(paths_.bin.join(name), paths_.bin.join(snapshot)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => fs::create_dir_all(paths_.bin.join(files::SNAPSHOTS)),

@@ -90,9 +90,12 @@ impl Server<'_> {
         }
     }
 
-    /// Names of requests without an answer. Answers that nobody waits for any more are taken away.
+    /// Names of requests without an answer. Then, too, answers that nobody waits for any more are taken away.
     fn asking(&self) -> BTreeSet<String> {
         let requests = names(&self.paths.record.join(files::SNAPSHOTS));
+        if requests.is_empty() {
+            return requests;
+        }
         let answers = names(&self.paths.bin.join(files::SNAPSHOTS));
         for answer in answers.difference(&requests) {
             let _ = fs::remove_file(self.paths.bin.join(files::SNAPSHOTS).join(answer));

@@ -34,7 +34,7 @@ pub(super) async fn resume(
     let from = match find(request, save, &access).await.map_err(cannot)? {
         Some(digest) => {
             let reference = format!("{}@{digest}", save.repository);
-            let stay = mount_points::paths(request);
+            let stay = mount_points::mounted(request).map(|path| path.as_bytes().to_vec()).collect();
             let restored = bundle::restore(&reference, &paths.bundle, stay, budget.clone(), &access, progress).await;
             restored.map_err(cannot)?;
             owner::give_all(paths, request);

@@ -51,12 +51,10 @@ struct Stage<'a> {
 /// Stages all inputs and leaves the mark of it, or the order to end. An error may pass by itself.
 pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), String> {
     let runtime = runtime()?;
-    let bytes = request.disk_bytes.unwrap_or(u64::MAX);
     let stage = Stage {
         paths,
         access: access(paths, request),
-        budget: Budget::from(Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes })
-            .within_memory(room::for_entries(paths)),
+        budget: budget(paths, request),
         pins: look_up::pins(paths),
         http: url::client(request.registries.ca.as_deref())?,
         notes: Notes::of(&paths.bin),
@@ -67,9 +65,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
     let transfers = progress.iter().chain([&of_snapshot]).cloned().collect();
     let telling = Telling::start(&paths.bin, ProgressStage::Staging, transfers);
     let staged = runtime.block_on(async {
-        let limits = Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes };
-        let budget = Budget::from(limits).within_memory(room::for_entries(paths));
-        let resumed = resume::resume(paths, request, &budget, &of_snapshot).await;
+        let resumed = resume::resume(paths, request, &budget(paths, request), &of_snapshot).await;
         resumed.map_err(Failure::Transient)?;
         stage.all(request, &progress).await
     });
@@ -84,6 +80,13 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request) -> Result<(), S
         Err(Failure::Permanent(cause, detail)) => Ok(order_end(&paths.bin, cause, &detail)?),
         Err(Failure::Awaited(_, why) | Failure::Transient(why)) => Err(why),
     }
+}
+
+/// How much of a disk may be filled.
+fn budget(paths: &Paths, request: &Request) -> Budget {
+    let bytes = request.disk_bytes.unwrap_or(u64::MAX);
+    let limits = Limits { entries: MAX_ENTRIES.min(bytes / ENTRY_BYTES), bytes };
+    Budget::from(limits).within_memory(room::for_entries(paths))
 }
 
 impl Stage<'_> {
