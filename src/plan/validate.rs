@@ -100,7 +100,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
             request,
             inputs: spec.inputs.clone(),
             exclude: spec.outputs.exclude.clone(),
-            snapshots: snapshots.clone().unwrap_or_default(),
+            snapshots: snapshots.unwrap_or_default(),
             resumes: spec.retry.resume,
             default_image: spec.image.is_none(),
             env: spec.env.iter().map(env_var).collect(),

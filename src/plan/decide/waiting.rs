@@ -79,21 +79,20 @@ impl Decision<'_> {
         }
         let Some(events) = self.pod_events else { return Plan::nothing().then(Step::AskEvents(PodRef::of(pod))) };
         let obstacle = obstacle(events, self.now);
+        let told = known.and_then(|known| known.reason.as_deref());
+        let is_news = obstacle.is_some_and(|(_, event)| told != Some(&*event.reason));
+        if is_over && !is_news {
+            return Plan::nothing().then(Step::delete(pod));
+        }
         let again = again_after(self.now.duration_since(since)).unsigned_abs();
         let plan = Plan::nothing_until(left.into_iter().chain([again]).min());
         let wait = match obstacle {
             Some((reason, event)) => Wait { reason: &event.reason, ..reason.wait(&event.note) },
             // Silence changes nothing of what was told.
-            None if is_over => return Plan::nothing().then(Step::delete(pod)),
             None if known.is_some() => return plan,
             None => pulls,
         };
-        let is_news = obstacle.is_some() && known.and_then(|known| known.reason.as_deref()) != Some(wait.reason);
-        let plan = if is_over && !is_news {
-            plan
-        } else {
-            plan.write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline))
-        };
+        let plan = plan.write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
         let plan = if is_news { plan.event(EventType::Warning, wait.reason, wait.message) } else { plan };
         // The last word of the node decides what the attempt ends as.
         if is_over { plan.then(Step::delete(pod)) } else { plan }
