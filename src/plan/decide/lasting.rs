@@ -32,6 +32,9 @@ impl Decision<'_> {
         let told = self.known(WaitStage::Staging).is_some();
         let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
         self.lasting(pod, since, told, moves, None, |this| {
+            if told && this.is_silent() {
+                return Plan::nothing();
+            }
             if let Some(trouble) = this.store_trouble().filter(|trouble| trouble.holds) {
                 return this.held_by_the_store(pod, trouble);
             }
@@ -54,8 +57,7 @@ impl Decision<'_> {
         if self.progress == ProgressSeen::NotAsked {
             return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
         }
-        if self.progress == ProgressSeen::Answered(None) && (self.warns() || self.known(WaitStage::Staging).is_some()) {
-            // Silence changes nothing of what was told.
+        if self.is_silent() && (self.warns() || self.known(WaitStage::Staging).is_some()) {
             return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());
         }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
@@ -143,7 +145,8 @@ impl Decision<'_> {
         // Also without a store: a helper that hangs has something to say that nobody else would.
         let moves = pod.pins().repository.is_some() || pod.status.pod_ip.is_some();
         self.lasting(pod, since, told, moves, self.until_held_up(pod), |this| {
-            let message = this.saving_words();
+            let known = || this.status()?.message.clone();
+            let message = this.saving_words().or_else(|| known().filter(|_| told && this.is_silent()));
             Plan::nothing().write(this.draft().finalizing(this.requested, this.attempt, pod, reason, message))
         })
     }
@@ -174,6 +177,11 @@ impl Decision<'_> {
         }
         let again = moves.then(|| AGAIN_AFTER.unsigned_abs());
         Plan { next: soonest(again), ..write(self) }
+    }
+
+    /// The helper was asked and did not answer, as one on a busy node: that changes nothing of what was told.
+    fn is_silent(&self) -> bool {
+        self.progress == ProgressSeen::Answered(None)
     }
 
     /// Asks the helper how far it is; none: it was asked, or has no address.

@@ -454,7 +454,7 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
     assert_eq!(words(&look(&told, ProgressSeen::NotAsked, Some(18), 48)), ["Ask 10.0.0.7"]);
     assert_eq!(words(&look(&told, progress(2 << 20), Some(18), 48)), ["Write Finalizing"]);
     assert_eq!(words(&look(&told, progress(1 << 20), Some(18), 48)), [""; 0], "nothing new");
-    assert_eq!(words(&look(&told, ProgressSeen::Answered(None), Some(18), 48)), ["Write Finalizing"]);
+    assert_eq!(words(&look(&told, ProgressSeen::Answered(None), Some(18), 48)), [""; 0], "silence takes nothing back");
     let refused = |done_bytes, total_bytes| {
         let trouble = "401 Unauthorized".to_owned();
         let saving = contract::Progress::of(contract::ProgressStage::Saving);

@@ -209,6 +209,8 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
     for (second, detail) in [(50, "503"), (90, "Connection refused"), (600, "reset")] {
         assert_eq!(words(&look(&told, says(InputProblem::NoAnswer, detail), Some(15), second)), [""; 0]);
     }
+    let silent = look(&told, ProgressSeen::Answered(None), Some(15), 90);
+    assert_eq!((words(&silent), silent.next), (vec![], seconds(30)), "silence takes nothing back");
     let plan = look(&told, says(InputProblem::NotFound, "input data: 404"), Some(15), 90);
     assert_eq!(words(&plan), ["Write Pending", "Tell InputNotFound"]);
     let comes = Progress { done_bytes: 1 << 20, ..Progress::of(ProgressStage::Staging) };
