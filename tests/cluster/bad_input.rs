@@ -4,21 +4,19 @@
 //! What the API server refuses, with the field that it names, is in `tests/crd/cases` and asked of it in `crd`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bundlerun::api::crd::crd;
 use bundlerun::api::{BundleRun, Phase};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{
-    Space, cause, eventually, kill_operator, operator_pods, operator_ready, scale_operator, together, watch_until,
-};
+use crate::common::{Space, cause, eventually, scale_operator, together};
 use crate::crd::cases;
+use crate::settings::OwnOperator;
 
 /// What becomes of a run.
 enum Becomes {
@@ -336,18 +334,12 @@ const SETTINGS: [(&str, &[&str]); 6] = [
 
 #[tokio::test]
 async fn mistakes_in_the_settings_are_told_in_the_pods_status_and_the_operator_is_not_ready() {
-    let space = Space::exclusive().await;
-    let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-    let before = maps.get("bundle-operator").await.unwrap().data;
-    let mut said = Vec::new();
-    for (settings, _) in SETTINGS {
-        said.push(said_of(&space.client, &maps, settings).await);
-    }
-    // Before anything can fail: others need the operator.
-    let back = json!({"data": before});
-    maps.patch("bundle-operator", &PatchParams::default(), &Patch::Merge(back)).await.unwrap();
-    kill_operator(&space.client).await;
-    operator_ready(&space.client).await;
+    let space = Space::with_own_operators().await;
+    let said = together(SETTINGS.iter().enumerate().map(async |(number, (settings, _))| {
+        let own = OwnOperator::start(&space, &format!("-{number}"), &[], settings, json!([])).await;
+        own.last_words().await
+    }))
+    .await;
     for ((settings, words), (ready, message)) in SETTINGS.iter().zip(&said) {
         eprintln!("{settings:?}\n  {message}");
         assert!(!ready, "{settings}");
@@ -355,29 +347,4 @@ async fn mistakes_in_the_settings_are_told_in_the_pods_status_and_the_operator_i
         assert!(words.iter().all(|word| message.contains(word)), "{settings}: {message}");
     }
     space.end().await;
-}
-
-/// Whether an operator with these settings is ready, and its last words.
-async fn said_of(client: &Client, maps: &Api<ConfigMap>, settings: &str) -> (bool, String) {
-    let patch = json!({"data": {"settings.yaml": settings}});
-    maps.patch("bundle-operator", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    kill_operator(client).await;
-    let pods = operator_pods(client);
-    let name = eventually("a new pod", async || {
-        let list = pods.list(&ListParams::default()).await.unwrap();
-        let young = list.items.into_iter().find(|p| p.metadata.deletion_timestamp.is_none());
-        young.map(|p| p.name_any()).ok_or("none yet")
-    })
-    .await;
-    let message = |pod: &Pod| {
-        let status = pod.status.clone()?.container_statuses?.into_iter().next()?;
-        let ended = [status.state, status.last_state].into_iter().flatten().find_map(|s| s.terminated)?;
-        Some((status.ready, ended.message.unwrap_or_default()))
-    };
-    let pod = tokio::time::timeout(
-        Duration::from_mins(1),
-        watch_until(pods, &name, "to end", |pod: Option<&Pod>| pod.is_some_and(|p| message(p).is_some())),
-    )
-    .await;
-    pod.ok().flatten().as_ref().and_then(message).unwrap_or((true, "did not end".into()))
 }

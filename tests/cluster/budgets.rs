@@ -48,7 +48,7 @@ fn counted(requests: Vec<String>) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
-    let space = Space::exclusive().await;
+    let space = Space::quiet().await;
     let short: Vec<_> = (0..5).map(|i| format!("short-{i}")).collect();
     let long: Vec<_> = (0..5).map(|i| format!("long-{i}")).collect();
     for name in &short {
@@ -87,7 +87,7 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
 
 #[tokio::test]
 async fn a_run_that_is_told_of_its_disk_costs_one_write_and_one_event_more() {
-    let space = Space::exclusive().await;
+    let space = Space::quiet().await;
     // It is told of within half a minute: the probe fails twice, ten seconds apart.
     space
         .run("long-full", json!({"command": "head -c 93M /dev/zero >most; sleep 75", "resources": {"disk": "100Mi"}}))
@@ -129,7 +129,7 @@ async fn an_operator_with_nothing_to_do_makes_no_requests_but_its_watches() {
 /// Three runs that wait side by side, for a quota, for a node and for a registry, and what each has asked of the API server
 /// since its start and for so many seconds: name, writes, all requests.
 async fn waited(seconds: u64) -> Vec<(&'static str, usize, usize)> {
-    let quota = Space::exclusive().await;
+    let quota = Space::quiet().await;
     let (node, registry) = (quota.beside().await, quota.beside().await);
     let quotas: Api<ResourceQuota> = quota.api();
     let no_pods = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});

@@ -443,9 +443,6 @@ impl Drop for Held {
     }
 }
 
-/// Settings with a short deadline of the store.
-const SHORT: &str = "store-deadline";
-
 #[tokio::test]
 async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_is_told() {
     let space = Space::exclusive().await;
@@ -471,14 +468,13 @@ async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_
         assert_saved(name, &status);
     }
     std::fs::remove_file(trace.join("go")).unwrap();
-    settings::changed(&space, SHORT, |settings| settings["store"]["deadline"] = json!("30s")).await;
+    settings::changed_alone(&space, |settings| settings["store"]["deadline"] = json!("30s")).await;
     space.start("lost", waits.clone()).await;
     space.pod_running("lost-1").await;
     let held = Held::hold();
     std::fs::write(trace.join("go"), "").unwrap();
     let status = space.end_of("lost").await;
     drop(held);
-    settings::usual(&space, &[SHORT]).await;
     assert_eq!((status.phase, cause(&status), status.exit_code), (Some(Phase::Failed), "OutputNotSaved", Some(0)));
     assert_eq!(condition(&status, "OutputSaved"), Some("False"));
     let saving = seconds(status.timeline.unwrap().saving_milliseconds);

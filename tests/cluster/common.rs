@@ -4,7 +4,6 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
@@ -17,55 +16,52 @@ use kube::{Client, Resource, ResourceExt};
 use kube_runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit};
+
+use crate::turns::Turn;
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_mins(4);
-
-/// Tests that stop the operator must not run beside others.
-static OPERATOR: RwLock<()> = RwLock::const_new(());
-/// As many others run side by side; they hold the lock from their start, so that those that run alone come last.
-static TURNS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::env::var("TESTS_AT_ONCE").map_or(1, |number| number.parse().unwrap())));
-
-/// A test's turn beside others.
-pub struct Turn {
-    _shared: RwLockReadGuard<'static, ()>,
-    _turn: SemaphorePermit<'static>,
-}
-
-/// For tests that need the operator and its definition as they are, and no namespace.
-pub async fn nothing_stopped() -> Turn {
-    Turn { _shared: OPERATOR.read().await, _turn: TURNS.acquire().await.unwrap() }
-}
 
 /// A namespace of one test.
 pub struct Space {
     pub client: Client,
     pub name: String,
-    _shared: Option<Turn>,
-    _exclusive: Option<RwLockWriteGuard<'static, ()>>,
+    _turn: Option<Turn>,
 }
 
 impl Space {
     /// For tests that leave the operator alone.
     pub async fn new() -> Self {
-        let shared = nothing_stopped().await;
-        Self { _shared: Some(shared), ..Self::bare().await }
+        Self::at(Turn::shared().await).await
     }
 
-    /// For tests that stop the operator: no other runs meanwhile.
+    /// For such that need a node with little else on it.
+    pub async fn quiet() -> Self {
+        Self::at(Turn::quiet().await).await
+    }
+
+    /// For such that change the node's devices, open the second node, or need all GPUs.
+    pub async fn with_devices() -> Self {
+        Self::at(Turn::with_devices().await).await
+    }
+
+    /// For tests that start operators of their own (`settings.rs`): no other works in their namespaces.
+    pub async fn with_own_operators() -> Self {
+        let client = Client::try_default().await.unwrap();
+        let turn = Turn::with_own_operators(&client).await;
+        Self { _turn: Some(turn), ..Self::in_new_namespace(client).await }
+    }
+
+    /// For tests that stop or change what others use: no other runs meanwhile.
     pub async fn exclusive() -> Self {
-        // Who waits in the lock's queue holds up all that come later.
-        let exclusive = eventually_for(Duration::MAX, "all others to end", async || OPERATOR.try_write()).await;
-        Self { _exclusive: Some(exclusive), ..Self::bare().await }
+        Self::at(Turn::alone().await).await
     }
 
-    async fn bare() -> Self {
+    async fn at(turn: Turn) -> Self {
         let client = Client::try_default().await.unwrap();
         // A test that failed while it had stopped or changed the operator must not make the next ones fail.
         operators(&client, &Operators::default()).await;
-        Self::in_new_namespace(client).await
+        Self { _turn: Some(turn), ..Self::in_new_namespace(client).await }
     }
 
     /// Another namespace for the same test.
@@ -78,7 +74,7 @@ impl Space {
         let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let name = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
         // A pod cannot be made before its namespace has this.
-        let space = Self { client, name, _shared: None, _exclusive: None };
+        let space = Self { client, name, _turn: None };
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = space.api();
         eventually("the default service account", async || {
             accounts.get_opt("default").await.unwrap().ok_or("none yet")
@@ -294,7 +290,7 @@ pub async fn left(directory: &Path, file: &str) {
     eventually(file, async || if size() > 0 { Ok(()) } else { Err("nothing yet") }).await;
 }
 
-async fn eventually_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
+pub async fn eventually_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
     patience: Duration,
     what: &str,
     mut ask: impl FnMut() -> F,
@@ -377,10 +373,6 @@ pub struct Operators {
     /// Its `NAMESPACES`.
     pub namespaces: String,
     pub account: &'static str,
-    /// Where its traces go.
-    pub collector: String,
-    /// The ConfigMap of its settings.
-    pub settings: &'static str,
     /// Failures of the liveness probe before its container is killed.
     pub probe_failures: i32,
 }
@@ -393,8 +385,6 @@ impl Default for Operators {
             leader_election: false,
             namespaces: String::new(),
             account: "bundle-operator",
-            collector: String::new(),
-            settings: "bundle-operator",
             probe_failures: 3,
         }
     }
@@ -412,13 +402,10 @@ pub async fn operators(client: &Client, how: &Operators) {
         "env": [
             {"name": "LEADER_ELECTION", "value": how.leader_election.to_string()},
             variable("NAMESPACES", &how.namespaces),
-            variable("OTEL_EXPORTER_OTLP_ENDPOINT", &how.collector),
-            variable("OTEL_EXPORTER_OTLP_PROTOCOL", if how.collector.is_empty() { "" } else { "http/json" }),
         ],
         "livenessProbe": {"failureThreshold": how.probe_failures},
     });
-    let settings = json!({"name": "settings", "configMap": {"name": how.settings}});
-    let pod = json!({"serviceAccountName": how.account, "containers": [container], "volumes": [settings]});
+    let pod = json!({"serviceAccountName": how.account, "containers": [container]});
     let patch = Patch::Strategic(json!({"spec": {"replicas": how.replicas, "template": {"spec": pod}}}));
     deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
     all_ready(client, how.replicas).await;

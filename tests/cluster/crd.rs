@@ -23,7 +23,7 @@ const AT_ONCE: usize = 8;
 
 #[tokio::test]
 async fn the_api_server_says_what_every_case_claims() {
-    let _as_it_is = crate::common::nothing_stopped().await;
+    let _turn = crate::turns::Turn::shared().await;
     let client = Client::try_default().await.unwrap();
     install(&client).await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -50,7 +50,7 @@ async fn the_api_server_says_what_every_case_claims() {
 
 #[tokio::test]
 async fn a_new_run_is_in_progress_before_the_operator_saw_it() {
-    let _as_it_is = crate::common::nothing_stopped().await;
+    let _turn = crate::turns::Turn::shared().await;
     let client = Client::try_default().await.unwrap();
     install(&client).await;
     let runs: Api<DynamicObject> = Api::default_namespaced_with(client, &ApiResource::erase::<BundleRun>(&()));

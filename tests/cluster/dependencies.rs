@@ -202,7 +202,7 @@ const CHILDREN: usize = 200;
 
 #[tokio::test]
 async fn two_hundred_children_of_one_parent_are_looked_at_when_it_ends_and_not_before() {
-    let space = Space::exclusive().await;
+    let space = Space::quiet().await;
     let name = |i: usize| format!("child-{i}");
     // No node has this label: their pods wait, which is all that is asked here.
     let mut spec = child_of("parent");

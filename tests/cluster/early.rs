@@ -100,14 +100,15 @@ async fn bench_from_the_end_of_a_command_to_succeeded() {
     for (name, enabled, writes, disk) in
         [("four-off", false, four, "6Gi"), ("four-on", true, four, "6Gi"), ("many-on", true, many, "16Gi")]
     {
-        settings::changed(&space, "early", |settings| {
+        let space = space.beside().await;
+        settings::changed_alone(&space, |settings| {
             settings["store"]["background"] = json!({"enabled": enabled, "quiet": "5s"});
             settings["store"]["deadline"] = json!("10m");
         })
         .await;
         let (free, ended) = after_the_end(&space, name, writes, disk).await;
         println!("{name}: from the command's end, devices are free after {free:.2} s, Succeeded after {ended:.2} s");
+        space.end().await;
     }
-    settings::usual(&space, &["early"]).await;
     space.end().await;
 }

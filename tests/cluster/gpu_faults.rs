@@ -64,7 +64,7 @@ async fn until_allocatable(space: &Space, devices: usize) {
 
 #[tokio::test]
 async fn an_unhealthy_device_is_waited_for_and_disturbs_no_run_that_has_it() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let devices = Devices::new();
     let all = devices.count();
     until_allocatable(&space, all).await;
@@ -102,7 +102,7 @@ async fn bind(space: &Space, pod: &str) {
 
 #[tokio::test]
 async fn a_pod_the_kubelet_has_no_device_for_is_an_interruption_and_tried_again() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let devices = Devices::new();
     devices.break_first(devices.count());
     until_allocatable(&space, 0).await;
@@ -128,7 +128,7 @@ async fn a_pod_the_kubelet_has_no_device_for_is_an_interruption_and_tried_again(
 
 #[tokio::test]
 async fn a_plugin_that_goes_and_comes_back_costs_no_run() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let all = Devices::new().count();
     until_allocatable(&space, all).await;
     space.start("runs", json!({"command": "sleep 8", "resources": {"gpus": 1}})).await;
@@ -147,7 +147,7 @@ async fn a_plugin_that_goes_and_comes_back_costs_no_run() {
 /// The first node is emptier and has the image: but for what is known of it, the scheduler takes it every time.
 #[tokio::test]
 async fn gpus_that_cannot_be_used_are_looked_for_on_another_node_and_where_there_is_none_on_the_same() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let (first, second) = (std::env::var("NODE_NAME").unwrap(), SecondNode::open());
     let filler: Pod = serde_json::from_value(json!({"metadata": {"name": "filler"}, "spec": {
         "nodeName": second.0, "terminationGracePeriodSeconds": 0, "containers": [{

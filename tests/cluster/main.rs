@@ -61,6 +61,7 @@ mod store;
 mod store_faults;
 mod store_outages;
 mod traces;
+mod turns;
 mod unusual_images;
 mod volumes;
 mod waits;

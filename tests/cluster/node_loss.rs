@@ -102,7 +102,7 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
 #[ignore = "takes minutes: make test-cluster-long"]
 async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count() {
     let space = Space::exclusive().await;
-    settings::changed(&space, "gives-up", |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
+    settings::changed_alone(&space, |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
     let (node, trace) = (SecondNode::open(), space.claim("trace").await);
     let first = begun_on_the_second(&space, "lost", &trace).await;
     let kubelet = Dead::kill("kubelet-2");
@@ -120,7 +120,6 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
     space.gone::<k8s_openapi::api::core::v1::Pod>("lost-1").await;
     let later = space.runs().get("lost").await.unwrap().status.unwrap();
     assert_eq!(later, ended);
-    settings::usual(&space, &["gives-up"]).await;
     space.end().await;
 }
 

@@ -43,9 +43,8 @@ async fn a_volume_of_roots_is_writable_for_the_group_and_the_output_is_the_same(
 
 #[tokio::test]
 async fn labels_annotations_and_other_resources_are_those_of_the_pod() {
-    const SETTINGS: &str = "pods";
-    let space = Space::exclusive().await;
-    settings::changed(&space, SETTINGS, |settings| {
+    let space = Space::with_own_operators().await;
+    settings::changed(&space, |settings| {
         settings["pods"] =
             json!({"labels": {"team": "admins", "cost-center": "4711"}, "annotations": {"example.com/a": "admins"}});
     })
@@ -78,6 +77,5 @@ async fn labels_annotations_and_other_resources_are_those_of_the_pod() {
     let gpus = space.run("gpus", json!({"command": "true", "resources": {"extended": {"nvidia.com/gpu": 1}}})).await;
     assert_eq!(cause(&gpus), "InvalidSpec", "{gpus:#?}");
     advertise(Value::Null).await;
-    settings::usual(&space, &[SETTINGS]).await;
     space.end().await;
 }

@@ -91,10 +91,9 @@ async fn a_private_image_needs_a_pull_secret_of_the_run_or_of_the_service_accoun
 /// which they are, for what the helper reads.
 #[tokio::test]
 async fn a_private_input_needs_a_pull_secret_of_the_run_or_of_the_service_account() {
-    const SETTINGS: &str = "private-registry";
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
     let registry = PrivateRegistry::start();
-    settings::changed(&space, SETTINGS, |settings| settings["registries"] = json!({"insecure": [registry.host]})).await;
+    settings::changed(&space, |settings| settings["registries"] = json!({"insecure": [registry.host]})).await;
     let image = registry.push("busybox:local");
     registry.secret(&space, "right", "secret").await;
     registry.secret(&space, "wrong", "guess").await;
@@ -126,6 +125,5 @@ async fn a_private_input_needs_a_pull_secret_of_the_run_or_of_the_service_accoun
         assert!(denied.result.as_ref().unwrap().hint.as_deref().unwrap().contains("imagePullSecrets"), "{denied:#?}");
         println!("{message}");
     }
-    settings::usual(&space, &[SETTINGS]).await;
     space.end().await;
 }

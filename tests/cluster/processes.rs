@@ -306,7 +306,7 @@ async fn a_runner_killed_from_the_host_is_an_interruption_and_is_tried_again() {
 /// As meshes and agents do. As PID 1 without a handler it does not hear TERM.
 #[tokio::test]
 async fn a_container_that_others_put_into_the_pod_holds_the_gpu_no_longer_than_the_grace() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let injected = "[JSONPatch{op: 'add', path: '/spec/containers/-', value: Object.spec.containers{name: 'proxy', \
         image: 'localhost:5000/debian:bookworm', command: ['sleep', 'infinity']}}]";
     let policy = PodPolicy::mutating(&space, injected).await;

@@ -170,12 +170,12 @@ async fn a_node_that_cannot_pull_is_the_platforms_and_a_registry_that_is_silent_
 /// A runtime class whose handler no node has.
 #[tokio::test]
 async fn a_pod_that_the_node_cannot_set_up_is_told_why_and_given_up() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
     let classes: Api<RuntimeClass> = Api::all(space.client.clone());
     let class = format!("nowhere-{}", space.name);
     let object = json!({"metadata": {"name": class}, "handler": "nowhere"});
     classes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-    settings::changed(&space, "nowhere", |settings| {
+    settings::changed(&space, |settings| {
         settings["deadlines"]["starting"] = json!("30s");
         settings["gpuProfiles"]["nowhere"] = json!({"resourceName": "nvidia.com/gpu", "runtimeClassName": class});
     })
@@ -186,14 +186,13 @@ async fn a_pod_that_the_node_cannot_set_up_is_told_why_and_given_up() {
     assert_eq!(until, "the deadline, then the attempt ends: StartDeadlineExceeded");
     let ended = space.end_of("nowhere").await;
     assert_eq!((cause(&ended), blame(&ended)), ("StartDeadlineExceeded", Some(Blame::Platform)), "{ended:#?}");
-    settings::usual(&space, &["nowhere"]).await;
     classes.delete(&class, &DeleteParams::default()).await.unwrap();
     space.end().await;
 }
 
 #[tokio::test]
 async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
-    let space = Space::exclusive().await;
+    let space = Space::with_devices().await;
     let classes: Api<PriorityClass> = Api::all(space.client.clone());
     let class = format!("first-{}", space.name);
     let object = json!({"metadata": {"name": class}, "value": 1000});

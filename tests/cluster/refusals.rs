@@ -4,7 +4,7 @@ use bundlerun::api::Phase;
 use bundlerun::api::status::{Blame, BundleRunStatus};
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admission::PodPolicy;
 use crate::common::{Space, cause, run, together};
@@ -152,35 +152,53 @@ async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
 }
 
 /// What a namespace of a shared cluster often has. By default the message says whose container is meant.
-#[tokio::test]
-async fn quotas_on_limits_and_limit_ranges_are_met_by_settings() {
-    const SETTINGS: &str = "guaranteed";
-    let space = Space::exclusive().await;
+/// A quota on `limits.cpu`, which no pod without limits may use.
+async fn quota_on_limits(space: &Space) {
     let quotas: Api<ResourceQuota> = space.api();
     let quota = json!({"metadata": {"name": "cpus"}, "spec": {"hard": {"limits.cpu": "4"}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
-    let refused = space.run("quota", json!({"command": "true"})).await;
-    assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
-    assert!(refused.result.unwrap().hint.unwrap().contains("helper container"));
+}
 
-    settings::changed(&space, SETTINGS, |settings| {
-        settings["qos"] = json!("Guaranteed");
-        settings["helper"] = json!({"resources": {"requests": {"cpu": "50m"}}});
-    })
-    .await;
+/// The least that a container must ask for: more than the helper does by default.
+async fn least_of_a_container(space: &Space) {
     let ranges: Api<LimitRange> = space.api();
     let range =
         json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "50m"}}]}});
     ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
-    let ran = space.run("guaranteed", json!({"command": "true", "resources": {"cpus": "100m"}})).await;
+}
+
+fn asks_for_cpu() -> Value {
+    json!({"command": "true", "resources": {"cpus": "100m"}})
+}
+
+#[tokio::test]
+async fn quotas_on_limits_and_limit_ranges_are_told_with_the_setting_that_meets_them() {
+    let space = Space::new().await;
+    let other = space.beside().await;
+    quota_on_limits(&space).await;
+    least_of_a_container(&other).await;
+    for refused in [space.run("quota", json!({"command": "true"})).await, other.run("range", asks_for_cpu()).await] {
+        let hint = refused.result.as_ref().unwrap().hint.clone().unwrap();
+        assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
+        assert!(hint.contains("helper"), "{hint}");
+    }
+    tokio::join!(space.end(), other.end());
+}
+
+#[tokio::test]
+async fn quotas_on_limits_and_limit_ranges_are_met_by_settings() {
+    let space = Space::with_own_operators().await;
+    settings::changed(&space, |settings| {
+        settings["qos"] = json!("Guaranteed");
+        settings["helper"] = json!({"resources": {"requests": {"cpu": "50m"}}});
+    })
+    .await;
+    quota_on_limits(&space).await;
+    least_of_a_container(&space).await;
+    let ran = space.run("guaranteed", asks_for_cpu()).await;
     assert_eq!(ran.phase, Some(Phase::Succeeded), "{ran:#?}");
     let pod = space.pods().get("guaranteed-1").await.unwrap();
     assert_eq!(pod.status.unwrap().qos_class.as_deref(), Some("Guaranteed"));
-    settings::usual(&space, &[SETTINGS]).await;
-    let refused = space.run("range", json!({"command": "true", "resources": {"cpus": "100m"}})).await;
-    let hint = refused.result.as_ref().unwrap().hint.clone().unwrap();
-    assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
-    assert!(hint.contains("helper"), "{hint}");
     space.end().await;
 }
 

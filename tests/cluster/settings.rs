@@ -1,29 +1,103 @@
-//! The operator with other settings than those of the tests: for tests that run alone.
+//! Operators with other settings than those of the tests, each for namespaces of its own.
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Operators, Space, operators};
+use crate::common::{Space, eventually, operator_pods, scale_operator, watch_until};
 
-/// Gives the operator the settings of the tests with a change, under a name of their own, which makes operators of their
-/// own.
-pub async fn changed(space: &Space, name: &'static str, change: impl FnOnce(&mut Value)) {
+/// The settings of the tests.
+async fn usual(space: &Space) -> Value {
     let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-    let usual = maps.get("bundle-operator").await.unwrap().data.unwrap();
-    let mut settings: Value = serde_saphyr::from_str(&usual["settings.yaml"]).unwrap();
-    change(&mut settings);
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
-        "data": {"settings.yaml": settings.to_string()}});
-    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map)).await.unwrap();
-    operators(&space.client, &Operators { settings: name, ..Operators::default() }).await;
+    let data = maps.get("bundle-operator").await.unwrap().data.unwrap();
+    serde_saphyr::from_str(&data["settings.yaml"]).unwrap()
 }
 
-/// Gives the operator the settings of the tests again, and takes those of these names away.
-pub async fn usual(space: &Space, names: &[&str]) {
-    operators(&space.client, &Operators::default()).await;
-    let maps: Api<ConfigMap> = Api::namespaced(space.client.clone(), "bundlerun");
-    for name in names {
-        let _ = maps.delete(name, &DeleteParams::default()).await;
+/// Starts an operator for a namespace, with the settings of the tests but for a change.
+pub async fn changed(space: &Space, change: impl FnOnce(&mut Value)) {
+    changed_in(space, &[], change).await;
+}
+
+/// The same for a namespace and others beside it.
+pub async fn changed_in(space: &Space, others: &[Space], change: impl FnOnce(&mut Value)) {
+    let mut settings = usual(space).await;
+    change(&mut settings);
+    let own = OwnOperator::start(space, "", others, &settings.to_string(), json!([])).await;
+    own.ready().await;
+}
+
+/// The same by a test that runs alone: the installed operator goes, until the next test begins.
+pub async fn changed_alone(space: &Space, change: impl FnOnce(&mut Value)) {
+    scale_operator(&space.client, 0).await;
+    changed(space, change).await;
+}
+
+/// Starts an operator for a namespace, with the settings of the tests and these environment variables.
+pub async fn with_env(space: &Space, env: Value) {
+    let settings = usual(space).await.to_string();
+    OwnOperator::start(space, "", &[], &settings, env).await.ready().await;
+}
+
+/// An operator of a test: a Deployment like that of the installed one, which goes with the test's namespace.
+pub struct OwnOperator {
+    name: String,
+    deployments: Api<Deployment>,
+    pods: Api<Pod>,
+}
+
+impl OwnOperator {
+    /// For `space` and `others`. `suffix`: of its name, where a namespace has several.
+    pub async fn start(space: &Space, suffix: &str, others: &[Space], settings: &str, env: Value) -> Self {
+        let client = &space.client;
+        let name = format!("{}{suffix}", space.name);
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let owner = namespaces.get(&space.name).await.unwrap().uid().unwrap();
+        let metadata = json!({"name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Namespace", "name": space.name, "uid": owner}]});
+        let map = json!({"metadata": metadata, "data": {"settings.yaml": settings}});
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "bundlerun");
+        maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
+        let mut installed = serde_json::to_value(deployments.get("bundle-operator").await.unwrap()).unwrap();
+        let mut template = installed["spec"]["template"].take();
+        // Not the labels of the installed one: its Service and its Deployment choose by them.
+        template["metadata"] = json!({"labels": {"operator-of": name}});
+        let all: Vec<&str> = std::iter::once(space).chain(others).map(|space| space.name.as_str()).collect();
+        let container = &mut template["spec"]["containers"][0];
+        let variables = container["env"].as_array_mut().unwrap();
+        variables.retain(|variable| variable["name"] != "NAMESPACES");
+        variables.push(json!({"name": "NAMESPACES", "value": all.join(",")}));
+        variables.extend(env.as_array().unwrap().iter().cloned());
+        let volumes = template["spec"]["volumes"].as_array_mut().unwrap();
+        let settings = volumes.iter_mut().find(|volume| volume["name"] == "settings").unwrap();
+        settings["configMap"]["name"] = json!(name);
+        let deployment = json!({"metadata": metadata, "spec": {"replicas": 1, "template": template,
+            "selector": {"matchLabels": {"operator-of": name}}}});
+        deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
+        Self { name, deployments, pods: operator_pods(client) }
+    }
+
+    async fn ready(&self) {
+        let is_ready = |d: Option<&Deployment>| d.is_some_and(|d| d.status.as_ref().unwrap().ready_replicas == Some(1));
+        watch_until(self.deployments.clone(), &self.name, "to be ready", is_ready).await;
+    }
+
+    /// Waits until its container has ended, and returns whether it is ready nevertheless, and its last words.
+    pub async fn last_words(&self) -> (bool, String) {
+        eventually("the operator's last words", async || {
+            let its = ListParams::default().labels(&format!("operator-of={}", self.name));
+            let pods = self.pods.list(&its).await.unwrap();
+            let statuses = pods.items.into_iter().filter_map(|pod| pod.status?.container_statuses?.into_iter().next());
+            let ended = statuses.filter_map(|container| {
+                let states = [container.state, container.last_state];
+                let terminated = states.into_iter().flatten().find_map(|state| state.terminated)?;
+                Some((container.ready, terminated.message.unwrap_or_default()))
+            });
+            ended.last().ok_or("it has not ended")
+        })
+        .await
     }
 }

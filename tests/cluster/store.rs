@@ -9,29 +9,27 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, eventually};
+use crate::common::{Space, eventually, together};
 use crate::node;
 use crate::private_registry::PASSWORDS;
 use crate::proxy::{Fault, Proxy};
 use crate::registry::Registry;
 use crate::settings;
 
-/// Names of settings: each makes operators of its own.
-const SETTINGS: &str = "store-faults";
-const TLS_SETTINGS: &str = "store-tls";
-
 /// What happens to a request, by its method and path.
 type Rule = Box<dyn Fn(&Method, &str) -> Fault + Send + Sync>;
 
-/// The store of all runs: a registry with a password, behind a proxy with a rule for each namespace.
+/// The store of an operator of its own: a registry with a password, behind a proxy with a rule for each namespace.
 pub struct Store {
     pub proxy: Proxy,
     rules: Arc<Mutex<BTreeMap<String, Rule>>>,
+    /// Those that nobody has taken.
+    namespaces: Mutex<Vec<Space>>,
     _registry: (Registry, tempfile::NamedTempFile),
 }
 
 impl Store {
-    pub fn start() -> Self {
+    fn start() -> Self {
         let registry = Registry::start_with_passwords("127.0.0.1", PASSWORDS);
         let rules = Arc::new(Mutex::new(BTreeMap::<String, Rule>::new()));
         let of = rules.clone();
@@ -39,7 +37,7 @@ impl Store {
             of.lock().unwrap().get(namespace_of(path)).map_or(Fault::None, |rule| rule(method, path))
         };
         let proxy = Proxy::before(&node::link_address(), &registry.0.host, rule);
-        Self { proxy, rules, _registry: registry }
+        Self { proxy, rules, namespaces: Mutex::default(), _registry: registry }
     }
 
     /// From now on, in a namespace.
@@ -47,22 +45,21 @@ impl Store {
         self.rules.lock().unwrap().insert(space.name.clone(), Box::new(rule));
     }
 
-    /// Makes it the store of the operator, whose other settings are those of the tests.
-    pub async fn of_the_operator(&self, space: &Space, deadline: Duration) {
-        let url = format!("oci://{}", self.proxy.reference("bundles"));
-        let store = json!({"url": url, "insecure": true, "secretName": "login"});
-        set(space, SETTINGS, store, Value::Null, deadline).await;
+    /// Starts an operator with it, whose other settings are those of the tests, for so many namespaces.
+    pub async fn with_operator(space: &Space, namespaces: usize, deadline: Duration) -> Self {
+        let store = Self::start();
+        let url = format!("oci://{}", store.proxy.reference("bundles"));
+        let all = together((0..namespaces).map(|_| space.beside())).await;
+        let settings = json!({"url": url, "insecure": true, "secretName": "login"});
+        operator_with(space, &all, settings, Value::Null, deadline).await;
+        *store.namespaces.lock().unwrap() = all;
+        store
     }
 
-    /// Makes a registry with TLS the store of the operator, with the authority of its certificate.
+    /// Starts an operator for a namespace, with a registry with TLS as its store and the authority of its certificate.
     pub async fn with_tls(space: &Space, host: &str, ca: String, deadline: Duration) {
         let store = json!({"url": format!("oci://{host}/bundles"), "secretName": "login"});
-        set(space, TLS_SETTINGS, store, json!(ca), deadline).await;
-    }
-
-    /// The operator has the tests' store again.
-    pub async fn no_more(space: &Space) {
-        settings::usual(space, &[SETTINGS, TLS_SETTINGS]).await;
+        operator_with(space, &[], store, json!(ca), deadline).await;
     }
 
     pub async fn login(&self, space: &Space, password: &str) {
@@ -73,13 +70,14 @@ impl Store {
         secrets.patch("login", &PatchParams::apply("test").force(), &Patch::Apply(secret)).await.unwrap();
     }
 
-    /// A namespace with the right password, and a rule.
-    pub async fn namespace(
-        &self,
-        space: &Space,
-        rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static,
-    ) -> Space {
-        let space = space.beside().await;
+    /// One of its operator's namespaces, without a password.
+    pub fn bare_namespace(&self) -> Space {
+        self.namespaces.lock().unwrap().pop().expect("more namespaces than its operator has")
+    }
+
+    /// One with the right password, and a rule.
+    pub async fn namespace(&self, rule: impl Fn(&Method, &str) -> Fault + Send + Sync + 'static) -> Space {
+        let space = self.bare_namespace();
         self.login(&space, "secret").await;
         self.rule(&space, rule);
         space
@@ -105,11 +103,11 @@ impl Store {
     }
 }
 
-/// The operator with the settings of the tests, but for the store and the authorities of registries.
-async fn set(space: &Space, name: &'static str, mut store: Value, ca: Value, deadline: Duration) {
+/// An operator with the settings of the tests, but for the store and the authorities of registries.
+async fn operator_with(space: &Space, others: &[Space], mut store: Value, ca: Value, deadline: Duration) {
     store["deadline"] = json!(format!("{}s", deadline.as_secs()));
     store["whenInterrupted"] = json!("20s");
-    settings::changed(space, name, |settings| {
+    settings::changed_in(space, others, |settings| {
         settings["store"] = store;
         settings["registries"] = json!({"ca": ca});
         settings["deadlines"]["staging"] = json!("45s");

@@ -56,16 +56,16 @@ fn first_away() -> impl Fn(&Method, &str) -> Fault {
     move |_, _| if asked.swap(true, Ordering::Relaxed) { Fault::None } else { Fault::Status(503) }
 }
 
-async fn answers(store: &Store, space: &Space) {
+async fn answers(store: &Store) {
     let host = store.proxy.host.as_str();
     let status = |code: u16| move |m: &Method, _: &str| if writes(m) { Fault::Status(code) } else { Fault::None };
     let manifests =
         |m: &Method, path: &str| if !writes(m) && path.contains("/manifests/") { Fault::Altered } else { Fault::None };
-    let full = store.namespace(space, status(507)).await;
-    let large = store.namespace(space, status(413)).await;
-    let altered = store.namespace(space, manifests).await;
+    let full = store.namespace(status(507)).await;
+    let large = store.namespace(status(413)).await;
+    let altered = store.namespace(manifests).await;
     // A store that refuses before the command is another test's.
-    let (wrong, missing) = (space.beside().await, space.beside().await);
+    let (wrong, missing) = (store.bare_namespace(), store.bare_namespace());
     store.login(&wrong, "guess").await;
     store.rule(&wrong, first_away());
     store.rule(&missing, first_away());
@@ -82,8 +82,8 @@ async fn answers(store: &Store, space: &Space) {
     together([full, large, altered, wrong, missing].into_iter().map(Space::end)).await;
 }
 
-async fn contents(store: &Store, space: &Space) {
-    let inner = store.namespace(space, |_, _| Fault::None).await;
+async fn contents(store: &Store) {
+    let inner = store.namespace(|_, _| Fault::None).await;
     let parent = inner.run("parent", spec()).await;
     assert_eq!(cause(&parent), "Completed", "{parent:#?}");
     store.rule(&inner, |m, path| if downloads(m, path) { Fault::Altered } else { Fault::None });
@@ -103,12 +103,11 @@ async fn contents(store: &Store, space: &Space) {
 
 #[tokio::test]
 async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
-    let space = Space::exclusive().await;
-    let mut store = Store::start();
-    store.of_the_operator(&space, DEADLINE).await;
-    tokio::join!(answers(&store, &space), contents(&store, &space));
+    let space = Space::with_own_operators().await;
+    let mut store = Store::with_operator(&space, 10, DEADLINE).await;
+    tokio::join!(answers(&store), contents(&store));
 
-    let download = store.namespace(&space, |_, _| Fault::None).await;
+    let download = store.namespace(|_, _| Fault::None).await;
     let parent = download.run("parent", spec()).await;
     assert_eq!(cause(&parent), "Completed", "{parent:#?}");
     let hold_upload = |m: &Method, path: &str| {
@@ -123,9 +122,9 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     };
     let hold_download = |m: &Method, path: &str| if downloads(m, path) { Fault::HoldAnswer } else { Fault::None };
     let hold_all = |_: &Method, _: &str| Fault::HoldRequest;
-    let before = store.namespace(&space, hold_all).await;
-    let during = store.namespace(&space, hold_upload).await;
-    let after = store.namespace(&space, hold_manifest).await;
+    let before = store.namespace(hold_all).await;
+    let during = store.namespace(hold_upload).await;
+    let after = store.namespace(hold_manifest).await;
     let saving = [&before, &during, &after];
     let all = [&before, &during, &after, &download];
 
@@ -179,6 +178,5 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     assert_not_staged(&after.run("child", child).await, "InputNotSaved");
     together([before, during, after, download].into_iter().map(Space::end)).await;
 
-    Store::no_more(&space).await;
     space.end().await;
 }

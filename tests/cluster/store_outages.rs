@@ -63,9 +63,9 @@ fn assert_saved(status: &BundleRunStatus, what: &str) {
 }
 
 /// The output cannot be saved for a while.
-async fn at_the_save(store: &Store, space: &Space, fault: Fault, says: &str) {
+async fn at_the_save(store: &Store, fault: Fault, says: &str) {
     let recovered = Arc::new(AtomicBool::new(false));
-    let space = store.namespace(space, until(&recovered, false, fault)).await;
+    let space = store.namespace(until(&recovered, false, fault)).await;
     space.start("saves", spec("echo kept >kept")).await;
     let status = space.until("saves", "to say what is wrong", |s| message(s).contains("the last try failed")).await;
     assert!(message(&status).contains(says) && status.phase == Some(Phase::Finalizing), "{status:#?}");
@@ -77,9 +77,9 @@ async fn at_the_save(store: &Store, space: &Space, fault: Fault, says: &str) {
 }
 
 /// The command waits for a store that refuses, and starts when it accepts.
-async fn before_the_command(store: &Store, space: &Space, fault: Fault, says: &str) {
+async fn before_the_command(store: &Store, fault: Fault, says: &str) {
     let recovered = Arc::new(AtomicBool::new(false));
-    let space = store.namespace(space, until(&recovered, true, fault)).await;
+    let space = store.namespace(until(&recovered, true, fault)).await;
     space.start("waits", spec("echo began")).await;
     let status = space.waits_at("waits", "Staging").await;
     let waiting = status.waiting.as_ref().unwrap();
@@ -100,8 +100,8 @@ async fn before_the_command(store: &Store, space: &Space, fault: Fault, says: &s
 }
 
 /// A store that goes on refusing costs the GPUs two minutes.
-async fn for_ever(store: &Store, space: &Space) {
-    let space = store.namespace(space, |m, _| if writes(m) { Fault::Status(403) } else { Fault::None }).await;
+async fn for_ever(store: &Store) {
+    let space = store.namespace(|m, _| if writes(m) { Fault::Status(403) } else { Fault::None }).await;
     space.start("refused", json!({"command": "true", "resources": {"gpus": 1}, "retry": {"interruptions": 0}})).await;
     let status = space.end_of("refused").await;
     println!("for ever: {}", message(&status));
@@ -115,9 +115,9 @@ async fn for_ever(store: &Store, space: &Space) {
 }
 
 /// A store that fails or is silent is no reason to wait: the condition says it, and that it has passed.
-async fn beside_the_command(store: &Store, space: &Space, fault: Fault) {
+async fn beside_the_command(store: &Store, fault: Fault) {
     let recovered = Arc::new(AtomicBool::new(false));
-    let space = store.namespace(space, until(&recovered, true, fault)).await;
+    let space = store.namespace(until(&recovered, true, fault)).await;
     let claim = start_until_told(&space, "runs").await;
     let in_doubt = |s: &BundleRunStatus| condition(s, "OutputSaved") == Some("Unknown");
     let status = space.until("runs", "to say that the store does not answer", in_doubt).await;
@@ -177,8 +177,8 @@ impl WrongCertificate {
     /// With the store's certificate, and then with the other.
     async fn start(space: &Space) -> Self {
         let mut store = TlsStore::start();
-        Store::with_tls(space, &store.registry.host, store.ca(), DEADLINE).await;
         let space = space.beside().await;
+        Store::with_tls(&space, &store.registry.host, store.ca(), DEADLINE).await;
         let claim = start_until_told(&space, "saves").await;
         space.until("saves", "to run", |s| s.phase == Some(Phase::Running)).await;
         store.shows("wrong");
@@ -208,34 +208,29 @@ impl WrongCertificate {
 
 #[tokio::test]
 async fn a_store_that_is_out_of_order_for_a_while_costs_time_and_no_output() {
-    let space = Space::exclusive().await;
-    // What a store is, is fixed when a pod is made.
+    let space = Space::with_own_operators().await;
     let wrong_certificate = WrongCertificate::start(&space).await;
-    let store = Store::start();
-    store.of_the_operator(&space, DEADLINE).await;
-    let (store, space_) = (&store, &space);
+    let store = &Store::with_operator(&space, 13, DEADLINE).await;
     let faults = [401, 403, 404, 413, 500, 507].map(|code| (Fault::Status(code), code.to_string()));
-    let saves = faults.iter().map(|(fault, says)| at_the_save(store, space_, *fault, says));
-    let starts = faults.iter().take(3).map(|(fault, says)| before_the_command(store, space_, *fault, says));
+    let saves = faults.iter().map(|(fault, says)| at_the_save(store, *fault, says));
+    let starts = faults.iter().take(3).map(|(fault, says)| before_the_command(store, *fault, says));
     tokio::join!(
         wrong_certificate.end(),
         together(saves),
-        at_the_save(store, space_, Fault::Closed, "cannot"),
+        at_the_save(store, Fault::Closed, "cannot"),
         together(starts),
-        for_ever(store, space_),
-        beside_the_command(store, space_, Fault::Status(500)),
-        beside_the_command(store, space_, Fault::HoldRequest),
+        for_ever(store),
+        beside_the_command(store, Fault::Status(500)),
+        beside_the_command(store, Fault::HoldRequest),
     );
-    Store::no_more(&space).await;
     space.end().await;
 }
 
 /// A drain with a grace that is shorter than the save: what has come so far is told, and is not sent again.
 #[tokio::test]
 async fn a_drain_that_leaves_too_little_time_is_told_with_how_far_the_save_came() {
-    let exclusive = Space::exclusive().await;
-    let store = Store::start();
-    store.of_the_operator(&exclusive, DEADLINE).await;
+    let first = Space::with_own_operators().await;
+    let store = Store::with_operator(&first, 1, DEADLINE).await;
     let recovered = Arc::new(AtomicBool::new(false));
     let (holds, puts) = (recovered.clone(), AtomicU64::new(0));
     // The second blob and all that come after it do not arrive.
@@ -244,7 +239,7 @@ async fn a_drain_that_leaves_too_little_time_is_told_with_how_far_the_save_came(
             *method != Method::PUT || holds.load(Ordering::Relaxed) || puts.fetch_add(1, Ordering::Relaxed) < 1;
         if arrives { Fault::None } else { Fault::HoldRequest }
     };
-    let space = store.namespace(&exclusive, rule).await;
+    let space = store.namespace(rule).await;
     let claim = space.claim("traces").await;
     let writes = "for i in 1 2; do yes $i | head -c 70M >$i; done; echo >/traces/written$BUNDLE_ATTEMPT";
     let command =
@@ -265,10 +260,9 @@ async fn a_drain_that_leaves_too_little_time_is_told_with_how_far_the_save_came(
     recovered.store(true, Ordering::Relaxed);
     let ended = space.end_of("drained").await;
     assert_saved(&ended, "the second attempt");
-    let first = ended.attempts[0].message.as_deref().unwrap_or_default();
-    println!("less time than saving needs: {first}");
-    assert!(first.contains("its output was not saved") && first.contains("MiB are in the store"), "{ended:#?}");
+    let said = ended.attempts[0].message.as_deref().unwrap_or_default();
+    println!("less time than saving needs: {said}");
+    assert!(said.contains("its output was not saved") && said.contains("MiB are in the store"), "{ended:#?}");
     space.end().await;
-    Store::no_more(&exclusive).await;
-    exclusive.end().await;
+    first.end().await;
 }

@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::routing::post;
 use serde_json::{Value, json};
 
-use crate::common::{Operators, Space, cause, eventually, operators};
+use crate::common::{Space, cause, eventually};
 use crate::node;
+use crate::settings;
 
 type Received = Arc<Mutex<Vec<Value>>>;
 
@@ -41,9 +42,10 @@ fn has(attributes: &Value, key: &str, value: &str) -> bool {
 
 #[tokio::test]
 async fn every_look_at_a_run_is_a_trace_with_its_steps() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
     let (collector, received) = collector().await;
-    operators(&space.client, &Operators { collector, ..Operators::default() }).await;
+    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+    settings::with_env(&space, env.map(|(name, value)| json!({"name": name, "value": value})).into()).await;
     assert_eq!(cause(&space.run("traced", json!({"command": "true"})).await), "Completed");
     let of_the_run = || {
         let spans = received.lock().unwrap().clone();
@@ -66,6 +68,5 @@ async fn every_look_at_a_run_is_a_trace_with_its_steps() {
         assert!(has(&look["attributes"], "namespace", &space.name), "{look:#}");
         assert!(has(&look["resource"], "service.name", "bundle-operator"), "{look:#}");
     }
-    operators(&space.client, &Operators::default()).await;
     space.end().await;
 }

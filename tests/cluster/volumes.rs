@@ -31,9 +31,9 @@ async fn told(space: &Space, name: &str, says: &str) -> BundleRunStatus {
 }
 
 #[tokio::test]
-async fn a_volume_that_cannot_be_attached_or_mounted_is_told_and_given_up_or_goes_on_when_it_can() {
-    let space = Space::exclusive().await;
-    settings::changed(&space, "starts-soon", |settings| settings["deadlines"]["starting"] = json!("90s")).await;
+async fn a_volume_that_cannot_be_mounted_is_told_and_given_up() {
+    let space = Space::with_own_operators().await;
+    settings::changed(&space, |settings| settings["deadlines"]["starting"] = json!("90s")).await;
     space.claim_of_nothing("too-late").await;
     told(&space, "too-late", "does not exist").await;
     let ended = space.end_of("too-late").await;
@@ -42,8 +42,12 @@ async fn a_volume_that_cannot_be_attached_or_mounted_is_told_and_given_up_or_goe
     assert_eq!(result.blame, Some(Blame::Platform));
     assert!(result.hint.unwrap().contains("the administrator of the storage"));
     assert!(ended.message.unwrap().contains("does not exist"));
+    space.end().await;
+}
 
-    settings::usual(&space, &["starts-soon"]).await;
+#[tokio::test]
+async fn a_volume_that_cannot_be_attached_or_mounted_goes_on_when_it_can() {
+    let space = Space::new().await;
     let directory = space.claim_of_nothing("mended").await;
     let driver = json!({"csi": {"driver": "nowhere.bundlerun.test", "volumeHandle": "v"}});
     space.claim_of("detached", driver).await;

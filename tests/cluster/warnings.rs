@@ -46,8 +46,8 @@ async fn a_disk_that_is_nearly_full_is_told_of_once() {
 
 #[tokio::test]
 async fn a_deadline_that_will_not_hold_is_told_of_once_a_rate_is_known() {
-    let space = Space::exclusive().await;
-    settings::changed(&space, "deadline", |settings| {
+    let space = Space::with_own_operators().await;
+    settings::changed(&space, |settings| {
         settings["store"]["deadline"] = json!("1s");
         settings["store"]["background"] = json!({"quiet": "2s"});
     })
@@ -63,6 +63,5 @@ async fn a_deadline_that_will_not_hold_is_told_of_once_a_rate_is_known() {
     let told = space.until("late", "to be told of the deadline", is_told).await;
     println!("{}", told.message.as_deref().unwrap_or_default());
     assert_eq!(warned_of(&space, "late", "SaveDeadlineExceeded").await, 1);
-    settings::usual(&space, &["deadline"]).await;
     space.end().await;
 }
