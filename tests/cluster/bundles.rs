@@ -411,38 +411,6 @@ async fn saving_goes_on_when_what_saves_is_killed_three_times() {
     space.end().await;
 }
 
-/// The registry's process.
-fn registry() -> Pid {
-    let state = Path::new(&std::env::var("KUBECONFIG").unwrap()).parent().unwrap().join("run/registry.status");
-    let text = std::fs::read_to_string(state).unwrap();
-    // The supervisor's number is of its own namespace.
-    let inside: i32 = text.split_whitespace().next().unwrap().parse().unwrap();
-    let found = output("pgrep", &["-f", "registry.*serve"]);
-    let is_it = |pid: &&str| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-        numbers.split_whitespace().last() == Some(inside.to_string().as_str())
-    };
-    Pid::from_raw(found.lines().find(is_it).unwrap().parse().unwrap()).unwrap()
-}
-
-/// Holds the registry; lets it go when dropped.
-struct Held(Pid);
-
-impl Held {
-    fn hold() -> Self {
-        let pid = registry();
-        kill_process(pid, Signal::STOP).unwrap();
-        Self(pid)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
-
 #[tokio::test]
 async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_is_told() {
     let space = Space::exclusive().await;
@@ -457,7 +425,7 @@ async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_
         space.start(name, waits.clone()).await;
         space.pod_running(&format!("{name}-1")).await;
     }
-    let held = Held::hold();
+    let held = node::HeldRegistry::hold();
     std::fs::write(trace.join("go"), "").unwrap();
     tokio::join!(left(&trace, "ended-back"), left(&trace, "ended-away"));
     tokio::time::sleep(std::time::Duration::from_secs(15)).await; // how long it is away
@@ -471,7 +439,7 @@ async fn a_store_that_is_away_for_a_while_is_waited_for_and_one_that_stays_away_
     settings::changed_alone(&space, |settings| settings["store"]["deadline"] = json!("30s")).await;
     space.start("lost", waits.clone()).await;
     space.pod_running("lost-1").await;
-    let held = Held::hold();
+    let held = node::HeldRegistry::hold();
     std::fs::write(trace.join("go"), "").unwrap();
     let status = space.end_of("lost").await;
     drop(held);

@@ -108,6 +108,38 @@ impl Drop for Dead {
     }
 }
 
+/// The registry's process.
+fn registry() -> Pid {
+    let state = Path::new(&std::env::var("KUBECONFIG").unwrap()).parent().unwrap().join("run/registry.status");
+    let text = std::fs::read_to_string(state).unwrap();
+    // The supervisor's number is of its own namespace.
+    let inside: i32 = text.split_whitespace().next().unwrap().parse().unwrap();
+    let found = output("pgrep", &["-f", "registry.*serve"]);
+    let is_it = |pid: &&str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        numbers.split_whitespace().last() == Some(inside.to_string().as_str())
+    };
+    Pid::from_raw(found.lines().find(is_it).unwrap().parse().unwrap()).unwrap()
+}
+
+/// The cluster's registry gives no answer while this lives: for tests that run alone.
+pub struct HeldRegistry(Pid);
+
+impl HeldRegistry {
+    pub fn hold() -> Self {
+        let pid = registry();
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for HeldRegistry {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 /// Makes the container runtime lose an ended container, as if it had lost its files. It holds what it knows in memory,
 /// so it starts anew: for tests that run alone.
 pub async fn forget_container(container: &str) {

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, left, output, starts, traced, watch_until};
+use crate::common::{Space, cause, left, output, starts, stdout, traced, watch_until};
 use crate::node::{Dead, SecondNode};
 use crate::settings;
 
@@ -18,9 +18,22 @@ use crate::settings;
 /// them, more under load.
 const TOLD_WITHIN_SECONDS: i64 = 10;
 
-/// A run that waits for a file on its claim, and then succeeds; later attempts do so at once.
+/// A run that keeps something and waits for a file on its claim; later attempts say what they found, and succeed.
 fn waits() -> Value {
-    traced("echo here >trace/here; [ $BUNDLE_ATTEMPT = 1 ] || exit 0; until [ -e trace/go ]; do sleep 0.2; done")
+    let mut spec = traced(
+        r#"[ $BUNDLE_ATTEMPT = 1 ] || { cat kept; exit 0; }
+        echo something >kept; "$BUNDLE_SNAPSHOT" >/dev/null
+        echo here >trace/here; until [ -e trace/go ]; do sleep 0.2; done"#,
+    );
+    spec["retry"] = json!({"resume": true});
+    spec
+}
+
+/// The second attempt went on from what the first had kept.
+fn assert_resumed(ended: &BundleRunStatus) {
+    let from = ended.attempts[1].resumed_from.as_deref();
+    println!("the second attempt went on from {}", from.unwrap_or("nothing"));
+    assert_eq!((from.is_some(), stdout(ended)), (true, "something\n"), "{ended:#?}");
 }
 
 /// Starts such a run while the second node is the only one that is open; later attempts may be on either. Returns the
@@ -114,6 +127,7 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
     assert_eq!(attempts, [("NodeLost", node.0.as_str()), ("Completed", first.as_str())], "{ended:#?}");
     assert_eq!(ended.phase, Some(Phase::Succeeded));
     assert_eq!(starts(&trace), ["lost 1", "lost 2"]);
+    assert_resumed(&ended);
     // The command of the first attempt is still alive. Its end is nobody's.
     std::fs::write(trace.join("go"), "").unwrap();
     drop(kubelet);
@@ -142,6 +156,7 @@ async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     println!("the first attempt ended as {}", ended.attempts[0].cause.as_deref().unwrap());
     assert_eq!((ended.phase, nodes_of), (Some(Phase::Succeeded), vec![node.0.as_str(), first.as_str()]), "{ended:#?}");
     assert_eq!(starts(&trace), ["off 1", "off 2"]);
+    assert_resumed(&ended);
     output("kubectl", &["taint", "nodes", &node.0, "node.kubernetes.io/out-of-service-"]);
     output("deploy/local/cluster", &["node-on", "2"]);
     ready(&space, &node.0).await;

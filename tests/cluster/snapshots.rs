@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{Api, DeleteParams, PostParams};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -178,6 +179,27 @@ async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_atte
     space.end().await;
 }
 
+#[tokio::test]
+async fn a_preempted_run_goes_on_from_its_last_snapshot() {
+    let space = Space::with_devices().await;
+    let classes: Api<PriorityClass> = Api::all(space.client.clone());
+    let class = format!("first-{}", space.name);
+    let object = json!({"metadata": {"name": class}, "value": 1000});
+    classes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let all = output("kubectl", &["get", "nodes", "-o", r"jsonpath={.items[0].status.allocatable.nvidia\.com/gpu}"]);
+    let all = json!({"resources": {"gpus": all.parse::<u32>().unwrap()}});
+    space.start("preempted", training(&all)).await;
+    at_second_step(&space, "preempted").await;
+    let mut first = json!({"command": "true", "priorityClassName": class});
+    first.as_object_mut().unwrap().extend(all.as_object().unwrap().clone());
+    assert_eq!(cause(&space.run("first", first).await), "Completed");
+    let ended = space.end_of("preempted").await;
+    assert_eq!(ended.attempts[0].cause.as_deref(), Some("PreemptionByScheduler"), "{ended:#?}");
+    assert_resumed(&ended, "0");
+    classes.delete(&class, &DeleteParams::default()).await.unwrap();
+    space.end().await;
+}
+
 /// Changes one of twenty files at each step, every other one through a mapping, and keeps every third step. What an attempt
 /// finds is compared with what the step says: a mix of two steps shows.
 const SWEPT: &str = r"
@@ -260,23 +282,26 @@ fn lines_of(trace: &Path, attempt: u32) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
 }
 
-/// The last step that an attempt knows to be kept; none: it knows none.
-fn last_kept(trace: &Path, attempt: u32) -> Option<u32> {
-    lines_of(trace, attempt).iter().filter_map(|line| line.strip_prefix("kept ")?.parse().ok()).next_back()
+/// The steps that an attempt knows to be kept.
+fn kept_by(trace: &Path, attempt: u32) -> Vec<u32> {
+    lines_of(trace, attempt).iter().filter_map(|line| line.strip_prefix("kept ")?.parse().ok()).collect()
+}
+
+fn swept() -> Value {
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    json!({"argv": ["python3", "-c", SWEPT], "retry": {"resume": true}, "volumes": volumes})
 }
 
 /// Three attempts of a run are killed. Returns a row for each: what was done, and what the next one found.
 async fn sweep(space: &Space, seed: u64) -> Vec<String> {
     let space = space.beside().await;
     let (trace, mut moments) = (space.claim("trace").await, Moments(seed));
-    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
-    let spec = json!({"argv": ["python3", "-c", SWEPT], "retry": {"resume": true}, "volumes": volumes});
-    space.start("swept", spec).await;
+    space.start("swept", swept()).await;
     let mut done = vec![];
     for attempt in 1..=3 {
         let pod = space.pod_running(&format!("swept-{attempt}")).await;
         let until_kept = async |count: usize| {
-            let kept = || lines_of(&trace, attempt).iter().filter(|line| line.starts_with("kept ")).count();
+            let kept = || kept_by(&trace, attempt).len();
             eventually("a step to be kept", async || if kept() >= count { Ok(()) } else { Err(kept()) }).await;
             kept()
         };
@@ -305,7 +330,7 @@ async fn sweep(space: &Space, seed: u64) -> Vec<String> {
     for (attempt, row) in (1..=3).zip(&mut done) {
         let next = lines_of(&trace, attempt + 1);
         let begins = next.iter().filter(|line| !line.starts_with("kept ")).count();
-        let kept = last_kept(&trace, attempt).unwrap();
+        let kept = *kept_by(&trace, attempt).last().unwrap();
         row.extend([format!(" kept {kept}; then {}", next[0])]);
         // Or the one that was complete in the store when the kill came.
         let may_find = [kept, kept + 3].map(|step| format!("resumed {step} whole"));
@@ -327,13 +352,91 @@ async fn kills_lose_nothing_that_was_kept() {
 #[tokio::test]
 #[ignore = "a quarter of an hour: make test-cluster-long"]
 async fn a_hundred_kills_lose_nothing_that_was_kept() {
-    let space = Space::new().await;
+    let space = Space::exclusive().await;
     let mut rows = vec![];
-    for round in 0..7 {
-        rows.extend(together((0..5).map(|seed| sweep(&space, 100 + round * 5 + seed))).await);
-    }
+    let sweeps = async {
+        for round in 0..7 {
+            rows.extend(together((0..5).map(|seed| sweep(&space, 100 + round * 5 + seed))).await);
+        }
+    };
+    let mut outages = 0;
+    let registry = async {
+        let mut moments = Moments(7);
+        loop {
+            tokio::time::sleep(Duration::from_secs(10 + moments.next(40))).await;
+            let held = node::HeldRegistry::hold();
+            outages += 1;
+            tokio::time::sleep(Duration::from_secs(20)).await; // how long it is away
+            drop(held);
+        }
+    };
+    tokio::select! { () = sweeps => {}, () = registry => {} }
     rows.iter().flatten().for_each(|row| println!("{row}"));
-    assert!(rows.iter().flatten().count() >= 100);
+    println!("meanwhile the registry was away {outages} times for 20 s");
+    assert!(rows.iter().flatten().count() >= 100 && outages > 0);
+    space.end().await;
+}
+
+/// The node's kubelet is dead, its pods are deleted by force, and what it runs goes on: the command works, and its helper
+/// takes snapshots, while the next attempt does.
+#[tokio::test]
+#[ignore = "takes minutes: make test-cluster-long"]
+async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
+    let space = Space::exclusive().await;
+    let second = node::SecondNode::open();
+    let spaces = together((0..5).map(|_| space.beside())).await;
+    let traces = together(spaces.iter().map(|space| space.claim("trace"))).await;
+    let first = std::env::var("NODE_NAME").unwrap();
+    output("kubectl", &["cordon", &first]);
+    together(spaces.iter().map(async |space| {
+        space.start("swept", swept()).await;
+        space.pod_running("swept-1").await;
+    }))
+    .await;
+    output("kubectl", &["uncordon", &first]);
+    let kept = async |attempt: u32, than: usize| {
+        together(traces.iter().map(async |trace| {
+            eventually("a step to be kept", async || {
+                let kept = kept_by(trace, attempt);
+                if kept.len() > than { Ok(kept.len()) } else { Err(kept) }
+            })
+            .await
+        }))
+        .await
+    };
+    kept(1, 1).await;
+    let kubelet = node::Dead::kill("kubelet-2");
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let lost = async |attempt: u32| {
+        let pod = format!("swept-{attempt}");
+        together(spaces.iter().map(async |space| drop(space.pods().delete(&pod, &at_once).await.unwrap()))).await
+    };
+    let before: Vec<_> = traces.iter().map(|trace| kept_by(trace, 1).last().copied().unwrap()).collect();
+    lost(1).await;
+    // The second attempt keeps steps of its own while the first does, and ends as badly.
+    kept(2, 2).await;
+    let still = kept(1, 0).await;
+    kept(1, *still.iter().max().unwrap()).await;
+    lost(2).await;
+    kept(3, 0).await;
+    lost(3).await;
+    for ((space, trace), before) in spaces.iter().zip(&traces).zip(before) {
+        let ended = space.end_of("swept").await;
+        assert_eq!((ended.phase, ended.attempt), (Some(Phase::Succeeded), Some(4)), "{ended:#?}");
+        let found = |attempt: u32| {
+            let lines = lines_of(trace, attempt);
+            let step = lines[0].strip_prefix("resumed ").and_then(|rest| rest.strip_suffix(" whole"));
+            step.unwrap_or_else(|| panic!("attempt {attempt}: {lines:?}")).parse::<u32>().unwrap()
+        };
+        println!("cut off after step {before}: attempt 2 went on from {}, 3 from {}", found(2), found(3));
+        // It began while the first went on: with what that had kept by then, which is no less than before.
+        assert!(found(2) >= before && found(2) <= kept_by(trace, 1).last().unwrap() + 3);
+        let of_the_second = *kept_by(trace, 2).last().unwrap();
+        assert!([of_the_second, of_the_second + 3].contains(&found(3)), "never from the node that was cut off");
+    }
+    drop(kubelet);
+    drop(second);
+    together(spaces.into_iter().map(Space::end)).await;
     space.end().await;
 }
 
