@@ -440,6 +440,54 @@ async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     space.end().await;
 }
 
+/// What a command does, again and again, with how many seconds it took on the last line. Both change a file of 2 MB of 80
+/// each second or so.
+const CPU_BOUND: &str = r"
+import os, time
+for i in range(40): open('f%d' % i, 'wb').write(os.urandom(2_000_000))
+start = time.monotonic()
+for step in range(40):
+    open('f%d' % step, 'wb').write(os.urandom(2_000_000))
+    for _ in range(10_000_000): pass
+print(time.monotonic() - start)
+";
+const DISK_BOUND: &str = r"
+import os, time
+data = os.urandom(20_000_000)
+start = time.monotonic()
+for step in range(100):
+    with open('f%d' % (step % 4), 'wb') as file:
+        file.write(data)
+        os.fsync(file.fileno())
+print(time.monotonic() - start)
+";
+
+#[tokio::test]
+#[ignore = "a benchmark: it prints figures and claims nothing"]
+async fn bench_what_snapshots_cost_a_command() {
+    let space = Space::exclusive().await;
+    let took = async |name: &str, program: &str, outputs: Value| {
+        let spec = json!({"argv": ["python3", "-c", program], "outputs": outputs,
+            "resources": {"cpus": "1", "memory": "512Mi", "disk": "1Gi"}});
+        let ended = space.run(name, spec).await;
+        stdout(&ended).trim().parse::<f64>().unwrap_or_else(|_| panic!("{ended:#?}"))
+    };
+    for (name, program) in [("cpu", CPU_BOUND), ("disk", DISK_BOUND)] {
+        let (mut off, mut on) = (vec![], vec![]);
+        for round in 0..5 {
+            off.push(took(&format!("{name}-off-{round}"), program, json!({})).await);
+            on.push(took(&format!("{name}-on-{round}"), program, json!({"snapshots": {"every": "10s"}})).await);
+        }
+        let [off, on] = [&mut off, &mut on].map(|all| {
+            all.sort_by(f64::total_cmp);
+            (all[all.len() / 2], all[0], all[all.len() - 1])
+        });
+        let slower = (on.0 / off.0 - 1.0) * 100.0;
+        println!("{name}-bound, seconds (median, least, most): without {off:.2?}, with {on:.2?}: {slower:+.1} %");
+    }
+    space.end().await;
+}
+
 /// A node that was cut off may push snapshots of its attempt while the next one runs, and after it.
 #[tokio::test]
 async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
