@@ -10,7 +10,12 @@ CARGO_DENY := 0.20.2
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
 
-test: lint supply-chain test-pure test-cgroup2 test-gpu-simulated test-chart-cluster test-cluster ## All that CI runs.
+PARTS := lint supply-chain test-pure static test-cgroup2 test-gpu-simulated test-chart-cluster test-cluster
+
+test: ## All that CI runs, and how long each part took.
+	@trap 'printf "\n%s%s s in all\n" "$$times" $$SECONDS' EXIT; for part in $(PARTS); do \
+	  start=$$SECONDS; $(MAKE) --no-print-directory $$part || exit; times+="$$((SECONDS - start)) s $$part"$$'\n'; \
+	done
 
 static: ## The binaries of the image: static, so that the runner works in any image.
 	deploy/build $(STATIC)
