@@ -91,7 +91,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         }
         // There is nothing to end and nothing to save.
         (PodSeen::Absent | PodSeen::Foreign(_), _) if run.is_being_stopped() => {
-            decision.end(None, &Outcome::stopped(None)).then(release_last(run, attempt))
+            decision.end(None, &Outcome::stopped_before_its_command()).then(release_last(run, attempt))
         }
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign(pod), _) => decision.name_taken(Some(pod)).then(release_last(run, attempt)),
@@ -320,7 +320,8 @@ impl<'a> Decision<'a> {
     fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {
         let waiting = self.status().and_then(|s| s.waiting.as_ref());
         let shared_memory_bytes = validate::shared_memory_bytes(&self.run.spec.resources, self.settings);
-        Ending { pod, message, waiting, shared_memory_bytes, hangs }
+        let stop_asked = self.run.is_being_stopped();
+        Ending { pod, message, waiting, shared_memory_bytes, hangs, stop_asked }
     }
 
     fn deleting(&self, pod: &PodFacts) -> Plan {
@@ -364,7 +365,7 @@ impl<'a> Decision<'a> {
     fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
         let stopped;
         let outcome = if self.run.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
-            stopped = Outcome::stopped(Some(outcome));
+            stopped = Outcome::stopped_and_interrupted(outcome);
             &stopped
         } else {
             outcome

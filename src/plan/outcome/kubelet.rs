@@ -54,7 +54,7 @@ pub(super) fn deleted(ending: &Ending) -> Option<Outcome> {
 }
 
 /// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
-/// deletion neither.
+/// deletion neither. What the user asked for by `stop` is told as that, whoever passed it on.
 pub(super) fn why_asked(ending: &Ending) -> Outcome {
     let pod = ending.pod;
     if let Some(outcome) = told_by_the_kubelet(pod) {
@@ -74,6 +74,9 @@ pub(super) fn why_asked(ending: &Ending) -> Outcome {
             "the pod was deleted by force, without any grace: the command {how}, and what it left {what_it_left}"
         );
         return Outcome::new(Cause::PodDeleted, message);
+    }
+    if ending.stop_asked {
+        return Outcome::stopped(ending);
     }
     Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })
 }

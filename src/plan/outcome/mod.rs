@@ -41,6 +41,8 @@ pub(in crate::plan) struct Ending<'a> {
     pub(in crate::plan) shared_memory_bytes: Option<u64>,
     /// A container of the pod does not end, although the helper has said its last words or had its time for them.
     pub(in crate::plan) hangs: bool,
+    /// The user asked for the end.
+    pub(in crate::plan) stop_asked: bool,
 }
 
 impl Outcome {
@@ -79,13 +81,29 @@ impl Outcome {
         self.ended_as.hint()
     }
 
-    /// `stop` was set, and this is what became of the attempt; none: there was none.
-    pub(in crate::plan) fn stopped(interruption: Option<&Self>) -> Self {
-        let message = match interruption {
-            Some(outcome) => format!("ended because stop was set: {}", outcome.message),
-            None => "ended because stop was set, before its command had started".into(),
-        };
-        Self::new(Cause::Stopped, message)
+    /// `stop` was set, and there was no attempt.
+    pub(in crate::plan) fn stopped_before_its_command() -> Self {
+        Self::new(Cause::Stopped, "ended because stop was set, before its command had started")
+    }
+
+    /// `stop` was set, and the platform ended the attempt for a reason of its own.
+    pub(in crate::plan) fn stopped_and_interrupted(interruption: &Self) -> Self {
+        Self::new(Cause::Stopped, format!("ended because stop was set: {}", interruption.message))
+    }
+
+    /// `stop` was set, and that is why the pod was told to end.
+    fn stopped(ending: &Ending) -> Self {
+        let began = |record: &&Record| record.started_at_ms.is_some();
+        match ending.record().filter(began) {
+            Some(record) => {
+                let message = format!("ended because stop was set: the command {}", ending_words(record));
+                Self::new(Cause::Stopped, message)
+            }
+            None if ending.pod.run_started_at().is_some() && ending.record().is_none() => {
+                Self::new(Cause::Stopped, "ended because stop was set; how its command ended is not known")
+            }
+            None => Self::stopped_before_its_command(),
+        }
     }
 
     /// What is known is in the record, if there is one.
@@ -128,8 +146,8 @@ pub(in crate::plan) fn decide(ending: &Ending) -> Outcome {
     // A command that succeeded is never started again: with its output lost, the run has failed.
     match outcome.verdict() {
         Verdict::Succeeded => output_lost(ending).or_else(|| output_in_part(ending)).unwrap_or(outcome),
-        Verdict::Interrupted => without_its_output(ending, outcome),
-        Verdict::Failed | Verdict::Stopped => outcome,
+        Verdict::Interrupted | Verdict::Stopped => without_its_output(ending, outcome),
+        Verdict::Failed => outcome,
     }
 }
 

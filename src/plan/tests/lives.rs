@@ -227,22 +227,24 @@ fn stopped_at_forty(run: BundleRun) -> Life {
 #[test]
 fn a_run_that_is_stopped_is_told_and_has_all_time_to_save() {
     let asked = Record { asked_to_stop: true, ..record(143) };
-    stopped_at_forty(run())
+    let life = stopped_at_forty(run())
         .then(50, &told(Some(40), pod().run_ended(143, "Error")))
-        .then(55, &told(Some(40), pod().reported(&asked)))
-        .is(
-            &[
-                "Create r-1",
-                "Write Running",
-                "Write Running",
-                "Stop r-1",
-                "Write Finalizing",
-                "Write Stopped",
-                "Release r-1",
-                "Tell Stopped",
-            ],
-            7,
-        );
+        .then(55, &told(Some(40), pod().reported(&asked)));
+    let message = life.run.status.as_ref().unwrap().message.as_deref();
+    assert_eq!(message, Some("ended because stop was set: the command exited with 143"));
+    life.is(
+        &[
+            "Create r-1",
+            "Write Running",
+            "Write Running",
+            "Stop r-1",
+            "Write Finalizing",
+            "Write Stopped",
+            "Release r-1",
+            "Tell Stopped",
+        ],
+        7,
+    );
 }
 
 #[test]

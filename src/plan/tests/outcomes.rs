@@ -3,14 +3,20 @@
 use super::*;
 use crate::api::status::Blame::{self, Platform, Quota, User};
 use crate::api::status::Waiting;
+use crate::contract::{NotSaved, SaveFailure};
 use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 use crate::plan::words::cause::Verdict::{self, Failed, Interrupted, Succeeded};
 
 fn outcome(pod: &PodCase) -> Outcome {
+    outcome_of(pod, false)
+}
+
+fn outcome_of(pod: &PodCase, stop_asked: bool) -> Outcome {
     let pod = pod.facts();
     let shared_memory_bytes = Some(64 << 20);
     let hangs = pod.hung_since().is_some();
-    decide(&Ending { pod: &pod, message: pod.message().as_ref(), waiting: None, shared_memory_bytes, hangs })
+    let message = pod.message();
+    decide(&Ending { pod: &pod, message: message.as_ref(), waiting: None, shared_memory_bytes, hangs, stop_asked })
 }
 
 /// Name, pod, and what comes of it: verdict, cause, and whose matter it is.
@@ -184,6 +190,40 @@ fn what_the_runner_found_is_the_cause() {
         ("runner", pod().reported(&never_ran(Cause::RunnerFailed)), Interrupted, "RunnerFailed", Some(Platform)),
         ("staging", pod().reported(&never_ran(Cause::StagingFailed)), Interrupted, "StagingFailed", Some(Platform)),
     ]);
+}
+
+#[test]
+fn what_the_user_asked_for_is_told_as_the_user_s() {
+    let before = "ended because stop was set, before its command had started";
+    let not_begun = Record { asked_to_stop: true, ..never_ran(Cause::RunnerFailed) };
+    for (pod, said) in [
+        (pod().reported(&asked(143)), "ended because stop was set: the command exited with 143"),
+        (pod().reported(&asked(0)).deleted(7), "ended because stop was set: the command exited with 0"),
+        (
+            pod().reported(&Record { asked_to_stop: true, ..killed(9) }),
+            "ended because stop was set: the command was ended by signal 9 (SIGKILL)",
+        ),
+        (pod().reported(&Record { cause: None, ..not_begun }), before),
+        (pod().bound().deleted(7).failed("", ""), before),
+        (
+            pod().running(5).deleted(7).run_ended(137, "Error").helper_ended(1, ""),
+            "ended because stop was set; how its command ended is not known",
+        ),
+    ] {
+        let got = outcome_of(&pod, true);
+        assert_eq!((got.message.as_str(), got.cause(), got.blame()), (said, "Stopped", None), "{got:#?}");
+    }
+    let lost = Report {
+        record: Some(asked(143)),
+        not_saved: Some(NotSaved { failure: SaveFailure::StoreDenied, detail: "401".into() }),
+        ..Report::default()
+    };
+    let pod = pod().run_ended(143, "Error").helper_ended(0, &Message::encode(&lost, b"", b""));
+    let said = "ended because stop was set: the command exited with 143; its output was not saved: StoreDenied: 401";
+    assert_eq!(outcome_of(&pod, true).message, said);
+    // What a node or a drain did is no wish of the user's, and a cause of the run's own stays one.
+    assert_eq!(outcome_of(&ended(1, "Error").reported(&asked(1)).failed("Evicted", "low"), true).cause(), "Evicted");
+    assert_eq!(outcome_of(&ended(1, "Error").reported(&record(1)), true).cause(), "CommandFailed");
 }
 
 #[test]
@@ -518,6 +558,7 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
             waiting: Some(&deadline),
             shared_memory_bytes: None,
             hangs: false,
+            stop_asked: false,
         };
         assert_eq!(decide(&ending).cause(), cause);
     }
@@ -527,11 +568,10 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
 fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let waiting = waiting("Admission", "Forbidden", "", 3);
     let pod = pod().bound().deleted(5).failed("", "").facts();
-    assert_eq!(
-        decide(&Ending { pod: &pod, message: None, waiting: Some(&waiting), shared_memory_bytes: None, hangs: false })
-            .cause(),
-        "PodDeleted"
-    );
+    let (message, shared_memory_bytes) = (None, None);
+    let waiting = Some(&waiting);
+    let ending = Ending { pod: &pod, message, waiting, shared_memory_bytes, hangs: false, stop_asked: false };
+    assert_eq!(decide(&ending).cause(), "PodDeleted");
 }
 
 /// `sh -c ./run.sh` of such a script ends with 126 or 127, and the name that bash prints looks right.

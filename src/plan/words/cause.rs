@@ -369,7 +369,7 @@ table! {
             .more("A pod that had no node yet is made again, and costs no attempt"),
         PodGone: Row::interrupted("the pod disappeared before its ending could be recorded")
             .hint("tell the administrator if it stays"),
-        AskedToStop: Row::interrupted("the node asked the pod to stop")
+        AskedToStop: Row::interrupted("the pod was told to stop, and Kubernetes does not say why")
             .hint("save progress on a claim if it happens often"),
         Disrupted: Row::interrupted("Kubernetes ended the pod or never ran it: a drain, a preemption, a node that is \
             lost, full or shut down. Any other reason that it gives is passed on, too")
