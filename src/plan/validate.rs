@@ -40,8 +40,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
     let cpu_millis =
         problems.check("spec.resources.cpus", parse(resources.cpus.as_ref(), DEFAULT_CPU_MILLIS, Quantity::millis));
     let memory_bytes = problems.check("spec.resources.memory", memory(resources));
-    let disk_bytes =
-        problems.check("spec.resources.disk", parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes));
+    let disk_bytes = problems.check("spec.resources.disk", disk_bytes(resources, settings));
     let shared_memory_bytes =
         problems.check("spec.resources.sharedMemory", shared_memory(resources, memory_bytes, settings));
     let time_limit_seconds = problems.check(
@@ -200,6 +199,11 @@ fn parse<E: ToString>(
 
 fn memory(resources: &Resources) -> Result<u64, String> {
     parse(resources.memory.as_ref(), DEFAULT_MEMORY_BYTES, Quantity::bytes)
+}
+
+/// How much a run may write, by the settings of today.
+pub(in crate::plan) fn disk_bytes(resources: &Resources, settings: &Settings) -> Result<u64, String> {
+    parse(resources.disk.as_ref(), settings.disk_bytes, Quantity::bytes)
 }
 
 /// How large `/dev/shm` is, by the settings of today.

@@ -14,10 +14,21 @@ async fn what_no_node_has_is_told_in_numbers() {
     space.start("gpus", resources(json!({"gpus": 99}))).await;
     space.start("cpus", resources(json!({"cpus": "1000"}))).await;
     space.start("memory", resources(json!({"memory": "60Ti"}))).await;
+    space.start("disk", resources(json!({"disk": "90Ti"}))).await;
     for (name, begin) in [
         ("gpus", "no node has 99 nvidia.com/gpu: the largest of 2 nodes has "),
-        ("cpus", "no node has 1000.01 CPUs: the largest of 2 nodes has "),
-        ("memory", "no node has 60.0 TiB of memory: the largest of 2 nodes has "),
+        (
+            "cpus",
+            "no node has 1000.01 CPUs (1000 CPUs of the run, 0.01 CPUs of the operator's helper): the largest of 2 nodes has ",
+        ),
+        (
+            "memory",
+            "no node has 60.0 TiB of memory (60.0 TiB of the run, 16.0 MiB of the operator's helper): the largest of 2 nodes has ",
+        ),
+        (
+            "disk",
+            "no node has 180.0 TiB of ephemeral-storage (resources.disk is 90.0 TiB: as much for the working directory, as much for caches): the largest of 2 nodes has ",
+        ),
     ] {
         let waiting = space.waits_at(name, "Scheduling").await.waiting.unwrap();
         let message = waiting.message.as_deref().unwrap();

@@ -17,7 +17,11 @@ impl Decision<'_> {
     pub(super) fn why_no_node(&self, pod: &PodFacts, message: &str) -> (String, &'static str) {
         let capacity = self.capacity.filter(|capacity| capacity.nodes > 0);
         // Pods in the cache have no containers.
-        let needs = || Some(pod::requests(&self.made_with(&pod.pins().inputs)?));
+        let needs = || {
+            let pod = self.made_with(&pod.pins().inputs)?;
+            let disk_bytes = validate::disk_bytes(&self.run.spec.resources, self.settings).unwrap_or_default();
+            Some(Needs { all: pod::requests(&pod), of_run: pod::requests_of_run(&pod), disk_bytes })
+        };
         let Numbers { never, not_now } =
             capacity.and_then(|all| Some(numbers(&needs()?, all, message))).unwrap_or_default();
         let reason = match () {
@@ -54,6 +58,38 @@ fn fits_none(scheduler: &str) -> bool {
     stays.iter().any(|words| scheduler.contains(words)) && !passes.iter().any(|words| scheduler.contains(words))
 }
 
+/// What a pod requests of a node, by resource.
+#[derive(Default)]
+struct Needs {
+    all: BTreeMap<String, u64>,
+    /// Of that, what the run's own container does.
+    of_run: BTreeMap<String, u64>,
+    /// `resources.disk`.
+    disk_bytes: u64,
+}
+
+impl Needs {
+    /// ` (64 CPUs of the run, 0.01 CPUs of the operator's helper)`: whose it is, where it is more than the user wrote.
+    fn shares(&self, resource: &str, needed: u64) -> String {
+        let of_run = self.of_run.get(resource).copied().unwrap_or_default();
+        let of_helper = needed.saturating_sub(of_run);
+        if resource == "ephemeral-storage" && self.disk_bytes > 0 {
+            let disk = size_for_people(self.disk_bytes);
+            let inputs = needed.saturating_sub(self.disk_bytes.saturating_mul(2));
+            let of_inputs = (inputs > 0).then(|| format!(", {} for inputs", size_for_people(inputs)));
+            let of_inputs = of_inputs.unwrap_or_default();
+            return format!(
+                " (resources.disk is {disk}: as much for the working directory, as much for caches{of_inputs})"
+            );
+        }
+        if of_helper == 0 || of_run == 0 {
+            return String::new();
+        }
+        let (of_run, of_helper) = (bare(resource, of_run), bare(resource, of_helper));
+        format!(" ({of_run} of the run, {of_helper} of the operator's helper)")
+    }
+}
+
 #[derive(Default)]
 struct Numbers {
     /// What no node could ever give.
@@ -63,15 +99,16 @@ struct Numbers {
 }
 
 /// Labels and taints are not looked at: it is said of how many nodes.
-fn numbers(needs: &BTreeMap<String, u64>, capacity: &Capacity, scheduler: &str) -> Numbers {
+fn numbers(needs: &Needs, capacity: &Capacity, scheduler: &str) -> Numbers {
     let nodes = match capacity.nodes {
         1 => "the only node".to_owned(),
         n => format!("the largest of {n} nodes"),
     };
     let Numbers { mut never, mut not_now } = Numbers::default();
-    for (resource, needed) in needs {
+    for (resource, needed) in &needs.all {
         let largest = capacity.largest.get(resource.as_str()).copied().unwrap_or_default();
         let (wants, has) = (amount(resource, *needed), amount(resource, largest));
+        let wants = wants + &needs.shares(resource, *needed);
         if largest == 0 && *needed > 0 {
             never.push(format!("no node has {resource}, and the run needs {wants}"));
         } else if *needed > largest {
@@ -93,13 +130,22 @@ fn is_short(scheduler: &str, resource: &str) -> bool {
 }
 
 fn amount(resource: &str, amount: u64) -> String {
+    let bare = bare(resource, amount);
+    if is_of_bytes(resource) { format!("{bare} of {resource}") } else { bare }
+}
+
+/// The same, where it was said of what.
+fn bare(resource: &str, amount: u64) -> String {
     match resource {
         "cpu" if amount.is_multiple_of(1000) => format!("{} CPUs", amount / 1000),
         "cpu" => format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').to_owned() + " CPUs",
-        "memory" | "ephemeral-storage" => format!("{} of {resource}", size_for_people(amount)),
-        _ if resource.starts_with("hugepages-") => format!("{} of {resource}", size_for_people(amount)),
+        _ if is_of_bytes(resource) => size_for_people(amount),
         _ => format!("{amount} {resource}"),
     }
+}
+
+fn is_of_bytes(resource: &str) -> bool {
+    ["memory", "ephemeral-storage"].contains(&resource) || resource.starts_with("hugepages-")
 }
 
 #[cfg(test)]
@@ -112,8 +158,12 @@ mod tests {
     }
 
     fn said(needs: &[(&str, u64)], nodes: usize, scheduler: &str) -> String {
-        let needs = needs.iter().map(|(resource, amount)| ((*resource).to_owned(), *amount)).collect();
-        let Numbers { never, not_now } = numbers(&needs, &capacity(nodes), scheduler);
+        let all = needs.iter().map(|(resource, amount)| ((*resource).to_owned(), *amount)).collect();
+        said_of(&Needs { all, ..Needs::default() }, nodes, scheduler)
+    }
+
+    fn said_of(needs: &Needs, nodes: usize, scheduler: &str) -> String {
+        let Numbers { never, not_now } = numbers(needs, &capacity(nodes), scheduler);
         never.into_iter().chain(not_now).collect::<Vec<_>>().join("; ")
     }
 
@@ -130,6 +180,37 @@ mod tests {
         ] {
             assert_eq!(said(&[needs], 12, tainted), expected);
         }
+    }
+
+    #[test]
+    fn what_is_more_than_the_user_wrote_says_whose_it_is() {
+        let map = |all: &[(&str, u64)]| all.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
+        let needs = Needs {
+            all: map(&[("cpu", 64_010), ("ephemeral-storage", 180 << 40), ("memory", (512 << 30) + (16 << 20))]),
+            of_run: map(&[("cpu", 64_000), ("ephemeral-storage", 180 << 40), ("memory", 512 << 30)]),
+            disk_bytes: 90 << 40,
+        };
+        let capacity = Capacity {
+            nodes: 3,
+            largest: [("cpu", 64_000), ("ephemeral-storage", 1 << 40), ("memory", 512 << 30)]
+                .map(|(resource, amount)| (resource.into(), amount))
+                .into(),
+        };
+        assert_eq!(
+            numbers(&needs, &capacity, "").never,
+            [
+                "no node has 64.01 CPUs (64 CPUs of the run, 0.01 CPUs of the operator's helper): the largest of 3 \
+                 nodes has 64 CPUs",
+                "no node has 180.0 TiB of ephemeral-storage (resources.disk is 90.0 TiB: as much for the working \
+                 directory, as much for caches): the largest of 3 nodes has 1.0 TiB of ephemeral-storage",
+                "no node has 512.0 GiB of memory (512.0 GiB of the run, 16.0 MiB of the operator's helper): the largest of 3 nodes has 512.0 GiB of memory",
+            ]
+        );
+        let with_inputs = Needs { all: map(&[("ephemeral-storage", 25 << 30)]), disk_bytes: 10 << 30, ..needs };
+        let said = "the run needs 25.0 GiB of ephemeral-storage (resources.disk is 10.0 GiB: as much for the working \
+                    directory, as much for caches, 5.0 GiB for inputs), and no node has that free: the largest of 3 \
+                    nodes has 1.0 TiB of ephemeral-storage in all";
+        assert_eq!(numbers(&with_inputs, &capacity, "Insufficient ephemeral-storage").not_now, [said]);
     }
 
     #[test]

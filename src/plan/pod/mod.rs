@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use serde_json::{Map, Value};
 
-pub(in crate::plan) use self::requests::requests;
+pub(in crate::plan) use self::requests::{requests, requests_of_run};
 
 use self::inputs::Inputs;
 use self::valid_run::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};

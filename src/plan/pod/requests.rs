@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::names;
 use crate::plan::facts::node::units;
 
 /// In the units of nodes: CPUs in thousandths, all else in whole units. The helper is a sidecar, so that both containers
@@ -20,6 +21,13 @@ pub(in crate::plan) fn requests(pod: &Pod) -> BTreeMap<String, u64> {
     }
     all.extend(requested(spec.resources.as_ref()));
     all
+}
+
+/// The same of the run's own container: what the user asked for, but for the disk.
+pub(in crate::plan) fn requests_of_run(pod: &Pod) -> BTreeMap<String, u64> {
+    let is_run = |container: &&Container| container.name == names::RUN_CONTAINER;
+    let run = pod.spec.as_ref().and_then(|spec| spec.containers.iter().find(is_run));
+    run.map(|run| requested(run.resources.as_ref())).unwrap_or_default()
 }
 
 /// A limit without a request is one.

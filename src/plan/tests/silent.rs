@@ -175,12 +175,17 @@ fn a_pod_that_fits_no_node_says_what_it_needs_and_what_there_is() {
     let spec = json!({"command": "true", "image": "i", "resources": {"gpus": 99, "cpus": "4", "memory": "1Gi"}});
     let largest = [("cpu", 64_000), ("memory", 512 << 30), ("ephemeral-storage", 1 << 40), ("nvidia.com/gpu", 8)];
     let capacity = Capacity { nodes: 12, largest: largest.map(|(resource, n)| (resource.into(), n)).into() };
-    let said = |scheduler: &str, capacity: Option<&Capacity>| {
+    let said_of = |spec: &Value, scheduler: &str, capacity: Option<&Capacity>| {
         let facts = pod().unschedulable(scheduler).facts();
         let run = run_of(spec.clone());
         let observed = Observed { capacity, ..nothing_but(&run, PodSeen::Ours(&facts)) };
         written(&plan(&observed, &settings(), at(2))).waiting.unwrap().message.unwrap()
     };
+    let said = |scheduler: &str, capacity: Option<&Capacity>| said_of(&spec, scheduler, capacity);
+    let disk = said_of(&json!({"command": "true", "image": "i", "resources": {"disk": "90Ti"}}), "x", Some(&capacity));
+    let share = "no node has 180.0 TiB of ephemeral-storage (resources.disk is 90.0 TiB: as much for the working \
+                 directory, as much for caches): the largest of 12 nodes has 1.0 TiB of ephemeral-storage; x";
+    assert_eq!(disk, share);
     let scheduler = "0/12 nodes are available: 4 Insufficient cpu, 12 Insufficient nvidia.com/gpu.";
     assert_eq!(said(scheduler, None), scheduler);
     // The helper is counted.
@@ -188,7 +193,7 @@ fn a_pod_that_fits_no_node_says_what_it_needs_and_what_there_is() {
         said(scheduler, Some(&capacity)),
         format!(
             "no node has 99 nvidia.com/gpu: the largest of 12 nodes has 8 nvidia.com/gpu; \
-             the run needs 4.01 CPUs, and no node has that free: the largest of 12 nodes has 64 CPUs in all; {scheduler}"
+             the run needs 4.01 CPUs (4 CPUs of the run, 0.01 CPUs of the operator's helper), and no node has that free: the largest of 12 nodes has 64 CPUs in all; {scheduler}"
         )
     );
     // A claim that does not exist has nothing to do with it.
