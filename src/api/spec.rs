@@ -540,8 +540,9 @@ pub struct Retry {
     pub interruptions: Option<u32>,
 
     /// The next attempt begins with the working directory as it was in the last snapshot of the attempts before, instead of an
-    /// empty one; `BUNDLE_RESUMED_FROM` tells which that was. Without a snapshot it begins empty. Default: false.
-    /// Example: `true`.
+    /// empty one; `BUNDLE_RESUMED_FROM` tells which that was. Snapshots are taken where `outputs.snapshots` says so, or
+    /// the command asks for them by `$BUNDLE_SNAPSHOT`, and the operator has a store; without one the attempt begins
+    /// empty, and `status.message` says so. Default: false. Example: `true`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resume: bool,
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Cause, is_zero};
 use super::report::NotSaved;
+use super::snapshot::Resumed;
 
 /// How far staging or saving has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Progress {
     /// What holds the command up, while inputs are put in place; none: nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputTrouble>,
+    /// What the attempt goes on from; none: it is not known yet, or the attempt was not to go on from anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// One line: what on the disk has given no answer for a while; empty: nothing hangs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hangs: String,
@@ -50,7 +54,7 @@ impl Progress {
     #[must_use]
     pub fn of(stage: ProgressStage) -> Self {
         let (done_bytes, total_bytes, stored_bytes, bytes_per_second) = Default::default();
-        let (trouble, store, warnings, input, hangs, report) = Default::default();
+        let (trouble, store, warnings, input, resumed, hangs, report) = Default::default();
         Self {
             stage,
             done_bytes,
@@ -61,6 +65,7 @@ impl Progress {
             store,
             warnings,
             input,
+            resumed,
             hangs,
             report,
         }

@@ -1,7 +1,7 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
 use crate::bundle;
-use crate::contract::{NotSaved, Progress, ProgressStage, StoreTrouble, one_line};
+use crate::contract::{NotSaved, Progress, ProgressStage, Resumed, StoreTrouble, one_line};
 use crate::helper::awaited;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::store_answer::Answer;
@@ -122,9 +122,9 @@ const REQUEST_MAX_BYTES: usize = 4096;
 /// The longest time for one.
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// How far it is, which input is waited for, why the last try to save failed, if one did, and what is wrong with the
-/// store; while the command runs, what will go wrong; or the report that the kubelet cannot tell. None: there is nothing
-/// to tell.
+/// How far it is, which input is waited for, why the last try to save failed, if one did, what is wrong with the store,
+/// and what the attempt goes on from; while the command runs, what will go wrong; or the report that the kubelet cannot
+/// tell. None: there is nothing to tell.
 fn document(bin: &Path) -> Option<String> {
     if is_marked(bin, files::CANNOT_END) {
         let report = markers::read(bin, files::REPORTED).unwrap_or_default();
@@ -137,8 +137,9 @@ fn document(bin: &Path) -> Option<String> {
     }
     let failed: Option<NotSaved> = read_json(bin, files::NOT_SAVED);
     let warnings = warnings::said(bin);
+    let resumed: Option<Resumed> = read_json(bin, files::RESUMED);
     let progress = match (progress, failed, store_trouble(bin)) {
-        (None, None, None) if warnings.is_empty() => return None,
+        (None, None, None) if warnings.is_empty() && resumed.is_none() => return None,
         (Some(progress), None, store) => Progress { store, ..progress },
         (None, None, store) => {
             let holds = store.as_ref().is_some_and(|store| store.holds);
@@ -150,7 +151,7 @@ fn document(bin: &Path) -> Option<String> {
             Progress { stage: ProgressStage::Saving, trouble: one_line(&detail), ..known }
         }
     };
-    serde_json::to_string(&progress).ok()
+    serde_json::to_string(&Progress { resumed, ..progress }).ok()
 }
 
 /// There is something that the operator should ask for while the command runs.
@@ -267,6 +268,10 @@ mod tests {
         assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503 "));
         warnings::take_back(bin.path());
         assert!(ask(address, request).starts_with("HTTP/1.1 404 "));
+        fs::write(bin.path().join("resumed.json"), r#"{"from":"r/n@sha256:0"}"#).unwrap();
+        let resumed = r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"resumed":{"from":"r/n@sha256:0"}}"#;
+        assert!(ask(address, request).ends_with(resumed));
+        assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "), "that is no trouble");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::contract::{
     time_for_people,
 };
 use crate::plan::facts::pod::PodFacts;
-use crate::plan::status::Doubt;
+use crate::plan::status::{Doubt, began_empty};
 use crate::plan::steps::{EventType, Plan, ProgressSeen, Step};
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, WaitStage};
@@ -22,6 +22,8 @@ const WRITE_AFTER: SignedDuration = SignedDuration::from_secs(10);
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// A helper that has told something is asked again after this: there may be more.
 const NEWS_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// The reason of the event that an attempt found no snapshot to go on from.
+const NOT_RESUMED: &str = "NotResumed";
 /// A helper whose store refuses the output is asked again after this.
 const HELD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -64,19 +66,49 @@ impl Decision<'_> {
             // Nothing of the pod changes when the command starts after all.
             return Plan { next: Some(HELD_AGAIN_AFTER), ..self.held_by_the_store(pod, trouble) };
         }
-        let doubts = self.doubts();
+        let doubts = self.doubts(pod);
         // Whether there is news does not change when there is more of it.
         let next = if doubts.is_empty() { next } else { next.into_iter().chain([NEWS_AGAIN_AFTER]).min() };
-        let plan = Plan::nothing_until(next);
-        let plan = plan.write(self.draft().running(self.requested, self.attempt, pod, &doubts));
+        self.tell_running(pod, next, &doubts)
+    }
+
+    /// The command runs, and this is in doubt meanwhile: what is new is an event, too.
+    pub(super) fn tell_running(&self, pod: &PodFacts, next: Option<Duration>, doubts: &[Doubt]) -> Plan {
+        let resumed = match &self.progress {
+            ProgressSeen::Answered(Some(progress)) => progress.resumed.clone(),
+            _ => None,
+        };
+        let begins_empty = resumed.as_ref().is_some_and(|resumed| resumed.from.is_none());
+        let draft = self.draft().running(self.requested, self.attempt, pod, doubts);
+        let mut plan = Plan::nothing_until(next).write(draft.resumed(self.attempt, resumed));
+        if begins_empty && self.phase() != Some(Phase::Running) {
+            plan = plan.event(EventType::Warning, NOT_RESUMED, &began_empty(self.attempt));
+        }
         let is_new = |doubt: &&Doubt| !self.status().is_some_and(|status| doubt.is_told(status));
         let new = doubts.iter().filter(is_new);
         new.fold(plan, |plan, doubt| plan.event(EventType::Warning, &doubt.reason, &doubt.message))
     }
 
+    /// What does not change while the command runs: snapshots that were asked for, and have no place to go.
+    pub(super) fn lasting_doubts(&self, pod: &PodFacts) -> Vec<Doubt> {
+        let spec = &self.run.spec;
+        let snapshots = spec.outputs.snapshots.as_ref().and_then(|snapshots| snapshots.every.as_ref());
+        let asked = [spec.retry.resume.then_some("retry.resume"), snapshots.map(|_| "outputs.snapshots")];
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        if asked.is_empty() || pod.pins().repository.is_some() {
+            return Vec::new();
+        }
+        let have = if asked.len() == 1 { "has" } else { "have" };
+        let message = format!(
+            "no store is configured: {} {have} no effect, because there are no snapshots, and the output goes with the pod",
+            asked.join(" and ")
+        );
+        vec![Doubt { condition: ConditionType::OutputSaved, reason: condition::NO_STORE.to_owned(), message }]
+    }
+
     /// What will go wrong, as things are while the command runs: of each condition the worst.
-    fn doubts(&self) -> Vec<Doubt> {
-        let mut doubts = Vec::new();
+    fn doubts(&self, pod: &PodFacts) -> Vec<Doubt> {
+        let mut doubts = self.lasting_doubts(pod);
         if let Some(StoreTrouble { not_saved: NotSaved { failure, detail }, .. }) = self.store_trouble() {
             let message = format!("the store did not accept an upload; the output is saved when it does: {detail}");
             doubts.push(Doubt { condition: ConditionType::OutputSaved, reason: format!("{failure:?}"), message });

@@ -349,11 +349,18 @@ impl<'a> Decision<'a> {
             return Plan::nothing_until(next);
         }
         let started = pod.run().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
-        match self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
-            Some(left) if !is_told => Plan::after(left),
-            _ if pod.has_news() => self.with_news(pod, next),
-            _ => Plan::nothing_until(next).write(self.draft().running(self.requested, self.attempt, pod, &[])),
+        if !is_told && let Some(left) = self.due(started.map_or(self.now, |t| t.0), RUNNING_WRITE_AFTER) {
+            return Plan::after(left);
         }
+        if pod.has_news() {
+            return self.with_news(pod, next);
+        }
+        // Only its helper knows what an attempt goes on from.
+        let asks = || self.ask(pod).filter(|_| self.run.spec.retry.resume && self.attempt > 1);
+        if !is_told && let Some(asks) = asks() {
+            return asks;
+        }
+        self.tell_running(pod, next, &self.lasting_doubts(pod))
     }
 
     /// The attempt is over: record it, let the pod go, and announce the next attempt if one is due.

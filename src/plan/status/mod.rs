@@ -13,7 +13,7 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Timeline, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, Record, Saved, time_for_people};
+use crate::contract::{Message, Record, Resumed, Saved, time_for_people};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
@@ -38,7 +38,7 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 pub(in crate::plan) struct Doubt {
     /// [`ConditionType::OutputSaved`] or [`ConditionType::DiskNearlyFull`].
     pub(in crate::plan) condition: ConditionType,
-    /// Of outputs, one of those of outputs that are not saved.
+    /// Of outputs, one of those of outputs that are not saved, or that there is no store.
     pub(in crate::plan) reason: String,
     pub(in crate::plan) message: String,
 }
@@ -187,10 +187,32 @@ impl<'a> Draft<'a> {
         self.status.waiting = None;
         self.observe_pod(requested, attempt, pod);
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
-        let told = self.status.conditions.iter().filter(|condition| condition::is_warning(condition));
-        let told: Vec<&str> = told.map(|condition| condition.message.as_str()).collect();
-        let message = (!told.is_empty()).then(|| cut(&told.join("; ")));
+        let message = self.while_it_runs(attempt);
         self.active(Phase::Running, None, message)
+    }
+
+    /// What the attempt goes on from, where its helper was asked.
+    pub(in crate::plan) fn resumed(mut self, attempt: u32, resumed: Option<Resumed>) -> Self {
+        let Some(Resumed { from }) = resumed else { return self };
+        let is_empty = from.is_none();
+        if let Some(entry) = self.attempt_mut(attempt) {
+            entry.resumed_from = from;
+        }
+        self.status.message = self.while_it_runs(attempt);
+        if is_empty {
+            let told = [began_empty(attempt)].into_iter().chain(self.status.message);
+            self.status.message = Some(cut(&told.collect::<Vec<_>>().join("; ")));
+        }
+        self
+    }
+
+    /// What the attempt goes on from, and what will go wrong.
+    fn while_it_runs(&mut self, attempt: u32) -> Option<String> {
+        let from = self.attempt_mut(attempt).and_then(|entry| entry.resumed_from.clone());
+        let resumed = from.map(|from| format!("attempt {attempt} resumed from {from}"));
+        let told = self.status.conditions.iter().filter(|condition| condition::is_warning(condition));
+        let told: Vec<_> = resumed.into_iter().chain(told.map(|condition| condition.message.clone())).collect();
+        (!told.is_empty()).then(|| cut(&told.join("; ")))
     }
 
     /// What is told and holds no more is taken back.
@@ -336,6 +358,7 @@ impl<'a> Draft<'a> {
             uid: pod.metadata.uid.clone(),
             node: pod.spec.node_name.clone(),
             start_time: pod.run_started_at().cloned(),
+            resumed_from: self.attempt_mut(attempt).and_then(|known| known.resumed_from.clone()),
             ..Attempt::default()
         };
         self.record(entry);
@@ -422,7 +445,8 @@ impl<'a> Draft<'a> {
             entry.exit_code = record.and_then(|r| r.exit_code);
             entry.signal = record.and_then(|r| r.signal);
             entry.bundle = bundle;
-            entry.resumed_from = message.and_then(|message| message.report.resumed_from.clone());
+            let resumed_from = message.and_then(|message| message.report.resumed_from.clone());
+            entry.resumed_from = resumed_from.or(entry.resumed_from.take());
         }
         (finish, believed)
     }
@@ -454,6 +478,11 @@ impl<'a> Draft<'a> {
             None => self.status.conditions.push(condition),
         }
     }
+}
+
+/// It was to go on from a snapshot, and there was none.
+pub(in crate::plan) fn began_empty(attempt: u32) -> String {
+    format!("attempt {attempt} began with an empty working directory: the attempts before it left no snapshot")
 }
 
 /// The digest of an input whose content the spec fixes.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::contract::{
-    InputPatience, InputProblem, InputTrouble, NotSaved, Progress, ProgressStage, SaveFailure, StoreTrouble, Warning,
-    WarningKind,
+    InputPatience, InputProblem, InputTrouble, NotSaved, Progress, ProgressStage, Resumed, SaveFailure, StoreTrouble,
+    Warning, WarningKind,
 };
 use crate::plan::Cause;
 use crate::plan::words::wait_reason::Reason;
@@ -240,4 +240,85 @@ fn an_attempt_whose_command_never_began_is_followed_by_a_wait() {
         run.status.as_mut().unwrap().attempts[0].cause = Some("Disrupted".to_owned());
         assert_eq!(words(&super::look(&run, PodSeen::Absent, 131)), ["Release r-1", "Create r-2"], "the command ran");
     }
+}
+
+#[test]
+fn snapshots_that_have_no_place_to_go_are_told_once_while_the_command_runs() {
+    let run = |retry: Value, outputs: Value| {
+        run_of(json!({"image": "i:1", "command": "true", "retry": retry, "outputs": outputs}))
+    };
+    let pod_ = pod().running(5);
+    for (run, fields) in [
+        (run(json!({"resume": true}), json!({})), "retry.resume has"),
+        (run(json!({}), json!({"snapshots": {"every": "1m"}})), "outputs.snapshots has"),
+        (
+            run(json!({"resume": true}), json!({"snapshots": {"every": "1m"}})),
+            "retry.resume and outputs.snapshots have",
+        ),
+    ] {
+        let plan = look_at(&run, &pod_, 7);
+        assert_eq!(words(&plan), ["Write Running", "Tell NoStore"]);
+        let told = with_status(&run, &written(&plan));
+        let said = format!(
+            "no store is configured: {fields} no effect, because there are no snapshots, and the output goes with the pod"
+        );
+        assert_eq!(told.status.as_ref().unwrap().message.as_ref(), Some(&said));
+        assert_eq!(output_saved(&told), Some(("Unknown".to_owned(), "NoStore".to_owned(), said)));
+        assert_eq!(words(&look_at(&told, &pod_, 60)), [""; 0]);
+        let warned = with_news(&pod_);
+        let full = Warning { kind: WarningKind::DiskNearlyFull, detail: "9 of 10".into() };
+        let full = Progress { warnings: vec![full], ..Progress::of(ProgressStage::Running) };
+        let plan = look(&told, &warned, ProgressSeen::Answered(Some(full)), 70);
+        assert_eq!(words(&plan), ["Write Running", "Tell DiskNearlyFull"], "the other is told already");
+    }
+    // What only the command can ask for is nobody's to warn of.
+    let excluded = run(json!({}), json!({"snapshots": {"exclude": ["x"]}}));
+    assert_eq!(words(&look_at(&excluded, &pod_, 7)), ["Write Running"]);
+    assert_eq!(words(&look_at(&super::run(), &pod_, 7)), ["Write Running"]);
+    let mut stored = pod_.facts();
+    let pins = json!({"repository": "r/n"}).to_string();
+    stored.metadata.annotations = Some([(crate::names::PINS_ANNOTATION.to_owned(), pins)].into());
+    let resumes = run(json!({"resume": true}), json!({}));
+    assert_eq!(words(&look(&resumes, &stored, ProgressSeen::NotAsked, 7)), ["Write Running"]);
+}
+
+#[test]
+fn what_an_attempt_goes_on_from_is_told_while_it_runs() {
+    let mut run = in_attempt(2);
+    run.spec.retry.resume = true;
+    let mut facts = pod().of_attempt(2).running(5).facts();
+    facts.status.pod_ip = Some("10.0.0.7".to_owned());
+    let pins = json!({"repository": "r/n"}).to_string();
+    facts.metadata.annotations = Some([(crate::names::PINS_ANNOTATION.to_owned(), pins)].into());
+    assert_eq!(words(&look(&run, &facts, ProgressSeen::NotAsked, 7)), ["Ask 10.0.0.7"]);
+    let says = |from: Option<&str>| {
+        let resumed = Some(Resumed { from: from.map(str::to_owned) });
+        ProgressSeen::Answered(Some(Progress { resumed, ..Progress::of(ProgressStage::Running) }))
+    };
+    let plan = look(&run, &facts, says(Some("r/n@sha256:0")), 7);
+    assert_eq!(words(&plan), ["Write Running"]);
+    let status = written(&plan);
+    assert_eq!(status.message.as_deref(), Some("attempt 2 resumed from r/n@sha256:0"));
+    assert_eq!(status.attempts[1].resumed_from.as_deref(), Some("r/n@sha256:0"));
+    let told = with_status(&run, &status);
+    assert_eq!(look(&told, &facts, ProgressSeen::NotAsked, 60), Plan::default(), "asked once");
+    // Nor is it lost with what is told later.
+    let later = look(&told, &with_news(&pod().of_attempt(2).running(5)), says_running("too many files"), 60);
+    let message = written(&later).message.unwrap();
+    assert!(message.starts_with("attempt 2 resumed from r/n@sha256:0; "), "{message}");
+    assert_eq!(written(&later).attempts[1].resumed_from.as_deref(), Some("r/n@sha256:0"));
+
+    let plan = look(&run, &facts, says(None), 7);
+    assert_eq!(words(&plan), ["Write Running", "Tell NotResumed"]);
+    let empty = "attempt 2 began with an empty working directory: the attempts before it left no snapshot";
+    assert_eq!(written(&plan).message.as_deref(), Some(empty));
+    // A helper that does not answer holds nothing up.
+    assert_eq!(words(&look(&run, &facts, ProgressSeen::Answered(None), 7)), ["Write Running"]);
+    run.spec.retry.resume = false;
+    assert_eq!(words(&look(&run, &facts, ProgressSeen::NotAsked, 7)), ["Write Running"]);
+}
+
+fn says_running(trouble: &str) -> ProgressSeen {
+    let running = Progress::of(ProgressStage::Running);
+    ProgressSeen::Answered(Some(Progress { trouble: trouble.to_owned(), ..running }))
 }

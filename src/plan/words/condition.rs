@@ -62,8 +62,8 @@ table! {
         OutputSaved: Row::new(
             "the output is in the store; the message counts and names what was left out. With `SavedInPart` and \
                 `OutputDamaged` the rest is in the store. `Unknown`: the command runs, and as things are the output \
-                would not be saved",
-            &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", OF_THE_STORE), ("Unknown", OF_THE_STORE)],
+                would not be saved (`NoStore`: told where snapshots were asked for)",
+            &[("True", SAVED), ("True", SAVED_IN_PART), ("False", OUTPUT_DAMAGED), ("False", NO_STORE), ("False", OF_THE_STORE), ("Unknown", OF_THE_STORE), ("Unknown", NO_STORE)],
         ),
         DiskNearlyFull: Row::new(
             "the command runs, and what it has written, or its caches, have grown to nine tenths of `resources.disk`; \
