@@ -34,7 +34,7 @@ impl Decision<'_> {
             Refusal::NameTaken(pod) => return self.name_taken(pod.as_deref()),
         };
         let about = self.limited(message);
-        let hint = about.map(Container::hint).or_else(|| hint(message));
+        let hint = about.map(Container::hint).or_else(|| about_quota(message));
         let message = &about.map_or_else(|| message.clone(), |about| format!("{message}; {}", about.words()));
         let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
         // What fails may pass in a moment; what is refused changes slowly.
@@ -129,17 +129,10 @@ fn is_as_found(resources: Option<&ResourceRequirements>, resource: &str, found: 
     }
 }
 
-/// What to do, by what the API server names.
-fn hint(message: &str) -> Option<String> {
-    match meaning(Source::Admission, message)? {
-        Meaning::QuotaUsedUp => about_quota(message),
-        Meaning::QuotaNeedsLimits => Cause::ForbiddenByQuota.hint(),
-        _ => None,
-    }
-}
-
-/// `exceeded quota: team, requested: cpu=1, used: cpu=8, limited: cpu=8` names what there is too little of.
+/// What to do about a quota that is used up: `exceeded quota: team, requested: cpu=1, used: cpu=8, limited: cpu=8`
+/// names what there is too little of.
 fn about_quota(message: &str) -> Option<String> {
+    (meaning(Source::Admission, message) == Some(Meaning::QuotaUsedUp)).then_some(())?;
     let (quota, rest) = message.split_once("exceeded quota: ")?.1.split_once(", requested: ")?;
     let (requested, rest) = rest.split_once(", used: ")?;
     let (_, limited) = rest.split_once(", limited: ")?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::status::Blame;
+use crate::plan::Cause;
 
 fn message() -> String {
     "pods \"r-1\" is forbidden: words".to_owned()
@@ -113,6 +114,44 @@ fn a_limit_range_is_told_whose_container_it_is_about() {
         };
         assert!(hint.contains(expected), "{message}: {hint}");
     }
+}
+
+/// While it is waited for as at the end: who has to do something, and what.
+#[test]
+fn a_wait_says_what_to_do_as_its_ending_would() {
+    let service_account = "error looking up service account n/nope: serviceaccount \"nope\" not found";
+    for (message, cause) in [
+        ("ValidatingAdmissionPolicy 'team' with binding 'team' denied request: no label", Cause::ForbiddenByPolicy),
+        ("admission webhook \"validate.example\" denied the request: no", Cause::ForbiddenByPolicy),
+        (service_account, Cause::ForbiddenName),
+        ("no PriorityClass with name nope was found", Cause::ForbiddenName),
+        ("pod rejected: RuntimeClass \"nope\" not found", Cause::ForbiddenRuntimeClass),
+        ("User \"system:serviceaccount:s:o\" cannot create resource \"pods\"", Cause::ForbiddenToOperator),
+        ("maximum cpu usage per Pod is 2, but limit is 16", Cause::ForbiddenByLimitRange),
+        ("failed quota: team: must specify limits.cpu for: bundle", Cause::ForbiddenByQuota),
+    ] {
+        let hint = format!("{}; if that changes before the deadline, the run goes on", cause.hint().unwrap());
+        assert_eq!(hint_and_message(message).0, hint, "{message}");
+    }
+    assert!(hint_and_message("something new").0.starts_with("change what the message names"));
+
+    let hint = |pod: PodCase| written(&look_at(&run(), &pod, 4)).waiting.unwrap().hint.unwrap();
+    for (reason, message, cause) in [
+        ("ErrImagePull", "no match for platform in manifest: not found", Cause::ImageForOtherPlatform),
+        ("ErrImagePull", "Docker image manifest v2 schema 1 support has been removed", Cause::ImageTooOld),
+        ("SignatureValidationFailed", "signature validation failed", Cause::ImageNotSigned),
+        ("CreateContainerError", "unable to find user x: no matching entries in passwd file", Cause::UserUnknown),
+        ("CreateContainerError", "memory limit too low", Cause::OutOfMemory),
+    ] {
+        let told = cause.hint().unwrap();
+        assert!(hint(pod().run_waits(reason).saying(message)).starts_with(&told), "{message}");
+    }
+    let missing = hint(pod().run_waits("ErrImagePull").saying("r/i:1: not found"));
+    assert!(missing.starts_with("correct image or imagePullSecrets"), "{missing}");
+    // Whatever is wrong with the helper's image, it is nothing that the user could do.
+    let mut helper = pod().helper_waits("ErrImagePull");
+    helper.0["status"]["initContainerStatuses"][0]["state"]["waiting"]["message"] = json!("no match for platform");
+    assert!(hint(helper).starts_with("tell the administrator"));
 }
 
 #[test]
