@@ -116,6 +116,9 @@ fn until(reason: Reason) -> String {
         (Deadline::ImageRefused, _) => {
             format!("40 seconds, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
         }
+        (Deadline::ImageHost, _) => {
+            format!("2 minutes, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
+        }
         (_, Some(setting)) => format!("`{setting}`, then the run ends: {causes}"),
         (_, None) => format!("the run ends at once: {causes}"),
     }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::contract::{Background, HostDriver, Preflight, Registries};
+use crate::contract::{Background, HostDriver, InputPatience, Preflight, Registries};
 use crate::oci::place;
 use crate::plan::words::wait_reason::Deadline;
 
 /// An image that the registry refuses is given up after this, or after `deadlines.imagePull` if that is less: the kubelet
 /// has asked three times by then.
 const IMAGE_REFUSED: Duration = Duration::from_secs(40);
+/// The same of one whose registry has no host: as inputs are, whose address has none.
+const IMAGE_HOST: Duration = Duration::from_secs(InputPatience::USUAL.refused_seconds);
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,7 @@ impl Settings {
             Deadline::AtOnce => Some(Duration::ZERO),
             Deadline::ImagePull => Some(self.image_deadline),
             Deadline::ImageRefused => Some(self.image_deadline.min(IMAGE_REFUSED)),
+            Deadline::ImageHost => Some(self.image_deadline.min(IMAGE_HOST)),
             Deadline::Configuration => Some(self.config_deadline),
             Deadline::Starting => Some(self.starting_deadline),
             Deadline::NodeLost => self.node_lost_after,

@@ -132,11 +132,11 @@ fn a_slow_pull_and_a_slow_save_are_each_told_once() {
 fn a_typo_in_the_image_ends_at_its_deadline_however_often_the_kubelet_changes_its_words() {
     let typo = |reason| pod().run_waits(reason).saying("dial tcp: lookup rgistry: no such host");
     let mut life = Life::of(run()).then(4, &typo("ErrImagePull"));
-    for second in (10..300).step_by(10) {
+    for second in (10..120).step_by(10) {
         let words = if second % 20 == 0 { "ErrImagePull" } else { "ImagePullBackOff" };
         life = life.then(second, &typo(words));
     }
-    life.until(304).then(330, &PodCase::deleted(typo("ImagePullBackOff"), 304).failed("", "")).is(
+    life.until(124).then(150, &PodCase::deleted(typo("ImagePullBackOff"), 124).failed("", "")).is(
         &[
             "Create r-1",
             "Write Pending",
@@ -146,7 +146,7 @@ fn a_typo_in_the_image_ends_at_its_deadline_however_often_the_kubelet_changes_it
             "Release r-1",
             "Tell ImagePullFailed",
         ],
-        33,
+        15,
     );
 }
 

@@ -130,18 +130,33 @@ fn an_image_that_cannot_be_pulled_ends_after_its_deadline() {
     let typo = pod().run_waits("ErrImagePull").saying("no such host");
     let plan = look_at(&run(), &typo, 4);
     assert_eq!(words(&plan), ["Write Pending", "Tell ErrImagePull"]);
-    assert_eq!(plan.next, seconds(300));
+    assert_eq!(plan.next, seconds(120));
     let told = after(&run(), &plan);
-    assert_eq!(told.status.as_ref().unwrap().waiting.as_ref().unwrap().deadline, Some(Time(at(304))));
+    let waiting = told.status.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.deadline, Some(Time(at(124))), "an input whose host does not exist has as long");
+    assert!(waiting.hint.as_deref().unwrap().contains("misspelt"));
 
     let plan = look_at(&told, &pod().run_waits("ImagePullBackOff"), 100);
-    assert_eq!((words(&plan).len(), plan.next), (0, seconds(204)), "the kubelet's two words for it are one wait");
-    assert_eq!(words(&look_at(&told, &typo, 304)), ["Delete r-1"]);
+    assert_eq!((words(&plan).len(), plan.next), (0, seconds(24)), "the kubelet's two words for it are one wait");
+    assert_eq!(words(&look_at(&told, &typo, 124)), ["Delete r-1"]);
 
-    let gone = PodCase::deleted(pod().run_waits("ImagePullBackOff"), 304).failed("", "");
-    let plan = look_at(&told, &gone, 306);
+    let gone = PodCase::deleted(pod().run_waits("ImagePullBackOff"), 124).failed("", "");
+    let plan = look_at(&told, &gone, 126);
     assert_eq!(words(&plan), ["Write Failed", "Release r-1", "Tell ImagePullFailed"]);
     assert_eq!(written(&plan).message.as_deref(), Some("no such host"));
+}
+
+#[test]
+fn a_name_service_that_does_not_answer_is_waited_for_and_the_name_may_be_misspelt() {
+    for words_ in [
+        "lookup rgistry on 10.96.0.10:53: server misbehaving",
+        "lookup rgistry on 127.0.0.53:53: read udp 127.0.0.1:4545->127.0.0.53:53: i/o timeout",
+    ] {
+        let plan = look_at(&run(), &pod().run_waits("ErrImagePull").saying(words_), 4);
+        let waiting = written(&plan).waiting.unwrap();
+        assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
+        assert!(waiting.hint.unwrap().contains("misspelt"), "{words_}");
+    }
 }
 
 /// The plan for a pod that waits like this, and the one at its deadline.

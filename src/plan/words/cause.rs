@@ -138,8 +138,12 @@ table! {
         ImagePullFailed: Row::user(Image, "the registry refused the image, or has no such name, \
             until the deadline")
             .hint("check the image's name and tag, that the cluster can reach its registry, and `imagePullSecrets`")
-            .more("The registry's answer is in the message. *not found*: name, tag, or no right to see it. \
-                *no such host*: the registry's name"),
+            .more("The registry's answer is in the message. *not found*: name, tag, or no right to see it"),
+        RegistryUnknown: Row::user(Image, "there is no host of the registry's name (*no such host*), until the deadline")
+            .told_as(IMAGE_PULL_FAILED)
+            .hint("correct the name of the registry, which may be misspelt, in a new run; if it is right, tell the \
+                administrator that the nodes' name service does not know it")
+            .more("A name service that does not answer is no such case: it is waited for, without a deadline"),
         ImageForOtherPlatform: Row::user(Image, "the registry has the image, but not for this node (*no match for \
             platform*)")
             .told_as(IMAGE_PULL_FAILED)

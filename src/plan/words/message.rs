@@ -66,6 +66,8 @@ pub(in crate::plan) enum Meaning {
     ImageNameIsInvalid,
     /// The registry's name resolves to nothing.
     HostIsUnknown,
+    /// Whether there is such a name is not known: nobody answers who would know, or with something else.
+    NameServiceFails,
     RegistryIsUnavailable,
     /// The node, or its way to the registry: a full disk, a certificate, a layer that came damaged.
     NodeFailsToPull,
@@ -104,8 +106,8 @@ const fn row(source: Source, means: Meaning, words: &'static [&'static str]) -> 
 use Meaning::{
     AdmissionFails, ClaimIsMissing, ConfigIsMissing, CudaIsTooNew, EmptyDirIsFull, EphemeralStorageIsUsedUp,
     GpuIsUnavailable, HostIsUnknown, ImageDoesNotFit, ImageIsDenied, ImageIsForOtherPlatform, ImageIsMissing,
-    ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, LimitRange, MemoryIsTooSmall, NameIsMissing, NamespaceIsGoing,
-    NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot, PodIsInvalid, PodSecurity,
+    ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, LimitRange, MemoryIsTooSmall, NameIsMissing, NameServiceFails,
+    NamespaceIsGoing, NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot, PodIsInvalid, PodSecurity,
     PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaNeedsLimits, QuotaUsedUp, RegistryIsUnavailable,
     RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
 };
@@ -207,6 +209,10 @@ const TABLE: &[Row] = &[
     row(Image, RegistryIsUnavailable, &["(bad gateway)"]),
     row(Image, RegistryIsUnavailable, &["(service unavailable)"]),
     row(Image, RegistryIsUnavailable, &["(gateway time"]),
+    // Go's resolver: SERVFAIL, and a name server that is silent or not there.
+    row(Image, NameServiceFails, &["server misbehaving"]),
+    row(Image, NameServiceFails, &["temporary failure in name resolution"]),
+    row(Image, NameServiceFails, &["lookup ", ":53: read udp"]),
     row(Image, RegistryIsUnavailable, &["i/o timeout"]),
     row(Image, RegistryIsUnavailable, &["handshake timeout"]),
     row(Image, RegistryIsUnavailable, &["client.timeout"]),
@@ -217,22 +223,12 @@ const TABLE: &[Row] = &[
     row(Image, RegistryIsUnavailable, &["broken pipe"]),
     row(Image, RegistryIsUnavailable, &["network is unreachable"]),
     row(Image, RegistryIsUnavailable, &["no route to host"]),
-    row(Image, RegistryIsUnavailable, &["server misbehaving"]),
-    row(Image, RegistryIsUnavailable, &["temporary failure in name resolution"]),
     row(Image, RegistryIsUnavailable, &["device or resource busy"]),
     row(Image, RegistryIsUnavailable, &["context canceled"]),
     row(Image, RegistryIsUnavailable, &["stream error"]),
     row(Image, RegistryIsUnavailable, &["http2: "]),
     row(Image, RegistryIsUnavailable, &["unexpected eof"]),
     row(Image, RegistryIsUnavailable, &[": eof"]),
-    // These exist: it is the cluster's name service that does not know them.
-    row(Image, RegistryIsUnavailable, &["docker.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup ghcr.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup quay.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup gcr.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup nvcr.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup registry.k8s.io", "no such host"]),
-    row(Image, RegistryIsUnavailable, &["lookup mcr.microsoft.com", "no such host"]),
     row(Image, HostIsUnknown, &["no such host"]),
     row(Image, NodeFailsToPull, &["x509: "]),
     row(Image, NodeFailsToPull, &["tls: "]),
@@ -333,7 +329,26 @@ const TABLE: &[Row] = &[
 /// What a message means; `None`: nothing that the table knows. Names that users gave count only where nothing else does:
 /// an image may be called `unauthorized`.
 pub(in crate::plan) fn meaning(source: Source, message: &str) -> Option<Meaning> {
-    row_that_fits(source, message).map(|row| row.means)
+    let means = row_that_fits(source, message)?.means;
+    Some(if means == HostIsUnknown && !is_of_the_user(message) { NameServiceFails } else { means })
+}
+
+/// Registries that exist, with all hosts below these domains.
+const REGISTRIES: [&str; 8] =
+    ["docker.io", "docker.com", "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "registry.k8s.io", "mcr.microsoft.com"];
+
+/// The name that has no host is one that the user wrote, and may be wrong: not that of a proxy, nor of a registry that
+/// exists, which the cluster's name service does not know.
+fn is_of_the_user(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let looked_up = message.split("lookup ").skip(1).filter_map(|rest| rest.split([' ', ':']).next());
+    let exists = |host: &str| {
+        let host = host.trim_end_matches('.');
+        REGISTRIES
+            .iter()
+            .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    };
+    !message.contains("proxyconnect") && !looked_up.map(exists).any(|exists| exists)
 }
 
 fn row_that_fits(source: Source, message: &str) -> Option<&'static Row> {
@@ -425,6 +440,27 @@ mod tests {
             (Eviction, "Usage of EmptyDir volume \"the node had condition", EmptyDirIsFull),
         ] {
             assert_eq!(meaning(source, message), Some(means), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_the_user_s_unless_it_is_known_to_exist() {
+        for (host, means) in [
+            ("lookup rgistry.example.com on 10.96.0.10:53: no such host", HostIsUnknown),
+            // Misspelt: what it ends or begins with is no registry.
+            ("lookup docker.ioo: no such host", HostIsUnknown),
+            ("lookup mydocker.io: no such host", HostIsUnknown),
+            ("lookup ghcr.io.example: no such host", HostIsUnknown),
+            ("lookup registry-1.docker.io: no such host", NameServiceFails),
+            ("lookup ghcr.io. on 10.96.0.10:53: no such host", NameServiceFails),
+            ("lookup eu.gcr.io on 10.96.0.10:53: no such host", NameServiceFails),
+            ("proxyconnect tcp: dial tcp: lookup proxy.corp: no such host", NameServiceFails),
+            ("lookup r.example on [::1]:53: read udp [::1]:4545->[::1]:53: read: connection refused", NameServiceFails),
+            ("lookup r.example on 10.96.0.10:53: server misbehaving", NameServiceFails),
+        ] {
+            let message =
+                format!("failed to do request: Head \"https://r.example/v2/i/manifests/1\": dial tcp: {host}");
+            assert_eq!(meaning(Image, &message), Some(means), "{host}");
         }
     }
 

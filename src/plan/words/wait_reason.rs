@@ -18,6 +18,8 @@ pub(crate) enum Deadline {
     ImagePull,
     /// The registry was clear about it: it has time to say so twice.
     ImageRefused,
+    /// There is no registry of that name, unless a name service is wrong about it for a while.
+    ImageHost,
     Configuration,
     Starting,
     /// Only where the administrator has set one.
@@ -36,7 +38,7 @@ impl Deadline {
     /// Its name in the settings file.
     pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::AtOnce | Self::ImageRefused | Self::Refused | Self::NoAnswer => None,
+            Self::None | Self::AtOnce | Self::ImageRefused | Self::ImageHost | Self::Refused | Self::NoAnswer => None,
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration | Self::Absent => Some("deadlines.configuration"),
             Self::Starting => Some("deadlines.starting"),
@@ -189,9 +191,23 @@ table! {
             .of_kubernetes(IMAGE_PULL)
             .when(&[Meaning::RegistryIsUnavailable])
             .without_deadline(),
+        RegistryUnknown: Row::new(WaitStage::Image, "there is no host of the registry's name (*no such host*)")
+            .to_do("correct the name of the registry in a new run: it may be misspelt; if it is right, tell the \
+                administrator that the nodes' name service does not know it")
+            .of_kubernetes(IMAGE_PULL)
+            .when(&[Meaning::HostIsUnknown])
+            .until(Deadline::ImageHost)
+            .ends_as(Cause::RegistryUnknown),
+        RegistryNotResolved: Row::new(WaitStage::Image, "the node's name service does not answer when it is asked for \
+            the registry, or does not know one that exists")
+            .to_do("check the name of the registry, which may be misspelt, and correct it in a new run; if it is right, \
+                tell the administrator that the node's name service does not answer: the node asks again and again")
+            .of_kubernetes(IMAGE_PULL)
+            .when(&[Meaning::NameServiceFails])
+            .without_deadline(),
         ImageNotPulled: Row::new(WaitStage::Image, "the image cannot be pulled for another reason")
-            .to_do("correct the name of the registry in a new run if it is misspelt, or else tell the administrator; \
-                an image that can be pulled before the deadline lets the run go on")
+            .to_do("check the image's name, or tell the administrator: the message is the node's and the registry's; an image \
+                that can be pulled before the deadline lets the run go on")
             .of_kubernetes(IMAGE_PULL)
             .ends_as(Cause::ImageNotPulled),
         InputNotMounted: Row::new(WaitStage::Image, "the node cannot mount the output of a run that is an input")
@@ -282,8 +298,8 @@ table! {
             .ends_as(Cause::InputNotFound),
         InputNoAnswer: Row::new(WaitStage::Staging, "the server or the registry of an input cannot be reached, or fails, or \
             the node cannot write what comes")
-            .to_do("see that what the message names runs and that pods can reach it: it is tried again and again, and the \
-                run goes on when the input is there")
+            .to_do("see that what the message names is spelt right, runs, and that pods can reach it: it is tried again and \
+                again, and the run goes on when the input is there")
             .until(Deadline::NoAnswer)
             .ends_as(Cause::StagingFailed),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output, or an input that is in it; the command has \
@@ -425,7 +441,6 @@ fn told_by_the_message(stage: WaitStage, reason: &str, message: &str) -> Option<
         (Cause::ImagePullFailed, Meaning::ImageIsForOtherPlatform) => Cause::ImageForOtherPlatform,
         (Cause::ImagePullFailed, Meaning::ImageIsTooOld) => Cause::ImageTooOld,
         (Cause::ImagePullFailed, Meaning::ImageIsNotSigned) => Cause::ImageNotSigned,
-        (Cause::ImageNotPulled, Meaning::HostIsUnknown) => Cause::ImagePullFailed,
         (Cause::ContainerNotCreated, Meaning::UserIsUnknown) => Cause::UserUnknown,
         (Cause::ContainerNotCreated, Meaning::CudaIsTooNew) => Cause::CudaTooNew,
         (Cause::ContainerNotCreated, Meaning::MemoryIsTooSmall) => Cause::OutOfMemory,
