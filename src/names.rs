@@ -213,6 +213,8 @@ pub mod files {
     /// In [`super::paths::BIN`]: what is wrong with inputs that are waited for, a [`crate::contract::InputTrouble`] each, by
     /// their index.
     pub const AWAITED: &str = "awaited.json";
+    /// In [`super::paths::BIN`], followed by what is waited for: when it is given up, in milliseconds since 1970.
+    pub const GIVEN_UP_AT: &str = "given-up-at.";
     /// In [`super::paths::BIN`]: what the store said when it was asked for an upload, before the command.
     pub const STORE: &str = "store.json";
     /// In [`super::paths::BIN`]: the command may start, whatever the store says. Made for each run that has a store.

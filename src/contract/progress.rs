@@ -37,6 +37,10 @@ pub struct Progress {
     /// What holds the command up, while inputs are put in place; none: nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputTrouble>,
+    /// When what holds the command up before it starts is given up, in milliseconds since 1970; none: nothing does, or it
+    /// is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up_at_ms: Option<i64>,
     /// What the attempt goes on from; none: it is not known yet, or the attempt was not to go on from anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed>,
@@ -54,7 +58,7 @@ impl Progress {
     #[must_use]
     pub fn of(stage: ProgressStage) -> Self {
         let (done_bytes, total_bytes, stored_bytes, bytes_per_second) = Default::default();
-        let (trouble, store, warnings, input, resumed, hangs, report) = Default::default();
+        let (trouble, store, warnings, input, given_up_at_ms, resumed, hangs, report) = Default::default();
         Self {
             stage,
             done_bytes,
@@ -65,6 +69,7 @@ impl Progress {
             store,
             warnings,
             input,
+            given_up_at_ms,
             resumed,
             hangs,
             report,

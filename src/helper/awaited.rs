@@ -3,6 +3,7 @@
 
 use crate::contract::{InputPatience, InputProblem, InputTrouble};
 use crate::helper::failure::Failure;
+use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::names::files;
 use std::collections::BTreeMap;
@@ -62,6 +63,8 @@ impl Notes {
 pub(super) struct Waits {
     patience: InputPatience,
     since: BTreeMap<(usize, Duration), Instant>,
+    /// The same, as it was when it was noted how long is left.
+    noted: BTreeMap<(usize, Duration), Instant>,
     looked: Option<Instant>,
 }
 
@@ -70,7 +73,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 impl Waits {
     pub(super) fn new(patience: InputPatience) -> Self {
-        Self { patience, since: BTreeMap::new(), looked: None }
+        Self { patience, since: BTreeMap::new(), noted: BTreeMap::new(), looked: None }
     }
 
     /// What was waited for in vain, with the words for it. `counts`: there is a command that waits.
@@ -84,18 +87,36 @@ impl Waits {
         let key = |(index, trouble): (&usize, &InputTrouble)| (*index, patience.with(trouble.problem));
         let keys: Vec<_> = now.iter().map(key).collect();
         self.since.retain(|key, _| keys.contains(key));
+        for key in keys {
+            self.since.entry(key).or_insert_with(Instant::now);
+        }
+        self.note(bin);
         now.iter().find_map(|(index, trouble)| {
             let (index, patience) = key((index, trouble));
-            let since = self.since.entry((index, patience)).or_insert_with(Instant::now);
-            let in_vain = since.elapsed() >= patience;
-            in_vain.then(|| (trouble.problem, format!("{}, for {} s", trouble.detail, patience.as_secs())))
+            let waited = self.since.get(&(index, patience)).map(Instant::elapsed)?;
+            (waited >= patience).then(|| (trouble.problem, format!("{}, for {} s", trouble.detail, patience.as_secs())))
         })
+    }
+}
+
+impl Waits {
+    /// When the first of them is given up.
+    fn note(&mut self, bin: &Path) {
+        if self.noted == self.since {
+            return;
+        }
+        let left = self.since.iter().map(|((_, patience), since)| patience.saturating_sub(since.elapsed())).min();
+        if let Some(left) = left {
+            given_up::note(bin, Awaited::Inputs, left);
+        }
+        self.noted.clone_from(&self.since);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::since_epoch_ms;
 
     fn note(bin: &Path, index: usize, problem: InputProblem, why: &str) {
         Notes::of(bin).trouble(index, &Failure::Awaited(problem, why.to_owned()));
@@ -133,9 +154,14 @@ mod tests {
         let mut waits = Waits::new(InputPatience { refused_seconds: 3600, ..none });
         assert_eq!(look(&mut waits, true), None);
         let first = waits.since.clone();
+        let before = given_up::noted(bin.path(), Awaited::Inputs);
         note(bin.path(), 3, InputProblem::Denied, "403");
         assert_eq!(look(&mut waits, true), None);
         assert_eq!(waits.since, first, "other words are no other wait");
+        let noted = given_up::noted(bin.path(), Awaited::Inputs).unwrap();
+        assert_eq!(Some(noted), before, "nor do they move its end");
+        let left = noted - since_epoch_ms(std::time::SystemTime::now());
+        assert!((1..=3_600_000).contains(&left), "{left}");
         Notes::of(bin.path()).comes(3);
         assert_eq!(look(&mut waits, true), None);
         assert!(waits.since.is_empty());

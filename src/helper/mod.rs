@@ -19,7 +19,7 @@
 //! | `markers`, `progress`, `saved`, `measured`, `store_answer` | what one process leaves for another |
 //! | `warnings` | what will go wrong, said while the command runs |
 //! | `record` | what the runner leaves |
-//! | `failure`, `awaited` | why an input is not in place, and for how long it is waited for |
+//! | `failure`, `awaited`, `given_up` | why an input is not in place, and for how long it is waited for |
 //! | `error` | what could not be done, and why |
 //! | `tree` | walking through a tree that a stranger wrote |
 //!
@@ -33,6 +33,7 @@ mod child;
 mod ending;
 mod error;
 mod failure;
+mod given_up;
 mod markers;
 mod measured;
 mod mode;

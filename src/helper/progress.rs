@@ -3,6 +3,7 @@
 use crate::bundle;
 use crate::contract::{NotSaved, Progress, ProgressStage, Resumed, StoreTrouble, one_line};
 use crate::helper::awaited;
+use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::store_answer::Answer;
 use crate::helper::until_dropped::{Over, UntilDropped};
@@ -151,7 +152,20 @@ fn document(bin: &Path) -> Option<String> {
             Progress { stage: ProgressStage::Saving, trouble: one_line(&detail), ..known }
         }
     };
-    serde_json::to_string(&Progress { resumed, ..progress }).ok()
+    let given_up_at_ms = given_up_at(bin, &progress);
+    serde_json::to_string(&Progress { resumed, given_up_at_ms, ..progress }).ok()
+}
+
+/// When what the command waits for is given up, of what is told.
+fn given_up_at(bin: &Path, progress: &Progress) -> Option<i64> {
+    if progress.stage != ProgressStage::Staging {
+        return None;
+    }
+    if progress.store.as_ref().is_some_and(|store| store.holds) {
+        return given_up::noted(bin, Awaited::Store);
+    }
+    let of_inputs = progress.input.as_ref().and_then(|_| given_up::noted(bin, Awaited::Inputs));
+    of_inputs.into_iter().chain(given_up::noted(bin, Awaited::Staging)).min()
 }
 
 /// There is something that the operator should ask for while the command runs.
@@ -272,6 +286,27 @@ mod tests {
         let resumed = r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"resumed":{"from":"r/n@sha256:0"}}"#;
         assert!(ask(address, request).ends_with(resumed));
         assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "), "that is no trouble");
+    }
+
+    #[test]
+    fn what_is_waited_for_has_its_end_with_it() {
+        let bin = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(bin.path().join(name), text).unwrap();
+        let end = || serde_json::from_str::<Progress>(&document(bin.path()).unwrap()).unwrap().given_up_at_ms;
+        write("progress.json", r#"{"stage":"Staging","doneBytes":1}"#);
+        assert_eq!(end(), None);
+        write("given-up-at.staging", "5000");
+        write("given-up-at.inputs", "3000");
+        assert_eq!(end(), Some(5000), "the inputs come");
+        write("awaited.json", r#"{"0":{"problem":"NotFound","detail":"404"}}"#);
+        assert_eq!(end(), Some(3000));
+        write("given-up-at.inputs", "7000");
+        assert_eq!(end(), Some(5000), "nothing is waited for longer than that");
+        write("store.json", r#"{"refuses":{"failure":"StoreDenied","detail":"401"}}"#);
+        write("given-up-at.store", "4000");
+        assert_eq!(end(), Some(4000));
+        write("progress.json", r#"{"stage":"Saving","doneBytes":1}"#);
+        assert_eq!(end(), None);
     }
 
     #[test]

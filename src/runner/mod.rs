@@ -125,6 +125,7 @@ fn run(paths: &Paths) -> i32 {
     record.container_exit_code()
 }
 
-fn since_epoch_ms(time: SystemTime) -> i64 {
+/// Of the node's clock.
+pub(crate) fn since_epoch_ms(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }

@@ -4,6 +4,7 @@ use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request};
 use crate::helper::awaited::{self, Waits};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
+use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, is_marked, order_end};
 use crate::helper::supervise::{Outcome, Tries, retry_until};
 use crate::helper::task::look_up::{self, LookedUp};
@@ -37,6 +38,9 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
     };
     let seconds = request.staging_seconds;
     let until = seconds.and_then(|seconds| (Instant::now() + Duration::from_secs(seconds)).checked_sub(spent(paths)));
+    if let Some(until) = until {
+        given_up::note(&paths.bin, Awaited::Staging, until.saturating_duration_since(Instant::now()));
+    }
     let is_looked_up = || is_over() || is_marked(&paths.bin, files::LOOKED_UP);
     let mut outcome = Outcome::Done;
     if request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {

@@ -4,6 +4,7 @@
 use crate::contract::{Cause, InputPatience};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
+use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{is_marked, mark, mark_json, order_end};
 use crate::helper::store_answer::{Answer, answer};
 use crate::helper::supervise::retry_until;
@@ -46,7 +47,11 @@ fn check_with(patience: Patience, paths: &Paths, stop: BorrowedFd<'_>, cancel: &
         match answer(paths) {
             // The time counts from when there is a command that waits: while its image is pulled it holds up nothing.
             Some(Answer::Refuses(why)) if rustix::fs::lstat(paths.record.join(files::STARTED)).is_ok() => {
-                if held_since.get_or_insert_with(Instant::now).elapsed() >= patience.hold {
+                let since = held_since.get_or_insert_with(|| {
+                    given_up::note(&paths.bin, Awaited::Store, patience.hold);
+                    Instant::now()
+                });
+                if since.elapsed() >= patience.hold {
                     let detail = format!("{:?}: {}", why.failure, why.detail);
                     report(order_end(&paths.bin, Cause::StoreRefused, &detail));
                     return true;
@@ -119,6 +124,7 @@ mod tests {
         let order: EndOrder = markers::read_json(&paths.bin, files::END).unwrap();
         assert_eq!((order.cause, order.detail.as_str()), (Some(Cause::StoreRefused), "StoreTls: wrong certificate"));
         assert!(!is_marked(&paths.bin, files::STORE_CHECKED));
+        assert!(given_up::noted(&paths.bin, Awaited::Store).is_some(), "who asks is told when it will be");
     }
 
     #[test]

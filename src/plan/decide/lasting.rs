@@ -49,7 +49,22 @@ impl Decision<'_> {
                 None => "the inputs are being put in place; the command starts when they are".to_owned(),
             };
             let wait = Reason::StagingInputs.wait(&message);
-            Plan::nothing().write(this.draft_of(pod).waiting(Phase::Pending, this.attempt, &wait, None))
+            let deadline = this.given_up_at(pod);
+            Plan::nothing().write(this.draft_of(pod).waiting(Phase::Pending, this.attempt, &wait, deadline))
+        })
+    }
+
+    /// When the helper gives up what the command waits for: as it says, or, of one that does not, by when at the latest.
+    fn given_up_at(&self, pod: &PodFacts) -> Option<Timestamp> {
+        let said = match &self.progress {
+            ProgressSeen::Answered(Some(progress)) => progress.given_up_at_ms,
+            _ => None,
+        };
+        let said = said.and_then(|ms| Timestamp::from_second(ms.div_euclid(1000)).ok());
+        said.or_else(|| {
+            let helper = pod.helper().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
+            let begun = helper.or(pod.run_started_at()).map_or(self.now, |t| t.0);
+            begun.checked_add(self.settings.staging_deadline).ok()
         })
     }
 
@@ -152,7 +167,8 @@ impl Decision<'_> {
         if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
             return Plan::nothing();
         }
-        Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, None)).event(
+        let deadline = self.given_up_at(pod);
+        Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline)).event(
             EventType::Warning,
             wait.reason,
             wait.message,

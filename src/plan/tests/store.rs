@@ -192,7 +192,8 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
     };
     let says = |problem, detail: &str| {
         let input = Some(InputTrouble { problem, detail: detail.to_owned() });
-        ProgressSeen::Answered(Some(Progress { input, ..Progress::of(ProgressStage::Staging) }))
+        let given_up_at_ms = Some(at(600).as_millisecond() + 345);
+        ProgressSeen::Answered(Some(Progress { input, given_up_at_ms, ..Progress::of(ProgressStage::Staging) }))
     };
     assert_eq!(words(&look(&run(), ProgressSeen::NotAsked, None, 15)), ["Ask 10.0.0.7"]);
     let plan = look(&run(), says(InputProblem::NoAnswer, "input data: Connection refused (http://h/f)"), None, 15);
@@ -204,6 +205,7 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
     assert_eq!(waiting.message.as_deref(), Some(words_));
     assert!(waiting.hint.unwrap().contains("pods can reach it"));
     assert_eq!(waiting.until.as_deref(), Some("10 minutes without an answer, then the attempt ends: StagingFailed"));
+    assert_eq!(waiting.deadline, Some(Time(at(600))), "as the helper says");
 
     // However often it is asked, it is written when there is another reason.
     for (second, detail) in [(50, "503"), (90, "Connection refused"), (600, "reset")] {
@@ -216,6 +218,8 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
     let comes = Progress { done_bytes: 1 << 20, ..Progress::of(ProgressStage::Staging) };
     let plan = look(&told, ProgressSeen::Answered(Some(comes)), Some(15), 120);
     assert_eq!(written(&plan).reason.as_deref(), Some("StagingInputs"));
+    // Of a helper that says nothing of it: an hour after it began.
+    assert_eq!(written(&plan).waiting.unwrap().deadline, Some(Time(at(3603))));
 }
 
 /// `status.waiting.until` says so in words.

@@ -485,7 +485,7 @@ impl Wait<'_> {
         known.map_or_else(|| plain(self.to_do), in_time)
     }
 
-    /// How long it may last and what follows, for `status.waiting.until`. `is_bound`: the operator gives it up.
+    /// How long it may last and what follows, for `status.waiting.until`. `is_bound`: it has a deadline that is known.
     pub(in crate::plan) fn until(&self, is_bound: bool) -> String {
         let fixed = self.deadline.fixed();
         let bound = match (self.deadline, &fixed) {
