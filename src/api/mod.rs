@@ -11,7 +11,6 @@
 //! | [`skew`] | the definition that is installed, beside that one |
 
 pub mod crd;
-pub mod duration;
 pub mod quantity;
 pub mod rules;
 mod schema;
@@ -19,6 +18,7 @@ pub mod skew;
 pub mod spec;
 pub mod status;
 
+pub use crate::contract::duration;
 pub use quantity::Quantity;
 #[cfg(test)]
 pub(crate) use schema::CONDITION_REASON;

@@ -249,3 +249,22 @@ fn finish(log: LogFormat, work: impl Future<Output = Result<(), Failure>>) -> Ex
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_in_a_spec() {
+        let timeout = |text: &str| {
+            let smoke_test = ["bundle-operator", "smoke-test", "--namespace", "n", "--timeout", text];
+            let uninstall = ["bundle-operator", "uninstall", "--timeout", text];
+            [&smoke_test[..], &uninstall].map(|args| match Cli::try_parse_from(args).map(|cli| cli.command) {
+                Ok(Command::SmokeTest { timeout, .. } | Command::Uninstall { timeout, .. }) => Some(timeout),
+                _ => None,
+            })
+        };
+        assert_eq!(timeout("1m30s"), [Some(Duration::from_secs(90)); 2]);
+        assert_eq!(timeout("90"), [None; 2], "of what is not said");
+    }
+}

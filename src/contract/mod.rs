@@ -3,6 +3,7 @@
 //!
 //! An operator must read what an older one's pods leave behind: fields are only ever added, with a default.
 
+pub mod duration;
 mod gpu;
 mod message;
 mod pins;

@@ -3,6 +3,7 @@
 
 use super::{Paths, request};
 use crate::contract::SnapshotAnswer;
+use crate::contract::duration::{DurationError, parse_seconds};
 use crate::names::files;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ const USAGE: &str = "usage: snapshot [--timeout TIME] [--no-wait]
 Keeps the working directory as it is now in the store, and prints where it is there. What is in it must not be
 written meanwhile. The run goes on from its last snapshot with `retry.resume`.
 
-  --timeout TIME  wait at most this long, as in 30s, 10m or 1h (10m)
+  --timeout TIME  wait at most this long, as in 30s, 1m30s or 2h (10m)
   --no-wait       ask for it, and do not wait
 
 Exit codes: 0 it is in the store; 1 it failed, with the reason on standard error; 2 wrong usage; 3 there is no store;
@@ -83,8 +84,7 @@ fn options(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, Stri
             "--no-wait" => options.waits = false,
             "--timeout" => {
                 let text = value()?;
-                options.timeout =
-                    time(&text).ok_or_else(|| format!("--timeout {text}: no time such as 30s, 10m or 1h"))?;
+                options.timeout = time(&text).map_err(|error| format!("--timeout: {error}"))?;
             }
             "--root" => options.paths = Paths::below(Path::new(&value()?)),
             _ => return Err(format!("{name} is no option")),
@@ -93,14 +93,9 @@ fn options(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, Stri
     Ok(Some(options))
 }
 
-fn time(text: &str) -> Option<Duration> {
-    let (number, seconds) = match text.char_indices().last()? {
-        (at, 's') => (text.get(..at)?, 1),
-        (at, 'm') => (text.get(..at)?, 60),
-        (at, 'h') => (text.get(..at)?, 3600),
-        _ => (text, 1),
-    };
-    Some(Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?))
+/// As `timeLimit` is written, or a number of seconds.
+fn time(text: &str) -> Result<Duration, DurationError> {
+    text.parse().or_else(|_| parse_seconds(text)).map(Duration::from_secs)
 }
 
 /// What is to be printed, or the exit code and why.
@@ -157,13 +152,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_in_kubernetes() {
-        for (text, seconds) in [("30s", Some(30)), ("10m", Some(600)), ("2h", Some(7200)), ("45", Some(45)), ("", None)]
-        {
-            assert_eq!(time(text), seconds.map(Duration::from_secs), "{text}");
+    fn times_are_written_as_in_a_spec() {
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("1m30s", 90), ("2h", 7200), ("1d", 86_400), ("45", 45)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for wrong in ["m", "1.5h", "-1s", "10 m", "18446744073709551615h"] {
-            assert_eq!(time(wrong), None, "{wrong}");
+        for wrong in ["", "m", "1.5h", "-1s", "10 m", "18446744073709551615h"] {
+            assert!(time(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,20 +1,31 @@
-//! Durations of a spec, such as `1d12h` or `90s`: numbers of days, hours, minutes and seconds, added up.
+//! Durations as users write them, such as `1d12h` or `90s`: numbers of days, hours, minutes and seconds, added up.
+
+use std::fmt;
 
 /// What the schema lets through.
-pub(super) const PATTERN: &str = "^([0-9]{1,9}[dhms])+$";
+pub const PATTERN: &str = "^([0-9]{1,9}[dhms])+$";
 /// Longest duration in a spec, 365 days in seconds.
 pub const MAX_SECONDS: u64 = 365 * 86_400;
 
 /// Why a text is no duration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurationError {
     /// Not the notation of a duration.
-    #[error("{0:?} is not a duration such as 1d12h, 30m or 90s")]
     Malformed(String),
     /// More seconds than can be counted.
-    #[error("{0} is too long")]
     TooLong(String),
 }
+
+impl fmt::Display for DurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(text) => write!(f, "{text:?} is not a duration such as 1d12h, 30m or 90s"),
+            Self::TooLong(text) => write!(f, "{text} is too long"),
+        }
+    }
+}
+
+impl std::error::Error for DurationError {}
 
 /// The whole seconds of a duration: `1d2h3m4s`; the order of the units is free and a unit may come again.
 ///
