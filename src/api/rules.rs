@@ -169,7 +169,13 @@ fn env() -> Vec<Rule> {
 
 /// Where inputs and volumes may be mounted: the same rules for both, but for `.`, which only inputs can be.
 fn paths(at: &'static str, field: &str) -> Vec<Rule> {
-    let or_dot = if field == "inputs" { "self == '.' || " } else { "" };
+    let (or_dot, instead) = match field {
+        "inputs" => ("self == '.' || ", "write the path out"),
+        _ => (
+            "",
+            "write the path out: a volume cannot be the working directory itself, but a directory in it, such as data",
+        ),
+    };
     vec![
         Rule::new(
             at,
@@ -189,7 +195,7 @@ fn paths(at: &'static str, field: &str) -> Vec<Rule> {
         Rule::new(
             at,
             format!("{or_dot}{NO_DOTS}"),
-            format!("{field}: path must not have . or .. as a part; write the path out"),
+            format!("{field}: path must not have . or .. as a part; {instead}"),
         ),
         Rule::new(
             at,
@@ -230,7 +236,11 @@ fn sources() -> Vec<Rule> {
                 format!("self.matches(r'{}')", schema::RELATIVE_PATH),
                 "path in a source is relative to its top, such as data/train.csv: no slash at its begin or end, no empty part, no NUL; for all of it leave path out",
             ),
-            Rule::new(at, NO_DOTS, "path in a source must not have . or .. as a part; write the path out"),
+            Rule::new(
+                at,
+                NO_DOTS,
+                "path in a source must not have . or .. as a part; write the path out, or leave path out for all of the source",
+            ),
         ]
     };
     let mut rules: Vec<Rule> = SOURCE_PATHS.iter().flat_map(in_source).collect();

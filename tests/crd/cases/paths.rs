@@ -78,7 +78,7 @@ pub(super) fn volumes() -> Vec<Case> {
     }
     let inside = ("spec.volumes", "no path may be inside another");
     cases.extend([
-        refused("volume at .", list(&["."]), &[("spec.volumes[0].path", ". or .. as a part")]),
+        refused("volume at .", list(&["."]), &[("spec.volumes[0].path", "a directory in it, such as data")]),
         accepted("volumes beside each other", list(&["a/b", "a/c", "a/bc", "/a/b"])),
         refused("a volume inside a later one", list(&["a/b", "a"]), &[inside]),
         refused("a volume inside an earlier one", list(&["/a", "/a/b/c"]), &[inside]),
@@ -185,7 +185,7 @@ pub(super) fn inputs() -> Vec<Case> {
         }
     }
     let one_source = ("spec.inputs[0]", "exactly one source");
-    let dots = "path in a source must not";
+    let dots = "or leave path out for all of the source";
     let bad_sources = [
         (json!({}), vec![one_source]),
         (json!({"text": "", "claim": {"name": "a"}}), vec![one_source]),
