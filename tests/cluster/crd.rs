@@ -56,7 +56,9 @@ async fn a_new_run_is_in_progress_before_the_operator_saw_it() {
     let runs: Api<DynamicObject> = Api::default_namespaced_with(client, &ApiResource::erase::<BundleRun>(&()));
     let run = object("run", &json!({"command": "true"}));
     let created = runs.create(&PostParams { dry_run: true, ..PostParams::default() }, &run).await.unwrap();
-    assert_eq!(created.data["status"], json!({"observedGeneration": -1, "phase": "Waiting"}));
+    let status = &created.data["status"];
+    assert_eq!((&status["observedGeneration"], &status["phase"]), (&json!(-1), &json!("Waiting")));
+    assert!(status["message"].as_str().unwrap().starts_with("nothing is known of it yet"), "{status}");
 }
 
 /// Puts the definition in, as an upgrade would, and waits until the API server uses it.

@@ -177,7 +177,7 @@ impl<'a> Draft<'a> {
         self.leave_queue();
         self.status.waiting = None;
         self.status.attempt = Some(attempt);
-        self.active(Phase::Pending, None, None)
+        self.active(Phase::Pending, None, Some("nothing holds it up: its pod is being started".to_owned()))
     }
 
     /// The run container runs.
@@ -231,7 +231,7 @@ impl<'a> Draft<'a> {
         self.status.stop_requested_at.get_or_insert_with(|| whole_seconds(self.now));
         self.status.waiting = None;
         let phase = self.status.phase.unwrap_or(Phase::Pending);
-        self.active(phase, Some(condition::STOPPING), None)
+        self.active(phase, Some(condition::STOPPING), Some("stop was set: the attempt is being ended".to_owned()))
     }
 
     /// The command has ended or was told to, the helper has not.

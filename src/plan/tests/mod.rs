@@ -83,7 +83,7 @@ pub(super) fn run_of(spec: Value) -> BundleRun {
         "kind": "BundleRun",
         "metadata": {"name": "r", "namespace": "n", "uid": "u", "generation": 1, "creationTimestamp": time(0)},
         "spec": spec,
-        "status": {"observedGeneration": -1, "phase": "Waiting"},
+        "status": {"observedGeneration": -1, "phase": "Waiting", "message": "nothing is known of it yet"},
     }))
     .unwrap()
 }

@@ -349,7 +349,8 @@ fn a_wait_that_ends_is_taken_back() {
     let told = after(&run(), &look_at(&run(), &pod().unschedulable("0/3 nodes"), 2));
     let plan = look_at(&told, &pod().bound(), 4);
     assert_eq!(words(&plan), ["Write Pending"]);
-    assert_eq!((written(&plan).waiting, written(&plan).message), (None, None));
+    let on_its_way = "nothing holds it up: its pod is being started";
+    assert_eq!((written(&plan).waiting, written(&plan).message.as_deref()), (None, Some(on_its_way)));
     let plan = look_at(&told, &pod().running(5), 7);
     assert_eq!((words(&plan), written(&plan).waiting), (vec!["Write Running".to_owned()], None));
 }
