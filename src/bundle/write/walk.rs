@@ -258,7 +258,7 @@ struct Before {
 
 /// The target of a link, as it is saved: one into the tree itself, by its absolute path, would lead nowhere where the
 /// bundle is an input. `path` is the link's, from the tree's root. `is_directory` says it of a path from there, and that no
-/// link leads to it: where `..` leads after a link, nobody can tell by the text.
+/// link leads to it: where `..` leads after a link, nobody can tell by the text, so that from there on it stays as it is.
 fn relative_link(path: &[u8], target: &[u8], root: &Path, is_directory: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let kept = || target.to_vec();
     if !target.starts_with(b"/") {
@@ -270,22 +270,30 @@ fn relative_link(path: &[u8], target: &[u8], root: &Path, is_directory: impl Fn(
     };
     let root = parts(root.as_os_str().as_bytes());
     let mut names: Vec<Vec<u8>> = vec![];
+    let mut is_behind_a_link = false;
     for name in parts(target) {
-        if name != b".." {
+        if name != b".." || is_behind_a_link {
             names.push(name);
             continue;
         }
-        let is_known = match names.strip_prefix(root.as_slice()) {
-            Some([]) => true,
-            Some(inside) => is_directory(&inside.join(&b'/')),
-            None => root.starts_with(&names),
-        };
-        if !is_known {
-            return kept();
+        match names.strip_prefix(root.as_slice()) {
+            Some(inside) if inside.is_empty() || is_directory(&inside.join(&b'/')) => _ = names.pop(),
+            Some(_) => {
+                is_behind_a_link = true;
+                names.push(name);
+            }
+            None if root.starts_with(&names) => _ = names.pop(),
+            None => return kept(),
         }
-        names.pop();
     }
     let Some(inside) = names.strip_prefix(root.as_slice()) else { return kept() };
+    // More steps up than down may lead out of the tree.
+    let mut depth = 0_usize;
+    for name in inside {
+        let next = if name == b".." { depth.checked_sub(1) } else { depth.checked_add(1) };
+        let Some(next) = next else { return kept() };
+        depth = next;
+    }
     let up = path.iter().filter(|byte| **byte == b'/').map(|_| b"..".to_vec());
     let relative = up.chain(inside.iter().cloned()).collect::<Vec<_>>().join(&b'/');
     if relative.is_empty() { b".".to_vec() } else { relative }
@@ -312,7 +320,9 @@ mod tests {
             ("a/best", "/bundle/sub/./deep/../../m", "../m"),
             ("best", "/bundle/../bundle/m", "m"),
             ("best", "/../bundle/m", "m"),
-            ("best", "/bundle/link/../m", "/bundle/link/../m"),
+            ("best", "/bundle/link/../m", "link/../m"),
+            ("a/best", "/bundle/sub/../link/x/../../m/..", "../link/x/../../m/.."),
+            ("best", "/bundle/link/../../m", "/bundle/link/../../m"),
             ("best", "/tmp/../bundle/m", "/tmp/../bundle/m"),
             ("best", "/bundle2/model", "/bundle2/model"),
             ("best", "/data", "/data"),
