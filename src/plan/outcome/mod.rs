@@ -368,8 +368,13 @@ fn shared_memory(ending: &Ending) -> String {
 /// What shells say of a script whose lines end as on Windows.
 fn line_ends(ending: &Ending) -> &'static str {
     let said = ending.message.map(|message| message.stderr_tail.as_str()).unwrap_or_default();
-    let words = ["^M: bad interpreter", "$'\\r': command not found"];
-    let is_said = words.iter().any(|words| said.contains(words));
+    let words = ["^M: bad interpreter", "\\r': command not found", "\\r': No such file or directory"];
+    // In a tail a carriage return begins a line: what follows one of a script cannot be the begin of anything else. So say
+    // it dash and busybox, and bash of the options of `set`.
+    let behind_one = [": not found", ": invalid option", "': No such file or directory"];
+    let is_behind_one =
+        |line: &str| line.ends_with("llegal option -") || behind_one.iter().any(|words| line.starts_with(words));
+    let is_said = words.iter().any(|words| said.contains(words)) || said.lines().any(is_behind_one);
     if is_said { ": a script of it has Windows line ends (CRLF), save it with LF" } else { "" }
 }
 

@@ -582,11 +582,22 @@ fn a_script_with_windows_line_ends_is_told_by_what_the_shell_says() {
         let told = Message::encode(&report, b"", stderr.as_bytes());
         written(&look_at(&run(), &pod().run_ended(127, "Error").helper_ended(0, &told), 20)).message.unwrap()
     };
-    for said in ["./run.sh: /bin/bash^M: bad interpreter: No such file", "run.sh: line 2: $'\r': command not found"] {
-        let said = said.replace('\r', "\\r");
+    // bash prints it escaped, dash and busybox as it is.
+    for said in [
+        "./run.sh: /bin/bash^M: bad interpreter: No such file",
+        "run.sh: line 2: $'\\r': command not found",
+        "run.sh: line 3: $'foo\\r': command not found",
+        "run.sh: line 1: set: -\r: invalid option\nset: usage: set [-abefhkmnptuvxBCEHPT] [-o option-name]",
+        "run.sh: 2: \r: not found\nrun.sh: 3: foo\r: not found\n",
+        "run.sh: line 3: foo\r: not found\n",
+        "run.sh: 1: set: Illegal option -\r\n",
+        "cat: can't open '/etc/hostname\r': No such file or directory\n",
+    ] {
         assert!(
-            message(&said).ends_with("exited with 127: a script of it has Windows line ends (CRLF), save it with LF")
+            message(said).ends_with("exited with 127: a script of it has Windows line ends (CRLF), save it with LF")
         );
     }
-    assert_eq!(message("sh: x: not found"), "the command exited with 127");
+    for other in ["sh: x: not found", " 50%\r100%\r\nsh: 1: x: not found\r\n", "set: Illegal option -x"] {
+        assert_eq!(message(other), "the command exited with 127", "{other}");
+    }
 }
