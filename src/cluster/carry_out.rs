@@ -26,7 +26,7 @@ pub enum StepResult {
     /// The API server will not take the pod: worth another plan.
     Refused(Refusal),
     /// A helper was asked: worth another plan.
-    Progress(Option<Progress>),
+    Progress(Option<Box<Progress>>),
     /// A service account was read: worth another plan.
     PullSecrets(Vec<String>),
     /// Events were read: worth another plan.
@@ -54,7 +54,9 @@ impl Cluster {
             Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
             Step::OrderStop { pod, at } => self.order_stop(&pod, at).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
-            Step::AskProgress { ip } => Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await)),
+            Step::AskProgress { ip } => {
+                Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await.map(Box::new)))
+            }
             Step::AskPullSecrets { namespace, account } => {
                 let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
                 Ok(StepResult::PullSecrets(names))

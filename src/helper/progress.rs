@@ -153,7 +153,7 @@ fn document(bin: &Path) -> Option<String> {
         }
     };
     let given_up_at_ms = given_up_at(bin, &progress);
-    serde_json::to_string(&Progress { resumed, given_up_at_ms, ..progress }).ok()
+    serde_json::to_string(&Progress { given_up_at_ms, resumed, ..progress }).ok()
 }
 
 /// When what the command waits for is given up, of what is told.

@@ -181,7 +181,7 @@ async fn carry_out(
                 return Ok(None);
             }
             StepResult::Progress(progress) => {
-                answers.progress = ProgressSeen::Answered(progress);
+                answers.progress = ProgressSeen::Answered(progress.map(|progress| *progress));
                 return Ok(None);
             }
             StepResult::PullSecrets(names) => {

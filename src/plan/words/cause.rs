@@ -222,7 +222,8 @@ table! {
             .hint("a LimitRange of the namespace sets this limit: write less outside the working directory, such as to \
                 `/tmp`"),
 
-        InvalidSpec: Row::user(Request, "the run was stored under other rules, or a setting that it needs is gone")
+        InvalidSpec: Row::user(Request, "the run asks for more than a setting allows (`maxStopGrace`), or for what the \
+            settings do not have, or it was stored under other rules")
             .hint("apply the run again under another name, with these fields corrected")
             .more("The message names the fields"),
         PodInvalid: Row::user(Request, "the API server does not take the pod")

@@ -341,14 +341,14 @@ const REGISTRIES: [&str; 8] =
 /// exists, which the cluster's name service does not know.
 fn is_of_the_user(message: &str) -> bool {
     let message = message.to_lowercase();
-    let looked_up = message.split("lookup ").skip(1).filter_map(|rest| rest.split([' ', ':']).next());
+    let mut looked_up = message.split("lookup ").skip(1).filter_map(|rest| rest.split([' ', ':']).next());
     let exists = |host: &str| {
         let host = host.trim_end_matches('.');
         REGISTRIES
             .iter()
             .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     };
-    !message.contains("proxyconnect") && !looked_up.map(exists).any(|exists| exists)
+    !message.contains("proxyconnect") && !looked_up.any(exists)
 }
 
 fn row_that_fits(source: Source, message: &str) -> Option<&'static Row> {
