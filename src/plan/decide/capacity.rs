@@ -17,11 +17,7 @@ impl Decision<'_> {
     pub(super) fn why_no_node(&self, pod: &PodFacts, message: &str) -> (String, &'static str) {
         let capacity = self.capacity.filter(|capacity| capacity.nodes > 0);
         // Pods in the cache have no containers.
-        let needs = || {
-            let pod = self.made_with(&pod.pins().inputs)?;
-            let disk_bytes = validate::disk_bytes(&self.run.spec.resources, self.settings).unwrap_or_default();
-            Some(Needs { all: pod::requests(&pod), of_run: pod::requests_of_run(&pod), disk_bytes })
-        };
+        let needs = || self.needs(&pod.pins().inputs);
         let Numbers { never, not_now } =
             capacity.and_then(|all| Some(numbers(&needs()?, all, message))).unwrap_or_default();
         let reason = match () {
@@ -31,6 +27,13 @@ impl Decision<'_> {
         };
         let words: Vec<_> = never.into_iter().chain(not_now).chain([message.to_owned()]).collect();
         (words.join("; "), reason.what_to_do())
+    }
+
+    /// What the pod of the attempt requests, as the operator makes it today.
+    pub(super) fn needs(&self, pins: &BTreeMap<usize, Pin>) -> Option<Needs> {
+        let pod = self.made_with(pins)?;
+        let disk_bytes = validate::disk_bytes(&self.run.spec.resources, self.settings).ok()?;
+        Some(Needs { all: pod::requests(&pod), of_run: pod::requests_of_run(&pod), disk_bytes })
     }
 
     /// The pod of the attempt, as the operator makes it today.
@@ -60,7 +63,7 @@ fn fits_none(scheduler: &str) -> bool {
 
 /// What a pod requests of a node, by resource.
 #[derive(Default)]
-struct Needs {
+pub(super) struct Needs {
     all: BTreeMap<String, u64>,
     /// Of that, what the run's own container does.
     of_run: BTreeMap<String, u64>,
@@ -70,7 +73,7 @@ struct Needs {
 
 impl Needs {
     /// ` (64 CPUs of the run, 0.01 CPUs of the operator's helper)`: whose it is, where it is more than the user wrote.
-    fn shares(&self, resource: &str, needed: u64) -> String {
+    pub(super) fn shares(&self, resource: &str, needed: u64) -> String {
         let of_run = self.of_run.get(resource).copied().unwrap_or_default();
         let of_helper = needed.saturating_sub(of_run);
         if resource == "ephemeral-storage" && self.disk_bytes > 0 {
@@ -137,6 +140,7 @@ fn amount(resource: &str, amount: u64) -> String {
 /// The same, where it was said of what.
 fn bare(resource: &str, amount: u64) -> String {
     match resource {
+        "cpu" if amount == 1000 => "1 CPU".to_owned(),
         "cpu" if amount.is_multiple_of(1000) => format!("{} CPUs", amount / 1000),
         "cpu" => format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').to_owned() + " CPUs",
         _ if is_of_bytes(resource) => size_for_people(amount),

@@ -35,13 +35,30 @@ impl Decision<'_> {
         };
         let about = self.limited(message);
         let hint = about.map(Container::hint).or_else(|| about_quota(message));
-        let message = &about.map_or_else(|| message.clone(), |about| format!("{message}; {}", about.words()));
+        let whose = about.map(|about| about.words().to_owned()).or_else(|| self.counted_by_quota(message));
+        let message = &whose.map_or_else(|| message.clone(), |whose| format!("{message}; {whose}"));
         let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
         // What fails may pass in a moment; what is refused changes slowly.
         let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
         let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
         let hint = hint.unwrap_or_else(|| reason.wait(message).hint());
         self.not_admitted_with(reason, message, hint, retry.unsigned_abs())
+    }
+
+    /// Whose the amounts are that a quota counts, where they are more than the user wrote: `requests.cpu (1 CPU of the run,
+    /// 0.01 CPUs of the operator's helper)`.
+    fn counted_by_quota(&self, message: &str) -> Option<String> {
+        let quota = Quota::in_words(message)?;
+        let pins = pin::pin(self.run, self.parents).ok()?;
+        let needs = self.needs(&pins)?;
+        let whose = |(name, amount): &(String, u64)| {
+            // The limits of the run's container are its requests.
+            let resource = ["requests.", "limits."].iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
+            let shares = needs.shares(resource, *amount);
+            (!shares.is_empty()).then(|| format!("{name}{shares}"))
+        };
+        let whose: Vec<_> = quota.requested.iter().filter_map(whose).collect();
+        (!whose.is_empty()).then(|| whose.join(", "))
     }
 
     /// The container that the words of a `LimitRange` are about, which do not name it; none: it is not known, or both are.
@@ -129,28 +146,40 @@ fn is_as_found(resources: Option<&ResourceRequirements>, resource: &str, found: 
     }
 }
 
-/// What to do about a quota that is used up: `exceeded quota: team, requested: cpu=1, used: cpu=8, limited: cpu=8`
-/// names what there is too little of.
+/// A quota that is used up: `exceeded quota: team, requested: cpu=1, used: cpu=8, limited: cpu=8`.
+struct Quota<'a> {
+    name: &'a str,
+    requested: Vec<(String, u64)>,
+    limited: Vec<(String, u64)>,
+}
+
+impl<'a> Quota<'a> {
+    fn in_words(message: &'a str) -> Option<Self> {
+        (meaning(Source::Admission, message) == Some(Meaning::QuotaUsedUp)).then_some(())?;
+        let (name, rest) = message.split_once("exceeded quota: ")?.1.split_once(", requested: ")?;
+        let (requested, rest) = rest.split_once(", used: ")?;
+        let (_, limited) = rest.split_once(", limited: ")?;
+        let amounts = |list: &str| -> Vec<(String, u64)> {
+            let pairs = list.split(',').filter_map(|pair| pair.trim().split_once('='));
+            pairs.filter_map(|(name, text)| Some((name.to_owned(), units(last_part(name), text)?))).collect()
+        };
+        Some(Self { name, requested: amounts(requested), limited: amounts(limited) })
+    }
+}
+
+/// What to do about it, with the names of what there is too little of.
 fn about_quota(message: &str) -> Option<String> {
-    (meaning(Source::Admission, message) == Some(Meaning::QuotaUsedUp)).then_some(())?;
-    let (quota, rest) = message.split_once("exceeded quota: ")?.1.split_once(", requested: ")?;
-    let (requested, rest) = rest.split_once(", used: ")?;
-    let (_, limited) = rest.split_once(", limited: ")?;
-    let amounts = |list: &str| -> Vec<(String, u64)> {
-        let pairs = list.split(',').filter_map(|pair| pair.trim().split_once('='));
-        pairs.filter_map(|(name, text)| Some((name.to_owned(), units(last_part(name), text)?))).collect()
-    };
-    let (requested, limited) = (amounts(requested), amounts(limited));
+    let Quota { name, requested, limited } = Quota::in_words(message)?;
     let names = |all: &[(String, u64)]| super::first_of(&all.iter().map(|(name, _)| name).collect::<Vec<_>>());
     let is_more = |(name, amount): &(String, u64)| limited.iter().any(|(other, most)| other == name && amount > most);
     let never: Vec<_> = requested.iter().filter(|asked| is_more(asked)).cloned().collect();
     Some(if never.is_empty() {
         format!(
-            "nothing: the run goes on when others end that count for the quota {quota}; or ask for less in a new run ({})",
+            "nothing: the run goes on when others end that count for the quota {name}; or ask for less in a new run ({})",
             names(&requested)
         )
     } else {
-        format!("ask for less in a new run: the quota {quota} has never as much ({})", names(&never))
+        format!("ask for less in a new run: the quota {name} has never as much ({})", names(&never))
     })
 }
 

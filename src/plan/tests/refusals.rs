@@ -168,6 +168,20 @@ fn a_quota_is_named_with_what_there_is_too_little_of() {
         "ask for less in a new run: the quota team has never as much (limits.cpu, limits.memory)"
     );
     assert!(quota("something else").starts_with("nothing: the run goes on when others end"));
+    // The helper's share, and what the disk is counted for. The run asks for 1 CPU, 2 GiB, and 10 GiB of disk.
+    let counted = |amounts: &str| {
+        let words = format!("exceeded quota: team, requested: {amounts}, used: pods=0, limited: pods=0");
+        hint_and_message(&words).1.split_once(&words).unwrap().1.to_owned()
+    };
+    assert_eq!(
+        counted(
+            "limits.memory=2112Mi,requests.cpu=1010m,requests.ephemeral-storage=20Gi,requests.nvidia.com/gpu=1,pods=1"
+        ),
+        "; limits.memory (2.0 GiB of the run, 64.0 MiB of the operator's helper), requests.cpu (1 CPU of the run, 0.01 CPUs \
+         of the operator's helper), requests.ephemeral-storage (resources.disk is 10.0 GiB: as much for the working directory, \
+         as much for caches)"
+    );
+    assert_eq!(counted("pods=1"), "");
     assert!(
         hint_and_message("failed quota: team: must specify limits.cpu for: bundle")
             .0
