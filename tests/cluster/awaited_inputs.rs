@@ -65,7 +65,7 @@ async fn told(space: &Space, run: &str, reason: &str, words: &[&str]) -> BundleR
     assert!(words.iter().all(|word| message.contains(word)), "{words:?}: {status:#?}");
     assert!(!message.contains("secret"), "{message}");
     assert_eq!((waiting.stage.as_deref(), status.attempt), (Some("Staging"), Some(1)), "{status:#?}");
-    assert!(waiting.hint.is_some() && waiting.since.is_some(), "{status:#?}");
+    assert!(waiting.hint.is_some() && waiting.since.is_some() && waiting.deadline.is_some(), "{status:#?}");
     status
 }
 
