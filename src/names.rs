@@ -89,6 +89,29 @@ pub mod bundle {
     pub const SNAPSHOT: &str = "application/vnd.bundlerun.snapshot.v1+json";
     /// Type of the artifact that says how a bundle was made.
     pub const PROVENANCE: &str = "application/vnd.bundlerun.provenance.v1+json";
+
+    /// Tag of the output of an attempt, in the repository of its namespace: never used before.
+    #[must_use]
+    pub fn output_tag(run: &str, uid: &str, attempt: u32) -> String {
+        format!("{run}.{attempt}.{}", short(uid))
+    }
+
+    /// Tag of the last snapshot of an attempt.
+    #[must_use]
+    pub fn snapshot_tag(run: &str, uid: &str, attempt: u32) -> String {
+        format!("{}.s", output_tag(run, uid, attempt))
+    }
+
+    /// Tag of the snapshot that all attempts of a run have as this one of its inputs.
+    #[must_use]
+    pub fn input_tag(run: &str, uid: &str, input: usize) -> String {
+        format!("{run}.{}.{input}.i", short(uid))
+    }
+
+    /// As much of a uid as a tag has room for.
+    fn short(uid: &str) -> &str {
+        uid.get(..8).unwrap_or(uid)
+    }
 }
 
 /// Names of the pod's volumes.

@@ -10,21 +10,22 @@ mod sandbox;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use bundlerun::contract::{Cause, InputPatience, InputSource, Request, RequestedInput};
+use bundlerun::contract::{Cause, InputPatience, InputSource, Request, RequestedInput, SnapshotInput, SnapshotPin};
 use bundlerun::helper;
 use futures::{StreamExt, stream};
 use helping::{Helper, Process, fresh, start, told};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use serde_json::json;
 use sha2::Digest as _;
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -425,7 +426,24 @@ fn a_registry_that_refuses_connections_is_not_called_silent() {
     assert!(run.record.detail.contains("Connection refused"), "{}", run.record.detail);
 }
 
-/// A registry that is down until it is told to come back, with one image that has a file `f`.
+/// An image that has a file `f`: its layer and its manifest.
+fn image(text: &str) -> (Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("f"), text).unwrap();
+    let tar = std::process::Command::new("tar").args(["-C", dir.path().to_str().unwrap(), "-c", "f"]).output();
+    let (layer, config) = (tar.unwrap().stdout, b"{}".to_vec());
+    let descriptor = |blob: &[u8], kind: &str| {
+        let digest = format!("sha256:{}", sha256(blob));
+        json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": blob.len()})
+    };
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor(&config, "config.v1+json"), "layers": [descriptor(&layer, "layer.v1.tar")]});
+    (layer, manifest.to_string().into_bytes())
+}
+
+const MANIFEST: [(&str, &str); 1] = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
+
+/// A registry that is down until it is told to come back, with one image.
 struct Registry {
     address: SocketAddr,
     is_up: Arc<AtomicBool>,
@@ -433,28 +451,18 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("f"), BODY).unwrap();
-        let tar = std::process::Command::new("tar").args(["-C", dir.path().to_str().unwrap(), "-c", "f"]).output();
-        let (layer, config) = (tar.unwrap().stdout, b"{}".to_vec());
-        let descriptor = |blob: &[u8], kind: &str| {
-            let digest = format!("sha256:{}", sha256(blob));
-            json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": blob.len()})
-        };
-        let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor(&config, "config.v1+json"), "layers": [descriptor(&layer, "layer.v1.tar")]});
+        let (layer, manifest) = image(BODY);
         let is_up = Arc::<AtomicBool>::default();
         let up = is_up.clone();
         let answer = move |uri: Uri| {
             let found = match uri.path() {
                 _ if !up.load(Ordering::SeqCst) => Err(StatusCode::SERVICE_UNAVAILABLE),
                 "/v2/" => Ok(vec![]),
-                path if path.contains("/manifests/") => Ok(manifest.to_string().into_bytes()),
+                path if path.contains("/manifests/") => Ok(manifest.clone()),
                 path if path.contains("/blobs/") => Ok(layer.clone()),
                 _ => Err(StatusCode::NOT_FOUND),
             };
-            let kind = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
-            async move { found.map_or_else(IntoResponse::into_response, |body| (kind, body).into_response()) }
+            async move { found.map_or_else(IntoResponse::into_response, |body| (MANIFEST, body).into_response()) }
         };
         Self { address: serve_all(Router::new().fallback(answer)), is_up }
     }
@@ -486,6 +494,98 @@ fn a_registry_that_comes_back_after_the_container_has_started_costs_no_attempt()
             assert!(run.record.detail.starts_with("input data: it is a file"), "{}", run.record.detail);
         }
     }
+}
+
+/// A repository with what was tagged in it.
+#[derive(Clone, Default)]
+struct Tags {
+    /// Blobs and manifests, by their names.
+    known: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+}
+
+impl Tags {
+    fn tag(&self, tag: &str, text: &str) -> String {
+        let (layer, manifest) = image(text);
+        let digest = format!("sha256:{}", sha256(&manifest));
+        let mut known = self.known.lock().unwrap();
+        known.insert(format!("sha256:{}", sha256(&layer)), layer);
+        known.insert(digest.clone(), manifest.clone());
+        known.insert(tag.to_owned(), manifest);
+        digest
+    }
+
+    fn serve(&self) -> SocketAddr {
+        let known = self.known.clone();
+        serve_all(Router::new().fallback(move |method: Method, uri: Uri, body: Bytes| {
+            let name = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+            let mut known = known.lock().unwrap();
+            let answer = match (method, known.get(&name)) {
+                (Method::PUT, _) => {
+                    known.insert(name, body.to_vec());
+                    StatusCode::CREATED.into_response()
+                }
+                (_, Some(found)) => (MANIFEST, found.clone()).into_response(),
+                (_, None) => StatusCode::NOT_FOUND.into_response(),
+            };
+            async move { answer }
+        }))
+    }
+
+    /// An attempt of a run that has a snapshot of `train` as its input.
+    fn attempt(&self, child: &str, address: SocketAddr, ended: bool) -> Sandbox {
+        let source = InputSource::Snapshot(SnapshotInput {
+            repository: format!("{address}/bundles/n"),
+            run: "train".to_owned(),
+            run_uid: "12345678-9".to_owned(),
+            of: SnapshotPin { attempts: 3, ended },
+            tag: format!("{child}.87654321.0.i"),
+            path: None,
+        });
+        let sandbox = with_inputs(vec![input("data", source)]);
+        sandbox.requesting(|request| request.registries.insecure = vec![address.to_string()])
+    }
+}
+
+#[test]
+fn a_snapshot_is_waited_for_and_is_the_same_for_all_attempts() {
+    let tags = Tags::default();
+    let address = tags.serve();
+    let command = sh("cat ../.bundlerun/inputs/0/f");
+    let first = tags.attempt("child", address, false);
+    let (helper, runner) = start(&first, &command);
+    let mut words = String::new();
+    await_that("words", || {
+        words = fs::read_to_string(first.paths.bin.join("awaited.json")).unwrap_or_default();
+        !words.is_empty()
+    });
+    assert!(words.contains("NoSnapshot") && words.contains("input data: run train has no snapshot yet"), "{words}");
+    let digest = tags.tag("train.1.12345678.s", "first");
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.stdout(), "first", "{run:?}");
+    assert_eq!(told(&first).input_digests.get(&0), Some(&digest));
+
+    // Nothing is known of the attempt before but its tag. Of attempts that have a snapshot, the newest counts.
+    let newer = tags.tag("train.2.12345678.s", "second");
+    for (child, text, digest) in [("child", "first", digest), ("other", "second", newer)] {
+        let sandbox = tags.attempt(child, address, true);
+        let (helper, runner) = start(&sandbox, &command);
+        let run = runner.finish();
+        helper.finish();
+        assert_eq!(run.stdout(), text, "{run:?}");
+        assert_eq!(told(&sandbox).input_digests.get(&0), Some(&digest));
+    }
+}
+
+#[test]
+fn a_run_that_has_ended_without_a_snapshot_is_not_waited_for() {
+    let tags = Tags::default();
+    let sandbox = tags.attempt("child", tags.serve(), true);
+    let (helper, runner) = start(&sandbox, &sh("echo never"));
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!(run.record.cause, Some(Cause::InputNotFound), "{run:?}");
+    assert!(run.record.detail.starts_with("input data: run train has ended"), "{}", run.record.detail);
 }
 
 /// As `sha256sum` tells it.

@@ -335,7 +335,7 @@ pub struct Input {
     #[schemars(length(max = 512))] // its shape is a rule, as that of all paths: a pattern would bury the message
     pub path: String,
 
-    /// The output of another run of this namespace. Example: `{name: prepare, path: train.csv}`.
+    /// The output of another run of this namespace, or its last snapshot. Example: `{name: prepare, path: train.csv}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSource>,
 
@@ -372,7 +372,7 @@ pub struct Input {
     pub mode: Option<u32>,
 }
 
-/// The output of another run.
+/// The output of another run, or a snapshot of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunSource {
@@ -385,6 +385,22 @@ pub struct RunSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub path: Option<String>,
+
+    /// `latest`: instead of the output, the last snapshot that there is when this run starts. This run does not wait for
+    /// the end of the other and does not mind how it ends; it waits for a first snapshot. Default: the output.
+    /// Example: `latest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<WhichSnapshot>,
+}
+
+/// `latest`: instead of the output, the last snapshot that there is when this run starts. This run does not wait for
+/// the end of the other and does not mind how it ends; it waits for a first snapshot. Default: the output.
+/// Example: `latest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum WhichSnapshot {
+    /// The last one of the newest attempt that has one.
+    Latest,
 }
 
 /// An image in a registry.

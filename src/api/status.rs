@@ -238,7 +238,7 @@ pub struct RecordedInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
 
-    /// Uid of the run whose output it is.
+    /// Uid of the run whose output, or snapshot, it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
 }

@@ -16,13 +16,13 @@ mod text;
 
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Message};
-pub use pins::{Pin, Pins};
+pub use pins::{Pin, Pins, SnapshotPin};
 pub use progress::{InputProblem, InputTrouble, Progress, ProgressStage, StoreTrouble, Warning, WarningKind};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};
 pub use report::{MissingRecord, NotSaved, Report, SKIPPED_NAME_MAX_BYTES, SaveFailure, Saved, SavedSoFar};
 pub use request::{
     Background, Command, EndOrder, GIVE_UP_SECONDS, InputPatience, InputSource, Registries, Request, RequestedInput,
-    SaveRequest, SnapshotRequest, VARIABLES_MAX_BYTES,
+    SaveRequest, SnapshotInput, SnapshotRequest, VARIABLES_MAX_BYTES,
 };
 pub use snapshot::{Resumed, SnapshotAnswer};
 pub use text::{DETAIL_MAX_BYTES, one_line, size_for_people, time_for_people};

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What an input was when its run began: every attempt gets the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pin {
-    /// `host[:port]/repository@sha256:<hex>`.
+    /// `host[:port]/repository@sha256:<hex>`; of a snapshot that is to be found, without the digest.
     pub reference: String,
     /// Uid of the run whose output it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -16,6 +16,20 @@ pub struct Pin {
     /// See [`Saved::mountable`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mountable: bool,
+    /// It is a snapshot of the run, of which the helper finds out the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotPin>,
+}
+
+/// What is known of the snapshots of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotPin {
+    /// No attempt of it has a larger number.
+    pub attempts: u32,
+    /// It has ended: there will be no other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// What the operator must know later of a pod that it made; an annotation of the pod.

@@ -139,6 +139,8 @@ pub enum InputProblem {
     Absent,
     /// No answer, or one that may be another later.
     NoAnswer,
+    /// The run has no snapshot yet.
+    NoSnapshot,
 }
 
 impl InputProblem {
@@ -147,7 +149,7 @@ impl InputProblem {
     pub fn ends_as(self) -> Cause {
         match self {
             Self::Store => Cause::StoreRefused,
-            Self::NotFound | Self::Absent => Cause::InputNotFound,
+            Self::NotFound | Self::Absent | Self::NoSnapshot => Cause::InputNotFound,
             Self::Denied => Cause::InputDenied,
             Self::NoServer => Cause::InputUnreachable,
             Self::NoAnswer => Cause::StagingFailed,

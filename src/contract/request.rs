@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::gpu::GpuRequest;
+use super::pins::SnapshotPin;
 use super::progress::InputProblem;
 use super::record::Cause;
 use super::text::one_line;
@@ -150,6 +151,8 @@ pub enum InputSource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// The last snapshot of another run.
+    Snapshot(SnapshotInput),
     /// A file with this text.
     Text(String),
     /// A file to download.
@@ -183,6 +186,16 @@ impl InputSource {
         !matches!(self, Self::Mounted)
     }
 
+    /// What is fetched from a registry: where it is, with or without a tag or a digest, and the path in it.
+    #[must_use]
+    pub fn in_a_registry(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Image { reference, path } => Some((reference, path.as_deref())),
+            Self::Snapshot(SnapshotInput { repository, path, .. }) => Some((repository, path.as_deref())),
+            _ => None,
+        }
+    }
+
     /// It is in memory and in memory only.
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -200,6 +213,26 @@ impl InputSource {
     pub fn secret(name: impl Into<String>, key: Option<String>) -> Self {
         Self::Copied { file: key, name: name.into(), secret: true }
     }
+}
+
+/// A snapshot of another run, which the helper looks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotInput {
+    /// Where it is, `host[:port]/repository`.
+    pub repository: String,
+    /// Name of the other run.
+    pub run: String,
+    /// Uid of the other run.
+    pub run_uid: String,
+    /// See [`SnapshotPin`].
+    #[serde(flatten)]
+    pub of: SnapshotPin,
+    /// The tag that it is given when it is found: all attempts get this one, and the registry keeps it.
+    pub tag: String,
+    /// File or directory in it; none: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// Most of [`SaveRequest::told_variables`] with their values as JSON, in bytes: what all of a `ConfigMap` can be.
@@ -241,6 +274,8 @@ impl InputPatience {
             }
             InputProblem::Absent => self.absent_seconds,
             InputProblem::NoAnswer => self.silent_seconds,
+            // As long as all of staging may take.
+            InputProblem::NoSnapshot => u64::MAX,
         })
     }
 }

@@ -109,7 +109,7 @@ fn until(reason: Reason) -> String {
         return format!("{fixed}, then the {} ends: {causes}", reason.what_ends());
     }
     match (reason.deadline(), reason.deadline().setting()) {
-        (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the attempt ends: {causes}"),
+        (Deadline::Staging, Some(setting)) => format!("`{setting}`, then the {} ends: {causes}", reason.what_ends()),
         (Deadline::NodeLost, Some(setting)) => {
             format!("`{setting}`, which is `never` by default, then the attempt ends: {causes}")
         }

@@ -1,7 +1,7 @@
 //! Why an input is not in place, as far as the run is concerned.
 
 use crate::bundle::{Error, ErrorKind, is_full};
-use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request, RequestedInput, one_line};
+use crate::contract::{Cause, InputProblem, InputTrouble, Request, RequestedInput, one_line};
 use crate::helper;
 use std::io;
 
@@ -39,12 +39,12 @@ impl Failure {
     /// The same of an input of this request: where it is in the store, whoever refuses it is the platform.
     pub(in crate::helper) fn of_one(self, input: &RequestedInput, request: &Request) -> Self {
         let mut repositories = request.save.iter().map(|save| &save.repository).chain(&request.own_repositories);
-        let is_in_the_store = match &input.source {
-            InputSource::Image { reference, .. } => repositories.any(|repository| {
-                reference.strip_prefix(repository.as_str()).is_some_and(|rest| rest.starts_with(['@', ':']))
-            }),
-            _ => false,
-        };
+        let is_in_the_store = input.source.in_a_registry().is_some_and(|(reference, _)| {
+            repositories.any(|repository| {
+                let rest = reference.strip_prefix(repository.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', ':']))
+            })
+        });
         match self.of(input) {
             Failure::Awaited(InputProblem::Denied | InputProblem::NoServer, detail) if is_in_the_store => {
                 Failure::Awaited(InputProblem::Store, detail)

@@ -63,7 +63,7 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
         Some(InputSource::Text(_) | InputSource::Url { .. }) => true,
         Some(InputSource::Copied { file, .. }) => file.is_some(),
         Some(InputSource::Mounted) => false,
-        Some(InputSource::Image { .. }) | None => looked_up.files.contains(&index),
+        Some(InputSource::Image { .. } | InputSource::Snapshot(_)) | None => looked_up.files.contains(&index),
     };
     Ok(mount_points::make(paths, request, is_file)?)
 }

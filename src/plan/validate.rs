@@ -62,6 +62,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
     }
     problems.check("spec.outputs.exclude", globs(&spec.outputs.exclude));
     let snapshots = problems.check("spec.outputs.snapshots", snapshots(&spec.outputs));
+    problems.0.extend(snapshots_without_a_store(spec, settings));
     problems.0.extend(store_secret_used(spec, settings));
     problems.0.extend(inputs_on_the_pod_itself(spec));
     problems.0.extend(outputs_of_others(spec, run.metadata.namespace.as_deref().unwrap_or_default(), settings));
@@ -326,6 +327,14 @@ fn globs(patterns: &[String]) -> Result<(), String> {
     let wrong = patterns.iter().filter_map(|pattern| globset::Glob::new(pattern).err());
     let wrong: Vec<_> = wrong.map(|error| error.to_string()).collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// Without a store no run has snapshots.
+fn snapshots_without_a_store(spec: &BundleRunSpec, settings: &Settings) -> Vec<String> {
+    let wants = |input: &spec::Input| input.run.as_ref().is_some_and(|run| run.snapshot.is_some());
+    let wanting = spec.inputs.iter().enumerate().filter(|(_, input)| settings.store.is_none() && wants(input));
+    let why = "runs have no snapshots here, because the administrator has configured no store";
+    wanting.map(|(i, _)| format!("spec.inputs[{i}].run.snapshot: {why}")).collect()
 }
 
 /// Whoever has the store's credentials can overwrite the outputs of others.

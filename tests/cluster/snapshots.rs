@@ -519,3 +519,56 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
     space.end_of("other").await;
     space.end().await;
 }
+
+/// A run that is evaluated while it trains: who has its snapshot as an input waits for the first one, keeps that one, and does
+/// not care how the other ends.
+#[tokio::test]
+async fn the_last_snapshot_of_a_run_is_an_input_of_another_while_it_goes_on() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let of_train = json!([{"path": "model", "run": {"name": "train", "snapshot": "latest"}}]);
+    let command = r#"cat model/step; [ "$BUNDLE_ATTEMPT" = 2 ] && exit 0; echo ready; sleep 1h"#;
+    space.start("eval", json!({"command": command, "inputs": of_train})).await;
+    let waits_for = |wanted: &'static str| {
+        move |status: &BundleRunStatus| status.waiting.as_ref().and_then(|w| w.reason.as_deref()) == Some(wanted)
+    };
+    space.until("eval", "to wait for the other", waits_for("InputMissing")).await;
+    let train = r#"
+        for step in 1 2; do
+            until [ -e /trace/$step ]; do sleep 0.1; done
+            echo $step >step; "$BUNDLE_SNAPSHOT" || exit 5; echo "kept $step"
+        done; sleep 1h"#;
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    space.start("train", json!({"command": train, "volumes": volumes})).await;
+    let waiting = space.until("eval", "to wait for a snapshot", waits_for("InputHasNoSnapshot")).await.waiting.unwrap();
+    assert!(waiting.message.as_ref().unwrap().contains("run train has no snapshot yet"), "{waiting:#?}");
+    assert!(waiting.until.as_ref().unwrap().ends_with("then the run ends: InputNotFound"), "{waiting:#?}");
+    let train_pod = space.pod_running("train-1").await.name_any();
+
+    std::fs::write(trace.join("1"), "").unwrap();
+    let first = at_second_step(&space, "eval").await;
+    std::fs::write(trace.join("2"), "").unwrap();
+    until_said(&space, &train_pod, "kept 2").await;
+    node::kill(&first, "run");
+    let ended = space.end_of("eval").await;
+    assert_eq!((ended.phase, ended.attempt, stdout(&ended)), (Some(Phase::Succeeded), Some(2), "1\n"), "{ended:#?}");
+    let [found] = ended.inputs.as_slice() else { panic!("{ended:#?}") };
+    assert_eq!(found.run_uid, space.runs().get("train").await.unwrap().uid());
+    let digest = found.digest.as_deref().unwrap();
+    assert_eq!(found.reference.as_deref().unwrap().split_once('@').unwrap().1, digest, "{ended:#?}");
+
+    // Another one has what is the last by then; so has one that comes after the end.
+    let later = space.run("later", json!({"command": "cat model/step", "inputs": of_train})).await;
+    assert_eq!(stdout(&later), "2\n", "{later:#?}");
+    space.stop("train").await;
+    assert_eq!(space.end_of("train").await.phase, Some(Phase::Stopped));
+    let step = json!([{"path": "step", "run": {"name": "train", "path": "step", "snapshot": "latest"}}]);
+    let after = space.run("after", json!({"command": "cat step", "inputs": step})).await;
+    assert_eq!(stdout(&after), "2\n", "{after:#?}");
+
+    let none = json!([{"path": "model", "run": {"name": "after", "snapshot": "latest"}}]);
+    let none = space.run("none", json!({"command": "true", "inputs": none})).await;
+    assert_eq!(cause(&none), "InputNotFound", "{none:#?}");
+    assert!(none.message.as_ref().unwrap().contains("run after has ended and has no snapshot"), "{none:#?}");
+    space.end().await;
+}

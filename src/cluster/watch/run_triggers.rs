@@ -142,7 +142,7 @@ impl RunTriggers {
     }
 }
 
-/// Its ways from phase to phase are nobody else's matter until its end.
+/// Its ways from phase to phase are nobody else's matter but that its command has begun, until its end.
 fn as_parent(run: &BundleRun) -> Parent {
     let parent = Parent::of(run);
     Parent { phase: parent.phase.filter(|phase| phase.is_terminal()), ..parent }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn children_are_looked_at_when_their_parent_ends_comes_or_goes_and_at_no_other_time() {
+    fn children_are_looked_at_when_their_parent_begins_ends_comes_or_goes_and_at_no_other_time() {
         let mut triggers = RunTriggers::default();
         let mut apply = |name: &str, inputs: Value, status: Value| {
             names(&triggers.on(&watcher::Event::Apply(run(name, inputs, status))).runs).join(" ")
@@ -186,8 +186,15 @@ mod tests {
         assert_eq!(apply("c1", of_p.clone(), json!({})), "c1");
         assert_eq!(apply("c2", of_p.clone(), json!({})), "c2");
         assert_eq!(apply("p", json!([]), json!({})), "c1 c2 p", "it is there now");
-        assert_eq!(apply("p", json!([]), json!({"phase": "Running"})), "");
-        let over = json!({"phase": "Succeeded", "output": {"bundle": "r@sha256:1"}});
+        assert_eq!(apply("p", json!([]), json!({"phase": "Pending"})), "");
+        let attempt = json!([{"attempt": 1, "startTime": "2026-01-01T00:00:00Z"}]);
+        assert_eq!(
+            apply("p", json!([]), json!({"phase": "Running", "attempts": attempt})),
+            "c1 c2",
+            "it may have a snapshot"
+        );
+        assert_eq!(apply("p", json!([]), json!({"phase": "Finalizing", "attempts": attempt})), "");
+        let over = json!({"phase": "Succeeded", "attempts": attempt, "output": {"bundle": "r@sha256:1"}});
         assert_eq!(apply("p", json!([]), over.clone()), "c1 c2");
         assert_eq!(apply("p", json!([]), over.clone()), "");
         assert_eq!(apply("c1", of_p.clone(), json!({"phase": "Failed"})), "", "it waits for nobody any more");

@@ -20,7 +20,10 @@ pub(in crate::helper) fn is_needed(request: &Request) -> bool {
     !request.resume_from.is_empty()
         || request.inputs.iter().any(|input| match input.source {
             InputSource::Text(_) | InputSource::Mounted => input.path == ".",
-            InputSource::Image { .. } | InputSource::Url { .. } | InputSource::Copied { .. } => true,
+            InputSource::Image { .. }
+            | InputSource::Snapshot(_)
+            | InputSource::Url { .. }
+            | InputSource::Copied { .. } => true,
         })
 }
 

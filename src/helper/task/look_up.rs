@@ -3,12 +3,13 @@
 
 use crate::bundle::retry::{Heard, listen};
 use crate::bundle::{self, Access, Kind};
-use crate::contract::{EndOrder, InputSource, Request};
+use crate::contract::{Cause, EndOrder, InputProblem, InputSource, Request, SnapshotInput};
 use crate::helper::awaited::{Notes, awaited};
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::task::login::access;
+use crate::names::bundle::snapshot_tag;
 use crate::names::files;
 use crate::runner::Paths;
 use futures::StreamExt;
@@ -44,7 +45,7 @@ pub(in crate::helper) fn pins(paths: &Paths) -> Pins {
 
 /// Whether a registry has to be asked. A digest without a path in it says all there is to know.
 pub(in crate::helper) fn is_needed(source: &InputSource) -> bool {
-    matches!(source, InputSource::Image { reference, path } if path.is_some() || !reference.contains('@'))
+    source.in_a_registry().is_some_and(|(reference, path)| path.is_some() || !reference.contains('@'))
 }
 
 /// `repository@digest`, whatever the reference had after its repository.
@@ -90,11 +91,10 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         .inputs
         .iter()
         .enumerate()
-        .filter_map(|(index, input)| match &input.source {
-            InputSource::Image { reference, path } if is_needed(&input.source) => {
-                Some((index, input, reference.as_str(), path.as_deref()))
-            }
-            _ => None,
+        .filter(|(_, input)| is_needed(&input.source))
+        .filter_map(|(index, input)| {
+            let (reference, path) = input.source.in_a_registry()?;
+            Some((index, input, reference, path))
         })
         .collect();
     let mut silent: BTreeMap<usize, _> = asked
@@ -105,8 +105,16 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
         let heard = heard_of.get(&index).cloned().unwrap_or_default();
-        let reference = before.get(&index).map_or(reference.to_owned(), |digest| pinned(reference, digest));
-        async move { (index, input, listen(heard, bundle::resolve(&reference, path, access)).await) }
+        let known = before.get(&index).cloned();
+        let resolve = async move {
+            let digest = match (&input.source, known) {
+                (InputSource::Snapshot(wanted), None) => Some(find_snapshot(wanted, access).await?),
+                (_, known) => known,
+            };
+            let reference = digest.map_or(reference.to_owned(), |digest| pinned(reference, &digest));
+            bundle::resolve(&reference, path, access).await.map_err(Failure::from)
+        };
+        async move { (index, input, listen(heard, resolve).await) }
     }))
     .buffer_unordered(AT_ONCE);
 
@@ -127,7 +135,7 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         };
         let Some((index, input, answer)) = answer else { break };
         silent.remove(&index);
-        let answer = answer.map_err(|error| Failure::from(error).of_one(input, request));
+        let answer = answer.map_err(|failure: Failure| failure.of_one(input, request));
         match &answer {
             Ok(_) => notes.comes(index),
             Err(failure) => notes.trouble(index, failure),
@@ -145,6 +153,29 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         }
     }
     trouble.map_or(Ok(found), Err)
+}
+
+/// The digest of a run's last snapshot. It gets a tag of its own: the next attempt finds that first, whatever became of
+/// this one, and a registry that collects what has no tag keeps it while the run's own tag moves on.
+async fn find_snapshot(wanted: &SnapshotInput, access: &Access) -> Result<String, Failure> {
+    let SnapshotInput { repository, run, run_uid, of, tag: own, .. } = wanted;
+    if let Some(digest) = bundle::find_snapshot(repository, own, access).await? {
+        return Ok(digest);
+    }
+    // Of the newest attempt that has one: what a node that is cut off still pushes for an earlier one does not count.
+    for attempt in (1..=of.attempts).rev() {
+        let tag = snapshot_tag(run, run_uid, attempt);
+        if let Some(digest) = bundle::find_snapshot(repository, &tag, access).await? {
+            bundle::add_tag(repository, &digest, own, access).await?;
+            return Ok(digest);
+        }
+    }
+    Err(if of.ended {
+        let why = format!("run {run} has ended and has no snapshot; without snapshot its output is the input");
+        Failure::Permanent(Cause::InputNotFound, why)
+    } else {
+        Failure::Awaited(InputProblem::NoSnapshot, format!("run {run} has no snapshot yet"))
+    })
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ fn digest(input: &RequestedInput, found: Option<&String>) -> Option<String> {
         }
         InputSource::Url { sha256, .. } => Some(format!("sha256:{sha256}")),
         InputSource::Text(text) => Some(sha256(text.as_bytes())),
-        InputSource::Copied { secret: false, .. } => found.cloned(),
+        InputSource::Snapshot(_) | InputSource::Copied { secret: false, .. } => found.cloned(),
         InputSource::Copied { secret: true, .. } | InputSource::Mounted => None,
     }
 }
@@ -254,7 +254,8 @@ fn contents(paths: &Paths, index: usize, source: &InputSource) -> Map<String, Va
             let filled = [("data", data), ("binaryData", binary)].into_iter().filter(|(_, files)| !files.is_empty());
             told.extend(filled.map(|(name, files)| (name.to_owned(), Value::Object(files))));
         }
-        InputSource::Copied { secret: true, .. } | InputSource::Mounted => {}
+        // Where it is the operator tells.
+        InputSource::Snapshot(_) | InputSource::Copied { secret: true, .. } | InputSource::Mounted => {}
     }
     told
 }

@@ -135,11 +135,12 @@ impl Stage<'_> {
         let mut digest = String::new();
         match &input.source {
             InputSource::Text(_) | InputSource::Mounted => {}
-            InputSource::Image { reference, path } => {
-                let reference =
-                    self.pins.get(&index).map_or(reference.clone(), |digest| look_up::pinned(reference, digest));
+            InputSource::Image { .. } | InputSource::Snapshot(_) => {
+                let (reference, path) = input.source.in_a_registry().unwrap_or_default();
+                let pinned = |digest: &String| look_up::pinned(reference, digest);
+                let reference = self.pins.get(&index).map_or(reference.to_owned(), pinned);
                 let (access, budget) = (&self.access, self.budget.clone());
-                let fetch = bundle::fetch(&reference, path.as_deref(), &place, budget, access, progress);
+                let fetch = bundle::fetch(&reference, path, &place, budget, access, progress);
                 self.noting(index, progress, fetch).await?;
                 tell_of_left_out(input, progress);
                 let place = place.clone();

@@ -9,6 +9,7 @@ mod refused;
 mod skew;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -17,7 +18,7 @@ use self::pin::Unready;
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase, Skew};
-use crate::contract::Message;
+use crate::contract::{Message, Pin};
 use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
@@ -193,7 +194,7 @@ impl<'a> Decision<'a> {
             return Plan::after(left);
         }
         let pinned = match validate::validate(self.run, self.settings) {
-            Ok(request) => pin::pin(self.run, self.parents).map(|pins| (request, pins)),
+            Ok(request) => self.pins().map(|pins| (request, pins)),
             // It may be valid for who made the definition.
             Err(problems) if self.skew.differs => return self.not_valid_here(&problems),
             // Stored under rules that let more through than ours, or a setting it needs is gone.
@@ -228,6 +229,12 @@ impl<'a> Decision<'a> {
                 plan
             }
         }
+    }
+
+    fn pins(&self) -> Result<BTreeMap<usize, Pin>, Unready> {
+        let namespace = self.run.metadata.namespace.as_deref().unwrap_or_default();
+        let store = self.settings.store.as_ref().map(|store| store.repository(namespace));
+        pin::pin(self.run, self.parents, store.as_deref())
     }
 
     /// How long this attempt has to wait because the last one did not even start its command, or because its own pod went

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::first_of;
-use crate::api::spec::{Input, OnInputFailure};
+use crate::api::spec::{DEFAULT_INTERRUPTIONS, Input, OnInputFailure, RunSource};
 use crate::api::{BundleRun, Phase};
-use crate::contract::Pin;
+use crate::contract::{Pin, SnapshotPin};
+use crate::oci::without_tag_and_digest;
 use crate::plan::facts::parents::{Parent, Parents};
 use crate::plan::outcome::Outcome;
 use crate::plan::words::cause::Cause;
@@ -21,11 +22,17 @@ pub(super) enum Unready {
 }
 
 /// The pins of a run's inputs, by their index in the spec: what was pinned before stays, whatever became of the parents.
-pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, Pin>, Unready> {
+/// `store`: the repository of the namespace today.
+pub(super) fn pin(run: &BundleRun, parents: &Parents, store: Option<&str>) -> Result<BTreeMap<usize, Pin>, Unready> {
     // How it came to the first attempt is not recorded: later ones fetch it, which works everywhere.
     let recorded = |input: &Input| {
         let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
-        Some(Pin { reference: entry.reference.clone()?, run_uid: entry.run_uid.clone(), mountable: false })
+        let run_uid = entry.run_uid.clone();
+        match &entry.reference {
+            Some(reference) => Some(Pin { reference: reference.clone(), run_uid, ..Pin::default() }),
+            // The attempt before did not tell which one it had: its helper has left a tag.
+            None => snapshot(&input.run.as_ref()?.name, run_uid?, parents, store),
+        }
     };
     let mut pins = BTreeMap::new();
     // Told first: of a ring, whoever is looked at later would only see that the others have failed.
@@ -36,17 +43,23 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
             format!("the runs wait for each other: {}", cycle.join(" -> ")),
         )));
     }
-    let (mut failed, mut missing, mut unfinished, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut failed, mut missing, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unreadable, mut unstarted) = (Vec::new(), Vec::new());
     let waits = run.spec.on_input_failure == OnInputFailure::Wait;
     for (index, input) in run.spec.inputs.iter().enumerate() {
         if let Some(pin) = recorded(input) {
             pins.insert(index, pin);
             continue;
         }
-        let Some(name) = input.run.as_ref().map(|source| source.name.as_str()) else { continue };
+        let Some(RunSource { name, snapshot: which, .. }) = &input.run else { continue };
+        let name = name.as_str();
         match parents.runs.get(name) {
             None if parents.unreadable.contains(name) => unreadable.push(name),
             None => missing.push(name),
+            Some(parent) if which.is_some() => match snapshot(name, parent.uid.clone(), parents, store) {
+                Some(pin) if parent.has_begun || parent.is_over() => drop(pins.insert(index, pin)),
+                _ => unstarted.push(name),
+            },
             Some(parent) if !parent.is_over() => unfinished.push(name),
             Some(parent) => match take(name, parent, run.spec.allow_failed_inputs) {
                 Ok(pin) => drop(pins.insert(index, pin)),
@@ -55,21 +68,22 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents) -> Result<BTreeMap<usize, 
             },
         }
     }
-    if failed.is_empty() && unreadable.is_empty() && missing.is_empty() && unfinished.is_empty() {
-        return Ok(pins);
-    }
-    let reason = match (failed.as_slice(), unreadable.as_slice(), missing.as_slice()) {
-        ([], [], []) => Reason::InputNotFinished,
-        ([], [], _) => Reason::InputMissing,
-        ([], _, _) => Reason::InputUnreadable,
-        _ => Reason::InputFailed,
-    };
+    // What has to be done for it comes first.
+    let waits_for = [
+        (Reason::InputFailed, failed.is_empty()),
+        (Reason::InputUnreadable, unreadable.is_empty()),
+        (Reason::InputMissing, missing.is_empty()),
+        (Reason::InputNotFinished, unfinished.is_empty()),
+        (Reason::InputNotStarted, unstarted.is_empty()),
+    ];
+    let Some((reason, _)) = waits_for.into_iter().find(|(_, none)| !none) else { return Ok(pins) };
     let mut words = Vec::new();
     words.extend(told_failed(failed));
     let by_us = "cannot be read by this version of the operator";
     words.extend(told(unreadable, by_us, by_us));
     words.extend(told(missing, "does not exist", "do not exist"));
     words.extend(told(unfinished, "has not ended", "have not ended"));
+    words.extend(told(unstarted, "has not started", "have not started"));
     Err(Unready::Waits(reason, words.join("; ")))
 }
 
@@ -96,7 +110,18 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
         let message = format!("run {name} has ended ({ending}), but its output was not saved");
         return Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame));
     };
-    Ok(Pin { reference: bundle.clone(), run_uid: Some(parent.uid.clone()), mountable: parent.mountable })
+    let (reference, run_uid) = (bundle.clone(), Some(parent.uid.clone()));
+    Ok(Pin { reference, run_uid, mountable: parent.mountable, snapshot: None })
+}
+
+/// The pin of a snapshot of the run with this uid, which may be gone by now; none: there is no store.
+fn snapshot(name: &str, uid: String, parents: &Parents, store: Option<&str>) -> Option<Pin> {
+    let parent = parents.runs.get(name).filter(|parent| parent.uid == uid);
+    // Where its output is, its snapshots are: the store may have been another one then.
+    let repository = parent.and_then(|parent| parent.bundle.as_deref()).map(without_tag_and_digest).or(store)?;
+    let attempts = parent.map_or(DEFAULT_INTERRUPTIONS + 1, |parent| parent.attempts);
+    let snapshot = Some(SnapshotPin { attempts, ended: parent.is_none_or(Parent::is_over) });
+    Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), mountable: false, snapshot })
 }
 
 /// What became of the first of many, and what ends the wait.

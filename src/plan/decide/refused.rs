@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::SignedDuration;
 
-use super::{Decision, pin};
+use super::Decision;
 use crate::names;
 use crate::plan::facts::node::units;
 use crate::plan::outcome::Outcome;
@@ -64,7 +64,7 @@ impl Decision<'_> {
     /// The container that the words of a `LimitRange` are about, which do not name it; none: it is not known, or both are.
     fn limited(&self, message: &str) -> Option<Container> {
         (meaning(Source::Admission, message) == Some(Meaning::LimitRange)).then_some(())?;
-        let pins = pin::pin(self.run, self.parents).ok()?;
+        let pins = self.pins().ok()?;
         Container::limited(&self.made_with(&pins)?, message)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
 
@@ -23,6 +24,10 @@ pub struct Parent {
     pub uid: String,
     /// None: no operator has seen it yet.
     pub phase: Option<Phase>,
+    /// Its command runs, or did: it may have a snapshot.
+    pub has_begun: bool,
+    /// As many attempts it can have at most: a few, by a rule of the definition.
+    pub attempts: u32,
     /// Its saved output, `repository@digest`.
     pub bundle: Option<String>,
     /// That can be mounted as it is.
@@ -41,6 +46,8 @@ impl Parent {
         Self {
             uid: run.metadata.uid.clone().unwrap_or_default(),
             phase: status.and_then(|s| s.phase),
+            has_begun: status.is_some_and(|s| s.attempts.iter().any(|attempt| attempt.start_time.is_some())),
+            attempts: run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS).saturating_add(1),
             bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
             mountable: status.and_then(|s| s.output.as_ref()?.mountable).unwrap_or_default(),
             cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),

@@ -16,7 +16,7 @@ use super::Attempt;
 use super::mounts::{backstop, bytes, in_container, mount, read_only};
 use super::valid_run::ValidRun;
 use crate::api::spec::{Input, KeySource};
-use crate::contract::{InputSource, Pin, RequestedInput};
+use crate::contract::{InputSource, Pin, RequestedInput, SnapshotInput};
 use crate::names::{self, paths, volumes};
 use crate::plan::facts::settings::Settings;
 
@@ -227,6 +227,17 @@ fn source(input: &Input, pin: Option<&Pin>) -> InputSource {
         reference: pin.map_or(reference, |pin| pin.reference.as_str()).to_owned(),
         path: path.cloned(),
     };
+    if let (Some(run), Some(Pin { reference, run_uid, snapshot: Some(of), .. })) = (&input.run, pin) {
+        return InputSource::Snapshot(SnapshotInput {
+            repository: reference.clone(),
+            run: run.name.clone(),
+            run_uid: run_uid.clone().unwrap_or_default(),
+            of: *of,
+            // That of the run which has it as an input.
+            tag: String::new(),
+            path: run.path.clone(),
+        });
+    }
     if let Some(run) = &input.run {
         return image("", run.path.as_ref());
     }

@@ -21,8 +21,9 @@ pub(in crate::plan) use self::requests::{requests, requests_of_run};
 
 use self::inputs::Inputs;
 use self::valid_run::{PINS_MAX_BYTES, REQUEST_MAX_BYTES, ValidRun};
-use crate::contract::{GIVE_UP_SECONDS, InputPatience, Pin, Pins, Request, SaveRequest, SnapshotRequest};
+use crate::contract::{GIVE_UP_SECONDS, InputPatience, InputSource, Pin, Pins, Request, SaveRequest, SnapshotRequest};
 use crate::names;
+use crate::names::bundle::{input_tag, output_tag, snapshot_tag};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::settings::Settings;
 
@@ -138,6 +139,9 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
     let mut requested = inputs.requested();
     for (index, input) in requested.iter_mut().enumerate() {
         input.digest = attempt.digests.get(&index).cloned();
+        if let InputSource::Snapshot(snapshot) = &mut input.source {
+            snapshot.tag = input_tag(&request.name, &request.uid, index);
+        }
     }
     let usual = InputPatience::default();
     let mut complete = Request {
@@ -149,7 +153,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
         },
         save: settings.store.as_ref().map(|store| SaveRequest {
             repository: store.repository(&request.namespace),
-            tag: tag(request, attempt.number),
+            tag: output_tag(&request.name, &request.uid, attempt.number),
             exclude: request.exclude.clone(),
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
@@ -158,7 +162,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             max_blob_bytes: store.max_blob_bytes,
             background: store.background.clone(),
             snapshots: Some(SnapshotRequest {
-                tag: snapshot_tag(request, attempt.number),
+                tag: snapshot_tag(&request.name, &request.uid, attempt.number),
                 exclude: request.snapshots.exclude.clone(),
                 every_seconds: request.snapshots.every_seconds,
                 at_end: request.resumes,
@@ -173,24 +177,13 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
     complete
 }
 
-/// Of the output of an attempt.
-fn tag(request: &ValidRun, attempt: u32) -> String {
-    let uid8 = request.uid.get(..8).unwrap_or(&request.uid);
-    format!("{}.{attempt}.{uid8}", request.name)
-}
-
-/// Of its last snapshot.
-fn snapshot_tag(request: &ValidRun, attempt: u32) -> String {
-    format!("{}.s", tag(request, attempt))
-}
-
 /// The snapshots of the attempts before, the newest first.
 fn resume_from(request: &ValidRun, attempt: u32, settings: &Settings) -> Vec<String> {
     if !request.resumes || settings.store.is_none() {
         return vec![];
     }
     let before = (1..attempt).rev().take(MOST_LOOKED_FOR);
-    before.map(|attempt| snapshot_tag(request, attempt)).collect()
+    before.map(|attempt| snapshot_tag(&request.name, &request.uid, attempt)).collect()
 }
 
 /// Adds to what is said of how the output is made, if the annotation has room for it.

@@ -385,9 +385,11 @@ impl<'a> Draft<'a> {
         }
         for (index, pin) in pod.pins().inputs {
             if let Some(entry) = self.status.inputs.get_mut(index) {
-                entry.digest = digest_of(&pin.reference).map(|digest| digest.to_string());
-                entry.reference = Some(pin.reference);
                 entry.run_uid = pin.run_uid;
+                if pin.snapshot.is_none() {
+                    entry.digest = digest_of(&pin.reference).map(|digest| digest.to_string());
+                    entry.reference = Some(pin.reference);
+                }
             }
         }
         for (entry, input) in self.status.inputs.iter_mut().zip(inputs) {
@@ -398,21 +400,21 @@ impl<'a> Draft<'a> {
         self.set(ConditionType::InputsReady, "True", condition::PINNED, "");
     }
 
-    /// What the helper found under the tags of images, and in `ConfigMaps`: later attempts get the same.
-    fn pin_found(&mut self, message: &Message) {
+    /// What the helper found under the tags of images and of snapshots, and in `ConfigMaps`: later attempts get the same.
+    fn pin_found(&mut self, message: &Message, pod: Option<&PodFacts>) {
+        let pins = pod.map(|pod| pod.pins().inputs).unwrap_or_default();
         for (index, digest) in &message.input_digests {
-            let config_map = self.run.spec.inputs.get(*index).and_then(|input| input.config_map.as_ref());
-            if let (Some(_), Some(entry)) = (config_map, self.status.inputs.get_mut(*index))
-                && entry.digest.is_none()
-            {
+            let Some((input, entry)) = self.run.spec.inputs.get(*index).zip(self.status.inputs.get_mut(*index)) else {
+                continue;
+            };
+            if input.config_map.is_some() && entry.digest.is_none() {
                 entry.digest = Some(digest.clone());
             }
-            let image = self.run.spec.inputs.get(*index).and_then(|input| input.image.as_ref());
-            if let (Some(image), Some(entry)) = (image, self.status.inputs.get_mut(*index))
-                && entry.reference.is_none()
-            {
+            let of_snapshot = pins.get(index).filter(|pin| pin.snapshot.is_some()).map(|pin| &pin.reference);
+            let repository = input.image.as_ref().map(|image| &image.reference).or(of_snapshot);
+            if let Some(repository) = repository.filter(|_| entry.reference.is_none()) {
                 entry.digest = Some(digest.clone());
-                entry.reference = Some(format!("{}@{digest}", without_tag_and_digest(&image.reference)));
+                entry.reference = Some(format!("{}@{digest}", without_tag_and_digest(repository)));
             }
         }
     }
@@ -428,7 +430,7 @@ impl<'a> Draft<'a> {
             self.status.image = Some(RecordedImage { requested, ..RecordedImage::default() });
         }
         if let Some(message) = message {
-            self.pin_found(message);
+            self.pin_found(message, pod);
         }
         let told = message.and_then(|message| message.report.record.as_ref());
         let believed = told.map(|record| within_its_container(record, pod, self.now));

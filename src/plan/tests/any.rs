@@ -135,7 +135,7 @@ fn saved() -> impl Strategy<Value = (Option<Saved>, Option<NotSaved>)> {
 fn any_pins() -> impl Strategy<Value = Pins> {
     let pin = any::<bool>().prop_map(|mountable| {
         let (reference, run_uid) = (format!("store:5000/bundles/n@{DIGEST}"), Some("up".to_owned()));
-        Pin { reference, run_uid, mountable }
+        Pin { reference, run_uid, mountable, snapshot: None }
     });
     (of(Just("store:5000/bundles/n".to_owned())), of(Just("default:1".to_owned())), of(pin)).prop_map(
         |(repository, default_image, pin)| Pins {
@@ -153,7 +153,7 @@ fn any_progress() -> impl Strategy<Value = ProgressSeen> {
         holds,
     });
     let problem =
-        select(vec![InputProblem::Store, InputProblem::NotFound, InputProblem::Absent, InputProblem::NoAnswer]);
+        select(vec![InputProblem::Store, InputProblem::NotFound, InputProblem::Absent, InputProblem::NoSnapshot]);
     let input = (problem, "\\PC{0,20}").prop_map(|(problem, detail)| InputTrouble { problem, detail });
     let known = (stage, any::<u64>(), of(trouble), of(input), "\\PC{0,20}", message()).prop_map(
         |(stage, bytes, store, input, trouble, report)| Progress {
@@ -181,6 +181,8 @@ fn any_parents() -> impl Strategy<Value = Parents> {
         phase: Some(phase),
         bundle,
         mountable,
+        has_begun: mountable,
+        attempts: 4,
         cause: Some("Completed".to_owned()),
         blame: None,
     });

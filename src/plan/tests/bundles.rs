@@ -6,8 +6,8 @@ use crate::api::status::Blame;
 use crate::contract;
 use crate::contract::{InputSource, NotSaved, Pin, Pins, Request, SaveFailure, Saved, SavedSoFar};
 
-const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
-const REPOSITORY: &str = "store:5000/bundles/n";
+pub(super) const OTHER: &str = "sha256:40a1746cbc95e1bd292d984adbb843da2a7dfdc7aaf00688c1678a54b36bcf6b";
+pub(super) const REPOSITORY: &str = "store:5000/bundles/n";
 
 pub(super) fn with_store() -> Settings {
     let store = Store {
@@ -27,7 +27,7 @@ fn child() -> BundleRun {
         {"path": "/models", "image": {"reference": "registry:5000/models:v1"}}]}))
 }
 
-fn bundle(digest: &str) -> String {
+pub(super) fn bundle(digest: &str) -> String {
     format!("{REPOSITORY}@{digest}")
 }
 
@@ -36,22 +36,22 @@ fn prepare(phase: Phase) -> Parent {
     Parent { uid: "up".into(), phase: Some(phase), bundle, ..Parent::default() }
 }
 
-fn parents(parent: Parent) -> Parents {
+pub(super) fn parents(parent: Parent) -> Parents {
     Parents { runs: BTreeMap::from([("prepare".to_owned(), parent)]), ..Parents::default() }
 }
 
-fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
+pub(super) fn look_with(run: &BundleRun, parents: &Parents, second: i64) -> Plan {
     let observed = Observed { parents, pull_secrets: Some(&[]), ..nothing_but(run, PodSeen::Absent) };
     plan(&observed, &with_store(), at(second))
 }
 
-fn annotation<T: serde::de::DeserializeOwned>(plan: &Plan, name: &str) -> T {
+pub(super) fn annotation<T: serde::de::DeserializeOwned>(plan: &Plan, name: &str) -> T {
     serde_json::from_str(&created(plan).metadata.annotations.as_ref().unwrap()[name]).unwrap()
 }
 
 /// A pod of a run with a store, as the cache has it.
-fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
-    let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()), mountable: false };
+pub(super) fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
+    let pin = |digest: &str| Pin { reference: bundle(digest), run_uid: Some("up".into()), ..Pin::default() };
     let pins = Pins {
         repository: Some(REPOSITORY.into()),
         default_image: None,
@@ -62,7 +62,7 @@ fn stored(pod: PodCase, inputs: &[(usize, &str)]) -> PodCase {
     pod
 }
 
-fn interrupted<'a>(
+pub(super) fn interrupted<'a>(
     attempt: u32,
     pod: &'a PodFacts,
     message: &'a Message,
@@ -204,7 +204,7 @@ fn runs_that_wait_for_each_other_are_told_at_once() {
 fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let first = look_with(&child(), &parents(prepare(Phase::Succeeded)), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
-    let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()), mountable: false };
+    let pin = Pin { reference: bundle(DIGEST), run_uid: Some("up".into()), ..Pin::default() };
     assert_eq!((pins.repository.as_deref(), pins.inputs), (Some(REPOSITORY), BTreeMap::from([(0, pin)])));
     let request: Request = annotation(&first, crate::names::REQUEST_ANNOTATION);
     let source = |reference: &str, path: Option<&str>| InputSource::Image {

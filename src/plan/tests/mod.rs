@@ -17,6 +17,7 @@ mod requests;
 mod silent;
 mod size;
 mod skew;
+mod snapshots;
 mod stages;
 mod store;
 mod tables;

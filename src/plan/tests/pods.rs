@@ -4,10 +4,13 @@ use std::{env, fs, path::Path};
 
 use super::*;
 
-/// Compares with a file as values: key order and quoting do not matter.
 fn check(name: &str, run: &BundleRun) {
-    let plan = look(run, PodSeen::Absent, 0);
-    let pod = serde_json::to_value(created(&plan)).unwrap();
+    check_pod(name, &look(run, PodSeen::Absent, 0));
+}
+
+/// Compares the pod that a plan makes with a file as values: key order and quoting do not matter.
+pub(super) fn check_pod(name: &str, plan: &Plan) {
+    let pod = serde_json::to_value(created(plan)).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/tests").join(name);
     if env::var_os("UPDATE").is_some() {
         fs::write(&file, serde_saphyr::to_string(&pod).unwrap()).unwrap();

@@ -46,6 +46,7 @@ fn a_wait_says_how_long_it_may_last_and_what_follows() {
         (Reason::InputDenied, false, "2 minutes, then the run ends: InputDenied"),
         (Reason::InputNotCreated, false, "deadlines.configuration, then the run ends: InputNotFound"),
         (Reason::InputNoAnswer, false, "10 minutes without an answer, then the attempt ends: StagingFailed"),
+        (Reason::InputHasNoSnapshot, false, "deadlines.staging, then the run ends: InputNotFound"),
         (Reason::StoreRefused, false, "2 minutes, then the attempt ends: StoreRefused"),
     ] {
         assert_eq!(reason.wait("").until(is_bound), until);

@@ -126,6 +126,8 @@ table! {
             .to_do("create them, in any order; the message names them"),
         InputNotFinished: Row::new(WaitStage::Inputs, "runs that are inputs have not ended")
             .to_do("nothing: the run goes on when they have"),
+        InputNotStarted: Row::new(WaitStage::Inputs, "runs whose snapshots are inputs have not started")
+            .to_do("nothing: the run goes on when they have"),
         InputUnreadable: Row::new(WaitStage::Inputs, "runs that are inputs were stored under another definition of \
             BundleRun, and this version of the operator cannot read them")
             .to_do("make the runs that the message names anew under their names (`kubectl replace --force`), or tell the \
@@ -302,6 +304,10 @@ table! {
                 again, and the run goes on when the input is there")
             .until(Deadline::NoAnswer)
             .ends_as(Cause::StagingFailed),
+        InputHasNoSnapshot: Row::new(WaitStage::Staging, "a run whose snapshot is an input has none yet")
+            .to_do("nothing, if the command of that run asks for one by `$BUNDLE_SNAPSHOT` or it has \
+                `outputs.snapshots.every`: the command starts when the first is in the store; else stop this run")
+            .ends_as(Cause::InputNotFound),
         StoreRefused: Row::new(WaitStage::Staging, "the store refuses the output, or an input that is in it; the command has \
             not started")
             .to_do("tell the administrator: the store's login in this namespace, its repository or its certificate is \
@@ -344,6 +350,7 @@ impl Reason {
             InputProblem::NoServer => Self::InputUnreachable,
             InputProblem::Absent => Self::InputNotCreated,
             InputProblem::NoAnswer => Self::InputNoAnswer,
+            InputProblem::NoSnapshot => Self::InputHasNoSnapshot,
         }
     }
 

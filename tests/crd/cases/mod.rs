@@ -110,7 +110,7 @@ fn everything_spec() -> Value {
             {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode.txt"}}},
         ],
         "inputs": [
-            {"path": "train.csv", "run": {"name": "prepare", "path": "a/train.csv"}},
+            {"path": "train.csv", "run": {"name": "prepare", "path": "a/train.csv", "snapshot": "latest"}},
             {"path": "scripts", "configMap": {"name": "scripts"}},
         ],
         "volumes": [

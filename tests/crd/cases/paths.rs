@@ -131,6 +131,7 @@ pub(super) fn inputs() -> Vec<Case> {
     let sources = [
         json!({"run": {"name": "prepare"}}),
         json!({"run": {"name": "prepare", "path": "a/b.csv"}}),
+        json!({"run": {"name": "prepare", "path": "a/b.csv", "snapshot": "latest"}}),
         json!({"image": {"reference": "registry.example.com/models:v3", "path": "weights"}}),
         json!({"claim": {"name": "datasets", "path": "imagenet"}}),
         json!({"configMap": {"name": "scripts"}}),
@@ -143,7 +144,7 @@ pub(super) fn inputs() -> Vec<Case> {
         input["path"] = json!("a");
         cases.push(accepted(&format!("input from {source}"), list(&[input])));
     }
-    for (source, is_file) in sources.iter().zip([false, false, false, false, false, true, true, true]) {
+    for (source, is_file) in sources.iter().zip([false, false, false, false, false, false, true, true, true]) {
         let mut input = source.clone();
         input["path"] = json!(".");
         let name = format!("the entries of {source}");
@@ -190,6 +191,10 @@ pub(super) fn inputs() -> Vec<Case> {
         (json!({}), vec![one_source]),
         (json!({"text": "", "claim": {"name": "a"}}), vec![one_source]),
         (json!({"run": {"name": "a", "path": ".."}}), vec![("spec.inputs[0].run.path", dots)]),
+        (
+            json!({"run": {"name": "a", "snapshot": "first"}}),
+            vec![("spec.inputs[0].run.snapshot", "Unsupported value")],
+        ),
         (json!({"image": {"reference": "a", "path": "b/../c"}}), vec![("spec.inputs[0].image.path", dots)]),
         (json!({"claim": {"name": "a", "path": "."}}), vec![("spec.inputs[0].claim.path", dots)]),
         (json!({"image": {"reference": "A"}}), vec![("spec.inputs[0].image.reference", "must be a reference")]),
@@ -202,7 +207,7 @@ pub(super) fn inputs() -> Vec<Case> {
         input["path"] = json!("a");
         cases.push(refused(&name, list(&[input]), &errors));
     }
-    for (source, has_mode) in sources.iter().zip([false, false, false, false, true, true, true, true]) {
+    for (source, has_mode) in sources.iter().zip([false, false, false, false, false, true, true, true, true]) {
         let mut input = source.clone();
         input["path"] = json!("a");
         input["mode"] = json!(0o755);
