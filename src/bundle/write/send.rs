@@ -40,7 +40,7 @@ impl From<(Index, Skip)> for NotPushed {
 }
 
 /// Gives the bytes of a blob from some byte on to whoever takes them, and says whether there are more to be taken.
-type Read = dyn Fn(u64, &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Unread> + Send + Sync;
+type Read = dyn Fn(u64, &mut dyn FnMut(Bytes) -> bool) -> Result<(), Unread> + Send + Sync;
 
 /// A blob to be pushed.
 struct Source {
@@ -188,7 +188,7 @@ impl Saving<'_> {
         tokio::task::spawn_blocking(asked.by(move || {
             let read = read(from, &mut |bytes| {
                 reading.pace.wait(bytes.len());
-                sender.blocking_send(Ok(Bytes::copy_from_slice(bytes))).is_ok()
+                sender.blocking_send(Ok(bytes)).is_ok()
             });
             let unread = match read {
                 Ok(()) | Err(Unread::NotTaken) => return None,
@@ -235,8 +235,8 @@ impl Drop for Stored<'_> {
 /// A blob of a layer that was hashed.
 fn known(plan: &Arc<Plan>, layer: &Arc<Layer>, blob: Blob, number: u64) -> Source {
     let (plan, layer) = (plan.clone(), layer.clone());
-    let read = move |from: u64, take: &mut dyn FnMut(&[u8]) -> bool| match LargeFile::again(&plan, &layer) {
-        Some(file) => file?.read(&plan, number, from, |bytes, _| take(bytes)),
+    let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| match LargeFile::again(&plan, &layer) {
+        Some(file) => file?.read(&plan, number, from, |bytes, _| take(Bytes::copy_from_slice(bytes))),
         None => pack::read(&plan, &layer, skipping(from, take)),
     };
     Source { size: blob.size, read: Arc::new(read), digest: Box::new(move || blob.digest) }
@@ -244,7 +244,7 @@ fn known(plan: &Arc<Plan>, layer: &Arc<Layer>, blob: Blob, number: u64) -> Sourc
 
 fn of_list(of: &Arc<impl Lists>, list: &ListLayer) -> Source {
     let (of, digest) = (of.clone(), list.digest);
-    let read = move |from: u64, take: &mut dyn FnMut(&[u8]) -> bool| {
+    let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| {
         let mut take = skipping(from, take);
         let mut taken = |bytes: &[u8]| {
             if take(bytes) { Ok(()) } else { Err(Error::new(ErrorKind::Local, "not taken")) }
@@ -255,12 +255,12 @@ fn of_list(of: &Arc<impl Lists>, list: &ListLayer) -> Source {
 }
 
 /// Gives what comes after so many bytes to `take`.
-fn skipping(mut to_skip: u64, take: &mut dyn FnMut(&[u8]) -> bool) -> impl FnMut(&[u8]) -> bool {
+fn skipping(mut to_skip: u64, take: &mut dyn FnMut(Bytes) -> bool) -> impl FnMut(&[u8]) -> bool {
     move |bytes| {
         let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(bytes.len());
         to_skip -= skipped as u64;
         let rest = bytes.get(skipped..).unwrap_or_default();
-        rest.is_empty() || take(rest)
+        rest.is_empty() || take(Bytes::copy_from_slice(rest))
     }
 }
 
@@ -268,16 +268,48 @@ fn skipping(mut to_skip: u64, take: &mut dyn FnMut(&[u8]) -> bool) -> impl FnMut
 fn unread(plan: &Arc<Plan>, file: &Arc<LargeFile>, blob: u64, hashing: &Arc<Mutex<Hashing>>) -> Source {
     let size = file.size(plan, blob);
     let (plan, file, hashed_by) = (plan.clone(), file.clone(), hashing.clone());
-    let read = move |from: u64, take: &mut dyn FnMut(&[u8]) -> bool| {
-        let (mut hashing, mut position) = (lock(&hashed_by), from);
-        file.read(&plan, blob, from, |bytes, is_content| {
-            hashing.add(position, bytes, is_content);
-            position += bytes.len() as u64;
-            take(bytes)
+    let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| {
+        beside(&hashed_by, |hash| {
+            let mut position = from;
+            file.read(&plan, blob, from, |bytes, is_content| {
+                let bytes = Bytes::copy_from_slice(bytes);
+                let is_hashed = hash(Piece { position, bytes: bytes.clone(), is_content });
+                position += bytes.len() as u64;
+                is_hashed && take(bytes)
+            })
         })
     };
     let hashing = hashing.clone();
     Source { size, read: Arc::new(read), digest: Box::new(move || lock(&hashing).digest()) }
+}
+
+/// Of a blob that is read.
+struct Piece {
+    position: u64,
+    bytes: Bytes,
+    is_content: bool,
+}
+
+/// Enough to hash with: a child's memory is small, and stacks count.
+const HASHING_STACK: usize = 256 << 10;
+
+/// Lets `read` have pieces hashed by another thread: to hash them, once as a part of the blob and once as a part of the
+/// file, takes longer than to read them. All that it takes is hashed when this returns.
+fn beside<T>(hashing: &Mutex<Hashing>, read: impl FnOnce(&mut dyn FnMut(Piece) -> bool) -> T) -> T {
+    let (sender, pieces) = std::sync::mpsc::sync_channel::<Piece>(PIECES);
+    std::thread::scope(|scope| {
+        let hash = || {
+            let mut hashing = lock(hashing);
+            for Piece { position, bytes, is_content } in pieces {
+                hashing.add(position, &bytes, is_content);
+            }
+        };
+        // Without a thread nothing is taken, which is tried again.
+        let _ = std::thread::Builder::new().stack_size(HASHING_STACK).spawn_scoped(scope, hash);
+        let result = read(&mut |piece| sender.send(piece).is_ok());
+        drop(sender);
+        result
+    })
 }
 
 fn lock(hashing: &Mutex<Hashing>) -> std::sync::MutexGuard<'_, Hashing> {
