@@ -31,7 +31,7 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents, store: Option<&str>) -> Re
         match &entry.reference {
             Some(reference) => Some(Pin { reference: reference.clone(), run_uid, ..Pin::default() }),
             // The attempt before did not tell which one it had: its helper has left a tag.
-            None => snapshot(&input.run.as_ref()?.name, run_uid?, parents, store),
+            None => snapshot(&snapshot_of(input)?.name, run_uid?, parents, store),
         }
     };
     let mut pins = BTreeMap::new();
@@ -51,12 +51,11 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents, store: Option<&str>) -> Re
             pins.insert(index, pin);
             continue;
         }
-        let Some(RunSource { name, snapshot: which, .. }) = &input.run else { continue };
-        let name = name.as_str();
+        let Some(name) = input.run.as_ref().map(|source| source.name.as_str()) else { continue };
         match parents.runs.get(name) {
             None if parents.unreadable.contains(name) => unreadable.push(name),
             None => missing.push(name),
-            Some(parent) if which.is_some() => match snapshot(name, parent.uid.clone(), parents, store) {
+            Some(parent) if snapshot_of(input).is_some() => match snapshot(name, parent.uid.clone(), parents, store) {
                 Some(pin) if parent.has_begun || parent.is_over() => drop(pins.insert(index, pin)),
                 _ => unstarted.push(name),
             },
@@ -112,6 +111,11 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
     };
     let (reference, run_uid) = (bundle.clone(), Some(parent.uid.clone()));
     Ok(Pin { reference, run_uid, mountable: parent.mountable, snapshot: None })
+}
+
+/// The run whose snapshot an input is.
+fn snapshot_of(input: &Input) -> Option<&RunSource> {
+    input.run.as_ref().filter(|run| run.snapshot.is_some())
 }
 
 /// The pin of a snapshot of the run with this uid, which may be gone by now; none: there is no store.

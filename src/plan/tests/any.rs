@@ -152,8 +152,13 @@ fn any_progress() -> impl Strategy<Value = ProgressSeen> {
         not_saved: NotSaved { failure: SaveFailure::StoreUnreachable, detail },
         holds,
     });
-    let problem =
-        select(vec![InputProblem::Store, InputProblem::NotFound, InputProblem::Absent, InputProblem::NoSnapshot]);
+    let problem = select(vec![
+        InputProblem::Store,
+        InputProblem::NotFound,
+        InputProblem::Absent,
+        InputProblem::NoAnswer,
+        InputProblem::NoSnapshot,
+    ]);
     let input = (problem, "\\PC{0,20}").prop_map(|(problem, detail)| InputTrouble { problem, detail });
     let known = (stage, any::<u64>(), of(trouble), of(input), "\\PC{0,20}", message()).prop_map(
         |(stage, bytes, store, input, trouble, report)| Progress {

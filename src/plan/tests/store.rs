@@ -227,8 +227,13 @@ fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
 fn the_helper_waits_as_long_as_the_object_says() {
     let patience = InputPatience::default();
     assert_eq!((patience.refused_seconds, patience.silent_seconds), (120, 600));
-    use InputProblem::{Absent, NoAnswer, NoSnapshot, NotFound, Store};
-    for problem in [Store, NotFound, Absent, NoAnswer, NoSnapshot] {
+    for problem in [
+        InputProblem::Store,
+        InputProblem::NotFound,
+        InputProblem::Absent,
+        InputProblem::NoAnswer,
+        InputProblem::NoSnapshot,
+    ] {
         let reason = Reason::of_an_input(problem);
         assert_eq!(reason.given_up_as(), [Cause::seen_in_the_pod(problem.ends_as()).name()], "{problem:?}");
     }
