@@ -497,13 +497,32 @@ fn a_registry_that_comes_back_after_the_container_has_started_costs_no_attempt()
 }
 
 /// A repository with what was tagged in it.
-#[derive(Clone, Default)]
 struct Tags {
+    address: SocketAddr,
     /// Blobs and manifests, by their names.
     known: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
 
 impl Tags {
+    fn serve() -> Self {
+        let known = Arc::<Mutex<HashMap<String, Vec<u8>>>>::default();
+        let of = known.clone();
+        let address = serve_all(Router::new().fallback(move |method: Method, uri: Uri, body: Bytes| {
+            let name = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+            let mut known = of.lock().unwrap();
+            let answer = match (method, known.get(&name)) {
+                (Method::PUT, _) => {
+                    known.insert(name, body.to_vec());
+                    StatusCode::CREATED.into_response()
+                }
+                (_, Some(found)) => (MANIFEST, found.clone()).into_response(),
+                (_, None) => StatusCode::NOT_FOUND.into_response(),
+            };
+            async move { answer }
+        }));
+        Self { address, known }
+    }
+
     fn tag(&self, tag: &str, text: &str) -> String {
         let (layer, manifest) = image(text);
         let digest = format!("sha256:{}", sha256(&manifest));
@@ -514,27 +533,10 @@ impl Tags {
         digest
     }
 
-    fn serve(&self) -> SocketAddr {
-        let known = self.known.clone();
-        serve_all(Router::new().fallback(move |method: Method, uri: Uri, body: Bytes| {
-            let name = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
-            let mut known = known.lock().unwrap();
-            let answer = match (method, known.get(&name)) {
-                (Method::PUT, _) => {
-                    known.insert(name, body.to_vec());
-                    StatusCode::CREATED.into_response()
-                }
-                (_, Some(found)) => (MANIFEST, found.clone()).into_response(),
-                (_, None) => StatusCode::NOT_FOUND.into_response(),
-            };
-            async move { answer }
-        }))
-    }
-
     /// An attempt of a run that has a snapshot of `train` as its input.
-    fn attempt(&self, child: &str, address: SocketAddr, ended: bool) -> Sandbox {
+    fn attempt(&self, child: &str, ended: bool) -> Sandbox {
         let source = InputSource::Snapshot(SnapshotInput {
-            repository: format!("{address}/bundles/n"),
+            repository: format!("{}/bundles/n", self.address),
             run: "train".to_owned(),
             run_uid: "12345678-9".to_owned(),
             of: SnapshotPin { attempts: 3, ended },
@@ -542,16 +544,15 @@ impl Tags {
             path: None,
         });
         let sandbox = with_inputs(vec![input("data", source)]);
-        sandbox.requesting(|request| request.registries.insecure = vec![address.to_string()])
+        sandbox.requesting(|request| request.registries.insecure = vec![self.address.to_string()])
     }
 }
 
 #[test]
 fn a_snapshot_is_waited_for_and_is_the_same_for_all_attempts() {
-    let tags = Tags::default();
-    let address = tags.serve();
+    let tags = Tags::serve();
     let command = sh("cat ../.bundlerun/inputs/0/f");
-    let first = tags.attempt("child", address, false);
+    let first = tags.attempt("child", false);
     let (helper, runner) = start(&first, &command);
     let mut words = String::new();
     await_that("words", || {
@@ -568,7 +569,7 @@ fn a_snapshot_is_waited_for_and_is_the_same_for_all_attempts() {
     // Nothing is known of the attempt before but its tag. Of attempts that have a snapshot, the newest counts.
     let newer = tags.tag("train.2.12345678.s", "second");
     for (child, text, digest) in [("child", "first", digest), ("other", "second", newer)] {
-        let sandbox = tags.attempt(child, address, true);
+        let sandbox = tags.attempt(child, true);
         let (helper, runner) = start(&sandbox, &command);
         let run = runner.finish();
         helper.finish();
@@ -579,8 +580,7 @@ fn a_snapshot_is_waited_for_and_is_the_same_for_all_attempts() {
 
 #[test]
 fn a_run_that_has_ended_without_a_snapshot_is_not_waited_for() {
-    let tags = Tags::default();
-    let sandbox = tags.attempt("child", tags.serve(), true);
+    let sandbox = Tags::serve().attempt("child", true);
     let (helper, runner) = start(&sandbox, &sh("echo never"));
     let run = runner.finish();
     helper.finish();
