@@ -140,7 +140,7 @@ cat /tmp/[1-8] | sort -u | wc -l"#;
     lines.sort_unstable();
     let expected: Vec<_> = (1..=8).map(|n| format!("{n}: 0")).collect();
     assert_eq!(lines, expected, "{ended:#?}");
-    assert!(different <= 3, "those that ask together get one: {different}");
+    assert!(different < 8, "those that ask together share one: {different}");
 
     let command =
         r#"[ "$BUNDLE_ATTEMPT" = 2 ] && { cat n; exit 0; }; n=0; while :; do echo $((n += 1)) >n; sleep 1; done"#;

@@ -49,7 +49,7 @@ impl Decision<'_> {
     /// 0.01 CPUs of the operator's helper)`.
     fn counted_by_quota(&self, message: &str) -> Option<String> {
         let quota = Quota::in_words(message)?;
-        let pins = pin::pin(self.run, self.parents).ok()?;
+        let pins = self.pins().ok()?;
         let needs = self.needs(&pins)?;
         let whose = |(name, amount): &(String, u64)| {
             // The limits of the run's container are its requests.
