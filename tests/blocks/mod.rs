@@ -1,8 +1,8 @@
 //! The code blocks of the documentation, and how each of them is known to work.
 //!
-//! A block ```` ```yaml NAME ```` is a file of that name. A block ```` ```console ```` shows commands, after `$ `, and
-//! what they print. Where the commands of a block are not run as the page is followed, a comment above the block says
-//! who runs them, or why nobody does:
+//! A block ```` ```yaml NAME ````, or of another language, is a file of that name. A block ```` ```console ```` shows
+//! commands, after `$ `, and what they print. Where the commands of a block are not run as the page is followed, a
+//! comment above the block says who runs them, or why nobody does:
 //!
 //! ```text
 //! <!-- run by .ci/run -->
@@ -10,8 +10,9 @@
 //! ```
 
 /// Pages that are followed from begin to end on a cluster, by `tests/cluster/guide.rs`.
-pub(crate) const FOLLOWED: [&str; 6] = [
+pub(crate) const FOLLOWED: [&str; 7] = [
     "docs/first-run.md",
+    "docs/your-script.md",
     "docs/images.md",
     "docs/bundles.md",
     "docs/checkpoints.md",

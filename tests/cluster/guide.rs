@@ -70,6 +70,11 @@ async fn every_command_of_the_first_run_prints_what_it_shows() {
 }
 
 #[tokio::test]
+async fn every_command_of_the_page_for_scripts_prints_what_it_shows() {
+    follow("docs/your-script.md", 35).await;
+}
+
+#[tokio::test]
 async fn every_command_of_the_page_for_users_of_codalab_prints_what_it_shows() {
     follow("docs/codalab.md", 5).await;
 }
@@ -118,7 +123,7 @@ async fn follow_in(space: &Space, page: &str, least: usize) {
     let mut ran = 0;
     let patience = regex::Regex::new(r"--timeout=\d+s").unwrap();
     for block in blocks(&std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()) {
-        if let ("yaml", Some(name)) = (block.language.as_str(), &block.name) {
+        if let Some(name) = &block.name {
             std::fs::write(dir.path().join(name), &block.text).unwrap();
         }
         if !block.is_followed() {
