@@ -5,7 +5,10 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-chart test-chart-cluster crd docs chart down clean
+.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-chart test-chart-cluster crd docs chart down clean
+
+help: ## The targets, and what each does.
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
 
 demo: ## A local cluster, the operator in it, the examples run, their records printed. CLUSTER=current: your own context.
 	deploy/demo --cluster $(CLUSTER)
@@ -28,10 +31,10 @@ lint: ## Formatting and clippy, warnings are errors.
 supply-chain: ## Licences, sources and versions of the crates, by deny.toml.
 	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check bans licenses sources --hide-inclusion-graph
 
-advisories: ## Known holes in the crates, by the RustSec database of today: needs GitHub.
+advisories: ## Known vulnerabilities of the crates, by today's RustSec database: needs GitHub.
 	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check advisories
 
-test-pure: ## Needs no cluster.
+test-pure: ## All tests that need no cluster.
 	cargo test --locked
 
 test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in user-mode Linux: no cluster.
@@ -43,10 +46,10 @@ test-million: ## The test of many files with a million of them, and 247 MiB for 
 test-real-gpu: static ## The runner with this machine's NVIDIA GPUs: no cluster, no part of CI. Exit code 77: it has none.
 	tests/real-gpu/run
 
-test-gpu-simulated: static ## The same script with a made-up host, in seconds, so that it works where it is needed.
+test-gpu-simulated: static ## The script of test-real-gpu with a made-up host: seconds.
 	tests/real-gpu/run --simulate
 
-test-cluster: static ## On a local cluster of its own.
+test-cluster: static ## Tests of bundles in registries, and of the operator, on a local cluster of its own.
 	tests/cluster/run
 
 test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, on a local cluster of its own: no part of CI.
@@ -58,18 +61,18 @@ test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what n
 test-chart-cluster: static ## The same on a local cluster of its own, with the operator's image: install, upgrade, uninstall, alerts.
 	tests/chart/run --cluster bundlerun-chart
 
-crd: ## Writes crds/bundlerun.yaml anew.
+crd: ## Generates crds/bundlerun.yaml from the types.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml
 	cp crds/bundlerun.yaml charts/bundle-operator/files/crd.yaml
 
-docs: ## Writes the generated pages of docs anew.
+docs: ## Generates the pages endings, metrics and reference of docs.
 	for page in endings metrics reference; do cargo run --locked --quiet -- page $$page >docs/$$page.md; done
 
-chart: ## Writes what follows from the chart and the definition: plain manifests, the chart's README.
+chart: ## Generates the plain manifests and the chart's README from the chart and the definition.
 	charts/generate
 
-down: ## Takes the local cluster away.
+down: ## Ends the local cluster.
 	deploy/local/cluster down --name $(CLUSTER)
 
-clean: down
+clean: down ## Ends the local cluster, and removes what was built.
 	cargo clean

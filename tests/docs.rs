@@ -29,7 +29,8 @@ fn read(path: &str) -> String {
 fn pages() -> Vec<String> {
     let docs =
         fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut pages: Vec<_> = docs.map(|name| format!("docs/{name}")).chain(["README.md".to_owned()]).collect();
+    let front = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned);
+    let mut pages: Vec<_> = docs.map(|name| format!("docs/{name}")).chain(front).collect();
     pages.sort();
     pages
 }
@@ -81,12 +82,65 @@ fn the_readme_names_every_page() {
     }
 }
 
+#[test]
+fn the_index_of_the_documentation_names_every_page() {
+    let index = read("docs/README.md");
+    for page in pages().iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "README.md") {
+        assert!(index.contains(&format!("]({page})")), "docs/README.md does not name {page}");
+    }
+}
+
+#[test]
+fn the_map_of_the_repository_is_right() {
+    let page = read("CONTRIBUTING.md");
+    let code = Regex::new("`([^`]+)`").unwrap();
+    let names = |cell: &str| code.captures_iter(cell).map(|found| found[1].to_owned()).collect::<Vec<_>>();
+    let rows = |section: &str| table(&page, section);
+    let mapped: BTreeSet<_> =
+        rows("The repository").iter().chain(&rows("The code")).flat_map(|(path, _)| names(path)).collect();
+    let of_behaviours: Vec<_> = rows("Where a behaviour is")
+        .iter()
+        .flat_map(|(_, place)| names(place))
+        .filter(|name| name.contains('/'))
+        .collect();
+    assert!(mapped.len() > 20 && of_behaviours.len() > 10, "{mapped:?} {of_behaviours:?}");
+    for path in mapped.iter().chain(&of_behaviours) {
+        assert!(root().join(path).exists(), "CONTRIBUTING.md: there is no {path}");
+    }
+
+    let folders = |of: &str| {
+        let paths = fs::read_dir(root().join(of)).unwrap().map(|entry| entry.unwrap().path());
+        let names = paths.filter(|path| path.is_dir()).map(|path| path.strip_prefix(root()).unwrap().to_owned());
+        names.map(|path| path.into_os_string().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let of_others = |path: &String| path.starts_with('.') || ["target", "shared"].contains(&path.as_str());
+    for folder in folders("").into_iter().filter(|path| !of_others(path)).chain(folders("src")) {
+        assert!(mapped.contains(&folder), "CONTRIBUTING.md does not say what {folder} is");
+    }
+}
+
+#[test]
+fn every_target_of_make_says_what_it_does() {
+    let (makefile, page) = (read("Makefile"), read("CONTRIBUTING.md"));
+    let phony = makefile.lines().find_map(|line| line.strip_prefix(".PHONY: ")).unwrap();
+    for target in phony.split(' ').filter(|target| *target != "clean") {
+        let documented = Regex::new(&format!(r"(?m)^{target}:.*## .{{10}}")).unwrap();
+        assert!(documented.is_match(&makefile), "Makefile: {target} has no comment for `make help`");
+        assert!(page.contains(&format!("`make {target}`")), "CONTRIBUTING.md does not name make {target}");
+    }
+}
+
 /// What is wrong with the claim that the commands of a block work.
 fn doubt(page: &str, block: &Block) -> Option<String> {
     match (block.language.as_str(), &block.mark) {
         ("", _) => Some("it has no language: console, sh, yaml, text, ...".into()),
         ("console" | "sh" | "bash", Some(Mark::NotRun(why))) => {
             (why.len() < 10).then(|| "say why it is not run".into())
+        }
+        ("console" | "sh" | "bash", Some(Mark::RunBy(page))) if FOLLOWED.contains(&page.as_str()) => {
+            let is_there =
+                blocks(&read(page)).iter().any(|known| known.is_followed() && known.text.contains(&block.text));
+            (!is_there).then(|| format!("{page} does not show this"))
         }
         ("console" | "sh" | "bash", Some(Mark::RunBy(file))) => {
             let Ok(script) = fs::read_to_string(root().join(file)) else { return Some(format!("{file} is not there")) };
@@ -131,6 +185,7 @@ fn a_block_that_nobody_runs_is_found() {
         "<!-- run by .ci/no-such-file -->\n```sh\nmake test\n```",
         "<!-- run by .ci/run -->\n```sh\nmake nothing\n```",
         "<!-- not run: needs a registry -->\n```yaml\na: b\n```",
+        "<!-- run by docs/first-run.md -->\n```console\n$ kubectl apply -f hello.yaml\nhello\n```",
     ] {
         assert!(of(doubtful).is_some(), "{doubtful}");
     }

@@ -2,7 +2,8 @@
 //!
 //! A block ```` ```yaml NAME ````, or of another language, is a file of that name. A block ```` ```console ```` shows
 //! commands, after `$ `, and what they print. Where the commands of a block are not run as the page is followed, a
-//! comment above the block says who runs them, or why nobody does:
+//! comment above the block says who runs them (a script, or a page that is followed and shows the same), or why nobody
+//! does:
 //!
 //! ```text
 //! <!-- run by .ci/run -->
