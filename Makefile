@@ -23,10 +23,11 @@ test: ## All that CI runs, and how long each part took.
 static: ## The binaries of the image: static, so that the runner works in any image.
 	deploy/build $(STATIC)
 
-lint: ## Formatting and clippy, warnings are errors.
+lint: ## Formatting, clippy and the documentation of the code; warnings are errors.
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features cluster-tests -- -D warnings
 	cargo clippy --locked --no-default-features --bin bundle-runner -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 
 supply-chain: ## Licences, sources and versions of the crates, by deny.toml.
 	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check bans licenses sources --hide-inclusion-graph

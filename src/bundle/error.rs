@@ -39,7 +39,7 @@ pub struct Error {
     pub kind: ErrorKind,
     /// For people: one line, which says what the source says.
     pub message: String,
-    /// Entries of a tree that the machine failed to read, at most [`MOST_DAMAGED`]: the sha256 of the path of each.
+    /// Entries of a tree that the machine failed to read, at most `MOST_DAMAGED`: the sha256 of the path of each.
     pub damaged: Vec<String>,
     /// Of this machine, or of a connection.
     pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,

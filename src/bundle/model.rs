@@ -146,7 +146,7 @@ pub struct SavedBundle {
     pub damaged: u64,
     /// The first of them, the worst reasons first, each with its reason: `a.sock (a socket)`.
     pub skipped_names: Vec<String>,
-    /// A container runtime that mounts the image's `contents` shows what [`fetch`] would put in place.
+    /// A container runtime that mounts the image's `contents` shows what [`fetch`](crate::bundle::fetch) would put in place.
     pub mountable: bool,
 }
 

@@ -17,7 +17,8 @@ pub struct GpuRequest {
     pub driver: Option<HostDriver>,
 }
 
-/// What must be there before the command of a run with GPUs starts; else the cause is [`Cause::GpuUnavailable`].
+/// What must be there before the command of a run with GPUs starts; else the cause is
+/// [`GpuUnavailable`](crate::contract::Cause::GpuUnavailable).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Preflight {

@@ -13,7 +13,7 @@ pub struct Pin {
     /// Uid of the run whose output it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
-    /// See [`Saved::mountable`].
+    /// See [`Saved::mountable`](crate::contract::Saved::mountable).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mountable: bool,
     /// It is a snapshot of the run, of which the helper finds out the digest.

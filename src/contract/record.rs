@@ -83,7 +83,7 @@ pub struct Record {
     /// The GPUs it had, when known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<GpuFacts>,
-    /// One line for the user: what failed, or a warning. At most [`DETAIL_MAX_BYTES`].
+    /// One line for the user: what failed, or a warning. At most [`DETAIL_MAX_BYTES`](crate::contract::DETAIL_MAX_BYTES).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }

@@ -94,7 +94,7 @@ pub struct EndOrder {
     /// Becomes the record's. None: the user asked for the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`].
+    /// Becomes the record's: one line, at most [`DETAIL_MAX_BYTES`](crate::contract::DETAIL_MAX_BYTES).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
