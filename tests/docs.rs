@@ -90,6 +90,16 @@ fn the_index_of_the_documentation_names_every_page() {
     }
 }
 
+/// In its first paragraph, below the title. The README begins with what this is.
+#[test]
+fn every_page_begins_with_the_questions_it_answers() {
+    for page in pages().iter().filter(|page| *page != "README.md") {
+        let text = read(page);
+        let begin = text.split_once("# ").unwrap().1.split("\n\n").nth(1).unwrap();
+        assert!(begin.contains('?'), "{page} begins with: {begin}");
+    }
+}
+
 #[test]
 fn the_map_of_the_repository_is_right() {
     let page = read("CONTRIBUTING.md");

@@ -8,7 +8,7 @@ use crate::plan::{Cause, ConditionType, Deadline, Reason, STOPPING, Subject};
 const INTRODUCTION: &str = "\
 # How runs end, and what they wait for
 
-What `kubectl get bundlerun NAME -o yaml` can show in `status`, and what to do about it. The guides to [images](images.md) and to [inputs and outputs](bundles.md) say more about theirs; [the reference](reference.md) has every field.
+Why did a run end, what does it wait for, and what can you do about it? These are the words that `kubectl get bundlerun NAME -o yaml` shows in `status`. The guides to [images](images.md) and to [inputs and outputs](bundles.md) say more about theirs; [the reference](reference.md) has every field.
 
 ";
 

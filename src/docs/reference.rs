@@ -11,7 +11,7 @@ use crate::api::rules::{self, Rule};
 const INTRODUCTION: &str = "\
 # Reference: the fields of a BundleRun
 
-`apiVersion: bundlerun.dev/v1alpha1`, `kind: BundleRun`; `kubectl explain bundlerun.spec` prints the same. Durations are days, hours, minutes and seconds (`1d12h`, `90s`), quantities those of Kubernetes (`500m`, `32Gi`). What a field may hold is checked by the API server, and its message names the field. The words in `status` are in [endings](endings.md).
+What does each field mean, and what may it hold? `apiVersion: bundlerun.dev/v1alpha1`, `kind: BundleRun`; `kubectl explain bundlerun.spec` prints the same. Durations are days, hours, minutes and seconds (`1d12h`, `90s`), quantities those of Kubernetes (`500m`, `32Gi`). What a field may hold is checked by the API server, and its message names the field. The words in `status` are in [endings](endings.md).
 ";
 
 /// What the API server says before any rule of ours is asked, and no definition can make it accept: a schema has one type,
