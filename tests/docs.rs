@@ -90,6 +90,15 @@ fn the_index_of_the_documentation_names_every_page() {
     }
 }
 
+/// `make demo` has runs there that are called as those of the pages are, and differ.
+#[test]
+fn no_followed_page_works_in_the_namespace_of_the_demo() {
+    let is_chosen = Regex::new("(--namespace|-n)[ =]bundlerun-demo").unwrap();
+    for page in FOLLOWED {
+        assert!(!is_chosen.is_match(&read(page)), "{page}");
+    }
+}
+
 /// In its first paragraph, below the title. The README begins with what this is.
 #[test]
 fn every_page_begins_with_the_questions_it_answers() {
