@@ -91,12 +91,12 @@ impl OwnOperator {
             let its = ListParams::default().labels(&format!("operator-of={}", self.name));
             let pods = self.pods.list(&its).await.unwrap();
             let statuses = pods.items.into_iter().filter_map(|pod| pod.status?.container_statuses?.into_iter().next());
-            let ended = statuses.filter_map(|container| {
+            let mut ended = statuses.filter_map(|container| {
                 let states = [container.state, container.last_state];
                 let terminated = states.into_iter().flatten().find_map(|state| state.terminated)?;
                 Some((container.ready, terminated.message.unwrap_or_default()))
             });
-            ended.last().ok_or("it has not ended")
+            ended.next().ok_or("it has not ended")
         })
         .await
     }

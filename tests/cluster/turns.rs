@@ -66,14 +66,13 @@ impl Turn {
         let read = vec![OWN_OPERATORS.read().await];
         let permits = vec![permit(&OWN_TURNS).await];
         let mut away = AWAY.lock().await;
-        let shared = match away.upgrade() {
-            Some(shared) => shared,
-            None => {
-                let shared = Arc::new(free(&OPERATOR).await);
-                scale_operator(client, 0).await;
-                *away = Arc::downgrade(&shared);
-                shared
-            }
+        let shared = if let Some(shared) = away.upgrade() {
+            shared
+        } else {
+            let shared = Arc::new(free(&OPERATOR).await);
+            scale_operator(client, 0).await;
+            *away = Arc::downgrade(&shared);
+            shared
         };
         Self { _read: read, _permits: permits, _away: Some(shared), ..Self::default() }
     }
