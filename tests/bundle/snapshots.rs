@@ -4,7 +4,9 @@ use crate::common::{Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, 
 use crate::early::on_disk;
 use crate::mapped::Mapped;
 use axum::http::Method;
-use bundlerun::bundle::{Access, Error, ErrorKind, Progress, Snapshot, SnapshotWanted, Tree, find_snapshot, restore};
+use bundlerun::bundle::{
+    Access, Error, ErrorKind, Kind, Progress, Snapshot, SnapshotWanted, Tree, fetch, find_snapshot, resolve, restore,
+};
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -127,6 +129,24 @@ async fn a_snapshot_puts_all_back_as_it_was_and_the_next_one_pushes_what_has_cha
     fs::rename(run.path("d/renamed"), run.path("large")).unwrap();
     let saved = save(&run.tree(), &run.registry.repository("a"), "t", &run.registry.access()).await;
     assert!(saved.pushed_bytes < 50 * MIB, "{saved:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_an_input_as_any_bundle_is() {
+    let run = Run::new();
+    fs::create_dir(run.path("d")).unwrap();
+    fs::write(run.path("d/step"), "3").unwrap();
+    run.take().await;
+    let (repository, access) = (run.registry.repository("a"), run.registry.access());
+    let digest = find_snapshot(&repository, "run.1.s", &access).await.unwrap().unwrap();
+    let reference = format!("{repository}@{digest}");
+    for (path, kind) in [(None, Kind::Directory), (Some("d"), Kind::Directory), (Some("d/step"), Kind::File)] {
+        assert_eq!(resolve(&reference, path, &access).await.unwrap().kind, kind, "{path:?}");
+    }
+    let place = Place::new();
+    fetch(&reference, None, &place.dir, NO_LIMITS, &access, &Progress::default()).await.unwrap();
+    place.assert_nothing_outside();
+    assert_eq!(fs::read_to_string(place.dir.join("d/step")).unwrap(), "3");
 }
 
 /// One file of a hundred is another at each snapshot; small ones and a log grow.

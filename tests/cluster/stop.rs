@@ -32,7 +32,10 @@ async fn a_stop_that_is_taken_back_while_the_pod_ends_is_a_stop() {
     assert_eq!((ended.phase, ended.attempt, ended.attempts.len()), (Some(Phase::Stopped), Some(1), 1), "{ended:#?}");
     assert!(stdout(&ended).contains("saving"));
     let message = ended.message.as_deref().unwrap();
-    assert!(message.starts_with("ended because stop was set: the command was ended by signal 9 (SIGKILL)"), "{message}");
+    assert!(
+        message.starts_with("ended because stop was set: the command was ended by signal 9 (SIGKILL)"),
+        "{message}"
+    );
     space.end().await;
 }
 

@@ -93,8 +93,11 @@ pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Re
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let kind = if path.is_empty() {
-        // What cannot be had shall be told before anything waits for it.
-        Content::of(&image.manifest, reference)?;
+        // What cannot be had shall be told before anything waits for it. What has a list is read through it, whatever its
+        // layers are: those of a snapshot are no files with names.
+        if image.manifest.bundle_index()?.is_none() {
+            Content::of(&image.manifest, reference)?;
+        }
         Kind::Directory
     } else if let Some(bundle) = Bundle::open(&image.repository, &image.manifest).await? {
         let listed = bundle.lookup(&path).await?;
