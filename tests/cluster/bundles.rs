@@ -275,7 +275,7 @@ async fn the_working_directory_is_the_commands_alone() {
 #[tokio::test]
 async fn the_working_directory_is_its_users() {
     let space = Space::new().await;
-    let command = "set -e; [ -O . ] && [ -O parent ]; mkdir parent/mine; echo owned";
+    let command = "set -e; [ -O . ] && [ -O parent ]; mkdir parent/mine; echo owned; echo kept >kept; chmod 000 .";
     let users = [
         ("as-root", json!({"image": "localhost:5000/debian:bookworm"})),
         ("as-asked", json!({"image": "localhost:5000/debian:bookworm", "runAsUser": 1000})),
@@ -287,6 +287,7 @@ async fn the_working_directory_is_its_users() {
         let ended = space.run(name, spec).await;
         assert_eq!(cause(&ended), "Completed", "{name}: {ended:#?}");
         assert_eq!(stdout(&ended), "owned\n", "{name}: {ended:#?}");
+        assert_eq!(saved_file(&ended, "kept"), "kept\n", "{name}: also of a directory that it has closed");
     }))
     .await;
     space.end().await;

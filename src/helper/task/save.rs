@@ -22,7 +22,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -55,6 +57,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     // A first try need not wait until large files are on the disk.
     let keeps_more = markers::is_marked(&paths.bin, files::NOT_SAVED);
     let tree = Tree { keeps_more, ..tree(paths, request, save) };
+    open_to_owner(&paths.bundle);
     let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
     let access = access(paths, request);
     let progress = Arc::new(Progress::default());
@@ -88,13 +91,36 @@ fn renamed(paths: &Paths) -> String {
     let bundle = paths.bundle.clone();
     let (told, notes) = mpsc::channel();
     thread::spawn(move || {
-        let is_taken = |name: &&str| rustix::fs::lstat(bundle.join(name)).is_ok();
-        let taken = [files::STDOUT, files::STDERR].into_iter().filter(is_taken);
-        let note =
-            |name| format!("the working directory has a {name} of the command's own: ours is {name}{RUN_SUFFIX}");
+        let is_taken = |name: &str| rustix::fs::lstat(bundle.join(name)).is_ok();
+        let taken = [files::STDOUT, files::STDERR].into_iter().filter(|name| is_taken(name));
+        let note = |name: &str| {
+            let mut ours = format!("{name}{RUN_SUFFIX}");
+            while is_taken(&ours) {
+                ours.push_str(RUN_SUFFIX);
+            }
+            format!("the working directory has a {name} of the command's own: ours is {ours}")
+        };
         let _ = told.send(taken.map(note).collect::<Vec<_>>().join("; "));
     });
     notes.recv_timeout(NOTE).unwrap_or_default()
+}
+
+/// A command with the helper's user may have closed its working directory (`chmod 000 .`): its owner can read it again.
+/// The mode of the root is no part of an output. A disk that gives no answer is the save's matter.
+fn open_to_owner(root: &Path) {
+    let root = root.to_owned();
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let mode = fs::metadata(&root).map(|metadata| metadata.permissions().mode());
+        if let Ok(mode) = mode.as_ref().map(|mode| mode & 0o7777)
+            && mode & 0o500 != 0o500
+            && let Err(error) = fs::set_permissions(&root, fs::Permissions::from_mode(mode | 0o700))
+        {
+            eprintln!("bundle-operator helper: cannot open {}: {error}", root.display());
+        }
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(NOTE);
 }
 
 /// Tries that failed to read one entry, one after another.
@@ -267,10 +293,34 @@ mod tests {
     use crate::contract::Command;
 
     #[test]
+    fn a_working_directory_that_was_closed_is_open_to_its_owner_again() {
+        let root = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(root.path()).unwrap().permissions().mode() & 0o7777;
+        for (closed, open) in [(0o000, 0o700), (0o644, 0o744), (0o311, 0o711), (0o2755, 0o2755)] {
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(closed)).unwrap();
+            open_to_owner(root.path());
+            assert_eq!(mode(), open, "{closed:o}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_said_is_named_as_it_is_in_the_bundle() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(&paths.bundle).unwrap();
+        assert_eq!(renamed(&paths), "");
+        for (name, ours) in [("stdout", "stdout.run"), ("stdout.run", "stdout.run.run")] {
+            fs::write(paths.bundle.join(name), "").unwrap();
+            let said = format!("the working directory has a stdout of the command's own: ours is {ours}");
+            assert_eq!(renamed(&paths), said);
+        }
+    }
+
+    #[test]
     fn what_we_made_is_no_output() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        std::fs::create_dir_all(&paths.bundle).unwrap();
+        fs::create_dir_all(&paths.bundle).unwrap();
         let input = |path: &str| RequestedInput::new(path, InputSource::Mounted);
         let secret = RequestedInput::new("secret", InputSource::secret("s", Some("k".to_owned())));
         let inputs = vec![input("a/claim"), input("."), secret];
