@@ -17,9 +17,10 @@ else
   mkdir "$temp/earlier"
   git archive "$commit" "$chart" | tar x -C "$temp/earlier"
   earlier=$temp/earlier/$chart
-  # The two definitions may be the same: a column tells them apart.
+  # The operator is of this commit, and starts nothing under a definition that lacks a field of it (tests/cluster/skew.rs):
+  # the earlier definition is this one, and a column tells them apart.
   column='{"name": "EARLIER", "type": "string", "jsonPath": ".metadata.uid"}'
-  chart-check json <"$earlier/files/crd.yaml" | jq ".spec.versions[0].additionalPrinterColumns += [$column]" >"$temp/crd" && mv "$temp/crd" "$earlier/files/crd.yaml"
+  chart-check json <"$chart/files/crd.yaml" | jq ".spec.versions[0].additionalPrinterColumns += [$column]" >"$temp/crd" && mv "$temp/crd" "$earlier/files/crd.yaml"
   definition_is() {
     local columns
     columns=$(kubectl get crd bundleruns.bundlerun.dev -o json | jq -c '.spec.versions[0] | [.schema, .additionalPrinterColumns]' | jq -S .)
