@@ -32,9 +32,7 @@ pub(crate) use blocking::blocking;
 pub(crate) use digest::{Digester, sha256};
 pub(crate) use error::is_full;
 pub use error::{Error, ErrorKind};
-pub use model::{
-    Access, FileId, GivenUp, Kind, Limits, Progress, RUN_SUFFIX, Resolved, SavedBundle, StoreAccess, Tree,
-};
+pub use model::{Access, FileId, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, StoreAccess, Tree, free_name};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file};
 pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, restore};
 pub use write::check::check_store;

@@ -46,8 +46,14 @@ pub struct Progress {
     pub hangs: Mutex<String>,
 }
 
-/// Added to the name of a file of [`Tree::outside`] that is taken.
-pub const RUN_SUFFIX: &str = ".run";
+/// The name that a file of [`Tree::outside`] gets: its own, with `.run` as often as it takes until none is taken.
+pub fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut name = name.to_owned();
+    while is_taken(&name) {
+        name.push_str(".run");
+    }
+    name
+}
 
 /// What a file or a directory is, whatever its names are, while it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,7 +99,7 @@ pub struct Tree {
     /// Symbolic links that are no part of it: path from the root, and target.
     pub left_out_links: Vec<(PathBuf, PathBuf)>,
     /// Files that are elsewhere and part of it all the same: name in the bundle, and where they are. Where the tree has an
-    /// entry of that name, [`RUN_SUFFIX`] is added to it.
+    /// entry of that name, `.run` is added to it.
     pub outside: Vec<(String, PathBuf)>,
     /// What the machine cannot read, and the output may lack.
     pub given_up: GivenUp,

@@ -7,7 +7,7 @@ use super::exclude::exclude;
 use super::skip::Skip;
 use super::walk::{self, HungBefore};
 use crate::bundle::untrusted::{open_in, open_mount};
-use crate::bundle::{Error, RUN_SUFFIX, Tree};
+use crate::bundle::{Error, Tree, free_name};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -49,10 +49,7 @@ fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> {
             Err(Errno::NOENT) => continue,
             Err(error) => (0, Err(Skip::unreadable(error))),
         };
-        let mut name = name.clone();
-        while entries.has_at_root(name.as_bytes()) {
-            name.push_str(RUN_SUFFIX);
-        }
+        let name = free_name(name, |name| entries.has_at_root(name.as_bytes()));
         let what = match &what {
             Ok(size) => What::File { size: *size },
             Err(skip) => What::Skipped(skip),

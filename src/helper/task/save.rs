@@ -1,6 +1,6 @@
 //! The child that saves the output.
 
-use crate::bundle::{self, ErrorKind, GivenUp, Progress, RUN_SUFFIX, SavedBundle, Tree, sha256};
+use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree, free_name, sha256};
 use crate::contract::{
     InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
 };
@@ -30,7 +30,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the disk may take to say which names are taken.
+/// How long the disk may take for what the save can do without.
 const NOTE: Duration = Duration::from_secs(5);
 /// Bytes of a `ConfigMap` that is told whole.
 const MOST_TOLD: u64 = 64 << 10;
@@ -89,38 +89,38 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
 /// disk that gives no answer must not cost the mark of a saved output.
 fn renamed(paths: &Paths) -> String {
     let bundle = paths.bundle.clone();
-    let (told, notes) = mpsc::channel();
-    thread::spawn(move || {
+    let notes = by_the_disk(move || {
         let is_taken = |name: &str| rustix::fs::lstat(bundle.join(name)).is_ok();
-        let taken = [files::STDOUT, files::STDERR].into_iter().filter(|name| is_taken(name));
-        let note = |name: &str| {
-            let mut ours = format!("{name}{RUN_SUFFIX}");
-            while is_taken(&ours) {
-                ours.push_str(RUN_SUFFIX);
-            }
-            format!("the working directory has a {name} of the command's own: ours is {ours}")
+        let note = |name: &'static str| {
+            let ours = free_name(name, is_taken);
+            let own = || format!("the working directory has a {name} of the command's own: ours is {ours}");
+            (ours != name).then(own)
         };
-        let _ = told.send(taken.map(note).collect::<Vec<_>>().join("; "));
+        [files::STDOUT, files::STDERR].into_iter().filter_map(note).collect::<Vec<_>>().join("; ")
     });
-    notes.recv_timeout(NOTE).unwrap_or_default()
+    notes.unwrap_or_default()
 }
 
 /// A command with the helper's user may have closed its working directory (`chmod 000 .`): its owner can read it again.
 /// The mode of the root is no part of an output. A disk that gives no answer is the save's matter.
 fn open_to_owner(root: &Path) {
     let root = root.to_owned();
-    let (done, is_done) = mpsc::channel();
-    thread::spawn(move || {
-        let mode = fs::metadata(&root).map(|metadata| metadata.permissions().mode());
-        if let Ok(mode) = mode.as_ref().map(|mode| mode & 0o7777)
-            && mode & 0o500 != 0o500
+    by_the_disk(move || {
+        let Ok(metadata) = fs::metadata(&root) else { return };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o500 != 0o500
             && let Err(error) = fs::set_permissions(&root, fs::Permissions::from_mode(mode | 0o700))
         {
             eprintln!("bundle-operator helper: cannot open {}: {error}", root.display());
         }
-        let _ = done.send(());
     });
-    let _ = is_done.recv_timeout(NOTE);
+}
+
+/// What is asked of a disk that may give no answer; `None`: it gave none for [`NOTE`], and the thread waits on.
+fn by_the_disk<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answered) = mpsc::channel();
+    thread::spawn(move || answer.send(ask()));
+    answered.recv_timeout(NOTE).ok()
 }
 
 /// Tries that failed to read one entry, one after another.
