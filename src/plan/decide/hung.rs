@@ -11,7 +11,7 @@ use crate::api::duration::parse_seconds;
 use crate::contract::{Message, ProgressStage};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{self, Outcome};
-use crate::plan::steps::{Plan, ProgressSeen, Step};
+use crate::plan::steps::{Plan, Step};
 use crate::plan::words::cause::Verdict;
 
 /// The kubelet tells the end of the run container within so long of the helper's, or it hangs.
@@ -34,10 +34,7 @@ impl Decision<'_> {
 
     /// The helper was asked, and said its last words: it cannot end.
     pub(super) fn told_by_the_helper_itself(&self) -> Option<Message> {
-        match &self.progress {
-            ProgressSeen::Answered(Some(progress)) => Message::decode(&progress.report),
-            _ => None,
-        }
+        Message::decode(&self.answer()?.report)
     }
 
     /// The command should be over, whatever the containers look like.

@@ -56,10 +56,7 @@ impl Decision<'_> {
 
     /// When the helper gives up what the command waits for: as it says, or, of one that does not, by when at the latest.
     fn given_up_at(&self, pod: &PodFacts) -> Option<Timestamp> {
-        let said = match &self.progress {
-            ProgressSeen::Answered(Some(progress)) => progress.given_up_at_ms,
-            _ => None,
-        };
+        let said = self.answer().and_then(|progress| progress.given_up_at_ms);
         let said = said.and_then(|ms| Timestamp::from_second(ms.div_euclid(1000)).ok());
         said.or_else(|| {
             let helper = pod.helper().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
@@ -89,10 +86,7 @@ impl Decision<'_> {
 
     /// The command runs, and this is in doubt meanwhile: what is new is an event, too.
     pub(super) fn tell_running(&self, pod: &PodFacts, next: Option<Duration>, doubts: &[Doubt]) -> Plan {
-        let resumed = match &self.progress {
-            ProgressSeen::Answered(Some(progress)) => progress.resumed.clone(),
-            _ => None,
-        };
+        let resumed = self.answer().and_then(|progress| progress.resumed.clone());
         let begins_empty = resumed.as_ref().is_some_and(|resumed| resumed.from.is_none());
         let draft = self.draft().running(self.requested, self.attempt, pod, doubts);
         let mut plan = Plan::nothing_until(next).write(draft.resumed(self.attempt, resumed));
@@ -176,10 +170,7 @@ impl Decision<'_> {
     }
 
     fn store_trouble(&self) -> Option<&StoreTrouble> {
-        match &self.progress {
-            ProgressSeen::Answered(Some(progress)) => progress.store.as_ref(),
-            _ => None,
-        }
+        self.answer()?.store.as_ref()
     }
 
     /// The object says what will go wrong.
@@ -243,9 +234,14 @@ impl Decision<'_> {
     }
 
     pub(super) fn progress_of(&self, stage: ProgressStage) -> Option<&Progress> {
+        self.answer().filter(|progress| progress.stage == stage)
+    }
+
+    /// What the helper said when it was asked; `None`: it was not, or did not answer.
+    pub(super) fn answer(&self) -> Option<&Progress> {
         match &self.progress {
-            ProgressSeen::Answered(Some(progress)) if progress.stage == stage => Some(progress),
-            _ => None,
+            ProgressSeen::Answered(progress) => progress.as_ref(),
+            ProgressSeen::NotAsked => None,
         }
     }
 

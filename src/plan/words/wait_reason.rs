@@ -433,18 +433,20 @@ impl Reason {
 /// The cause of a wait that is given up, by what the object says of it.
 pub(in crate::plan) fn given_up_as(stage: Option<WaitStage>, reason: &str, message: &str) -> Cause {
     let Some(stage) = stage else { return Cause::DeadlineExceeded };
-    told_by_the_message(stage, reason, message).unwrap_or_else(|| given_up_whatever_it_says(stage, reason, message))
+    let usual = usual_end(stage, reason, message);
+    told_by_the_message(stage, usual, message).unwrap_or(usual)
 }
 
-fn given_up_whatever_it_says(stage: WaitStage, reason: &str, message: &str) -> Cause {
+/// The cause by the row of the reason.
+fn usual_end(stage: WaitStage, reason: &str, message: &str) -> Cause {
     let of_reason = Reason::with_words(stage, reason, message).and_then(|known| known.row().ends_as);
     of_reason.unwrap_or_else(|| stage.given_up_as())
 }
 
-/// The cause where the message says more than the reason; `None`: it does not.
-fn told_by_the_message(stage: WaitStage, reason: &str, message: &str) -> Option<Cause> {
+/// The cause where the message says more than the reason, whose cause is `usual`; `None`: it does not.
+fn told_by_the_message(stage: WaitStage, usual: Cause, message: &str) -> Option<Cause> {
     let means = stage.source().and_then(|source| meaning(source, message))?;
-    Some(match (given_up_whatever_it_says(stage, reason, message), means) {
+    Some(match (usual, means) {
         (Cause::ImagePullFailed, Meaning::ImageIsForOtherPlatform) => Cause::ImageForOtherPlatform,
         (Cause::ImagePullFailed, Meaning::ImageIsTooOld) => Cause::ImageTooOld,
         (Cause::ImagePullFailed, Meaning::ImageIsNotSigned) => Cause::ImageNotSigned,
@@ -487,7 +489,8 @@ pub struct Wait<'a> {
 impl Wait<'_> {
     /// What to do, for `status.waiting.hint`: what would be told at the end, where the message says more than the reason.
     pub(in crate::plan) fn hint(&self) -> String {
-        let known = told_by_the_message(self.stage, self.reason, self.message).and_then(Cause::hint);
+        let usual = usual_end(self.stage, self.reason, self.message);
+        let known = told_by_the_message(self.stage, usual, self.message).and_then(Cause::hint);
         let in_time = |hint| format!("{hint}; if that changes before the deadline, the run goes on");
         known.map_or_else(|| plain(self.to_do), in_time)
     }
