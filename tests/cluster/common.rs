@@ -10,6 +10,7 @@ use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
@@ -186,6 +187,23 @@ impl Space {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(&self.name, &DeleteParams::default()).await.unwrap();
         watch_until(namespaces, &self.name, "to be gone", |n: Option<&Namespace>| n.is_none()).await;
+    }
+
+    /// A priority class above the others, which goes with the namespace.
+    pub async fn priority_class(&self) -> String {
+        let name = format!("first-{}", self.name);
+        let metadata = json!({"name": name, "ownerReferences": self.as_owner().await});
+        let classes: Api<PriorityClass> = Api::all(self.client.clone());
+        let class = serde_json::from_value(json!({"metadata": metadata, "value": 1000})).unwrap();
+        classes.create(&PostParams::default(), &class).await.unwrap();
+        name
+    }
+
+    /// The owner references of what is to go with the namespace.
+    pub async fn as_owner(&self) -> Value {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let uid = namespaces.get(&self.name).await.unwrap().uid();
+        json!([{"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": uid}])
     }
 
     /// A volume on the node and a claim bound to it, for commands that leave traces across attempts.

@@ -4,7 +4,6 @@
 use bundlerun::api::status::{Blame, BundleRunStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -193,10 +192,7 @@ async fn a_pod_that_the_node_cannot_set_up_is_told_why_and_given_up() {
 #[tokio::test]
 async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
     let space = Space::with_devices().await;
-    let classes: Api<PriorityClass> = Api::all(space.client.clone());
-    let class = format!("first-{}", space.name);
-    let object = json!({"metadata": {"name": class}, "value": 1000});
-    classes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let class = space.priority_class().await;
     let node = SecondNode::open();
     let gpus = output("kubectl", &["get", "node", &node.0, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]);
     let on_it = |command: &str| {
@@ -215,6 +211,5 @@ async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
     let ended = space.end_of("first").await;
     output("kubectl", &["taint", "nodes", &node.0, "bundlerun.test/away-"]);
     assert_eq!((cause(&ended), blame(&ended)), ("DeletionByTaintManager", Some(Blame::Platform)), "{ended:#?}");
-    classes.delete(&class, &DeleteParams::default()).await.unwrap();
     space.end().await;
 }

@@ -1,8 +1,7 @@
 //! Operators with other settings than those of the tests, each for namespaces of its own.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 
@@ -52,10 +51,7 @@ impl OwnOperator {
     pub async fn start(space: &Space, suffix: &str, others: &[Space], settings: &str, env: Value) -> Self {
         let client = &space.client;
         let name = format!("{}{suffix}", space.name);
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        let owner = namespaces.get(&space.name).await.unwrap().uid().unwrap();
-        let metadata = json!({"name": name, "ownerReferences": [
-            {"apiVersion": "v1", "kind": "Namespace", "name": space.name, "uid": owner}]});
+        let metadata = json!({"name": name, "ownerReferences": space.as_owner().await});
         let map = json!({"metadata": metadata, "data": {"settings.yaml": settings}});
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "bundlerun");
         maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::DeleteParams;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -183,10 +182,7 @@ async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_atte
 #[tokio::test]
 async fn a_preempted_run_goes_on_from_its_last_snapshot() {
     let space = Space::with_devices().await;
-    let classes: Api<PriorityClass> = Api::all(space.client.clone());
-    let class = format!("first-{}", space.name);
-    let object = json!({"metadata": {"name": class}, "value": 1000});
-    classes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let class = space.priority_class().await;
     let all = output("kubectl", &["get", "nodes", "-o", r"jsonpath={.items[0].status.allocatable.nvidia\.com/gpu}"]);
     let all = json!({"resources": {"gpus": all.parse::<u32>().unwrap()}});
     space.start("preempted", training(&all)).await;
@@ -197,7 +193,6 @@ async fn a_preempted_run_goes_on_from_its_last_snapshot() {
     let ended = space.end_of("preempted").await;
     assert_eq!(ended.attempts[0].cause.as_deref(), Some("PreemptionByScheduler"), "{ended:#?}");
     assert_resumed(&ended, "0");
-    classes.delete(&class, &DeleteParams::default()).await.unwrap();
     space.end().await;
 }
 
