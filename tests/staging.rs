@@ -587,6 +587,30 @@ fn a_run_that_has_ended_without_a_snapshot_is_not_waited_for() {
     assert!(run.record.detail.starts_with("input data: run train has ended"), "{}", run.record.detail);
 }
 
+/// Its end is told to a helper that waits already. What was kept before the end is there, whoever hears of what first.
+#[test]
+fn who_waits_for_a_snapshot_hears_that_its_run_has_ended() {
+    let tags = Tags::serve();
+    for kept in [None, Some("last")] {
+        let sandbox = tags.attempt(kept.unwrap_or("none"), false);
+        let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0/f"));
+        await_that("words", || fs::exists(sandbox.paths.bin.join("awaited.json")).unwrap());
+        if let Some(text) = kept {
+            tags.tag("train.1.12345678.s", text);
+        }
+        fs::write(sandbox.paths.request.join("ended-runs"), "another 12345678-9").unwrap();
+        let run = runner.finish();
+        helper.finish();
+        match kept {
+            None => {
+                assert_eq!(run.record.cause, Some(Cause::InputNotFound), "{run:?}");
+                assert!(run.record.detail.contains("run train has ended and has no snapshot"), "{run:?}");
+            }
+            Some(text) => assert_eq!(run.stdout(), text, "{run:?}"),
+        }
+    }
+}
+
 /// As `sha256sum` tells it.
 fn sha256(text: impl AsRef<[u8]>) -> String {
     let digest = sha2::Sha256::digest(text);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
@@ -52,7 +51,8 @@ impl Cluster {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
-            Step::OrderStop { pod, at } => self.order_stop(&pod, at).await,
+            Step::OrderStop { pod, at } => self.tell(&pod, names::STOP_ANNOTATION, &at.to_string()).await,
+            Step::TellEndedRuns { pod, uids } => self.tell(&pod, names::ENDED_RUNS_ANNOTATION, &uids).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => {
                 Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await.map(Box::new)))
@@ -150,13 +150,13 @@ impl Cluster {
         }
     }
 
-    /// Writes the order to stop where the helper sees it. A pod that is gone has stopped.
-    async fn order_stop(&self, pod: &PodRef, at: Timestamp) -> Result<StepResult, Error> {
-        let action = format!("order pod {}/{} to stop", pod.namespace, pod.name);
-        let place = format!("/metadata/annotations/{}", names::STOP_ANNOTATION.replace('/', "~1"));
-        let write = json!({"op": "replace", "path": place, "value": at.to_string()});
+    /// Writes what the helper has to know where it sees it. Nobody has to be told in a pod that is gone.
+    async fn tell(&self, pod: &PodRef, annotation: &str, text: &str) -> Result<StepResult, Error> {
+        let action = format!("write annotation {annotation} of pod {}/{}", pod.namespace, pod.name);
+        let place = format!("/metadata/annotations/{}", annotation.replace('/', "~1"));
+        let write = json!({"op": "replace", "path": place, "value": text});
         if patch_pod(&self.client, &action, pod, vec![write]).await? {
-            info!(pod = pod.name, "ordered the command to stop");
+            info!(pod = pod.name, annotation, "told the helper");
         }
         Ok(StepResult::Done)
     }

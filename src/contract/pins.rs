@@ -21,6 +21,14 @@ pub struct Pin {
     pub snapshot: Option<SnapshotPin>,
 }
 
+impl Pin {
+    /// It is a snapshot of a run that goes on: it may have none yet.
+    #[must_use]
+    pub fn awaits_its_run(&self) -> bool {
+        self.snapshot.is_some_and(|of| !of.ended)
+    }
+}
+
 /// What is known of the snapshots of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

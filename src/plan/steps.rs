@@ -27,7 +27,7 @@ pub struct Observed<'a> {
     pub node: NodeSeen,
     /// How large the nodes are, if that is known; only looked up while the pod has none.
     pub capacity: Option<&'a Capacity>,
-    /// The runs that are its inputs; only looked up while there is no pod.
+    /// The runs that are its inputs; only looked up while there is no pod, or one that waits for a snapshot of theirs.
     pub parents: &'a Parents,
     /// The API server's answer when this reconcile tried to create the pod.
     pub refusal: Option<&'a Refusal>,
@@ -125,6 +125,13 @@ pub enum Step {
         /// Now.
         at: Timestamp,
     },
+    /// Tell the helper of a pod that these runs have ended, whose snapshots it looks for.
+    TellEndedRuns {
+        /// Which.
+        pod: PodRef,
+        /// Their uids, as in [`crate::names::ENDED_RUNS_ANNOTATION`].
+        uids: String,
+    },
     /// Take our finalizer off a pod.
     RemoveFinalizer(PodRef),
     /// Ask the helper of a pod how far it is: worth another plan.
@@ -159,6 +166,7 @@ impl Step {
             Step::WriteStatus(_) => "write status",
             Step::DeletePod { .. } => "delete pod",
             Step::OrderStop { .. } => "order to stop",
+            Step::TellEndedRuns { .. } => "tell of ended runs",
             Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",

@@ -567,3 +567,21 @@ async fn the_last_snapshot_of_a_run_is_an_input_of_another_while_it_goes_on() {
     assert!(none.message.as_ref().unwrap().contains("run after has ended and has no snapshot"), "{none:#?}");
     space.end().await;
 }
+
+#[tokio::test]
+async fn who_waits_for_the_first_snapshot_of_a_run_hears_of_its_end() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    let train = "until [ -e /trace/go ]; do sleep 0.1; done";
+    space.start("train", json!({"command": train, "volumes": volumes})).await;
+    let of_train = json!([{"path": "model", "run": {"name": "train", "snapshot": "latest"}}]);
+    space.start("eval", json!({"command": "true", "inputs": of_train})).await;
+    let waits = |status: &BundleRunStatus| status.reason.as_deref() == Some("InputHasNoSnapshot");
+    space.until("eval", "to wait for a snapshot", waits).await;
+    std::fs::write(trace.join("go"), "").unwrap();
+    let ended = space.end_of("eval").await;
+    assert_eq!((cause(&ended), ended.attempt), ("InputNotFound", Some(1)), "{ended:#?}");
+    assert!(ended.message.as_ref().unwrap().contains("run train has ended and has no snapshot"), "{ended:#?}");
+    space.end().await;
+}

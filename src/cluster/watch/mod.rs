@@ -28,6 +28,9 @@ pub use nodes::{Nodes, may_follow_nodes, nodes};
 pub use pod_triggers::PodTriggers;
 pub use run_triggers::{RunTriggers, Triggered};
 
+/// The annotations of a pod that are looked at.
+const LOOKED_AT: [&str; 3] = [names::PINS_ANNOTATION, names::STOP_ANNOTATION, names::ENDED_RUNS_ANNOTATION];
+
 /// What a watch yields.
 pub type Event<K> = watcher::Result<watcher::Event<K>>;
 
@@ -52,7 +55,7 @@ pub fn pods(
         .modify(|pod: &mut PodFacts| {
             pod.metadata.managed_fields = None;
             if let Some(annotations) = &mut pod.metadata.annotations {
-                annotations.retain(|name, _| [names::PINS_ANNOTATION, names::STOP_ANNOTATION].contains(&&**name));
+                annotations.retain(|name, _| LOOKED_AT.contains(&&**name));
             }
         })
         .reflect(store)

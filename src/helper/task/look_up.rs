@@ -102,13 +102,18 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         .map(|(index, input, reference, _)| (*index, (*input, registry(reference), Heard::default())))
         .collect();
     let heard_of: BTreeMap<usize, Heard> = silent.iter().map(|(index, known)| (*index, known.2.clone())).collect();
+    let ended = ended_runs(paths);
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
         let heard = heard_of.get(&index).cloned().unwrap_or_default();
         let known = before.get(&index).cloned();
+        let ended = &ended;
         let resolve = async move {
             let digest = match (&input.source, known) {
-                (InputSource::Snapshot(wanted), None) => Some(find_snapshot(wanted, access).await?),
+                (InputSource::Snapshot(wanted), None) => {
+                    let has_ended = wanted.of.ended || ended.contains(&wanted.run_uid);
+                    Some(find_snapshot(wanted, has_ended, access).await?)
+                }
                 (_, known) => known,
             };
             let reference = digest.map_or(reference.to_owned(), |digest| pinned(reference, &digest));
@@ -155,9 +160,16 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     trouble.map_or(Ok(found), Err)
 }
 
+/// The runs that have ended since the pod was made. Read before their snapshots are looked for: what is not there then
+/// never will be.
+fn ended_runs(paths: &Paths) -> BTreeSet<String> {
+    let told = markers::read(&paths.request, files::ENDED_RUNS).unwrap_or_default();
+    told.split_whitespace().map(str::to_owned).collect()
+}
+
 /// The digest of a run's last snapshot. It gets a tag of its own: the next attempt finds that first, whatever became of
 /// this one, and a registry that collects what has no tag keeps it while the run's own tag moves on.
-async fn find_snapshot(wanted: &SnapshotInput, access: &Access) -> Result<String, Failure> {
+async fn find_snapshot(wanted: &SnapshotInput, has_ended: bool, access: &Access) -> Result<String, Failure> {
     let SnapshotInput { repository, run, run_uid, of, tag: own, .. } = wanted;
     if let Some(digest) = bundle::find_snapshot(repository, own, access).await? {
         return Ok(digest);
@@ -170,7 +182,7 @@ async fn find_snapshot(wanted: &SnapshotInput, access: &Access) -> Result<String
             return Ok(digest);
         }
     }
-    Err(if of.ended {
+    Err(if has_ended {
         let why = format!("run {run} has ended and has no snapshot; without snapshot its output is the input");
         Failure::Permanent(Cause::InputNotFound, why)
     } else {

@@ -248,9 +248,23 @@ impl<'a> Decision<'a> {
         self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
 
-    /// The pod exists: what its stage asks for.
+    /// The pod exists: what its helper has to know, and what its stage asks for.
     fn follow(&self, pod: &PodFacts) -> Plan {
         let stage = pod.stage();
+        let told = self.tell_ended_runs(pod, &stage);
+        let Plan { steps, next } = self.follow_stage(pod, stage);
+        Plan { steps: told.into_iter().chain(steps).collect(), next }
+    }
+
+    /// A helper that waits for the first snapshot of a run that has ended, or was deleted, would wait until its deadline.
+    fn tell_ended_runs(&self, pod: &PodFacts, stage: &Stage<'_>) -> Option<Step> {
+        let told = pod.told_ended_runs()?;
+        let may_wait = matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging);
+        let uids = pin::ended_runs(&pod.pins(), self.parents);
+        (may_wait && uids != told).then(|| Step::TellEndedRuns { pod: PodRef::of(pod), uids })
+    }
+
+    fn follow_stage(&self, pod: &PodFacts, stage: Stage<'_>) -> Plan {
         if self.run.is_being_stopped()
             && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {

@@ -1,11 +1,11 @@
 //! Inputs that are outputs of other runs, or may change: what an attempt gets is fixed when its pod is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::first_of;
 use crate::api::spec::{DEFAULT_INTERRUPTIONS, Input, OnInputFailure, RunSource};
 use crate::api::{BundleRun, Phase};
-use crate::contract::{Pin, SnapshotPin};
+use crate::contract::{Pin, Pins, SnapshotPin};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::parents::{Parent, Parents};
 use crate::plan::outcome::Outcome;
@@ -126,6 +126,16 @@ fn snapshot(name: &str, uid: String, parents: &Parents, store: Option<&str>) -> 
     let attempts = parent.map_or(DEFAULT_INTERRUPTIONS + 1, |parent| parent.attempts);
     let snapshot = Some(SnapshotPin { attempts, ended: parent.is_none_or(Parent::is_over) });
     Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), mountable: false, snapshot })
+}
+
+/// Uids of the runs that are over by now, or gone, of those that went on when the pod was made.
+pub(super) fn ended_runs(pins: &Pins, parents: &Parents) -> String {
+    let uids: BTreeSet<&str> =
+        pins.inputs.values().filter(|pin| pin.awaits_its_run()).filter_map(|pin| pin.run_uid.as_deref()).collect();
+    let goes_on = |uid: &&str| parents.runs.values().any(|parent| parent.uid == **uid && !parent.is_over());
+    // Of one that cannot be read nobody knows whether it is over.
+    let ended = uids.into_iter().filter(|uid| parents.unreadable.is_empty() && !goes_on(uid));
+    ended.collect::<Vec<_>>().join(" ")
 }
 
 /// What became of the first of many, and what ends the wait.

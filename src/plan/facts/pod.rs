@@ -16,7 +16,7 @@ use crate::names;
 #[resource(inherit = Pod)]
 pub struct PodFacts {
     /// Name, uid, labels, finalizers, owner and deletion time; of annotations the cache keeps only
-    /// the pins and the order to stop.
+    /// the pins and what its helper was told.
     pub metadata: ObjectMeta,
     /// See [`SpecFacts`].
     #[serde(default)]
@@ -270,6 +270,14 @@ impl PodFacts {
             None => StopOrder::NotListened,
             Some(text) => text.parse().map_or(StopOrder::NotGiven, StopOrder::Given),
         }
+    }
+
+    /// What its helper was told of runs that have ended, of a pod that waits for a first snapshot of one; none: it waits for
+    /// none, or was made by an operator that does not tell.
+    #[must_use]
+    pub fn told_ended_runs(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        annotations.get(names::ENDED_RUNS_ANNOTATION).map(String::as_str)
     }
 
     /// Deletion was asked for, by anybody.

@@ -78,6 +78,11 @@ impl<'a> Inputs<'a> {
         self.each().map(requested).collect()
     }
 
+    /// One of them is a snapshot of a run that may have none yet.
+    pub(in crate::plan) fn await_a_run(self) -> bool {
+        self.pins.values().any(Pin::awaits_its_run)
+    }
+
     /// Something has to come from elsewhere before the command can start.
     pub(in crate::plan) fn take_time(self) -> bool {
         self.each().any(|(_, input, pin)| self.is_staged(input, pin) && input.text.is_none())

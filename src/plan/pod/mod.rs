@@ -225,6 +225,9 @@ fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request, settings:
     annotations.extend(request.created_by.clone().map(|user| (names::CREATED_BY_ANNOTATION.to_owned(), user)));
     annotations.insert(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)));
     annotations.insert(names::STOP_ANNOTATION.to_owned(), String::new());
+    if pins.inputs.values().any(Pin::awaits_its_run) {
+        annotations.insert(names::ENDED_RUNS_ANNOTATION.to_owned(), String::new());
+    }
     if pins != Pins::default() {
         annotations.insert(names::PINS_ANNOTATION.to_owned(), json(serde_json::to_string(&pins)));
     }

@@ -26,10 +26,7 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
         Volume {
             name: volumes::REQUEST.into(),
             downward_api: Some(DownwardAPIVolumeSource {
-                items: Some(vec![
-                    annotation(files::REQUEST, names::REQUEST_ANNOTATION),
-                    annotation(files::STOP, names::STOP_ANNOTATION),
-                ]),
+                items: Some(told(inputs)),
                 default_mode: None,
             }),
             ..Volume::default()
@@ -65,6 +62,18 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
         ..Volume::default()
     }));
     all
+}
+
+/// What the helper is told, as files.
+fn told(inputs: Inputs) -> Vec<DownwardAPIVolumeFile> {
+    let mut files = vec![
+        annotation(files::REQUEST, names::REQUEST_ANNOTATION),
+        annotation(files::STOP, names::STOP_ANNOTATION),
+    ];
+    if inputs.await_a_run() {
+        files.push(annotation(files::ENDED_RUNS, names::ENDED_RUNS_ANNOTATION));
+    }
+    files
 }
 
 /// An annotation of the pod as a file.

@@ -425,8 +425,7 @@ fn stop_ends_a_run_at_every_stage() {
 
 #[test]
 fn a_command_that_waits_for_its_inputs_does_not_run_yet() {
-    let mut staging = pod().running(5);
-    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    let staging = pod().running(5).staging();
     assert_eq!(look_at(&child(), &staging, 8).steps, []);
     let status = written(&look_at(&child(), &staging, 30));
     assert_eq!((status.phase, status.reason.as_deref()), (Some(Phase::Pending), Some("StagingInputs")));

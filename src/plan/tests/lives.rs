@@ -58,6 +58,10 @@ impl Life {
                     let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
                     annotations.insert(crate::names::STOP_ANNOTATION.to_owned(), at.to_string());
                 }
+                Step::TellEndedRuns { uids, .. } => {
+                    let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
+                    annotations.insert(crate::names::ENDED_RUNS_ANNOTATION.to_owned(), uids);
+                }
                 Step::RemoveFinalizer(_) => {
                     if let Some(pod) = &mut self.pod {
                         pod.metadata.finalizers = None;

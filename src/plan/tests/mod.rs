@@ -223,6 +223,12 @@ impl PodCase {
             .run(&json!({"running": {"startedAt": time(since)}}))
     }
 
+    /// The run container runs and waits for its inputs.
+    pub(super) fn staging(mut self) -> Self {
+        self.0["status"]["containerStatuses"][0]["started"] = json!(false);
+        self
+    }
+
     /// The run container ended at 8, having begun at 5.
     pub(super) fn run_ended(self, exit_code: i32, reason: &str) -> Self {
         let state = json!({"terminated": {"exitCode": exit_code, "reason": reason, "message": "words",
@@ -354,6 +360,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::DeletePod { pod, grace: None } => format!("Delete {}", pod.name),
         Step::DeletePod { pod, grace: Some(grace) } => format!("Delete {} within {} s", pod.name, grace.as_secs()),
         Step::OrderStop { pod, .. } => format!("Stop {}", pod.name),
+        Step::TellEndedRuns { pod, uids } => format!("Tell {} of {uids:?}", pod.name),
         Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),

@@ -86,6 +86,47 @@ fn without_a_store_it_is_said_that_there_are_no_snapshots() {
 }
 
 #[test]
+fn a_helper_that_waits_for_a_snapshot_is_told_once_when_its_run_is_over() {
+    let made = look_with(&child(), &parent(Phase::Running, true), 1);
+    let annotations = created(&made).metadata.annotations.clone().unwrap();
+    assert_eq!(annotations[crate::names::ENDED_RUNS_ANNOTATION], "");
+    let with = |pod: PodCase, told: Option<&str>| {
+        let pins = &annotations[crate::names::PINS_ANNOTATION];
+        let mut all = json!({crate::names::PINS_ANNOTATION: pins});
+        if let Some(told) = told {
+            all[crate::names::ENDED_RUNS_ANNOTATION] = told.into();
+        }
+        let mut pod = pod;
+        pod.0["metadata"]["annotations"] = all;
+        pod.facts()
+    };
+    let tells = |pod: &PodFacts, parents: &Parents| {
+        let child = child();
+        let observed = Observed { parents, ..nothing_but(&child, PodSeen::Ours(pod)) };
+        words(&plan(&observed, &with_store(), at(1))).into_iter().find(|word| word.starts_with("Tell r-1"))
+    };
+    let told = Some(r#"Tell r-1 of "uid-of-prepare""#.to_owned());
+    let staging = || pod().running(5).staging();
+    let mut anew = parent(Phase::Running, true);
+    anew.runs.get_mut("prepare").unwrap().uid = "other".into();
+    let over = parent(Phase::Stopped, true);
+    for parents in [&over, &Parents::default(), &anew] {
+        assert_eq!(tells(&with(staging(), Some("")), parents), told);
+        assert_eq!(tells(&with(pod(), Some("")), parents), told);
+    }
+    assert_eq!(tells(&with(staging(), Some("")), &parent(Phase::Pending, true)), None, "between two attempts");
+    assert_eq!(tells(&with(staging(), Some("uid-of-prepare")), &over), None, "it knows");
+    assert_eq!(tells(&with(staging(), None), &over), None, "an operator made it that does not tell");
+    assert_eq!(tells(&with(pod().running(5), Some("")), &over), None, "it has found one");
+    let unreadable = Parents { unreadable: ["prepare".to_owned()].into(), ..Parents::default() };
+    assert_eq!(tells(&with(staging(), Some("")), &unreadable), None, "it may go on");
+
+    let made = look_with(&child(), &over, 1);
+    let annotations = created(&made).metadata.annotations.as_ref().unwrap();
+    assert!(!annotations.contains_key(crate::names::ENDED_RUNS_ANNOTATION), "its helper knows from the start");
+}
+
+#[test]
 fn what_the_helper_found_is_what_later_attempts_get() {
     let first = look_with(&child(), &parent(Phase::Running, true), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);

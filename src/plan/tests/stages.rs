@@ -242,8 +242,7 @@ fn where_a_pod_is_stands_on_the_object_while_it_waits() {
     let image = |status: &BundleRunStatus| status.image.as_ref().unwrap().requested.clone().unwrap();
     assert_eq!(condition(&unbound), ("False".into(), "Unschedulable".into()));
     assert_eq!((image(&unbound).as_str(), unbound.node.as_deref()), ("registry:5000/team/image:v1", None));
-    let mut staging = pod().running(5);
-    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    let staging = pod().running(5).staging();
     for bound in [staging, pod().run_waits("ErrImagePull"), pod().run_waits("PodInitializing")] {
         let told = with_status(&run(), &unbound);
         let status = written(&look_at(&told, &bound, 200));

@@ -182,8 +182,7 @@ fn a_store_that_refuses_is_what_the_run_waits_for() {
 
 #[test]
 fn an_input_that_cannot_be_had_is_what_the_run_waits_for() {
-    let mut staging = pod().running(5);
-    staging.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    let mut staging = pod().running(5).staging();
     staging.0["status"]["podIP"] = json!("10.0.0.7");
     let facts = staging.facts();
     let look = |run: &BundleRun, progress, written: Option<i64>, second| {
