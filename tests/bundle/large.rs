@@ -8,7 +8,8 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -391,4 +392,57 @@ async fn a_file_of_many_gibibytes_is_saved_staged_and_read() {
     script("sh", dir.path(), &compare);
     // It verifies all of it.
     bundlerun::bundle::read_file(&reference, "large", &access, std::io::sink()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_download_is_made_by_several_connections_in_order() {
+    const FILE: u64 = 88 * MIB;
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    write_random(&dir.path().join("file"), FILE);
+    let repository = registry.repository("a");
+    let saved = save(&tree(dir.path()), &repository, "t", &registry.access()).await;
+    let layers = manifest(&format!("{repository}:t"))["layers"].clone();
+    let largest = layers.as_array().unwrap().iter().max_by_key(|layer| layer["size"].as_u64()).unwrap();
+    let path = format!("/blobs/{}", largest["digest"].as_str().unwrap());
+    let through = |fault: Fault, at: u64| {
+        let (path, asked) = (path.clone(), AtomicU64::new(0));
+        Proxy::before("127.0.0.1", &registry.host, move |_, of, _| {
+            let is_it = of.ends_with(&path) && [asked.fetch_add(1, Ordering::SeqCst), u64::MAX].contains(&at);
+            if is_it { fault } else { Fault::None }
+        })
+    };
+    let parts = |proxy: &Proxy| {
+        let log = proxy.seen.log.lock().unwrap();
+        log.iter().filter(|line| line.contains(&path)).count() as u64
+    };
+    let place = Place::new();
+    let fetch_by = async |proxy: &Proxy| {
+        let reference = format!("{}@{}", proxy.reference("a"), saved.digest);
+        fetch(&reference, None, &place.dir, &access(&proxy.host)).await
+    };
+
+    // One part does not come: others are asked for meanwhile.
+    let proxy = through(Fault::HoldAnswer, 2);
+    let beside = async {
+        while proxy.seen.held.lock().unwrap().is_empty() || parts(&proxy) < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    ends("parts beside one that does not come", async {
+        tokio::select! { () = beside => {}, done = fetch_by(&proxy) => panic!("{done:?}") }
+    })
+    .await;
+
+    // A registry that knows no parts is not asked for them again and again.
+    for (fault, at, least, most) in [
+        (Fault::None, 0, FILE / (8 * MIB), FILE / MIB),
+        (Fault::Reset, 5, FILE / (8 * MIB), FILE / MIB),
+        (Fault::NoRange, u64::MAX, 1, 2),
+    ] {
+        let proxy = through(fault, at);
+        fetch_by(&proxy).await.unwrap();
+        assert!((least..=most).contains(&parts(&proxy)), "{fault:?}: {:#?}", proxy.seen.log.lock());
+        script("sh", dir.path(), &format!("cmp file {0}/file; rm {0}/file", place.dir.display()));
+    }
 }

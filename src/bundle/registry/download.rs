@@ -1,5 +1,6 @@
 //! Parts of blobs, or all of them, as one stream that goes on where it was cut off.
 
+use super::ahead::{self, Ahead};
 use super::answer::no_answer;
 use super::{ANSWER, Repository, range_header};
 use crate::bundle::digest::Digest;
@@ -10,29 +11,48 @@ use reqwest::header::RANGE;
 use reqwest::{Response, StatusCode};
 use std::collections::VecDeque;
 
+/// Bytes of a blob; `end` is not among them.
+#[derive(Clone, Copy)]
+pub(super) struct Range {
+    pub(super) digest: Digest,
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
 pub(in crate::bundle) struct Download<'a> {
     repository: &'a Repository,
-    digest: Digest,
-    next: u64,
-    end: u64,
+    /// What is still to come of the blob that is being read.
+    now: Range,
     /// What follows.
-    then: VecDeque<(Digest, u64, u64)>,
+    then: VecDeque<Range>,
     response: Option<Response>,
+    /// The registry has given a part when it was asked for one.
+    has_ranges: bool,
     /// A registry without ranges begins at the begin.
     to_skip: u64,
     resumptions: Resumptions,
+    /// Loads the rest, once that is known to be long.
+    ahead: Option<Ahead<'a>>,
 }
 
 impl<'a> Download<'a> {
     /// Bytes from `start` to before `end`.
     pub(in crate::bundle) fn new(repository: &'a Repository, digest: Digest, start: u64, end: u64) -> Self {
-        let resumptions = Resumptions::default();
-        Self { repository, digest, next: start, end, then: VecDeque::new(), response: None, to_skip: 0, resumptions }
+        Self {
+            repository,
+            now: Range { digest, start, end },
+            then: VecDeque::new(),
+            response: None,
+            has_ranges: false,
+            to_skip: 0,
+            resumptions: Resumptions::default(),
+            ahead: None,
+        }
     }
 
     /// Behind them those of another blob, from `start` to before `end`.
     pub(in crate::bundle) fn then(mut self, digest: Digest, start: u64, end: u64) -> Self {
-        self.then.push_back((digest, start, end));
+        self.then.push_back(Range { digest, start, end });
         self
     }
 
@@ -42,10 +62,31 @@ impl<'a> Download<'a> {
 
     /// The next bytes; none when all were given.
     pub(in crate::bundle) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.ahead.is_none() && self.has_ranges && self.left() >= ahead::WORTH_IT {
+            let rest = || std::iter::once(self.now).chain(self.then.drain(..)).collect();
+            self.ahead = Ahead::begin(self.repository, rest);
+        }
+        match &mut self.ahead {
+            Some(ahead) => {
+                self.response = None;
+                ahead.chunk().await
+            }
+            None => self.next_chunk().await,
+        }
+    }
+
+    /// How many bytes are still to come.
+    fn left(&self) -> u64 {
+        let bytes = |range: &Range| range.end.saturating_sub(range.start);
+        bytes(&self.now) + self.then.iter().map(bytes).sum::<u64>()
+    }
+
+    /// [`Self::chunk`] by this connection.
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            while self.next >= self.end {
-                let Some((digest, start, end)) = self.then.pop_front() else { return Ok(None) };
-                (self.digest, self.next, self.end, self.response) = (digest, start, end, None);
+            while self.now.start >= self.now.end {
+                let Some(next) = self.then.pop_front() else { return Ok(None) };
+                (self.now, self.response) = (next, None);
             }
             match self.try_chunk().await {
                 Ok(chunk) if chunk.is_empty() => {}
@@ -62,7 +103,7 @@ impl<'a> Download<'a> {
     }
 
     async fn try_chunk(&mut self) -> Result<Bytes, Failure> {
-        let (what, host) = (format!("read {}", self.digest), self.repository.host());
+        let (what, host) = (format!("read {}", self.now.digest), self.repository.host());
         let mut response = match self.response.take() {
             Some(response) => response,
             None => self.open().await?,
@@ -73,23 +114,25 @@ impl<'a> Download<'a> {
         let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;
         let chunk = chunk.map_err(|_| broken("nothing came for a while"))?;
         let chunk = chunk.map_err(|error| no_answer(&what, host, error))?;
-        let mut chunk = chunk.ok_or_else(|| broken(&format!("it ended at byte {} of {}", self.next, self.end)))?;
+        let mut chunk =
+            chunk.ok_or_else(|| broken(&format!("it ended at byte {} of {}", self.now.start, self.now.end)))?;
         self.response = Some(response);
         let skip = chunk.len().min(usize::try_from(self.to_skip).unwrap_or(usize::MAX));
         chunk.advance(skip);
         self.to_skip -= skip as u64;
-        chunk.truncate(usize::try_from(self.end - self.next).unwrap_or(usize::MAX));
-        self.next += chunk.len() as u64;
+        chunk.truncate(usize::try_from(self.now.end - self.now.start).unwrap_or(usize::MAX));
+        self.now.start += chunk.len() as u64;
         Ok(chunk)
     }
 
     async fn open(&mut self) -> Result<Response, Error> {
-        let url = self.repository.url(&format!("blobs/{}", self.digest))?;
-        let range = range_header(self.next, self.end)?;
-        let what = format!("read {}", self.digest);
+        let url = self.repository.url(&format!("blobs/{}", self.now.digest))?;
+        let range = range_header(self.now.start, self.now.end)?;
+        let what = format!("read {}", self.now.digest);
         // 416, the blob ends before, is an error that stays.
         let response = self.repository.send(&what, |http| http.get(url.clone()).header(RANGE, range.clone())).await?;
-        self.to_skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { self.next };
+        self.has_ranges = response.status() == StatusCode::PARTIAL_CONTENT;
+        self.to_skip = if self.has_ranges { 0 } else { self.now.start };
         Ok(response)
     }
 }

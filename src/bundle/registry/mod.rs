@@ -4,6 +4,7 @@
 //! It speaks HTTP by itself because what is needed of an answer is more than crates for the protocol hand out: how long
 //! to wait (`Retry-After`), whether a referrer was understood (`OCI-Subject`), and why a token was refused.
 
+mod ahead;
 mod answer;
 mod auth;
 mod download;

@@ -25,10 +25,7 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
         empty_dir(volumes::RECORD, EmptyDirVolumeSource::default()),
         Volume {
             name: volumes::REQUEST.into(),
-            downward_api: Some(DownwardAPIVolumeSource {
-                items: Some(told(inputs)),
-                default_mode: None,
-            }),
+            downward_api: Some(DownwardAPIVolumeSource { items: Some(told(inputs)), default_mode: None }),
             ..Volume::default()
         },
         empty_dir(
@@ -66,10 +63,8 @@ pub(super) fn all(request: &ValidRun, inputs: Inputs, credentials: Vec<String>) 
 
 /// What the helper is told, as files.
 fn told(inputs: Inputs) -> Vec<DownwardAPIVolumeFile> {
-    let mut files = vec![
-        annotation(files::REQUEST, names::REQUEST_ANNOTATION),
-        annotation(files::STOP, names::STOP_ANNOTATION),
-    ];
+    let mut files =
+        vec![annotation(files::REQUEST, names::REQUEST_ANNOTATION), annotation(files::STOP, names::STOP_ANNOTATION)];
     if inputs.await_a_run() {
         files.push(annotation(files::ENDED_RUNS, names::ENDED_RUNS_ANNOTATION));
     }
