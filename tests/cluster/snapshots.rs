@@ -402,6 +402,8 @@ async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     };
     kept(1, 1).await;
     let kubelet = node::Dead::kill("kubelet-2");
+    // For the scheduler it is a node like the other for most of a minute.
+    output("kubectl", &["cordon", &second.0]);
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let lost = async |attempt: u32| {
         let pod = format!("swept-{attempt}");
