@@ -33,9 +33,9 @@ pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 /// it as a file. A pod without it was made by an operator that does not write it.
 pub const STOP_ANNOTATION: &str = "bundlerun.dev/stop";
 
-/// Pod annotation of a run that waits for a snapshot of another: uids of those runs that have ended since the pod was made,
-/// with spaces between them. There will be no other snapshot of them, and who waits for the first one waits in vain. The
-/// helper sees it as a file.
+/// Pod annotation of a run that waits for a snapshot of another: those runs that have ended since the pod was made, each as
+/// `UID/ATTEMPTS`, or `UID` of one that is gone, with spaces between them. There will be no other snapshot of them, and who
+/// waits for the first one waits in vain. The helper sees it as a file.
 pub const ENDED_RUNS_ANNOTATION: &str = "bundlerun.dev/ended-runs";
 
 /// Pod annotation with the pins of inputs and the repository of the output, as JSON: what the operator must know of a pod

@@ -598,7 +598,7 @@ fn who_waits_for_a_snapshot_hears_that_its_run_has_ended() {
         if let Some(text) = kept {
             tags.tag("train.1.12345678.s", text);
         }
-        fs::write(sandbox.paths.request.join("ended-runs"), "another 12345678-9").unwrap();
+        fs::write(sandbox.paths.request.join("ended-runs"), "another/2 12345678-9/3").unwrap();
         let run = runner.finish();
         helper.finish();
         match kept {

@@ -57,17 +57,14 @@ pub fn all() -> Vec<Rule> {
 /// What this version does not do yet: refused, so that nothing is silently ignored. Whoever brings a field to life
 /// deletes its line.
 fn not_yet() -> Vec<Rule> {
-    let interruptions = "!has(self.retry) || !has(self.retry.interruptions) || self.retry.interruptions <= 3";
     [
-        ("retry.limit", "", "!has(self.retry) || !has(self.retry.limit) || self.retry.limit == 0"),
-        ("retry.interruptions", "more than 3 is ", interruptions),
-        ("suspend", "", "!has(self.suspend) || !self.suspend"),
-        ("podRetention", "", "!has(self.podRetention)"),
-        ("ttlSecondsAfterFinished", "", "!has(self.ttlSecondsAfterFinished)"),
+        ("suspend", "!has(self.suspend) || !self.suspend"),
+        ("podRetention", "!has(self.podRetention)"),
+        ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)"),
     ]
     .into_iter()
-    .map(|(field, what, rule)| {
-        let message = format!("spec.{field}: {what}not yet supported by this version; leave it out");
+    .map(|(field, rule)| {
+        let message = format!("spec.{field}: not yet supported by this version; leave it out");
         Rule::new("spec", rule, message).on(field).forbidden()
     })
     .collect()
@@ -399,6 +396,7 @@ fn times() -> Vec<Rule> {
         ("timeLimit", "spec.timeLimit", "1s", 1),
         ("stopGrace", "spec.stopGrace", "1s", 1),
         ("outputs.snapshots.every", "spec.outputs.snapshots.every", "10s", 10),
+        ("retry.backoff", "spec.retry.backoff", "0s", 0),
         ("podRetention", "spec.podRetention", "0s", 0),
     ]
     .into_iter()

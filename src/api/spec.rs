@@ -544,16 +544,28 @@ pub struct Snapshots {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Restarts after the run's own failures. This version supports 0 alone. Default: 0. Example: `2`.
+    /// Restarts after failures of the run's own that are in `on`. Default: 0. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub limit: Option<u32>,
 
     /// Restarts after interruptions by the platform, such as a lost node; they do not count as failures of the run.
-    /// This version supports up to 3. Default: 3. Example: `0`.
+    /// Default: 3. Example: `100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,
+
+    /// The time between a failure of the run's own and the next attempt. Doubles with each failure, up to ten minutes.
+    /// Days, hours, minutes and seconds. Default: 10s. Example: `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
+    pub backoff: Option<String>,
+
+    /// Which failures of the run's own are followed by another attempt, by the cause on the object; no other ever is.
+    /// Default: CommandFailed, CommandKilled and OutOfMemory. Example: `[CommandKilled]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 6), extend("x-kubernetes-list-type" = "atomic"))]
+    pub on: Option<Vec<RetriedFailure>>,
 
     /// The next attempt begins with the working directory as it was in the last snapshot of the attempts before, instead of an
     /// empty one; `BUNDLE_RESUMED_FROM` tells which that was. Snapshots are taken where `outputs.snapshots` says so, or
@@ -561,6 +573,42 @@ pub struct Retry {
     /// empty, and `status.message` says so. Default: false. Example: `true`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resume: bool,
+}
+
+impl Retry {
+    /// How many attempts the platform may interrupt.
+    #[must_use]
+    pub fn interruptions(&self) -> u32 {
+        self.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
+    }
+
+    /// Whether a failure of the run's own of this cause, as it is on the object, is followed by another attempt.
+    #[must_use]
+    pub fn is_on(&self, cause: &str) -> bool {
+        let on = self.on.as_deref().unwrap_or(&RetriedFailure::DEFAULT);
+        on.iter().any(|retried| format!("{retried:?}") == cause)
+    }
+}
+
+/// A failure of the run's own that another attempt may mend, by its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RetriedFailure {
+    /// The command exited with another code than 0.
+    CommandFailed,
+    /// A signal ended the command.
+    CommandKilled,
+    /// The memory that was asked for was used up.
+    OutOfMemory,
+    /// The command ran longer than `timeLimit`: each attempt has as much.
+    TimeLimitExceeded,
+    /// The working directory, or the caches, grew over `resources.disk`.
+    DiskLimitExceeded,
+    /// The command exited with 0, and its output could not be saved.
+    OutputNotSaved,
+}
+
+impl RetriedFailure {
+    const DEFAULT: [Self; 3] = [Self::CommandFailed, Self::CommandKilled, Self::OutOfMemory];
 }
 
 /// A Secret by name.

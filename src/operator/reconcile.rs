@@ -67,7 +67,7 @@ pub(in crate::operator) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Co
     context.metrics.taken(&run.name_any(), run.namespace().as_deref());
     context.metrics.reconcile_begun();
     let begun = Instant::now();
-    let result = reconcile_guarded(&run, &context).instrument(span).await;
+    let result = Box::pin(reconcile_guarded(&run, &context)).instrument(span).await;
     let how = match &result {
         Ok(action) if *action == Action::await_change() => ReconcileResult::Done,
         Ok(_) => ReconcileResult::Again,

@@ -129,8 +129,8 @@ pub enum Step {
     TellEndedRuns {
         /// Which.
         pod: PodRef,
-        /// Their uids, as in [`crate::names::ENDED_RUNS_ANNOTATION`].
-        uids: String,
+        /// As in [`crate::names::ENDED_RUNS_ANNOTATION`].
+        runs: String,
     },
     /// Take our finalizer off a pod.
     RemoveFinalizer(PodRef),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 
-use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Outputs, Resources};
+use crate::api::spec::{self, BundleRunSpec, DEFAULT_GPU_PROFILE, Outputs, Resources, Retry};
 use crate::api::{BundleRun, Quantity, duration};
 use crate::contract::{Command, InputSource, Request};
 use crate::names;
@@ -23,6 +23,10 @@ use crate::plan::pod::valid_run::{ClaimMount, PINS_MAX_BYTES, REQUEST_MAX_BYTES,
 
 /// Annotations have room for 256 KiB: for the request, the run's own, the administrator's, and this.
 const CREATED_BY_MAX_BYTES: usize = 500;
+/// `retry.backoff` when unset; doubled so often at most, which is enough for any that is less than the longest.
+const BACKOFF: Duration = Duration::from_secs(10);
+const BACKOFF_DOUBLES: u32 = 10;
+const BACKOFF_MAX: Duration = Duration::from_mins(10);
 /// `resources.cpus` of runs that say none, in thousandths.
 const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
@@ -144,11 +148,19 @@ impl Problems {
     }
 }
 
+/// The time before the attempt that follows a failure of the run's own, which is the `failures`th.
+pub(in crate::plan) fn backoff(retry: &Retry, failures: u32) -> Duration {
+    let first = retry.backoff.as_deref().and_then(|text| duration::parse_seconds(text).ok());
+    let first = first.map_or(BACKOFF, Duration::from_secs);
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(BACKOFF_DOUBLES));
+
+    doubled.min(BACKOFF_MAX.max(first))
+}
+
 /// What this version does not do yet and an object stored under another definition may ask for: it is not run without.
 /// Whoever brings a field to life deletes its line.
 fn not_yet(spec: &BundleRunSpec) -> impl Iterator<Item = String> {
     [
-        ("retry.limit", spec.retry.limit.is_some_and(|limit| limit > 0)),
         ("suspend", spec.suspend),
         ("podRetention", spec.pod_retention.is_some()),
         ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.is_some()),

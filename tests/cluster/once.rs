@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bundlerun::api::Phase;
+use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{Space, cause, eventually, kill_operator, operator_ready, run, starts, stdout, together, traced};
 
@@ -46,6 +46,37 @@ async fn a_pod_deleted_by_hand_is_an_interruption_and_the_next_attempt_runs_once
     let causes: Vec<_> = ended.attempts.iter().map(|a| a.cause.clone().unwrap()).collect();
     assert_eq!(causes, ["PodDeleted", "Completed"]);
     assert!(ended.attempts[0].finish_time <= ended.attempts[1].start_time, "attempts never overlap: {ended:#?}");
+    space.end().await;
+}
+
+#[tokio::test]
+async fn a_failed_command_is_tried_again_as_often_as_it_may() {
+    let space = Space::new().await;
+    let trace = space.claim("trace").await;
+    let failing = |retry: Value| {
+        let mut spec = traced("[ \"$BUNDLE_ATTEMPT\" = 3 ] || exit 7");
+        spec["retry"] = retry;
+        spec
+    };
+    let resuming = json!({"command": "cat step || { echo 1 >step; \"$BUNDLE_SNAPSHOT\" >snapshot && kill -SEGV $$; }",
+        "retry": {"limit": 1, "backoff": "0s", "resume": true}});
+    let (twice, once, resumed) = tokio::join!(
+        space.run("twice", failing(json!({"limit": 2, "backoff": "1s"}))),
+        space.run("once", failing(json!({"limit": 1, "backoff": "1s"}))),
+        space.run("resumed", resuming),
+    );
+    let causes = |status: &BundleRunStatus| -> Vec<_> {
+        status.attempts.iter().map(|attempt| attempt.cause.clone().unwrap()).collect()
+    };
+    assert_eq!((twice.phase, twice.failures), (Some(Phase::Succeeded), Some(2)), "{twice:#?}");
+    assert_eq!(causes(&twice), ["CommandFailed", "CommandFailed", "Completed"]);
+    let begun = twice.attempts[1].start_time.as_ref().unwrap().0;
+    assert!(begun > twice.attempts[0].finish_time.as_ref().unwrap().0, "{twice:#?}");
+    assert_eq!((once.phase, once.exit_code, once.attempt), (Some(Phase::Failed), Some(7), Some(2)), "{once:#?}");
+    let mut all = starts(&trace);
+    all.sort_unstable();
+    assert_eq!(all, ["once 1", "once 2", "twice 1", "twice 2", "twice 3"]);
+    assert_eq!((causes(&resumed), stdout(&resumed)), (vec!["CommandKilled".into(), "Completed".into()], "1\n"));
     space.end().await;
 }
 

@@ -3,7 +3,7 @@
 
 use crate::bundle::retry::{Heard, listen};
 use crate::bundle::{self, Access, Kind};
-use crate::contract::{Cause, EndOrder, InputProblem, InputSource, Request, SnapshotInput};
+use crate::contract::{Cause, EndOrder, InputProblem, InputSource, Request, SnapshotInput, SnapshotPin};
 use crate::helper::awaited::{Notes, awaited};
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
@@ -111,8 +111,11 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         let resolve = async move {
             let digest = match (&input.source, known) {
                 (InputSource::Snapshot(wanted), None) => {
-                    let has_ended = wanted.of.ended || ended.contains(&wanted.run_uid);
-                    Some(find_snapshot(wanted, has_ended, access).await?)
+                    let of = ended.get(&wanted.run_uid).map_or(wanted.of, |attempts| SnapshotPin {
+                        attempts: attempts.unwrap_or(wanted.of.attempts),
+                        ended: true,
+                    });
+                    Some(find_snapshot(wanted, of, access).await?)
                 }
                 (_, known) => known,
             };
@@ -160,17 +163,21 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     trouble.map_or(Ok(found), Err)
 }
 
-/// The runs that have ended since the pod was made. Read before their snapshots are looked for: what is not there then
+/// The runs that have ended since the pod was made, with how many attempts they had, if that is known. Read before their snapshots are looked for: what is not there then
 /// never will be.
-fn ended_runs(paths: &Paths) -> BTreeSet<String> {
+fn ended_runs(paths: &Paths) -> BTreeMap<String, Option<u32>> {
     let told = markers::read(&paths.request, files::ENDED_RUNS).unwrap_or_default();
-    told.split_whitespace().map(str::to_owned).collect()
+    let one = |run: &str| match run.split_once('/') {
+        Some((uid, attempts)) => (uid.to_owned(), attempts.parse().ok()),
+        None => (run.to_owned(), None),
+    };
+    told.split_whitespace().map(one).collect()
 }
 
 /// The digest of a run's last snapshot. It gets a tag of its own: the next attempt finds that first, whatever became of
 /// this one, and a registry that collects what has no tag keeps it while the run's own tag moves on.
-async fn find_snapshot(wanted: &SnapshotInput, has_ended: bool, access: &Access) -> Result<String, Failure> {
-    let SnapshotInput { repository, run, run_uid, of, tag: own, .. } = wanted;
+async fn find_snapshot(wanted: &SnapshotInput, of: SnapshotPin, access: &Access) -> Result<String, Failure> {
+    let SnapshotInput { repository, run, run_uid, tag: own, .. } = wanted;
     if let Some(digest) = bundle::find_snapshot(repository, own, access).await? {
         return Ok(digest);
     }
@@ -182,7 +189,7 @@ async fn find_snapshot(wanted: &SnapshotInput, has_ended: bool, access: &Access)
             return Ok(digest);
         }
     }
-    Err(if has_ended {
+    Err(if of.ended {
         let why = format!("run {run} has ended and has no snapshot; without snapshot its output is the input");
         Failure::Permanent(Cause::InputNotFound, why)
     } else {

@@ -15,7 +15,6 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use self::pin::Unready;
-use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase, Skew};
 use crate::contract::{Message, Pin};
@@ -180,9 +179,24 @@ impl<'a> Decision<'a> {
         waiting.is_some_and(|w| w.deadline.is_some())
     }
 
-    /// How many attempts the platform may interrupt.
-    fn interruptions(&self) -> u32 {
-        self.run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
+    /// How many of the attempts before this one failed by themselves.
+    fn failures(&self) -> u32 {
+        self.status().and_then(|s| s.failures).unwrap_or_default()
+    }
+
+    /// Whether an attempt that ended so is followed by another.
+    fn is_tried_again(&self, outcome: &Outcome) -> bool {
+        let retry = &self.run.spec.retry;
+        match outcome.verdict() {
+            // Whatever failed is counted; the attempts before this one that are not were interrupted.
+            Verdict::Interrupted => self.attempt.saturating_sub(self.failures()) <= retry.interruptions(),
+            Verdict::Failed => {
+                self.failures() < retry.limit.unwrap_or_default()
+                    && retry.is_on(outcome.cause())
+                    && !self.run.is_being_stopped()
+            }
+            Verdict::Succeeded | Verdict::Stopped => false,
+        }
     }
 
     /// There is no pod and never was: make it, if the spec can be run.
@@ -237,15 +251,21 @@ impl<'a> Decision<'a> {
         pin::pin(self.run, self.parents, store.as_deref())
     }
 
-    /// How long this attempt has to wait because the last one did not even start its command, or because its own pod went
-    /// before it had a node.
+    /// How long this attempt has to wait because the last one failed, or did not even start its command, or because its own
+    /// pod went before it had a node.
     fn retry_in(&self) -> Option<Duration> {
         let cause = |a: &Attempt| Some(Cause::named(a.cause.as_deref()?)?.0);
         let never_began = |a: &Attempt| a.start_time.is_none() || cause(a).is_some_and(Cause::is_before_the_command);
-        let last = || self.entry(self.attempt.checked_sub(1)?).filter(|last| never_began(last));
-        let last = self.entry(self.attempt).or_else(last)?;
-        let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
-        self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
+        let last = self.attempt.checked_sub(1).and_then(|last| self.entry(last));
+        let failed = last.filter(|last| cause(last).is_some_and(|cause| cause.verdict() == Verdict::Failed));
+
+        let (ended, wait) = if let Some(failed) = failed {
+            (failed, validate::backoff(&self.run.spec.retry, self.failures()))
+        } else {
+            let ended = self.entry(self.attempt).or_else(|| last.filter(|last| never_began(last)))?;
+            (ended, RETRY_AFTER.saturating_mul(1 << (ended.attempt - 1).min(6)))
+        };
+        self.due(ended.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
 
     /// The pod exists: what its helper has to know, and what its stage asks for.
@@ -260,8 +280,8 @@ impl<'a> Decision<'a> {
     fn tell_ended_runs(&self, pod: &PodFacts, stage: &Stage<'_>) -> Option<Step> {
         let told = pod.told_ended_runs()?;
         let may_wait = matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging);
-        let uids = pin::ended_runs(&pod.pins(), self.parents);
-        (may_wait && uids != told).then(|| Step::TellEndedRuns { pod: PodRef::of(pod), uids })
+        let runs = pin::ended_runs(&pod.pins(), self.parents);
+        (may_wait && runs != told).then(|| Step::TellEndedRuns { pod: PodRef::of(pod), runs })
     }
 
     fn follow_stage(&self, pod: &PodFacts, stage: Stage<'_>) -> Plan {
@@ -400,9 +420,9 @@ impl<'a> Decision<'a> {
         };
         let end = AttemptEnd { requested: self.requested, attempt: self.attempt, pod, message, outcome };
         let others = pod.and_then(|pod| end_of_others(pod, self.stop_grace()));
-        // Every attempt before this one was interrupted: own failures are not retried by this version.
-        if outcome.verdict() == Verdict::Interrupted && self.attempt <= self.interruptions() {
-            let draft = self.draft().interrupted(&end);
+        if self.is_tried_again(outcome) {
+            let after = validate::backoff(&self.run.spec.retry, self.failures() + 1);
+            let draft = self.draft().followed(&end, after);
             return Plan::after(Duration::ZERO).write(draft).then(others).event(
                 EventType::Warning,
                 outcome.cause(),

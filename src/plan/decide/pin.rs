@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::first_of;
-use crate::api::spec::{DEFAULT_INTERRUPTIONS, Input, OnInputFailure, RunSource};
+use crate::api::spec::{Input, OnInputFailure, RunSource};
 use crate::api::{BundleRun, Phase};
 use crate::contract::{Pin, Pins, SnapshotPin};
 use crate::oci::without_tag_and_digest;
@@ -11,6 +11,9 @@ use crate::plan::facts::parents::{Parent, Parents};
 use crate::plan::outcome::Outcome;
 use crate::plan::words::cause::Cause;
 use crate::plan::words::wait_reason::Reason;
+
+/// A run whose first snapshot is waited for has so many attempts more at most that are looked at before its end.
+const MORE_ATTEMPTS: u32 = 10;
 
 /// Why the inputs of a run cannot be pinned.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,19 +126,28 @@ fn snapshot(name: &str, uid: String, parents: &Parents, store: Option<&str>) -> 
     let parent = parents.runs.get(name).filter(|parent| parent.uid == uid);
     // Where its output is, its snapshots are: the store may have been another one then.
     let repository = parent.and_then(|parent| parent.bundle.as_deref()).map(without_tag_and_digest).or(store)?;
-    let attempts = parent.map_or(DEFAULT_INTERRUPTIONS + 1, |parent| parent.attempts);
-    let snapshot = Some(SnapshotPin { attempts, ended: parent.is_none_or(Parent::is_over) });
+    // Of one that is gone nobody knows how many it had.
+    let (attempts, more) =
+        parent.map_or((0, MORE_ATTEMPTS), |parent| (parent.attempts, if parent.is_over() { 0 } else { MORE_ATTEMPTS }));
+    let snapshot = Some(SnapshotPin { attempts: attempts + more, ended: parent.is_none_or(Parent::is_over) });
     Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), mountable: false, snapshot })
 }
 
-/// Uids of the runs that are over by now, or gone, of those that went on when the pod was made.
+/// The runs that are over by now, or gone, of those that went on when the pod was made, as in
+/// [`crate::names::ENDED_RUNS_ANNOTATION`].
 pub(super) fn ended_runs(pins: &Pins, parents: &Parents) -> String {
+    // Of one that cannot be read nobody knows whether it is over.
+    if !parents.unreadable.is_empty() {
+        return String::new();
+    }
     let uids: BTreeSet<&str> =
         pins.inputs.values().filter(|pin| pin.awaits_its_run()).filter_map(|pin| pin.run_uid.as_deref()).collect();
-    let goes_on = |uid: &&str| parents.runs.values().any(|parent| parent.uid == **uid && !parent.is_over());
-    // Of one that cannot be read nobody knows whether it is over.
-    let ended = uids.into_iter().filter(|uid| parents.unreadable.is_empty() && !goes_on(uid));
-    ended.collect::<Vec<_>>().join(" ")
+    let ended = |uid: &str| match parents.runs.values().find(|parent| parent.uid == uid) {
+        None => Some(uid.to_owned()),
+        Some(parent) => parent.is_over().then(|| format!("{uid}/{}", parent.attempts)),
+    };
+
+    uids.into_iter().filter_map(ended).collect::<Vec<_>>().join(" ")
 }
 
 /// What became of the first of many, and what ends the wait.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::spec::DEFAULT_INTERRUPTIONS;
 use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
 
@@ -26,7 +25,7 @@ pub struct Parent {
     pub phase: Option<Phase>,
     /// Its command runs, or did: it may have a snapshot.
     pub has_begun: bool,
-    /// As many attempts it can have at most: a few, by a rule of the definition.
+    /// As many attempts it has had, with the one that goes on.
     pub attempts: u32,
     /// Its saved output, `repository@digest`.
     pub bundle: Option<String>,
@@ -47,7 +46,7 @@ impl Parent {
             uid: run.metadata.uid.clone().unwrap_or_default(),
             phase: status.and_then(|s| s.phase),
             has_begun: status.is_some_and(|s| s.attempts.iter().any(|attempt| attempt.start_time.is_some())),
-            attempts: run.spec.retry.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS).saturating_add(1),
+            attempts: status.and_then(|s| s.attempt).unwrap_or(1),
             bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
             mountable: status.and_then(|s| s.output.as_ref()?.mountable).unwrap_or_default(),
             cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),

@@ -3,6 +3,8 @@
 mod measured;
 mod unknown;
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -267,8 +269,9 @@ impl<'a> Draft<'a> {
         self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 
-    /// The attempt ended in a way that is not the run's end: the next one is announced here.
-    pub(in crate::plan) fn interrupted(mut self, end: &AttemptEnd) -> Self {
+    /// The attempt ended in a way that is not the run's end: the next one is announced here. `after`: how long that one waits
+    /// if the run itself failed.
+    pub(in crate::plan) fn followed(mut self, end: &AttemptEnd, after: Duration) -> Self {
         let AttemptEnd { attempt, outcome, .. } = *end;
         self.end_attempt(end);
         if let Some(entry) = self.attempt_mut(attempt) {
@@ -281,7 +284,13 @@ impl<'a> Draft<'a> {
         self.status.node = None;
         self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
         self.status.attempt = Some(attempt + 1);
-        let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
+        let text = if outcome.verdict() == Verdict::Failed {
+            *self.status.failures.get_or_insert_default() += 1;
+            let after = time_for_people(after.as_secs().saturating_mul(1000));
+            format!("attempt {attempt} failed: {}; the next begins {after} after its end", outcome.message)
+        } else {
+            format!("attempt {attempt}{INTERRUPTED}{}", outcome.message)
+        };
         self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 

@@ -262,8 +262,9 @@ prop_compose! {
         valid in proptest::bool::weighted(0.9),
         (stop, stopped_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
         (inputs, limited, patient) in any::<(bool, bool, bool)>(),
+        (retries, failures) in (of(0..4u32), 0..6u32),
     ) -> BundleRun {
-        let mut status = json!({"attempt": attempt, "phase": phase});
+        let mut status = json!({"attempt": attempt, "phase": phase, "failures": failures.min(attempt - 1)});
         if stopped_at {
             status["stopRequestedAt"] = json!(time(5));
         }
@@ -282,6 +283,7 @@ prop_compose! {
         if patient {
             run.spec.on_input_failure = crate::api::spec::OnInputFailure::Wait;
         }
+        run.spec.retry.limit = retries;
         run.spec.time_limit = limited.then(|| "10s".to_owned());
         run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));
         run

@@ -223,7 +223,7 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     let ended = stored(pod().running(5), &[(0, DIGEST)]).facts();
     let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, "");
     let first = child();
-    let draft = status::Draft::of(&first, at(9)).interrupted(&interrupted(1, &ended, &message, &outcome));
+    let draft = status::Draft::of(&first, at(9)).followed(&interrupted(1, &ended, &message, &outcome), Duration::ZERO);
     let second = with_status(&child(), &draft.changed().unwrap());
     let later = Parent { uid: "new".into(), bundle: Some(bundle(OTHER)), ..prepare(Phase::Succeeded) };
     for parents in [parents(later), parents(prepare(Phase::Running)), Parents::default()] {
@@ -262,7 +262,8 @@ fn every_input_but_claims_and_secrets_has_a_digest_and_a_config_map_keeps_it() {
         let mut message = Message { report, ..Message::default() };
         message.input_digests.extend([3, 4, 5].map(|index| (index, found.to_owned())));
         let ended = pod().running(5).facts();
-        let draft = status::Draft::of(&run, at(9)).interrupted(&interrupted(attempt, &ended, &message, &outcome));
+        let draft =
+            status::Draft::of(&run, at(9)).followed(&interrupted(attempt, &ended, &message, &outcome), Duration::ZERO);
         let status = draft.changed().unwrap();
         let known = [Some(text), Some(OTHER), Some(DIGEST), Some(DIGEST), None, None];
         assert_eq!(digests(&status), known.map(|digest| digest.map(str::to_owned)));

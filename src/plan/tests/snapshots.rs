@@ -19,12 +19,18 @@ fn source(plan: &Plan) -> InputSource {
     annotation::<Request>(plan, crate::names::REQUEST_ANNOTATION).inputs.remove(0).source
 }
 
+/// Of a run in its fourth attempt.
 fn wanted(ended: bool) -> InputSource {
+    wanted_of(if ended { 4 } else { 14 }, ended)
+}
+
+/// The same of a run that is gone: nobody knows how many attempts it had.
+fn wanted_of(attempts: u32, ended: bool) -> InputSource {
     InputSource::Snapshot(SnapshotInput {
         repository: REPOSITORY.into(),
         run: "prepare".into(),
         run_uid: "uid-of-prepare".into(),
-        of: SnapshotPin { attempts: 4, ended },
+        of: SnapshotPin { attempts, ended },
         tag: "r.u.0.i".into(),
         path: Some("weights".into()),
     })
@@ -105,17 +111,19 @@ fn a_helper_that_waits_for_a_snapshot_is_told_once_when_its_run_is_over() {
         let observed = Observed { parents, ..nothing_but(&child, PodSeen::Ours(pod)) };
         words(&plan(&observed, &with_store(), at(1))).into_iter().find(|word| word.starts_with("Tell r-1"))
     };
-    let told = Some(r#"Tell r-1 of "uid-of-prepare""#.to_owned());
+    let told = |run: &str| Some(format!("Tell r-1 of {run:?}"));
     let staging = || pod().running(5).staging();
     let mut anew = parent(Phase::Running, true);
     anew.runs.get_mut("prepare").unwrap().uid = "other".into();
     let over = parent(Phase::Stopped, true);
-    for parents in [&over, &Parents::default(), &anew] {
-        assert_eq!(tells(&with(staging(), Some("")), parents), told);
-        assert_eq!(tells(&with(pod(), Some("")), parents), told);
+    for (parents, run) in
+        [(&over, "uid-of-prepare/4"), (&Parents::default(), "uid-of-prepare"), (&anew, "uid-of-prepare")]
+    {
+        assert_eq!(tells(&with(staging(), Some("")), parents), told(run));
+        assert_eq!(tells(&with(pod(), Some("")), parents), told(run));
     }
     assert_eq!(tells(&with(staging(), Some("")), &parent(Phase::Pending, true)), None, "between two attempts");
-    assert_eq!(tells(&with(staging(), Some("uid-of-prepare")), &over), None, "it knows");
+    assert_eq!(tells(&with(staging(), Some("uid-of-prepare/4")), &over), None, "it knows");
     assert_eq!(tells(&with(staging(), None), &over), None, "an operator made it that does not tell");
     assert_eq!(tells(&with(pod().running(5), Some("")), &over), None, "it has found one");
     let unreadable = Parents { unreadable: ["prepare".to_owned()].into(), ..Parents::default() };
@@ -130,7 +138,7 @@ fn a_helper_that_waits_for_a_snapshot_is_told_once_when_its_run_is_over() {
 fn what_the_helper_found_is_what_later_attempts_get() {
     let first = look_with(&child(), &parent(Phase::Running, true), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
-    let snapshot = Some(SnapshotPin { attempts: 4, ended: false });
+    let snapshot = Some(SnapshotPin { attempts: 14, ended: false });
     let run_uid = Some("uid-of-prepare".to_owned());
     let pin = Pin { reference: REPOSITORY.into(), run_uid: run_uid.clone(), mountable: false, snapshot };
     assert_eq!(pins.inputs, BTreeMap::from([(0, pin)]));
@@ -143,19 +151,20 @@ fn what_the_helper_found_is_what_later_attempts_get() {
     let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, "");
     let gone = [parent(Phase::Running, true), parent(Phase::Succeeded, true), Parents::default()];
     // A helper that could say which one it was, and one that was lost with its node.
-    for (found, source_later) in [(Some(OTHER), None), (None, Some([false, true, true]))] {
+    for (found, source_later) in [(Some(OTHER), None), (None, Some([wanted(false), wanted(true), wanted_of(10, true)]))]
+    {
         let mut message = Message { report: report.clone(), ..Message::default() };
         message.input_digests.extend(found.map(|digest| (0, digest.to_owned())));
         let run = child();
-        let draft = status::Draft::of(&run, at(9)).interrupted(&interrupted(1, &pod, &message, &outcome));
+        let draft = status::Draft::of(&run, at(9)).followed(&interrupted(1, &pod, &message, &outcome), Duration::ZERO);
         let status = draft.changed().unwrap();
         let [input] = status.inputs.as_slice() else { panic!("{status:#?}") };
         assert_eq!((input.digest.as_deref(), &input.reference), (found, &found.map(bundle)));
         assert_eq!(input.run_uid, run_uid);
         let second = with_status(&run, &status);
         for (number, parents) in gone.iter().enumerate() {
-            let expected = match source_later {
-                Some(ended) => wanted(ended[number]),
+            let expected = match &source_later {
+                Some(wanted) => wanted[number].clone(),
                 None => InputSource::Image { reference: bundle(OTHER), path: Some("weights".into()) },
             };
             assert_eq!(source(&look_with(&second, parents, 60)), expected);
@@ -165,7 +174,8 @@ fn what_the_helper_found_is_what_later_attempts_get() {
     let mut anew = parent(Phase::Running, true);
     anew.runs.get_mut("prepare").unwrap().uid = "other".into();
     let run = child();
-    let draft = status::Draft::of(&run, at(9)).interrupted(&interrupted(1, &pod, &Message::default(), &outcome));
+    let draft =
+        status::Draft::of(&run, at(9)).followed(&interrupted(1, &pod, &Message::default(), &outcome), Duration::ZERO);
     let second = with_status(&run, &draft.changed().unwrap());
-    assert_eq!(source(&look_with(&second, &anew, 60)), wanted(true));
+    assert_eq!(source(&look_with(&second, &anew, 60)), wanted_of(10, true));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::plan::facts::stage::Stage;
+use crate::plan::words::cause::Verdict;
 use crate::plan::words::wait_reason::WaitStage;
 
 fn stage(pod: &PodCase) -> String {
@@ -188,6 +189,75 @@ fn interruptions_are_retried_up_to_their_limit() {
     let mut run = run();
     run.spec.retry.interruptions = Some(0);
     assert_eq!(words(&look_at(&run, &pod().reported(&asked).deleted(7), 9))[0], "Write Failed");
+}
+
+#[test]
+fn a_failure_is_followed_by_another_attempt_as_often_as_retry_says() {
+    let failing = |retry: Value| run_of(json!({"image": "i:1", "command": "false", "retry": retry}));
+    let run = failing(json!({"limit": 2, "backoff": "5s", "interruptions": 1}));
+    let failed = |attempt: u32| pod().of_attempt(attempt).reported(&record(3));
+    let plan = look_at(&run, &failed(1), 9);
+    assert_eq!((words(&plan), plan.next), (vec!["Write Pending".into(), "Tell CommandFailed".into()], seconds(0)));
+    let status = written(&plan);
+    assert_eq!((status.attempt, status.failures, status.result.clone()), (Some(2), Some(1), None));
+    let ended = status.attempts[0].finish_time.as_ref().unwrap().0;
+    let message = status.message.as_deref().unwrap();
+    assert!(message.starts_with("attempt 1 failed: ") && message.ends_with("; the next begins 5s after its end"));
+
+    // An interruption between two failures counts for itself, and the wait doubles with each failure.
+    let second = with_status(&run, &status);
+    let left = |run: &BundleRun, now: i64| {
+        let plan = look(run, PodSeen::Absent, now);
+        plan.next.filter(|_| plan.steps.is_empty())
+    };
+    let end = ended.as_second() - at(0).as_second();
+    assert_eq!(left(&second, end), seconds(5));
+    assert_eq!(words(&look(&second, PodSeen::Absent, end + 5)), ["Release r-1", "Create r-2"]);
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    let third = with_status(&second, &written(&look_at(&second, &pod().of_attempt(2).reported(&asked).deleted(7), 9)));
+    assert_eq!(third.status.as_ref().unwrap().failures, Some(1));
+    let again = pod().of_attempt(3).reported(&asked).deleted(7);
+    assert_eq!(words(&look_at(&third, &again, 9))[0], "Write Failed", "one interruption");
+    let fourth = with_status(&third, &written(&look_at(&third, &failed(3), 9)));
+    assert_eq!((fourth.status.as_ref().unwrap().failures, left(&fourth, end)), (Some(2), seconds(10)));
+    let last = written(&look_at(&fourth, &failed(4), 9));
+    assert_eq!((last.phase, last.reason.as_deref()), (Some(Phase::Failed), Some("CommandFailed")));
+
+    // Others are not.
+    let once = |retry: Value, pod: &PodCase| words(&look_at(&failing(retry), pod, 9))[0] == "Write Failed";
+    assert!(once(json!({}), &failed(1)) && once(json!({"limit": 1, "on": ["CommandKilled"]}), &failed(1)));
+    assert!(once(json!({"limit": 1, "on": []}), &failed(1)));
+    let killed = pod().reported(&Record { exit_code: None, signal: Some(11), ..record(0) });
+    assert!(!once(json!({"limit": 1, "on": ["CommandKilled"]}), &killed));
+    let late = pod().reported(&Record { cause: Some(crate::contract::Cause::TimeLimitExceeded), ..record(143) });
+    assert!(once(json!({"limit": 1}), &late) && !once(json!({"limit": 1, "on": ["TimeLimitExceeded"]}), &late));
+    let mut stopped = failing(json!({"limit": 1}));
+    stopped.spec.stop = true;
+    assert_ne!(written(&look_at(&stopped, &failed(1), 9)).phase, Some(Phase::Pending));
+}
+
+#[test]
+fn every_failure_that_retry_names_is_a_cause_of_the_runs_own() {
+    let names =
+        ["CommandFailed", "CommandKilled", "OutOfMemory", "TimeLimitExceeded", "DiskLimitExceeded", "OutputNotSaved"];
+    for name in names {
+        let retry =
+            crate::api::spec::Retry { on: serde_json::from_value(json!([name])).unwrap(), ..Default::default() };
+        assert!(retry.is_on(name) && crate::plan::Cause::named(name).unwrap().0.verdict() == Verdict::Failed, "{name}");
+    }
+}
+
+#[test]
+fn the_wait_before_another_attempt_doubles_up_to_ten_minutes_or_what_is_asked() {
+    let wait = |backoff: Option<&str>, failures: u32| {
+        let retry = crate::api::spec::Retry { backoff: backoff.map(str::to_owned), ..Default::default() };
+        crate::plan::validate::backoff(&retry, failures).as_secs()
+    };
+    assert_eq!([1, 2, 3, 7, 100].map(|failures| wait(None, failures)), [10, 20, 40, 600, 600]);
+    assert_eq!(
+        [wait(Some("0s"), 5), wait(Some("1h"), 1), wait(Some("1h"), 9), wait(Some("365d"), 100)],
+        [0, 3600, 3600, 31_536_000]
+    );
 }
 
 /// It held nothing, and nothing ran.

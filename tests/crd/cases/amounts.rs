@@ -81,23 +81,26 @@ pub(super) fn resources() -> Vec<Case> {
     cases
 }
 
+/// A spec with this time in a field.
+type Spec = fn(&str) -> Value;
+
 pub(super) fn durations() -> Vec<Case> {
     let mut cases = vec![];
-    for (field, at) in
-        [("timeLimit", "spec.timeLimit"), ("stopGrace", "spec.stopGrace"), ("every", "spec.outputs.snapshots.every")]
-    {
-        let time_is = |time: &str| {
-            let spec =
-                if field == "every" { json!({"outputs": {"snapshots": {field: time}}}) } else { json!({field: time}) };
-            (format!("{field} {time:?}"), spec)
-        };
+    let fields: [(&str, &str, &str, Spec); 4] = [
+        ("timeLimit", "spec.timeLimit", "1s", |time| json!({"timeLimit": time})),
+        ("stopGrace", "spec.stopGrace", "1s", |time| json!({"stopGrace": time})),
+        ("every", "spec.outputs.snapshots.every", "10s", |time| json!({"outputs": {"snapshots": {"every": time}}})),
+        ("backoff", "spec.retry.backoff", "0s", |time| json!({"retry": {"backoff": time}})),
+    ];
+    for (field, at, least, spec) in fields {
+        let time_is = |time: &str| (format!("{field} {time:?}"), spec(time));
         let rule = (at, "must be days, hours, minutes and seconds");
-        let least = if field == "every" { "10s" } else { "1s" };
         for time in [least, "365d", "8760h", "90m", "1d12h", "1h1h", "0d10s", "364d23h59m60s"] {
             let (name, spec) = time_is(time);
             cases.push(accepted(&name, spec));
         }
-        for time in ["0s", "0d0h", "365d1s", "366d", "8761h", "999999999d"] {
+        let too_little = ["0s", "0d0h"].into_iter().filter(|_| least != "0s");
+        for time in too_little.chain(["365d1s", "366d", "8761h", "999999999d"]) {
             let (name, spec) = time_is(time);
             cases.push(refused(&name, spec, &[rule]));
         }

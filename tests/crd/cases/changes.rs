@@ -6,22 +6,6 @@ use super::{Case, changed, everything_spec, refused};
 
 pub(super) fn not_yet() -> Vec<Case> {
     vec![
-        refused("retry.limit", json!({"retry": {"limit": 1}}), &[("spec.retry.limit", "spec.retry.limit: not yet")]),
-        refused(
-            "retry.limit out of bounds",
-            json!({"retry": {"limit": 101}}),
-            &[("spec.retry.limit", "should be less than"), ("spec.retry.limit", "not yet")],
-        ),
-        refused(
-            "negative retry.limit",
-            json!({"retry": {"limit": -1}}),
-            &[("spec.retry.limit", "should be greater"), ("spec.retry.limit", "not yet")],
-        ),
-        refused(
-            "retry.interruptions",
-            json!({"retry": {"interruptions": 4}}),
-            &[("spec.retry.interruptions", "spec.retry.interruptions: more than 3 is not yet")],
-        ),
         refused("suspend", json!({"suspend": true}), &[("spec.suspend", "spec.suspend: not yet")]),
         refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
         refused(

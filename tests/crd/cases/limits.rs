@@ -155,7 +155,6 @@ fn not_yet() -> impl Iterator<Item = Case> {
     let one_exclude = |value: Value| json!({"outputs": {"exclude": [value]}});
     let ttl = |value: Value| json!({"ttlSecondsAfterFinished": value});
     let no_ttl = ("spec.ttlSecondsAfterFinished", "not yet");
-    let (no_limit, no_more) = (("spec.retry.limit", "not yet"), ("spec.retry.interruptions", "not yet"));
     let retry = |field: &'static str| move |value: Value| json!({"retry": {field: value}});
     let profile = |value: Value| json!({"gpuProfile": value});
     [
@@ -208,14 +207,17 @@ fn not_yet() -> impl Iterator<Item = Case> {
                 ],
             ),
         ],
-        bound("spec.retry.limit", "should be less", &[no_limit], retry("limit"), [json!(100), json!(101)]),
+        bound("spec.retry.limit", "should be less", &[], retry("limit"), [json!(100), json!(101)]),
+        bound("spec.retry.limit", "should be greater", &[], retry("limit"), [json!(0), json!(-1)]),
+        bound("spec.retry.interruptions", "should be less", &[], retry("interruptions"), [json!(1000), json!(1001)]),
         bound(
-            "spec.retry.interruptions",
-            "should be less",
-            &[no_more],
-            retry("interruptions"),
-            [json!(1000), json!(1001)],
+            "spec.retry.backoff",
+            TOO_LONG,
+            &[],
+            retry("backoff"),
+            [json!("1s".repeat(32)), json!("1s".repeat(31) + "10s")],
         ),
+        bound("spec.retry.on", "Too many", &[], retry("on"), list(6, |_| json!("CommandFailed"))),
         bound("spec.retry.interruptions", "should be greater", &[], retry("interruptions"), [json!(0), json!(-1)]),
         bound(
             "spec.ttlSecondsAfterFinished",
