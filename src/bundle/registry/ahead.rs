@@ -10,7 +10,7 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Repository;
-use super::download::{Download, Range};
+use super::blob_stream::{BlobStream, Range};
 use crate::bundle::Error;
 
 /// What one request asks for, in bytes. So much of each is in memory.
@@ -68,9 +68,9 @@ impl<'a> Ahead<'a> {
 }
 
 async fn load(repository: &Repository, part: Range) -> Result<Vec<Bytes>, Error> {
-    let mut download = Download::new(repository, part.digest, part.start, part.end);
+    let mut stream = BlobStream::new(repository, part);
     let mut chunks = vec![];
-    while let Some(chunk) = download.next_chunk().await? {
+    while let Some(chunk) = stream.chunk().await? {
         chunks.push(chunk);
     }
     Ok(chunks)

@@ -1,36 +1,15 @@
-//! Parts of blobs, or all of them, as one stream that goes on where it was cut off.
+//! Parts of blobs, or all of them, in order: by one connection, or by several where there is much to come.
 
+use super::Repository;
 use super::ahead::{self, Ahead};
-use super::answer::no_answer;
-use super::{ANSWER, Repository, range_header};
+use super::blob_stream::{BlobStream, Range};
+use crate::bundle::Error;
 use crate::bundle::digest::Digest;
-use crate::bundle::retry::{Failure, Resumptions};
-use crate::bundle::{Error, ErrorKind};
-use bytes::{Buf, Bytes};
-use reqwest::header::RANGE;
-use reqwest::{Response, StatusCode};
-use std::collections::VecDeque;
-
-/// Bytes of a blob; `end` is not among them.
-#[derive(Clone, Copy)]
-pub(super) struct Range {
-    pub(super) digest: Digest,
-    pub(super) start: u64,
-    pub(super) end: u64,
-}
+use bytes::Bytes;
 
 pub(in crate::bundle) struct Download<'a> {
     repository: &'a Repository,
-    /// What is still to come of the blob that is being read.
-    now: Range,
-    /// What follows.
-    then: VecDeque<Range>,
-    response: Option<Response>,
-    /// The registry has given a part when it was asked for one.
-    has_ranges: bool,
-    /// A registry without ranges begins at the begin.
-    to_skip: u64,
-    resumptions: Resumptions,
+    begin: BlobStream<'a>,
     /// Loads the rest, once that is known to be long.
     ahead: Option<Ahead<'a>>,
 }
@@ -38,21 +17,13 @@ pub(in crate::bundle) struct Download<'a> {
 impl<'a> Download<'a> {
     /// Bytes from `start` to before `end`.
     pub(in crate::bundle) fn new(repository: &'a Repository, digest: Digest, start: u64, end: u64) -> Self {
-        Self {
-            repository,
-            now: Range { digest, start, end },
-            then: VecDeque::new(),
-            response: None,
-            has_ranges: false,
-            to_skip: 0,
-            resumptions: Resumptions::default(),
-            ahead: None,
-        }
+        let begin = BlobStream::new(repository, Range { digest, start, end });
+        Self { repository, begin, ahead: None }
     }
 
     /// Behind them those of another blob, from `start` to before `end`.
     pub(in crate::bundle) fn then(mut self, digest: Digest, start: u64, end: u64) -> Self {
-        self.then.push_back(Range { digest, start, end });
+        self.begin.then(Range { digest, start, end });
         self
     }
 
@@ -62,77 +33,12 @@ impl<'a> Download<'a> {
 
     /// The next bytes; none when all were given.
     pub(in crate::bundle) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.ahead.is_none() && self.has_ranges && self.left() >= ahead::WORTH_IT {
-            let rest = || std::iter::once(self.now).chain(self.then.drain(..)).collect();
-            self.ahead = Ahead::begin(self.repository, rest);
+        if self.ahead.is_none() && self.begin.has_ranges() && self.begin.left() >= ahead::WORTH_IT {
+            self.ahead = Ahead::begin(self.repository, || self.begin.take_rest());
         }
         match &mut self.ahead {
-            Some(ahead) => {
-                self.response = None;
-                ahead.chunk().await
-            }
-            None => self.next_chunk().await,
+            Some(ahead) => ahead.chunk().await,
+            None => self.begin.chunk().await,
         }
-    }
-
-    /// How many bytes are still to come.
-    fn left(&self) -> u64 {
-        let bytes = |range: &Range| range.end.saturating_sub(range.start);
-        bytes(&self.now) + self.then.iter().map(bytes).sum::<u64>()
-    }
-
-    /// [`Self::chunk`] by this connection.
-    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            while self.now.start >= self.now.end {
-                let Some(next) = self.then.pop_front() else { return Ok(None) };
-                (self.now, self.response) = (next, None);
-            }
-            match self.try_chunk().await {
-                Ok(chunk) if chunk.is_empty() => {}
-                Ok(chunk) => {
-                    self.resumptions.came(chunk.len() as u64);
-                    return Ok(Some(chunk));
-                }
-                Err(failure) => {
-                    self.response = None;
-                    self.resumptions.again(failure).await?;
-                }
-            }
-        }
-    }
-
-    async fn try_chunk(&mut self) -> Result<Bytes, Failure> {
-        let (what, host) = (format!("read {}", self.now.digest), self.repository.host());
-        let mut response = match self.response.take() {
-            Some(response) => response,
-            None => self.open().await?,
-        };
-        let broken = |why: &str| {
-            Failure::transient(Error::new(ErrorKind::Unreachable, format!("cannot {what} at {host}: {why}")))
-        };
-        let chunk = tokio::time::timeout(ANSWER, response.chunk()).await;
-        let chunk = chunk.map_err(|_| broken("nothing came for a while"))?;
-        let chunk = chunk.map_err(|error| no_answer(&what, host, error))?;
-        let mut chunk =
-            chunk.ok_or_else(|| broken(&format!("it ended at byte {} of {}", self.now.start, self.now.end)))?;
-        self.response = Some(response);
-        let skip = chunk.len().min(usize::try_from(self.to_skip).unwrap_or(usize::MAX));
-        chunk.advance(skip);
-        self.to_skip -= skip as u64;
-        chunk.truncate(usize::try_from(self.now.end - self.now.start).unwrap_or(usize::MAX));
-        self.now.start += chunk.len() as u64;
-        Ok(chunk)
-    }
-
-    async fn open(&mut self) -> Result<Response, Error> {
-        let url = self.repository.url(&format!("blobs/{}", self.now.digest))?;
-        let range = range_header(self.now.start, self.now.end)?;
-        let what = format!("read {}", self.now.digest);
-        // 416, the blob ends before, is an error that stays.
-        let response = self.repository.send(&what, |http| http.get(url.clone()).header(RANGE, range.clone())).await?;
-        self.has_ranges = response.status() == StatusCode::PARTIAL_CONTENT;
-        self.to_skip = if self.has_ranges { 0 } else { self.now.start };
-        Ok(response)
     }
 }

@@ -7,6 +7,7 @@
 mod ahead;
 mod answer;
 mod auth;
+mod blob_stream;
 mod download;
 mod location;
 mod login;
