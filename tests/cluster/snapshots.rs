@@ -196,11 +196,11 @@ async fn a_preempted_run_goes_on_from_its_last_snapshot() {
     space.end().await;
 }
 
-/// Changes one of twenty files at each step, every other one through a mapping, and keeps every third step. What an attempt
+/// Changes one of its files at each step, every other one through a mapping, and keeps every third step. What an attempt
 /// finds is compared with what the step says: a mix of two steps shows.
 const SWEPT: &str = r"
 import mmap, os, subprocess, sys
-FILES, SIZE, ATTEMPT = 20, 100_000, os.environ['BUNDLE_ATTEMPT']
+FILES, SIZE, ATTEMPT = int(os.environ['FILES']), int(os.environ['SIZE']), os.environ['BUNDLE_ATTEMPT']
 def log(text):
     with open('/trace/log', 'a') as file:
         file.write(ATTEMPT + ' ' + text + '\n')
@@ -283,16 +283,21 @@ fn kept_by(trace: &Path, attempt: u32) -> Vec<u32> {
     lines_of(trace, attempt).iter().filter_map(|line| line.strip_prefix("kept ")?.parse().ok()).collect()
 }
 
-fn swept() -> Value {
+/// How many files a swept command has, and their size in bytes.
+const FEW: (u32, u32) = (20, 100_000);
+const MANY: (u32, u32) = (100, 2_000_000);
+
+fn swept((files, size): (u32, u32)) -> Value {
     let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
-    json!({"argv": ["python3", "-c", SWEPT], "retry": {"resume": true}, "volumes": volumes})
+    let env = json!([{"name": "FILES", "value": files.to_string()}, {"name": "SIZE", "value": size.to_string()}]);
+    json!({"argv": ["python3", "-c", SWEPT], "env": env, "retry": {"resume": true}, "volumes": volumes})
 }
 
 /// Three attempts of a run are killed. Returns a row for each: what was done, and what the next one found.
-async fn sweep(space: &Space, seed: u64) -> Vec<String> {
+async fn sweep(space: &Space, seed: u64, files: (u32, u32)) -> Vec<String> {
     let space = space.beside().await;
     let (trace, mut moments) = (space.claim("trace").await, Moments(seed));
-    space.start("swept", swept()).await;
+    space.start("swept", swept(files)).await;
     let mut done = vec![];
     for attempt in 1..=3 {
         let pod = space.pod_running(&format!("swept-{attempt}")).await;
@@ -340,7 +345,7 @@ async fn sweep(space: &Space, seed: u64) -> Vec<String> {
 #[tokio::test]
 async fn kills_lose_nothing_that_was_kept() {
     let space = Space::new().await;
-    let rows = together((0..2).map(|seed| sweep(&space, seed))).await;
+    let rows = together((0..2).map(|seed| sweep(&space, seed, FEW))).await;
     rows.iter().flatten().for_each(|row| println!("{row}"));
     space.end().await;
 }
@@ -352,7 +357,7 @@ async fn a_hundred_kills_lose_nothing_that_was_kept() {
     let mut rows = vec![];
     let sweeps = async {
         for round in 0..7 {
-            rows.extend(together((0..5).map(|seed| sweep(&space, 100 + round * 5 + seed))).await);
+            rows.extend(together((0..5).map(|seed| sweep(&space, 100 + round * 5 + seed, MANY))).await);
         }
     };
     let mut outages = 0;
@@ -385,7 +390,7 @@ async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     let first = std::env::var("NODE_NAME").unwrap();
     output("kubectl", &["cordon", &first]);
     together(spaces.iter().map(async |space| {
-        space.start("swept", swept()).await;
+        space.start("swept", swept(FEW)).await;
         space.pod_running("swept-1").await;
     }))
     .await;
