@@ -14,8 +14,12 @@ const INTRODUCTION: &str = "\
 What does each field mean, and what may it hold? `apiVersion: bundlerun.dev/v1alpha1`, `kind: BundleRun`; `kubectl explain bundlerun.spec` prints the same. Durations are days, hours, minutes and seconds (`1d12h`, `90s`), quantities those of Kubernetes (`500m`, `32Gi`). What a field may hold is checked by the API server, and its message names the field. The words in `status` are in [endings](endings.md).
 ";
 
-/// What the API server says before any rule of ours is asked, and no definition can make it accept: a schema has one type,
-/// or the two of `x-kubernetes-int-or-string`. `tests/crd/cases` holds the words against a real one.
+/// What the API server says before any rule of ours is asked, and no definition can make it accept, or say it better (tried
+/// on Kubernetes 1.36): a schema has one type, and `x-kubernetes-int-or-string` is those two whatever `type` stands beside
+/// it; types in `anyOf` are refused as not structural; with a wrong type no rule is evaluated. A field without a type
+/// needs `x-kubernetes-preserve-unknown-fields`, and then rules cannot see it (*unable to convert structural schema to CEL
+/// declarations*, *undefined field*): no bounds, and nothing that keeps it as it was. `tests/crd/cases` holds the words
+/// against a real one.
 const TYPES: &str = "
 The API server compares types first, in words of its own:
 
@@ -23,6 +27,7 @@ The API server compares types first, in words of its own:
 | --- | --- |
 | `spec.resources.cpus: Invalid value: \"number\": spec.resources.cpus in body must be of type integer,string: \"number\"`, of `cpus: 0.5` | `cpus: 500m`, or `cpus: \"0.5\"`: likewise for `memory`, `disk` and `sharedMemory` |
 | `spec.env[0].value: Invalid value: \"number\": spec.env[0].value in body must be of type string: \"number\"`, of `value: 0.1`; `\"integer\"`, of `value: 7`; `\"boolean\"`, of `value: true` | `value: \"0.1\"`, `value: \"7\"`, `value: \"true\"` |
+| `spec.argv[2] in body must be of type string: \"number\"`, of `argv: [train, --lr, 0.1]`; the same of `timeLimit: 90` and of labels such as `generation: 2` | `argv: [train, --lr, \"0.1\"]`, `timeLimit: 90s`, `generation: \"2\"` |
 | `unknown field \"spec.nodeName\"` | this version has no field of that name: look for another spelling below, or see [API versions](api-versions.md) |
 ";
 

@@ -23,6 +23,15 @@ pub(super) fn commands() -> Vec<Case> {
             json!({"command": "é".repeat(50_001)}),
             &[("spec.command", "100000 bytes")],
         ),
+        // As docs/reference.md quotes it.
+        Case {
+            only_server: true,
+            ..case(
+                "a number in argv, in words",
+                json!({"argv": ["train", "--lr", 0.1]}),
+                &[("spec.argv[2]", r#"spec.argv[2] in body must be of type string: "number""#)],
+            )
+        },
         case("argv of 100000 bytes", json!({"argv": vec!["x".repeat(20_000); 5]}), &[]),
         case("argv of more", json!({"argv": vec!["é".repeat(10_001); 5]}), &[("spec.argv", "100000 bytes in all")]),
         case("a long argument", json!({"argv": ["x".repeat(20_001)]}), &[("spec.argv[0]", "Too long")]),
