@@ -151,8 +151,7 @@ async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
     space.end().await;
 }
 
-/// What a namespace of a shared cluster often has. By default the message says whose container is meant.
-/// A quota on `limits.cpu`, which no pod without limits may use.
+/// What a namespace of a shared cluster often has: a quota on `limits.cpu`, which no pod without limits may use.
 async fn quota_on_limits(space: &Space) {
     let quotas: Api<ResourceQuota> = space.api();
     let quota = json!({"metadata": {"name": "cpus"}, "spec": {"hard": {"limits.cpu": "4"}}});
@@ -177,11 +176,20 @@ async fn quotas_on_limits_and_limit_ranges_are_told_with_the_setting_that_meets_
     let other = space.beside().await;
     quota_on_limits(&space).await;
     least_of_a_container(&other).await;
-    for refused in [space.run("quota", json!({"command": "true"})).await, other.run("range", asks_for_cpu()).await] {
-        let hint = refused.result.as_ref().unwrap().hint.clone().unwrap();
+    let of_quota = "the helper container (bundle) has no CPU limit: tell the administrator, whose settings can give it one \
+        (helper.resources.limits.cpu, or qos: Guaranteed); so can a LimitRange of the namespace with a default";
+    let of_range =
+        "tell the administrator: helper.resources of the operator's settings, or the LimitRange, has to change";
+    let told = async |space: &Space, spec: Value, hint: &str| {
+        space.start("refused", spec).await;
+        let waiting = space.waits_at("refused", "Admission").await.waiting.unwrap();
+        let while_it_waits = format!("{hint}; if that changes before the deadline, the run goes on");
+        assert_eq!(waiting.hint.as_ref(), Some(&while_it_waits), "{waiting:#?}");
+        let refused = space.end_of("refused").await;
         assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
-        assert!(hint.contains("helper"), "{hint}");
-    }
+        assert_eq!(refused.result.unwrap().hint.as_deref(), Some(hint));
+    };
+    tokio::join!(told(&space, json!({"command": "true"}), of_quota), told(&other, asks_for_cpu(), of_range),);
     tokio::join!(space.end(), other.end());
 }
 

@@ -12,7 +12,7 @@ use crate::plan::outcome::Outcome;
 use crate::plan::steps::{Plan, Refusal};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::message::{Meaning, Source, meaning};
-use crate::plan::words::wait_reason::Reason;
+use crate::plan::words::wait_reason::{ABOUT_THE_HELPER, ABOUT_THE_RUN, Reason};
 
 /// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
 /// often.
@@ -33,9 +33,9 @@ impl Decision<'_> {
             Refusal::Forbidden(message) => (Reason::Forbidden, message),
             Refusal::NameTaken(pod) => return self.name_taken(pod.as_deref()),
         };
-        let about = self.limited(message);
-        let hint = about.map(Container::hint).or_else(|| about_quota(message));
-        let whose = about.map(|about| about.words().to_owned()).or_else(|| self.counted_by_quota(message));
+        let hint = about_quota(message);
+        let whose = self.limited(message).map(|about| about.words().to_owned());
+        let whose = whose.or_else(|| self.counted_by_quota(message));
         let message = &whose.map_or_else(|| message.clone(), |whose| format!("{message}; {whose}"));
         let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
         // What fails may pass in a moment; what is refused changes slowly.
@@ -79,21 +79,9 @@ enum Container {
 impl Container {
     fn words(self) -> &'static str {
         match self {
-            Self::Run => "that is the run's own container (run)",
-            Self::Helper => "that is the container of the operator's helper (bundle)",
+            Self::Run => ABOUT_THE_RUN,
+            Self::Helper => ABOUT_THE_HELPER,
         }
-    }
-
-    fn hint(self) -> String {
-        match self {
-            Self::Run => {
-                "change resources in a new run; or ask the administrator of the LimitRange, before the deadline"
-            }
-            Self::Helper => {
-                "tell the administrator: helper.resources of the operator's settings, or the LimitRange, has to change"
-            }
-        }
-        .to_owned()
     }
 
     /// By the place in `spec.initContainers[0].resources.requests: Invalid value: "10m": must be less than or equal to

@@ -25,6 +25,8 @@ struct Entry {
     cause: String,
     blame: String,
     then: Then,
+    /// How the hint begins that a wait has for it, where several rows of the table come to the same otherwise.
+    hint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -89,6 +91,17 @@ impl Entry {
             At::Admission => refused(run, &Refusal::of(self.code.unwrap(), self.message.clone()), second),
             _ => look_at(run, &self.pod(), second),
         }
+    }
+}
+
+#[test]
+fn a_wait_has_the_hint_of_its_message() {
+    let entries = entries();
+    let mut hints = entries.iter().filter_map(|entry| Some((entry, entry.hint.as_deref()?))).peekable();
+    assert!(hints.peek().is_some());
+    for (entry, expected) in hints {
+        let hint = written(&entry.plan(&run(), 4)).waiting.unwrap().hint.unwrap();
+        assert!(hint.starts_with(expected), "{}: {hint}", entry.message);
     }
 }
 
@@ -205,6 +218,7 @@ fn a_long_message_means_what_stands_at_its_end() {
             cause: String::new(),
             blame: String::new(),
             then: Then::Fails,
+            hint: None,
         };
         assert_eq!(becomes(&entry).0, cause);
     }

@@ -107,13 +107,30 @@ fn a_limit_range_is_told_whose_container_it_is_about() {
         let (hint, told) = hint_and_message(message);
         let suffix = told.split_once(message).unwrap().1.strip_prefix("; ");
         assert_eq!(suffix, about, "{message}");
-        let expected = match about {
-            Some(about) if about == run => "change resources in a new run",
-            Some(_) => "helper.resources",
-            None => "before the deadline",
+        let cause = match about {
+            Some(about) if about == run => Cause::LimitRangeOfRun,
+            Some(_) => Cause::LimitRangeOfHelper,
+            None => Cause::ForbiddenByLimitRange,
         };
-        assert!(hint.contains(expected), "{message}: {hint}");
+        assert_eq!(hint, hint_while_waiting(cause), "{message}");
+        assert_eq!(hint_at_the_deadline(message), cause.hint().unwrap(), "{message}");
     }
+    let settings =
+        "tell the administrator: helper.resources of the operator's settings, or the LimitRange, has to change";
+    assert_eq!(Cause::LimitRangeOfHelper.hint().unwrap(), settings);
+    let quota = Cause::ForbiddenByQuota.hint().unwrap();
+    assert!(quota.contains("(helper.resources.limits.cpu, or qos: Guaranteed)"), "{quota}");
+}
+
+fn hint_while_waiting(cause: Cause) -> String {
+    format!("{}; if that changes before the deadline, the run goes on", cause.hint().unwrap())
+}
+
+/// That of the result of a run whose pod was refused with these words until it was given up.
+fn hint_at_the_deadline(message: &str) -> String {
+    let refusal = Refusal::of(403, format!("pods \"r-1\" is forbidden: {message}"));
+    let told = with_status(&run(), &written(&refused(&run(), &refusal, 1)));
+    written(&refused(&told, &refusal, 121)).result.unwrap().hint.unwrap()
 }
 
 /// While it is waited for as at the end: who has to do something, and what.
@@ -130,8 +147,8 @@ fn a_wait_says_what_to_do_as_its_ending_would() {
         ("maximum cpu usage per Pod is 2, but limit is 16", Cause::ForbiddenByLimitRange),
         ("failed quota: team: must specify limits.cpu for: bundle", Cause::ForbiddenByQuota),
     ] {
-        let hint = format!("{}; if that changes before the deadline, the run goes on", cause.hint().unwrap());
-        assert_eq!(hint_and_message(message).0, hint, "{message}");
+        assert_eq!(hint_and_message(message).0, hint_while_waiting(cause), "{message}");
+        assert_eq!(hint_at_the_deadline(message), cause.hint().unwrap(), "{message}");
     }
     assert!(hint_and_message("something new").0.starts_with("change what the message names"));
 

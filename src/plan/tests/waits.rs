@@ -149,8 +149,9 @@ fn an_image_that_cannot_be_pulled_ends_after_its_deadline() {
 #[test]
 fn a_name_service_that_does_not_answer_is_waited_for_and_the_name_may_be_misspelt() {
     for words_ in [
-        "lookup rgistry on 10.96.0.10:53: server misbehaving",
-        "lookup rgistry on 127.0.0.53:53: read udp 127.0.0.1:4545->127.0.0.53:53: i/o timeout",
+        "dial tcp: lookup rgistry on 10.96.0.10:53: server misbehaving",
+        "dial tcp: lookup rgistry on 127.0.0.53:53: read udp 127.0.0.1:4545->127.0.0.53:53: i/o timeout",
+        "dial tcp: lookup rgistry on 10.96.0.10:53: dial udp 10.96.0.10:53: connect: network is unreachable",
     ] {
         let plan = look_at(&run(), &pod().run_waits("ErrImagePull").saying(words_), 4);
         let waiting = written(&plan).waiting.unwrap();

@@ -243,15 +243,22 @@ table! {
             .told_as(FORBIDDEN)
             .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator"),
         ForbiddenByLimitRange: Row::failed(Request, Blame::Quota, "a LimitRange of the namespace refused the pod, until \
-            the deadline")
+            the deadline; whose container it is about is not clear")
             .told_as(FORBIDDEN)
-            .hint("if the message is about your run's container (`run`), change `resources` in a new run; requests of 10m \
-                CPU or 16Mi memory are the helper's (`bundle`): tell the administrator"),
+            .hint("if the message is about your run's container (`run`), change `resources` in a new run; if it is about the \
+                helper's (`bundle`), tell the administrator: `helper.resources` of the operator's settings, or the \
+                LimitRange, has to change"),
+        LimitRangeOfRun: Row::failed(Request, Blame::Quota, "the same, about the run's container (`run`)")
+            .told_as(FORBIDDEN)
+            .hint("change `resources` in a new run, or ask the administrator of the LimitRange"),
+        LimitRangeOfHelper: Row::failed(Request, Blame::Quota, "the same, about the helper's container (`bundle`)")
+            .told_as(FORBIDDEN)
+            .hint("tell the administrator: `helper.resources` of the operator's settings, or the LimitRange, has to change"),
         ForbiddenByQuota: Row::failed(Request, Blame::Quota, "a quota of the namespace counts limits that the pod does \
             not set")
             .told_as(FORBIDDEN)
-            .hint("the helper container (`bundle`) has no CPU limit: tell the administrator, who can give the namespace \
-                a LimitRange with a default"),
+            .hint("the helper container (`bundle`) has no CPU limit: tell the administrator, whose settings can give it one \
+                (`helper.resources.limits.cpu`, or `qos: Guaranteed`); so can a LimitRange of the namespace with a default"),
         ForbiddenName: Row::user(Request, "the service account or the priority class does not exist")
             .told_as(FORBIDDEN)
             .hint("create what the message names, or name another, in a new run"),

@@ -209,10 +209,12 @@ const TABLE: &[Row] = &[
     row(Image, RegistryIsUnavailable, &["(bad gateway)"]),
     row(Image, RegistryIsUnavailable, &["(service unavailable)"]),
     row(Image, RegistryIsUnavailable, &["(gateway time"]),
-    // Go's resolver: SERVFAIL, and a name server that is silent or not there.
+    // Go's resolver, before what the connection to a registry may say as well: SERVFAIL, and a name server that is
+    // silent, not there, or to which there is no way.
+    row(Image, HostIsUnknown, &["no such host"]),
     row(Image, NameServiceFails, &["server misbehaving"]),
     row(Image, NameServiceFails, &["temporary failure in name resolution"]),
-    row(Image, NameServiceFails, &["lookup ", ":53: read udp"]),
+    row(Image, NameServiceFails, &["dial tcp: lookup "]),
     row(Image, RegistryIsUnavailable, &["i/o timeout"]),
     row(Image, RegistryIsUnavailable, &["handshake timeout"]),
     row(Image, RegistryIsUnavailable, &["client.timeout"]),
@@ -223,13 +225,11 @@ const TABLE: &[Row] = &[
     row(Image, RegistryIsUnavailable, &["broken pipe"]),
     row(Image, RegistryIsUnavailable, &["network is unreachable"]),
     row(Image, RegistryIsUnavailable, &["no route to host"]),
-    row(Image, RegistryIsUnavailable, &["device or resource busy"]),
     row(Image, RegistryIsUnavailable, &["context canceled"]),
     row(Image, RegistryIsUnavailable, &["stream error"]),
     row(Image, RegistryIsUnavailable, &["http2: "]),
     row(Image, RegistryIsUnavailable, &["unexpected eof"]),
     row(Image, RegistryIsUnavailable, &[": eof"]),
-    row(Image, HostIsUnknown, &["no such host"]),
     row(Image, NodeFailsToPull, &["x509: "]),
     row(Image, NodeFailsToPull, &["tls: "]),
     row(Image, NodeFailsToPull, &["server gave http response to https client"]),
@@ -457,6 +457,19 @@ mod tests {
             ("proxyconnect tcp: dial tcp: lookup proxy.corp: no such host", NameServiceFails),
             ("lookup r.example on [::1]:53: read udp [::1]:4545->[::1]:53: read: connection refused", NameServiceFails),
             ("lookup r.example on 10.96.0.10:53: server misbehaving", NameServiceFails),
+            (
+                "lookup r.example on 10.96.0.10:53: dial udp 10.96.0.10:53: connect: network is unreachable",
+                NameServiceFails,
+            ),
+            (
+                "lookup r.example on 10.96.0.10:53: write udp 10.0.0.2:4545->10.96.0.10:53: no route to host",
+                NameServiceFails,
+            ),
+            (
+                "lookup r.example on 10.96.0.10:53: dial tcp 10.96.0.10:53: connect: connection timed out",
+                NameServiceFails,
+            ),
+            ("10.0.0.9:443: connect: network is unreachable", RegistryIsUnavailable),
         ] {
             let message =
                 format!("failed to do request: Head \"https://r.example/v2/i/manifests/1\": dial tcp: {host}");

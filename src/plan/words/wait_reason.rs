@@ -443,6 +443,11 @@ fn usual_end(stage: WaitStage, reason: &str, message: &str) -> Cause {
     of_reason.unwrap_or_else(|| stage.given_up_as())
 }
 
+/// Whose container the words of a `LimitRange` are about, which do not say it: added to them.
+pub(in crate::plan) const ABOUT_THE_RUN: &str = "that is the run's own container (run)";
+/// See [`ABOUT_THE_RUN`].
+pub(in crate::plan) const ABOUT_THE_HELPER: &str = "that is the container of the operator's helper (bundle)";
+
 /// The cause where the message says more than the reason, whose cause is `usual`; `None`: it does not.
 fn told_by_the_message(stage: WaitStage, usual: Cause, message: &str) -> Option<Cause> {
     let means = stage.source().and_then(|source| meaning(source, message))?;
@@ -457,6 +462,10 @@ fn told_by_the_message(stage: WaitStage, usual: Cause, message: &str) -> Option<
         (Cause::ForbiddenByPolicy, Meaning::NameIsMissing) => Cause::ForbiddenName,
         (Cause::ForbiddenByPolicy, Meaning::OperatorMayNot) => Cause::ForbiddenToOperator,
         (Cause::ForbiddenByPolicy, Meaning::RuntimeClassIsMissing) => Cause::ForbiddenRuntimeClass,
+        (Cause::ForbiddenByPolicy, Meaning::LimitRange) if message.ends_with(ABOUT_THE_RUN) => Cause::LimitRangeOfRun,
+        (Cause::ForbiddenByPolicy, Meaning::LimitRange) if message.ends_with(ABOUT_THE_HELPER) => {
+            Cause::LimitRangeOfHelper
+        }
         (Cause::ForbiddenByPolicy, Meaning::LimitRange) => Cause::ForbiddenByLimitRange,
         (Cause::ForbiddenByPolicy, Meaning::QuotaNeedsLimits) => Cause::ForbiddenByQuota,
         _ => return None,
