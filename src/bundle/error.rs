@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 use std::io;
 use std::sync::Arc;
 
+use crate::contract::both_ends;
+
 /// What went wrong, in kinds that the caller can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -109,13 +111,7 @@ impl From<crate::oci::Error> for Error {
 pub(super) fn shown(path: &[u8]) -> String {
     const MOST: usize = 200;
     let text = String::from_utf8_lossy(path).replace(char::is_control, "?");
-    if text.chars().count() <= MOST {
-        return text;
-    }
-    let start: String = text.chars().take(MOST / 2).collect();
-    let mut end: Vec<char> = text.chars().rev().take(MOST / 2).collect();
-    end.reverse();
-    format!("{start}...{}", end.into_iter().collect::<String>())
+    both_ends(&text, MOST)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::api::{BundleRun, BundleRunStatus};
 use crate::cluster::observe::Cluster;
 use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, pod_events, post};
-use crate::contract::Progress;
+use crate::contract::{Progress, both_ends};
 use crate::names;
 use crate::plan::{Event, EventType, PodEvent, PodFacts, PodRef, Refusal, Step};
 
@@ -189,7 +189,7 @@ impl Cluster {
             action: "Run".into(),
             reason: what.reason.chars().take(128).collect(),
             // Kubernetes allows 1024 bytes.
-            note: what.note.get(..what.note.floor_char_boundary(1000)).map(str::to_owned).filter(|n| !n.is_empty()),
+            note: Some(both_ends(&what.note, 1000)).filter(|note| !note.is_empty()),
             secondary: None,
         };
         let told = bounded("write an event", self.recorder.publish(&event, &run.object_ref(&()))).await;

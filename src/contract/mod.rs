@@ -25,4 +25,4 @@ pub use request::{
     SaveRequest, SnapshotInput, SnapshotRequest, VARIABLES_MAX_BYTES,
 };
 pub use snapshot::{Resumed, SnapshotAnswer};
-pub use text::{DETAIL_MAX_BYTES, one_line, size_for_people, time_for_people};
+pub use text::{DETAIL_MAX_BYTES, beginning, both_ends, one_line, size_for_people, time_for_people};

@@ -7,11 +7,45 @@ pub const DETAIL_MAX_BYTES: usize = 200;
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    first_bytes(text.trim(), DETAIL_MAX_BYTES)
+    beginning(text.trim(), DETAIL_MAX_BYTES)
 }
 
-pub(super) fn first_bytes(text: &str, most: usize) -> String {
-    text.split_at(text.floor_char_boundary(most)).0.trim_end().to_owned()
+/// What is left out of a text.
+const ELLIPSIS: &str = "...";
+/// A word that is longer is cut through.
+const LONGEST_WORD: usize = 40;
+
+/// The beginning of a text, in at most `most` bytes: at the end of a word, with an ellipsis, where it was longer.
+#[must_use]
+pub fn beginning(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let Some(room) = most.checked_sub(ELLIPSIS.len()) else { return String::new() };
+    let start = text.split_at(text.floor_char_boundary(room)).0;
+    let next = text.get(start.len()..).and_then(|rest| rest.chars().next());
+    let whole =
+        if next.is_some_and(char::is_whitespace) { Some(start.len()) } else { start.rfind(char::is_whitespace) };
+    let end = whole.filter(|end| start.len() - end <= LONGEST_WORD).unwrap_or(start.len());
+    let start = start.split_at(end).0.trim_end();
+    // It may have been cut before.
+    format!("{}{ELLIPSIS}", start.strip_suffix(ELLIPSIS).unwrap_or(start))
+}
+
+/// Both ends of a text, in at most `most` bytes: who says it is at the begin, and why at the end, where the last of many
+/// errors stands.
+#[must_use]
+pub fn both_ends(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let half = most.saturating_sub(ELLIPSIS.len() + 2) / 2;
+    let begin = beginning(text, half + ELLIPSIS.len());
+    let rest = text.split_at(text.ceil_char_boundary(text.len() - half)).1;
+    let before = text.strip_suffix(rest).and_then(|before| before.chars().next_back());
+    let whole = if before.is_some_and(char::is_whitespace) { Some(0) } else { rest.find(char::is_whitespace) };
+    let end = rest.split_at(whole.filter(|at| *at <= LONGEST_WORD).unwrap_or(0)).1.trim_start();
+    format!("{} {ELLIPSIS} {end}", begin.strip_suffix(ELLIPSIS).unwrap_or(&begin))
 }
 
 /// As people read it: `1.2 GiB`.
@@ -47,6 +81,43 @@ pub fn time_for_people(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_words() {
+        for (text, most, cut) in [
+            ("", 0, ""),
+            ("one two", 7, "one two"),
+            ("one two three", 12, "one two..."),
+            ("one two three", 11, "one two..."),
+            ("one two three", 10, "one two..."),
+            ("one two three", 9, "one..."),
+            ("one two...", 9, "one..."),
+            ("onetwothree", 9, "onetwo..."),
+            ("ääääää", 8, "ää..."),
+            ("one two", 3, "..."),
+            ("one two", 2, ""),
+        ] {
+            assert_eq!(beginning(text, most), cut, "{text} {most}");
+        }
+        let path = format!("cannot read {}", "x".repeat(100));
+        assert_eq!(beginning(&path, 60), format!("cannot read {}...", "x".repeat(45)), "words have an end");
+        let cut = beginning("one two three", 11);
+        assert_eq!(beginning(&cut, cut.len() - 1), "one...");
+    }
+
+    #[test]
+    fn of_a_long_text_both_ends_are_kept() {
+        let words = "one two three four five six seven";
+        for (most, cut) in
+            [(33, words), (26, "one two ... six seven"), (22, "one two ... seven"), (21, "one two ... seven")]
+        {
+            assert_eq!(both_ends(words, most), cut, "{most}");
+        }
+        for text in ["ä".repeat(5000), format!("a{}", "ä".repeat(5000))] {
+            let cut = both_ends(&text, 1024);
+            assert!((1000..=1024).contains(&cut.len()) && cut.contains("ä ... ä"), "{cut}");
+        }
+    }
 
     #[test]
     fn sizes_are_for_people() {

@@ -1,7 +1,7 @@
 //! Why an input is not in place, as far as the run is concerned.
 
 use crate::bundle::{Error, ErrorKind, is_full};
-use crate::contract::{Cause, InputProblem, InputTrouble, Request, RequestedInput, one_line};
+use crate::contract::{Cause, InputProblem, InputTrouble, Request, RequestedInput, both_ends, one_line};
 use crate::helper;
 use std::io;
 
@@ -20,7 +20,7 @@ impl Failure {
     /// The same, with the input named.
     pub(in crate::helper) fn of(self, input: &RequestedInput) -> Self {
         // Long paths must leave room for what is wrong.
-        let path: String = one_line(&input.path).chars().take(60).collect();
+        let path = both_ends(&one_line(&input.path), 60);
         let named = |detail: String| format!("input {path}: {detail}");
         match self {
             Failure::Permanent(cause, detail) => Failure::Permanent(cause, named(detail)),

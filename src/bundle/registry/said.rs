@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-/// As much of an error's text is shown.
+use crate::contract::beginning;
+
+/// As much of an error's text is shown, in bytes.
 const LONGEST_TEXT: usize = 300;
-/// As much of one detail is shown.
+/// As much of one detail is shown, in bytes.
 const LONGEST_DETAIL: usize = 160;
 
 /// The words of who refused.
@@ -66,7 +68,7 @@ impl Said {
                 let texts = [message, detail].into_iter().filter(|text| !text.is_empty());
                 texts.collect::<Vec<_>>().join(": ")
             };
-            let (words, text) = (both(&detail), both(&cut(&detail, LONGEST_DETAIL)));
+            let (words, text) = (both(&detail), both(&beginning(&detail, LONGEST_DETAIL)));
             let text = match (code.is_empty(), text.is_empty()) {
                 (true, _) => text,
                 (_, true) => code.to_owned(),
@@ -130,7 +132,7 @@ impl Said {
 
     /// For people: one line of a bounded length, or nothing.
     pub(super) fn shown(&self) -> String {
-        cut(&self.text, LONGEST_TEXT)
+        beginning(&self.text, LONGEST_TEXT)
     }
 }
 
@@ -170,14 +172,6 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, "?")
-}
-
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(most).collect();
-    format!("{start}...")
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::api::status::{
     ATTEMPTS_KEPT, Attempt, BundleRunStatus, Phase, RecordedImage, RecordedInput, RunResult, Timeline, Waiting,
 };
 use crate::bundle::sha256;
-use crate::contract::{Message, Record, Resumed, Saved, time_for_people};
+use crate::contract::{Message, Record, Resumed, Saved, both_ends, time_for_people};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
@@ -261,7 +261,7 @@ impl<'a> Draft<'a> {
             pod: pod.metadata.name.clone(),
             finish_time: Some(whole_seconds(self.now)),
             cause: Some(outcome.cause().to_owned()),
-            message: Some(cut_to(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES)),
+            message: Some(both_ends(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES)),
             ..Attempt::default()
         };
         self.record(entry);
@@ -275,7 +275,7 @@ impl<'a> Draft<'a> {
         let AttemptEnd { attempt, outcome, .. } = *end;
         self.end_attempt(end);
         if let Some(entry) = self.attempt_mut(attempt) {
-            entry.message = Some(cut_to(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES));
+            entry.message = Some(both_ends(&outcome.message, ATTEMPT_MESSAGE_MAX_BYTES));
         }
         self.doubt(&[]);
         self.status.waiting = None;
@@ -537,18 +537,7 @@ fn whole_seconds(t: Timestamp) -> Time {
 }
 
 fn cut(text: &str) -> String {
-    cut_to(text, MESSAGE_MAX_BYTES)
-}
-
-/// In the middle: who says it is at the begin, and why at the end, where the last of many errors stands.
-fn cut_to(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let half = most / 2;
-    let begin = text.get(..text.floor_char_boundary(half)).unwrap_or_default();
-    let end = text.get(text.ceil_char_boundary(text.len() - half)..).unwrap_or_default();
-    format!("{begin} ... {end}")
+    both_ends(text, MESSAGE_MAX_BYTES)
 }
 
 /// Number and pod name of the run's current attempt.
