@@ -333,13 +333,13 @@ pub struct Waiting {
     #[schemars(schema_with = "schema::time")]
     pub since: Option<Time>,
 
-    /// When the wait is given up if it has not ended. Unset: see `until`.
+    /// When the wait is given up if it has not ended, or when it ends by itself: `until` says which. Unset: see `until`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub deadline: Option<Time>,
 
     /// How long it may last, and what follows, in words: `no deadline`, or such as
-    /// `the deadline, then the run ends: ImagePullFailed`.
+    /// `the deadline, then the run ends: ImagePullFailed` or `the deadline, then the run starts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }

@@ -121,7 +121,12 @@ async fn a_run_of_the_same_name_made_after_a_deletion_is_another_run() {
     space.start("again", json!({"command": "echo second"})).await;
     let waiting = space.waits_at("again", "Admission").await.waiting.unwrap();
     let message = waiting.message.unwrap();
-    assert_eq!((waiting.reason.as_deref(), waiting.deadline), (Some("PreviousPod"), None), "{message}");
+    assert_eq!(waiting.reason.as_deref(), Some("PreviousPod"), "{message}");
+    // The pod is deleted a moment after its run; then it is known until when it may take.
+    let told = space.until("again", "to know until when", |status| {
+        status.waiting.as_ref().is_some_and(|waiting| waiting.deadline.is_some())
+    });
+    assert_eq!(told.await.waiting.unwrap().until.as_deref(), Some("the deadline, then the run starts"));
     assert!(message.starts_with("pod again-1 of an earlier run of this name has not ended yet"));
     let ended = space.end_of("again").await;
     assert_eq!(ended.phase, Some(Phase::Succeeded), "{ended:#?}");

@@ -42,7 +42,7 @@ impl Decision<'_> {
         let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
         let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
         let hint = hint.unwrap_or_else(|| reason.wait(message).hint());
-        self.not_admitted_with(reason, message, hint, retry.unsigned_abs())
+        self.not_admitted_with(reason, message, hint, retry.unsigned_abs(), None)
     }
 
     /// Whose the amounts are that a quota counts, where they are more than the user wrote: `requests.cpu (1 CPU of the run,

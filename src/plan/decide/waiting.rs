@@ -203,16 +203,27 @@ impl Decision<'_> {
             _ => String::new(),
         };
         let message = format!("pod {} of {whose} has not ended yet{until}{silent}", PodRef::of(pod).name);
-        self.not_admitted(Reason::PreviousPod, &message, FOREIGN_RETRY)
+        // A node that is silent ends nothing in time, and one that had its time keeps to nothing.
+        let ends_by =
+            pod.metadata.deletion_timestamp.as_ref().map(|at| at.0).filter(|at| silent.is_empty() && *at > self.now);
+        let hint = Reason::PreviousPod.wait(&message).hint();
+        self.not_admitted_with(Reason::PreviousPod, &message, hint, FOREIGN_RETRY, ends_by)
     }
 
     /// There is no pod, because of this: the API server is asked again after `retry`.
     pub(super) fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
-        self.not_admitted_with(reason, message, reason.wait(message).hint(), retry)
+        self.not_admitted_with(reason, message, reason.wait(message).hint(), retry, None)
     }
 
-    /// The same, with a hint of its own.
-    pub(super) fn not_admitted_with(&self, reason: Reason, message: &str, hint: String, retry: Duration) -> Plan {
+    /// The same, with a hint of its own. `ends_by`: what is in the way is gone by then.
+    pub(super) fn not_admitted_with(
+        &self,
+        reason: Reason,
+        message: &str,
+        hint: String,
+        retry: Duration,
+        ends_by: Option<Timestamp>,
+    ) -> Plan {
         let wait = reason.wait(message);
         let told = self.told(reason);
         let since = told.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
@@ -227,7 +238,7 @@ impl Decision<'_> {
             return plan;
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline);
-        let plan = plan.write(draft.with_image(self.requested).hinting(hint));
+        let plan = plan.write(draft.with_image(self.requested).hinting(hint).passing_by(ends_by));
         if told.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
     }
 

@@ -35,6 +35,9 @@ const MESSAGE_MAX_BYTES: usize = 1024;
 /// Longest `status.attempts[].message`, in bytes.
 const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 
+/// What `status.waiting.until` says of a wait that passes by itself.
+pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
+
 /// What will go wrong, while the command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::plan) struct Doubt {
@@ -149,6 +152,15 @@ impl<'a> Draft<'a> {
     pub(in crate::plan) fn hinting(mut self, hint: String) -> Self {
         if let Some(waiting) = &mut self.status.waiting {
             waiting.hint = Some(hint);
+        }
+        self
+    }
+
+    /// The wait ends by itself at that time, if it is known.
+    pub(in crate::plan) fn passing_by(mut self, at: Option<Timestamp>) -> Self {
+        if let (Some(waiting), Some(at)) = (&mut self.status.waiting, at) {
+            waiting.deadline = Some(Time(at));
+            waiting.until = Some(STARTS_THEN.to_owned());
         }
         self
     }

@@ -258,17 +258,29 @@ fn a_name_that_is_taken_is_waited_for() {
 }
 
 #[test]
-fn the_pod_of_an_earlier_run_of_the_name_is_waited_for_without_a_deadline() {
-    for ending in [foreign("r"), foreign("r").deleted(1), foreign("other").deleted(1)] {
+fn the_pod_of_an_earlier_run_of_the_name_is_waited_for_until_it_has_to_have_ended() {
+    for (ending, deadline, until) in [
+        (foreign("r"), None, "no deadline"),
+        (foreign("r").deleted(1), Some(Time(at(61))), "the deadline, then the run starts"),
+        (foreign("other").deleted(1), Some(Time(at(61))), "the deadline, then the run starts"),
+    ] {
         let facts = ending.facts();
         let plan = look(&run(), PodSeen::Foreign(&facts), 3);
         assert_eq!(words(&plan), ["Write Pending", "Tell PreviousPod"]);
         let told = with_status(&run(), &written(&plan));
         let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
-        assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Admission"), None));
+        assert_eq!((waiting.stage.as_deref(), waiting.deadline.clone()), (Some("Admission"), deadline.clone()));
+        assert_eq!(waiting.until.as_deref(), Some(until));
         assert!(waiting.message.unwrap().starts_with("pod r-1 of "));
-        let later = look(&told, PodSeen::Foreign(&facts), 4000);
+        let later = look(&told, PodSeen::Foreign(&facts), 60);
         assert_eq!((words(&later), later.next), (vec![], seconds(5)));
+        // Then it has had its time, and nothing says how long it takes.
+        let later = look(&told, PodSeen::Foreign(&facts), 4000);
+        assert_eq!(later.next, seconds(5));
+        if deadline.is_some() {
+            let waiting = written(&later).waiting.unwrap();
+            assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
+        }
     }
     let facts = foreign("r").deleted(1).facts();
     let message = written(&look(&run(), PodSeen::Foreign(&facts), 3)).message.unwrap();

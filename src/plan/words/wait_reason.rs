@@ -150,7 +150,8 @@ table! {
             .ends_as(Cause::PodNameTaken),
         PreviousPod: Row::new(WaitStage::Admission, "the pod of an earlier run of this name has not ended: it may still be \
             saving its output")
-            .to_do("nothing: the run starts when that pod is gone; the message says how long it may take")
+            .to_do("nothing: the run starts when that pod is gone; `deadline` says how long it may take, once it is deleted and its \
+                node answers")
             .without_deadline(),
         Queued: Row::new(WaitStage::Queue, "a scheduling gate holds the pod back, as Kueue's does until the queue has quota \
             for it")
