@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bundlerun::api::Phase;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -32,6 +33,15 @@ fn restarts(pod: &Pod, container: &str) -> i32 {
     let status = pod.status.as_ref().unwrap();
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.filter(|c| c.name == container).map(|c| c.restart_count).sum()
+}
+
+/// By the kubelet's clock.
+fn helper_ended(pod: &Pod) -> Timestamp {
+    let containers = pod.status.as_ref().unwrap().init_container_statuses.iter().flatten();
+    let ended = containers
+        .filter(|container| container.name == "bundle")
+        .find_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|at| at.0));
+    ended.unwrap_or_else(|| panic!("the helper has not ended: {pod:#?}"))
 }
 
 #[tokio::test]
@@ -311,16 +321,20 @@ async fn a_container_that_others_put_into_the_pod_holds_the_gpu_no_longer_than_t
         image: 'localhost:5000/debian:bookworm', command: ['sleep', 'infinity']}}]";
     let policy = PodPolicy::mutating(&space, injected).await;
     let all = json!({"gpus": 4});
-    let ended = space.run("first", json!({"command": "echo done", "resources": all})).await;
+    space.start("first", json!({"command": "echo done", "resources": all, "stopGrace": "7s"})).await;
+    let deleted = space.pod_until("first-1", "to be deleted", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    let ended = space.end_of("first").await;
     assert_eq!(cause(&ended), "Completed", "{ended:#?}");
-    let pod = space.pods().get_opt("first-1").await.unwrap();
-    let grace = pod.and_then(|pod| pod.metadata.deletion_grace_period_seconds);
+    // The kubelet keeps to it: the run's own grace, and not the pod's, in which there is time to save.
+    assert_eq!(deleted.metadata.deletion_grace_period_seconds, Some(7));
+    // It was asked as soon as the helper had ended, and not when the time for saving was over (2m, settings.yaml).
+    let asked = deleted.metadata.deletion_timestamp.as_ref().unwrap().0 - SignedDuration::from_secs(7);
+    let waited = asked.duration_since(helper_ended(&deleted));
+    assert!(waited < SignedDuration::from_mins(2), "deleted {waited:#} after the helper's end");
     policy.end(&space).await;
     // It gets all GPUs of the node as soon as the pod before has let them go.
     let next = space.run("next", json!({"command": "true", "resources": all})).await;
     assert_eq!(cause(&next), "Completed", "{next:#?}");
-    let freed = next.start_time.unwrap().0.duration_since(ended.finish_time.unwrap().0);
-    println!("the GPUs ran for the next {freed:?} after the command's end; the pod's grace was {grace:?} s");
     space.gone::<Pod>("first-1").await;
     space.end().await;
 }

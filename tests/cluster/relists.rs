@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use bundlerun::api::{BundleRun, Phase};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
+use crate::audit::{self, text};
 use crate::common::{Space, eventually, operator_pods, output, run, together};
 use crate::node::{container_id, first_process};
 
@@ -37,6 +40,7 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
             .map_err(|e| e.to_string())
     })
     .await;
+    let resumed = Timestamp::now();
     kill_process(process, Signal::CONT).unwrap();
 
     let mut made = vec!["while-paused".to_owned(), "when-back".to_owned()];
@@ -48,6 +52,17 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     }
     let ended = together(made.iter().map(|name| space.end_of(name))).await;
     assert!(ended.iter().all(|status| status.phase == Some(Phase::Succeeded) && status.attempt == Some(1)));
+    // A watch whose version is still known goes on and lists nothing: only a 410 makes the same process list again.
+    let operator = operators.items[0].name_any();
+    let pages = audit::of_operator(|event| {
+        text(event, "/verb") == "list"
+            && text(event, "/objectRef/resource") == "bundleruns"
+            && audit::pod(event) == operator
+            && audit::received(event) >= resumed
+    });
+    let now = operator_pods(&space.client).get(&operator).await.unwrap();
+    assert_eq!(first_process(&container_id(&now, "operator")), process, "the operator was started again");
+    assert!(pages.len() > MANY / 500, "no list of several pages after the pause: {pages:#?}");
     space.runs().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
     space.end().await;
 }
