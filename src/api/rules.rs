@@ -317,6 +317,10 @@ fn patterns(at: &'static str, field: &str) -> Vec<Rule> {
             r"a pattern only leaves out, ! takes nothing back; leave that pattern out, or write \! for a name that begins with !",
         ),
         (
+            "!self.matches('^~(/|$)') && !self.matches('(^|/)[$]([A-Za-z_][A-Za-z0-9_]*|[{][^}]*[}]|[(][^)]*[)])(/|$)')",
+            r"no shell reads it, and ~ and variables stay as they are; for ~/cache or $PWD/cache write cache, or write \~ or \$ for a name that begins so",
+        ),
+        (
             "!self.matches('^/bundle(/|$)')",
             "patterns are relative to the working directory, which is /bundle; for /bundle/cache write cache, for a directory bundle in it write bundle",
         ),

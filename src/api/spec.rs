@@ -489,8 +489,9 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
 
-    /// Size in bytes the working directory may reach, and what the node must have free. Default: the operator's
-    /// setting. Example: `100Gi`.
+    /// Size in bytes that the working directory may reach, the caches as well, and all inputs together. The pod requests
+    /// `ephemeral-storage` for each: twice as much, and as much again at most for inputs that are copied. Default: the
+    /// operator's setting (10Gi). Example: `100Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Quantity>,
 

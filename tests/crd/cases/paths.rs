@@ -277,9 +277,17 @@ pub(super) fn exclude() -> Vec<Case> {
         "a/bundle",
         "line\nbreak",
         "#a",
+        "~a",
+        "a~",
+        "\\~",
+        "\\$PWD/a",
+        "Outer$Inner.class",
+        "$RECYCLE.BIN",
+        "**/*$*.class",
     ]
     .map(|pattern| accepted(&format!("exclude {pattern:?}"), exclude(pattern)))
     .into();
+    let no_shell = "no shell reads it";
     let (below, dots, choice) = ("must be a path below", ". or .. as a part", "a choice in {}");
     for (pattern, message) in [
         ("/", below),
@@ -305,6 +313,12 @@ pub(super) fn exclude() -> Vec<Case> {
         ("!/a", "only leaves out"),
         ("/bundle", "relative to the working directory"),
         ("/bundle/cache", "relative to the working directory"),
+        ("~", no_shell),
+        ("~/cache", no_shell),
+        ("$PWD/cache", no_shell),
+        ("${HOME}/cache", no_shell),
+        ("$(pwd)/cache", no_shell),
+        ("runs/$NAME", no_shell),
         ("{/a,b}", choice),
         ("{a,../b}", choice),
         ("{a,./b}", choice),
