@@ -4,6 +4,7 @@ use super::layer_path::{path_of, whiteout};
 use crate::bundle::Error;
 use crate::bundle::error::shown;
 use crate::bundle::format::image::{Descriptor, Manifest, TITLE};
+use std::collections::BTreeSet;
 
 /// `true`: the layer is the archive of a directory, with the directory's name in all its paths (as ORAS makes it).
 const UNPACK: &str = "io.deis.oras.content.unpack";
@@ -30,8 +31,34 @@ impl Content {
         if manifest.layers.is_empty() {
             return Err(wrong("has no files".to_owned()));
         }
-        manifest.layers.iter().map(|layer| file(layer).map_err(wrong)).collect()
+        let contents: Vec<_> = manifest.layers.iter().map(file).collect::<Result<_, _>>().map_err(wrong)?;
+        one_place_each(&contents).map_err(wrong)?;
+        Ok(contents)
     }
+}
+
+/// No file is where another is, or below it: only one of them could be had.
+fn one_place_each(contents: &[Content]) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    let files = || {
+        contents.iter().filter_map(|content| if let Content::File { path, .. } = content { Some(path) } else { None })
+    };
+    for path in files() {
+        if !known.insert(path.as_slice()) {
+            return Err(format!("two files in it have the name {:?}", shown(path)));
+        }
+    }
+    for path in files() {
+        let mut above = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| path.split_at(end).0);
+        if let Some(file) = above.find(|above| known.contains(above)) {
+            return Err(format!(
+                "{:?} in it is a file, and the name of {:?} leads through it",
+                shown(file),
+                shown(path)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A layer of an artifact, or why it cannot be had.
@@ -100,6 +127,13 @@ mod tests {
                 let why = contents(artifact_type, config, &layers).unwrap_err();
                 assert!(why.starts_with("r/a:1 is an artifact ") && why.contains(says), "{why}");
             }
+        }
+        for (titles, says) in [
+            (["a", "./a"], "two files in it have the name \"a\""),
+            (["a/b", "a"], "\"a\" in it is a file, and the name of \"a/b\" leads through it"),
+        ] {
+            let why = contents(Some("x/y"), EMPTY, &titles.map(|title| json!({TITLE: title}))).unwrap_err();
+            assert!(why.ends_with(says), "{why}");
         }
         for title in ["", ".", "/etc/passwd", "../a", "a/../../b", "a//b", ".wh.a", "a/.wh..wh..opq", "a\0b"] {
             let why = contents(Some("x/y"), EMPTY, &[json!({TITLE: title})]).unwrap_err();
