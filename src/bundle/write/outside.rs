@@ -109,6 +109,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_output_keeps_its_name_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("stderr"), "said").unwrap();
+        let mut entries = Entries::new(None);
+        let fifo = Skip::no_output("a FIFO");
+        entries.add(ROOT, b"stderr", 0o644, What::Skipped(&fifo)).unwrap();
+        add(&tree(dir.path(), &[]), &mut entries).unwrap();
+        assert!(entries.has_at_root(b"stderr.run"), "two entries of one name could not be told apart");
+    }
+
+    #[test]
     fn what_is_excluded_is_left_out_and_what_is_no_file_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("stdout"), "said").unwrap();

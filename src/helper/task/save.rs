@@ -19,6 +19,7 @@ use crate::names::{self, files};
 use crate::runner::Paths;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -72,7 +73,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
             let SavedBundle { skipped, withheld, damaged, skipped_names, .. } = bundle;
             let saved = Saved { digest, pushed_bytes, skipped, withheld, damaged, skipped_names, mountable };
             markers::unmark(&paths.bin, files::NOT_SAVED);
-            let renamed = renamed(paths);
+            let renamed = not_as_usual(paths);
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes, renamed }).map_err(helper_failed)
         }
         Err(error) => {
@@ -85,13 +86,17 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     }
 }
 
-/// What the command said has another name in the bundle where the command has taken the usual one. It is but a note: a
-/// disk that gives no answer must not cost the mark of a saved output.
-fn renamed(paths: &Paths) -> String {
-    let bundle = paths.bundle.clone();
+/// What the command said has another name in the bundle where the command has taken the usual one, and is missing there
+/// where it has removed the file. It is but a note: a disk that gives no answer must not cost the mark of a saved output.
+fn not_as_usual(paths: &Paths) -> String {
+    let (bundle, output) = (paths.bundle.clone(), paths.output.clone());
+    let has_run = read_record(&paths.record).is_ok_and(|record| record.started_at_ms.is_some());
     let notes = by_the_disk(move || {
         let is_taken = |name: &str| rustix::fs::lstat(bundle.join(name)).is_ok();
         let note = |name: &'static str| {
+            if has_run && rustix::fs::lstat(output.join(name)).is_err_and(|error| error == Errno::NOENT) {
+                return Some(format!("the command removed the file of its {name}: what it said is not in the bundle"));
+            }
             let ours = free_name(name, is_taken);
             let own = || format!("the working directory has a {name} of the command's own: ours is {ours}");
             (ours != name).then(own)
@@ -308,12 +313,38 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         fs::create_dir_all(&paths.bundle).unwrap();
-        assert_eq!(renamed(&paths), "");
+        assert_eq!(not_as_usual(&paths), "");
         for (name, ours) in [("stdout", "stdout.run"), ("stdout.run", "stdout.run.run")] {
             fs::write(paths.bundle.join(name), "").unwrap();
             let said = format!("the working directory has a stdout of the command's own: ours is {ours}");
-            assert_eq!(renamed(&paths), said);
+            assert_eq!(not_as_usual(&paths), said);
         }
+    }
+
+    #[test]
+    fn what_the_command_removed_of_what_it_said_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        for directory in [&paths.bundle, &paths.output, &paths.record] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        fs::write(paths.output.join("stderr"), "").unwrap();
+        assert_eq!(not_as_usual(&paths), "", "nothing has run that could have said something");
+        let record = Record { exit_code: Some(0), started_at_ms: Some(1), ..Record::default() };
+        fs::write(paths.record.join(files::RECORD), serde_json::to_vec(&record).unwrap()).unwrap();
+        let told = "the command removed the file of its stdout: what it said is not in the bundle";
+        assert_eq!(not_as_usual(&paths), told);
+    }
+
+    /// In a list of files one name is one entry: the FIFO's, which says that it is no output.
+    #[test]
+    fn what_is_no_output_takes_a_name_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(&paths.bundle).unwrap();
+        let (at, kind) = (paths.bundle.join("stderr"), rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, at, kind, rustix::fs::Mode::from_raw_mode(0o644), 0).unwrap();
+        assert_eq!(not_as_usual(&paths), "the working directory has a stderr of the command's own: ours is stderr.run");
     }
 
     #[test]
@@ -353,9 +384,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(paths.bundle.join("stdout")).unwrap();
-        assert_eq!(renamed(&paths), "the working directory has a stdout of the command's own: ours is stdout.run");
+        assert_eq!(not_as_usual(&paths), "the working directory has a stdout of the command's own: ours is stdout.run");
         std::os::unix::fs::symlink("nowhere", paths.bundle.join("stderr")).unwrap();
-        assert!(renamed(&paths).ends_with(
+        assert!(not_as_usual(&paths).ends_with(
             "own: ours is stdout.run; the working directory has a stderr of the command's own: ours is stderr.run"
         ));
     }
