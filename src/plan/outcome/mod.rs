@@ -298,6 +298,8 @@ fn ended_for_a_cause(ending: &Ending) -> Option<Outcome> {
     let cause = Cause::seen_in_the_pod(record.cause?);
     let words = cause.words();
     let message = if record.detail.is_empty() { words } else { format!("{words}: {}", record.detail) };
+    let is_saved = ending.message.is_some_and(|message| message.report.saved.is_some());
+    let cause = if cause == Cause::TimeLimitExceeded && is_saved { Cause::TimeLimitExceededAndSaved } else { cause };
     Some(Outcome::new(cause, message))
 }
 
@@ -340,7 +342,9 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
         (Some(_), None) if ending.message.is_some_and(|message| tells_of_shared_memory(&message.stderr_tail)) => {
             Some(Outcome::new(Cause::SharedMemoryFull, format!("{message}{}", shared_memory(ending))))
         }
-        (Some(_), None) => Some(Outcome::new(Cause::CommandFailed, format!("{message}{}", line_ends(ending)))),
+        (Some(_), None) => {
+            Some(Outcome::new(Cause::CommandFailed, format!("{message}{}", told_by_the_shell(record, ending))))
+        }
         (_, Some(BUS_ERROR)) => Some(Outcome::new(Cause::BusError, format!("{message}{}", shared_memory(ending)))),
         (_, Some(_)) => Some(Outcome::new(Cause::CommandKilled, message)),
         (None, None) => None,
@@ -349,7 +353,9 @@ fn command_ended(ending: &Ending) -> Option<Outcome> {
 
 /// SIGBUS. A store into a file of a full tmpfs ends with it: there is no other way to tell of it.
 const BUS_ERROR: i32 = 7;
-/// How a shell exits whose last program was ended by it.
+/// How a shell exits that did not find its last program.
+const NOT_FOUND: i32 = 127;
+/// How a shell exits whose last program was ended by SIGBUS.
 const BUS_ERROR_OF_CHILD: i32 = 128 + BUS_ERROR;
 
 /// As Python, `PyTorch` and NCCL say it.
@@ -365,17 +371,38 @@ fn shared_memory(ending: &Ending) -> String {
     ending.shared_memory_bytes.map_or_else(String::new, size)
 }
 
-/// What shells say of a script whose lines end as on Windows.
-fn line_ends(ending: &Ending) -> &'static str {
+/// What shells say of a script whose lines end as on Windows, or may do so.
+fn told_by_the_shell(record: &Record, ending: &Ending) -> &'static str {
     let said = ending.message.map(|message| message.stderr_tail.as_str()).unwrap_or_default();
-    let words = ["^M: bad interpreter", "\\r': command not found", "\\r': No such file or directory"];
+    // As coreutils' env says it of `#!/usr/bin/env python3`, in the quotes of its locale.
+    let no_file = ["\\r': No such file or directory", "\\r\u{2019}: No such file or directory"];
+    let words = ["^M: bad interpreter", "\\r': command not found"].into_iter().chain(no_file);
     // In a tail a carriage return begins a line: what follows one of a script cannot be the begin of anything else. So say
     // it dash and busybox, and bash of the options of `set`.
     let behind_one = [": not found", ": invalid option", "': No such file or directory"];
     let is_behind_one =
         |line: &str| line.ends_with("llegal option -") || behind_one.iter().any(|words| line.starts_with(words));
-    let is_said = words.iter().any(|words| said.contains(words)) || said.lines().any(is_behind_one);
-    if is_said { ": a script of it has Windows line ends (CRLF), save it with LF" } else { "" }
+    if words.into_iter().any(|words| said.contains(words)) || said.lines().any(is_behind_one) {
+        return ": a script of it has Windows line ends (CRLF), save it with LF";
+    }
+    if record.exit_code != Some(NOT_FOUND) {
+        return "";
+    }
+    // Of a script that is there and begins with `#!/bin/bash\r`, started by its path, shells say no more than this: bash
+    // from 5.2 on, and dash and busybox as of a file that is not there.
+    if said.lines().any(|line| line.ends_with(": cannot execute: required file not found")) {
+        return ": a program of it names an interpreter or loader that is not in the image; so does a script with Windows \
+                line ends (CRLF), save that with LF";
+    }
+    let is_of_a_path = |line: &str| {
+        let name = line.strip_suffix(": not found").and_then(|line| line.rsplit(": ").next());
+        name.is_some_and(|name| name.contains('/'))
+    };
+    if said.lines().any(is_of_a_path) {
+        return ": if that program is there, it names an interpreter or loader that is not; so does a script with Windows \
+                line ends (CRLF), save that with LF";
+    }
+    ""
 }
 
 fn ending_words(record: &Record) -> String {

@@ -592,10 +592,26 @@ fn a_script_with_windows_line_ends_is_told_by_what_the_shell_says() {
         "run.sh: line 3: foo\r: not found\n",
         "run.sh: 1: set: Illegal option -\r\n",
         "cat: can't open '/etc/hostname\r': No such file or directory\n",
+        "/usr/bin/env: 'python3\\r': No such file or directory\n/usr/bin/env: use -[v]S to pass options in shebang lines\n",
+        "/usr/bin/env: \u{2018}python3\\r\u{2019}: No such file or directory\n",
     ] {
         assert!(
             message(said).ends_with("exited with 127: a script of it has Windows line ends (CRLF), save it with LF")
         );
+    }
+    // bash from 5.2 on, dash, busybox: of a script that begins with `#!/bin/bash\r`, started by its path.
+    let missing = "if that program is there, it names an interpreter or loader that is not;";
+    for (said, told) in [
+        (
+            "bash: line 1: ./run.sh: cannot execute: required file not found\n",
+            "a program of it names an interpreter or loader that is not in the image;",
+        ),
+        ("sh: 1: ./run.sh: not found\n", missing),
+        ("sh: ./run.sh: not found\n", missing),
+        ("sh: exec: line 0: /bundle/run.sh: not found\n", missing),
+    ] {
+        let end = "so does a script with Windows line ends (CRLF), save that with LF";
+        assert_eq!(message(said), format!("the command exited with 127: {told} {end}"));
     }
     for other in ["sh: x: not found", " 50%\r100%\r\nsh: 1: x: not found\r\n", "set: Illegal option -x"] {
         assert_eq!(message(other), "the command exited with 127", "{other}");

@@ -212,6 +212,10 @@ table! {
             .hint("raise `resources.memory` in a new run, or use less; files in `/dev/shm` count"),
         TimeLimitExceeded: Row::user(Command, "the command ran longer than `timeLimit`")
             .hint("raise `timeLimit` in a new run, or make the command save its progress on a claim"),
+        TimeLimitExceededAndSaved: Row::user(Command, "the same, and the output is saved")
+            .told_as(&["TimeLimitExceeded"])
+            .hint("raise `timeLimit` in a new run, which can go on from what is saved: it may have this run as an input, with \
+                `allowFailedInputs`"),
         DiskLimitExceeded: Row::user(Command, "the working directory, or the caches, grew over `resources.disk`")
             .hint("raise `resources.disk` in a new run, or write less"),
         EmptyDirLimitExceeded: Row::user(Command, "the working directory grew so fast that the kubelet ended the pod: \
