@@ -97,7 +97,8 @@ pub(crate) fn hide_runner() {
 }
 
 /// A crash of the command would leave its memory in the working directory: gigabytes that hide its cause behind the disk
-/// limit, or are saved as output. The command inherits this.
+/// limit, or are saved as output. The command inherits this. The hard limit, too: a script that raises the soft one, as many
+/// do, asks for a core where it is at home, and would have one in every output.
 pub(crate) fn no_core_dumps() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
