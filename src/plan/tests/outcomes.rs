@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::status::Blame::{self, Platform, Quota, User};
 use crate::api::status::Waiting;
-use crate::contract::{NotSaved, SaveFailure};
+use crate::contract::{NotSaved, SaveFailure, Saved};
 use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 use crate::plan::words::cause::Verdict::{self, Failed, Interrupted, Succeeded};
 
@@ -572,6 +572,21 @@ fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let waiting = Some(&waiting);
     let ending = Ending { pod: &pod, message, waiting, shared_memory_bytes, hangs: false, stop_asked: false };
     assert_eq!(decide(&ending).cause(), "PodDeleted");
+}
+
+#[test]
+fn a_run_whose_time_was_over_is_told_what_it_can_go_on_from() {
+    let hint = |saved: Option<Saved>| {
+        let report = Report { record: Some(cause(Cause::TimeLimitExceeded)), saved, ..Report::default() };
+        let told = Message::encode(&report, b"", b"");
+        let result =
+            written(&look_at(&run(), &pod().run_ended(124, "Error").helper_ended(0, &told), 20)).result.unwrap();
+        assert_eq!(result.cause, "TimeLimitExceeded");
+        result.hint.unwrap()
+    };
+    assert!(hint(None).ends_with("or make the command save its progress on a claim"));
+    let saved = Saved { digest: format!("sha256:{}", "0".repeat(64)), ..Saved::default() };
+    assert!(hint(Some(saved)).ends_with("it may have this run as an input, with allowFailedInputs"));
 }
 
 /// `sh -c ./run.sh` of such a script ends with 126 or 127, and the name that bash prints looks right.
