@@ -15,6 +15,7 @@
 //! | `docs` | the pages of `docs` that are generated | nothing |
 //! | `runner` | PID 1 of the run container: exec, signals, tee, limits, usage | system calls, no kube |
 //! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
+//! | `cli` | `kubectl bundle`: what users type, and what they see | the API server, registries, the terminal |
 
 pub mod contract;
 pub mod names;
@@ -24,6 +25,8 @@ pub mod oci;
 pub mod api;
 #[cfg(feature = "operator")]
 pub mod bundle;
+#[cfg(feature = "operator")]
+pub mod cli;
 #[cfg(feature = "operator")]
 pub mod cluster;
 #[cfg(feature = "operator")]
