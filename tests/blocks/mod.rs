@@ -11,7 +11,7 @@
 //! ```
 
 /// Pages that are followed from begin to end on a cluster, by `tests/cluster/guide.rs`.
-pub(crate) const FOLLOWED: [&str; 7] = [
+pub(crate) const FOLLOWED: [&str; 8] = [
     "docs/first-run.md",
     "docs/your-script.md",
     "docs/images.md",
@@ -19,6 +19,7 @@ pub(crate) const FOLLOWED: [&str; 7] = [
     "docs/checkpoints.md",
     "docs/jobs.md",
     "docs/codalab.md",
+    "docs/cli.md",
 ];
 
 /// What stands between two fences.

@@ -103,6 +103,11 @@ async fn every_command_of_the_guide_to_checkpoints_prints_what_it_shows() {
     follow("docs/checkpoints.md", 5).await;
 }
 
+#[tokio::test]
+async fn every_command_of_the_page_for_the_command_line_prints_what_it_shows() {
+    follow("docs/cli.md", 20).await;
+}
+
 #[test]
 fn every_page_that_is_said_to_be_followed_is() {
     let tests = include_str!("guide.rs");
@@ -137,6 +142,7 @@ async fn follow_in(space: &Space, page: &str, least: usize) {
             let script = format!("exec 3>&1 >/dev/null 2>&1\n{earlier}exec 1>&3 2>&1\n{patient}");
             let mut shell = Command::new("bash");
             shell.args(["-c", &script]).current_dir(dir.path()).env("KUBECONFIG", &kubeconfig);
+            shell.env("PATH", with_plugin()).env("BUNDLE_INSECURE_REGISTRY", std::env::var("REGISTRY_HOST").unwrap());
             let shell = move || shell.output().unwrap();
             let out = tokio::task::spawn_blocking(shell).await.unwrap();
             let printed = without_logs(&String::from_utf8(out.stdout).unwrap());
@@ -154,6 +160,12 @@ async fn follow_in(space: &Space, page: &str, least: usize) {
     }
     println!("{ran} commands of {page} printed what it shows");
     assert!(ran > least, "only {ran} commands: are the blocks still marked?");
+}
+
+/// The `PATH`, with `kubectl bundle`.
+fn with_plugin() -> String {
+    let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-bundle")).parent().unwrap();
+    format!("{}:{}", plugin.display(), std::env::var("PATH").unwrap())
 }
 
 /// Only assignments are repeated for later commands of a block.

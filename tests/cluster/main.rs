@@ -14,6 +14,7 @@ mod bench;
 mod blocks;
 mod budgets;
 mod bundles;
+mod cli;
 mod commands;
 mod common;
 mod crd;
