@@ -20,7 +20,7 @@ test: ## All that CI runs, and how long each part took.
 	  start=$$SECONDS; $(MAKE) --no-print-directory $$part || exit; times+="$$((SECONDS - start)) s $$part"$$'\n'; \
 	done
 
-static: ## The binaries of the image: static, so that the runner works in any image.
+static: ## The binaries of the image, and kubectl-bundle: static, so that they work in any image and on any Linux.
 	deploy/build $(STATIC)
 
 lint: ## Formatting, clippy and the documentation of the code; warnings are errors.
