@@ -46,19 +46,28 @@ pub(super) struct Logs {
 pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> {
     let connection = session.connect().await?;
     if args.follow {
-        return follow(session, &connection, &args.name).await.map(drop);
+        return follow(session, &connection, &args.name, &args.store).await.map(drop);
     }
     let run = runs::get(&connection, &args.name).await?;
     let attempt = attempt_of(&run, args.attempt)?;
     let params = LogParams {
         container: Some(names::RUN_CONTAINER.to_owned()),
         tail_lines: args.tail.map(i64::from),
+        timestamps: true,
         ..LogParams::default()
     };
     if let Some(pod) = pod_of(&connection, &run, &attempt).await? {
         let pod = pod.metadata.name.unwrap_or_default();
         let mut sink = Sink::new(session.out, Stream::Out);
-        match read(&connection, &pod, &params, |bytes| sink.write_all(bytes)).await? {
+        let (mut stamps, mut new) = (Stamps::default(), Vec::new());
+        let got = read(&connection, &pod, &params, |bytes| {
+            new.clear();
+            stamps.feed(bytes, &mut new);
+            sink.write_all(&new)
+        });
+        match got.await? {
+            // Of a run that has ended the kubelet may have no log any more, and the store has.
+            Got::All if stamps.since().is_none() && run.is_over() => {}
             Got::All => return Ok(sink.finish()?),
             Got::None(failure) if !run.is_over() => {
                 return Err(failure.hint(format!("it is {}; -f waits for it", runs::state(&run))));
@@ -139,13 +148,25 @@ async fn read(
 }
 
 /// Shows what a run prints until it has ended, whatever becomes of its pods and the connection.
-pub(super) async fn follow(session: &Session, connection: &Connection, name: &str) -> Result<BundleRun, Failure> {
+pub(super) async fn follow(
+    session: &Session,
+    connection: &Connection,
+    name: &str,
+    store: &StoreOptions,
+) -> Result<BundleRun, Failure> {
     let hint = || format!("come back with `kubectl bundle logs -f {name}`, end it with `kubectl bundle stop {name}`");
-    runs::unless_interrupted(Box::pin(attempts(session, connection, name)), hint).await
+    runs::unless_interrupted(Box::pin(attempts(session, connection, name, store)), hint).await
 }
 
-async fn attempts(session: &Session, connection: &Connection, name: &str) -> Result<BundleRun, Failure> {
+async fn attempts(
+    session: &Session,
+    connection: &Connection,
+    name: &str,
+    store: &StoreOptions,
+) -> Result<BundleRun, Failure> {
     let mut told = Told::default();
+    // Those before the one that there is now are not asked for.
+    let mut first = None;
     let mut done = 0;
     let mut sink = Sink::new(session.out, Stream::Out);
     loop {
@@ -153,14 +174,26 @@ async fn attempts(session: &Session, connection: &Connection, name: &str) -> Res
         let look = |found: &BTreeMap<String, BundleRun>| {
             told.tell(session, found);
             match found.get(name) {
-                Some(run) if run.is_over() || has_begun(run, done) => Look::Done(run.clone()),
-                _ => Look::GoOn,
+                Some(run) => {
+                    first.get_or_insert(run.status.as_ref().and_then(|status| status.attempt).unwrap_or_default());
+                    if run.is_over() || has_begun(run, done) { Look::Done(run.clone()) } else { Look::GoOn }
+                }
+                None => Look::GoOn,
             }
         };
         let run = runs::follow(connection, &names, look).await?;
         let number = run.status.as_ref().and_then(|status| status.attempt).unwrap_or_default();
         if number <= done {
             return Ok(run);
+        }
+        done = done.max(first.unwrap_or_default().saturating_sub(1));
+        // One that was over before its start was told is in the store.
+        for missed in done + 1..number {
+            session.out.note(&format!("{name}: attempt {missed}, as it was saved"));
+            let attempt = attempt_of(&run, Some(missed))?;
+            if let Err(failure) = saved(session, &run, &attempt, store, None).await {
+                session.out.note(&failure.message);
+            }
         }
         if number > 1 {
             session.out.note(&format!("{name}: attempt {number}"));
@@ -169,7 +202,7 @@ async fn attempts(session: &Session, connection: &Connection, name: &str) -> Res
         let was_there = one_attempt(session, connection, &run, &attempt, &mut sink).await?;
         if !was_there {
             if run.is_over() {
-                saved(session, &run, &attempt, &StoreOptions::default(), None).await?;
+                saved(session, &run, &attempt, store, None).await?;
             } else {
                 session
                     .out

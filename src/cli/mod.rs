@@ -8,6 +8,7 @@
 //! | `runs` | runs by name or label, and following them |
 //! | `store` | saved outputs, read with the user's own logins |
 //! | `ls`, `info`, `why`, `version` | seeing: one file a verb |
+//! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `rm`, `rerun` | acting |
 //! | `logs` (with `stamps`), `files`, `cat`, `download` | what came out |
 //!
@@ -15,6 +16,7 @@
 
 mod cat;
 mod clean;
+mod complete;
 mod download;
 #[cfg(test)]
 mod examples;
@@ -105,6 +107,9 @@ enum Verb {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// What the last of these words may become
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Complete),
     /// Help of a verb; `help agents`: how programs use this one
     Help {
         /// A verb, or `agents`
@@ -156,6 +161,7 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Download(args) => download::download(session, args).await,
         Verb::Version => version::version(session).await,
         Verb::Completion { shell } => session.out.print(&completion(*shell)),
+        Verb::Complete(args) => session.out.print(&complete::complete(args, &Cli::command()).await),
         Verb::Help { topic } => session.out.print(&help(topic.as_deref())?),
     }
 }
@@ -202,7 +208,7 @@ mod tests {
         for verb in Cli::command().get_subcommands().map(clap::Command::get_name) {
             assert!(help(Some(verb)).unwrap().contains("Usage: kubectl bundle"), "{verb}");
             assert!(script.contains(verb), "{verb}");
-            let is_for_people = ["help", "completion", "version"].contains(&verb);
+            let is_for_people = ["help", "completion", "version", "__complete"].contains(&verb);
             assert!(is_for_people || FOR_PROGRAMS.contains(&format!("kubectl bundle {verb} ")), "{verb}");
         }
         assert_eq!(help(Some("agents")).unwrap(), FOR_PROGRAMS);

@@ -14,6 +14,7 @@ use crate::api::{BundleRun, BundleRunSpec, Quantity};
 use super::failure::Failure;
 use super::runs;
 use super::session::{Connection, Format, Session};
+use super::store::StoreOptions;
 use super::{logs, wait};
 
 /// Who wrote an object.
@@ -101,6 +102,8 @@ pub(super) struct Then {
     /// With --wait or --follow: exit as the command did, where it ended with an exit code
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) async fn run(session: &Session, args: &Run) -> Result<(), Failure> {
@@ -140,7 +143,7 @@ pub(super) async fn submit(
     }
     session.out.note(&format!("run {name}"));
     let ended = if then.follow {
-        logs::follow(session, connection, &name).await?
+        logs::follow(session, connection, &name, &then.store).await?
     } else {
         wait::end_of(session, connection, &name).await?
     };

@@ -25,10 +25,9 @@ enum Place {
     Stamp(Vec<u8>),
     /// In a line that passes, after so many bytes of it; the first of them were seen before.
     Line { bytes: usize, seen: usize },
-    /// In a line that was seen before.
-    Seen,
-    /// In a line without a time: words of the kubelet itself.
-    Words,
+    /// In a line that is not shown: it was seen before, or has no time and is not the command's, as when the kubelet
+    /// says that it has no log any more.
+    Hidden,
 }
 
 impl Default for Place {
@@ -68,9 +67,7 @@ impl Stamps {
             Place::Stamp(stamp) => {
                 let time = str::from_utf8(&stamp).ok().and_then(|text| text.parse().ok());
                 let Some(time) = time else {
-                    out.extend_from_slice(&stamp);
-                    out.push(byte);
-                    return if byte == b'\n' { Place::default() } else { Place::Words };
+                    return if byte == b'\n' { Place::default() } else { Place::Hidden };
                 };
                 match self.line_of(time) {
                     place if byte == b' ' => place,
@@ -88,18 +85,14 @@ impl Stamps {
                 }
                 if byte == b'\n' { Place::default() } else { Place::Line { bytes: bytes + 1, seen } }
             }
-            Place::Words => {
-                out.push(byte);
-                if byte == b'\n' { Place::default() } else { Place::Words }
-            }
-            Place::Seen if byte == b'\n' => Place::default(),
-            Place::Seen => Place::Seen,
+            Place::Hidden if byte == b'\n' => Place::default(),
+            Place::Hidden => Place::Hidden,
         }
     }
 
     fn line_of(&mut self, time: Timestamp) -> Place {
         if self.last.is_some_and(|last| time < last) {
-            return Place::Seen;
+            return Place::Hidden;
         }
         if self.last == Some(time) {
             self.given += 1;
@@ -109,7 +102,7 @@ impl Stamps {
                 return Place::Line { bytes: 0, seen };
             }
             if self.given <= self.passed {
-                return Place::Seen;
+                return Place::Hidden;
             }
             self.passed += 1;
         } else {
@@ -146,11 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn times_are_taken_away() {
+    fn times_are_taken_away_and_what_the_command_did_not_print() {
         let (mut stamps, mut out) = (Stamps::default(), Vec::new());
         stamps.feed(log().as_bytes(), &mut out);
         stamps.feed(b"unable to read the log\n", &mut out);
-        assert_eq!(text(out), format!("{SHOWN}unable to read the log\n"));
+        stamps.feed(b"unable to retrieve container logs for containerd://53af", &mut out);
+        stamps.reconnected();
+        assert_eq!(text(out), SHOWN);
     }
 
     proptest! {

@@ -119,6 +119,7 @@ async fn a_log_that_is_followed_goes_on_with_the_next_attempt() {
         if log.contains("begin 1") { Ok(()) } else { Err(log) }
     })
     .await;
+    space.until("again", "to run", |status| status.phase == Some(bundlerun::api::Phase::Running)).await;
     space.pods().delete("again-1", &DeleteParams::default()).await.unwrap();
     let followed = followed.await.unwrap().succeeded();
     assert_eq!(followed.out, "begin 1\nbegin 2\nend\n", "{}", followed.err);
