@@ -62,9 +62,12 @@ pub(super) struct Run {
     /// Variable of the command; without a value it is that of this shell
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<EnvVar>,
-    /// After an interruption go on from the last snapshot
+    /// Go on from the last snapshot after an interruption, or a failure that --retries allows
     #[arg(long)]
     resume: bool,
+    /// How often the command may start again after a failure of its own. Default: 0
+    #[arg(long, value_name = "NUMBER")]
+    retries: Option<u32>,
     /// Keep the working directory every so often while the command runs, as 10m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     snapshots: Option<String>,
@@ -188,7 +191,7 @@ fn made(args: &Run) -> BundleRun {
             exclude: args.exclude.clone(),
             snapshots: args.snapshots.clone().map(|every| Snapshots { every: Some(every), exclude: None }),
         },
-        retry: Retry { resume: args.resume, ..Retry::default() },
+        retry: Retry { resume: args.resume, limit: args.retries, ..Retry::default() },
         image_pull_secrets: args.pull_secret.iter().map(|name| SecretReference { name: name.clone() }).collect(),
         ..BundleRunSpec::default()
     };
@@ -345,6 +348,8 @@ mod tests {
             "-e",
             "SEED=7",
             "--resume",
+            "--retries",
+            "2",
             "--snapshots",
             "10m",
             "--name",
@@ -366,7 +371,7 @@ mod tests {
                 "resources": {"gpus": 2, "cpus": "8", "memory": "32Gi", "disk": "100Gi"},
                 "timeLimit": "1d12h",
                 "outputs": {"snapshots": {"every": "10m"}},
-                "retry": {"resume": true},
+                "retry": {"limit": 2, "resume": true},
             },
         });
         assert_eq!(parsed(&line).unwrap(), expected);
