@@ -33,10 +33,10 @@ pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 /// it as a file. A pod without it was made by an operator that does not write it.
 pub const STOP_ANNOTATION: &str = "bundlerun.dev/stop";
 
-/// Pod annotation of a run that waits for a snapshot of another: those runs that have ended since the pod was made, each as
-/// `UID/ATTEMPTS`, or `UID` of one that is gone, with spaces between them. There will be no other snapshot of them, and who
-/// waits for the first one waits in vain. The helper sees it as a file.
-pub const ENDED_RUNS_ANNOTATION: &str = "bundlerun.dev/ended-runs";
+/// Pod annotation of a run that waits for a snapshot of another: what became of those runs since the pod was made, as JSON,
+/// [`crate::contract::SnapshotPin`] by uid; empty: nothing. Who waits for the first snapshot of a run that has ended waits in
+/// vain. The helper sees it as a file.
+pub const AWAITED_RUNS_ANNOTATION: &str = "bundlerun.dev/awaited-runs";
 
 /// Pod annotation with the pins of inputs and the repository of the output, as JSON: what the operator must know of a pod
 /// that it made.
@@ -194,8 +194,8 @@ pub mod files {
     pub const REQUEST: &str = "request.json";
     /// In [`super::paths::REQUEST`]: [`super::STOP_ANNOTATION`].
     pub const STOP: &str = "stop";
-    /// In [`super::paths::REQUEST`]: [`super::ENDED_RUNS_ANNOTATION`].
-    pub const ENDED_RUNS: &str = "ended-runs";
+    /// In [`super::paths::REQUEST`]: [`super::AWAITED_RUNS_ANNOTATION`].
+    pub const AWAITED_RUNS: &str = "awaited-runs.json";
     /// In [`super::paths::RECORD`]: made with `O_EXCL` by the runner before the command starts.
     pub const STARTED: &str = "started";
     /// In [`super::paths::RECORD`]: made by the helper; the runner holds a `flock` on it for as long as it lives.

@@ -596,9 +596,11 @@ fn who_waits_for_a_snapshot_hears_that_its_run_has_ended() {
         let (helper, runner) = start(&sandbox, &sh("cat ../.bundlerun/inputs/0/f"));
         await_that("words", || fs::exists(sandbox.paths.bin.join("awaited.json")).unwrap());
         if let Some(text) = kept {
-            tags.tag("train.1.12345678.s", text);
+            // Of an attempt that began later than the pod was made.
+            tags.tag("train.4.12345678.s", text);
         }
-        fs::write(sandbox.paths.request.join("ended-runs"), "another/2 12345678-9/3").unwrap();
+        let told = r#"{"another": {"attempts": 2}, "12345678-9": {"attempts": 4, "ended": true}}"#;
+        fs::write(sandbox.paths.request.join("awaited-runs.json"), told).unwrap();
         let run = runner.finish();
         helper.finish();
         match kept {

@@ -545,7 +545,7 @@ pub struct Snapshots {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Restarts after failures of the run's own that are in `on`. Default: 0. Example: `2`.
+    /// Restarts after failures that `causes` names. Default: 0. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub limit: Option<u32>,
@@ -556,17 +556,16 @@ pub struct Retry {
     #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,
 
-    /// The time between a failure of the run's own and the next attempt. Doubles with each failure, up to ten minutes.
-    /// Days, hours, minutes and seconds. Default: 10s. Example: `1m`.
+    /// The time between a failure that `limit` counts and the next attempt. Doubles with each, up to ten minutes. Days, hours, minutes and seconds. Default: 10s. Example: `1m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub backoff: Option<String>,
 
-    /// Which failures of the run's own are followed by another attempt, by the cause on the object; no other ever is.
-    /// Default: CommandFailed, CommandKilled and OutOfMemory. Example: `[CommandKilled]`.
+    /// The failures that are followed by another attempt, by their cause; no other failure is. Default: CommandFailed,
+    /// CommandKilled and OutOfMemory. Example: `[CommandKilled]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 6), extend("x-kubernetes-list-type" = "atomic"))]
-    pub on: Option<Vec<RetriedFailure>>,
+    pub causes: Option<Vec<RetriedCause>>,
 
     /// The next attempt begins with the working directory as it was in the last snapshot of the attempts before, instead of an
     /// empty one; `BUNDLE_RESUMED_FROM` tells which that was. Snapshots are taken where `outputs.snapshots` says so, or
@@ -583,17 +582,17 @@ impl Retry {
         self.interruptions.unwrap_or(DEFAULT_INTERRUPTIONS)
     }
 
-    /// Whether a failure of the run's own of this cause, as it is on the object, is followed by another attempt.
+    /// Whether a failure of this cause, by its name on the object, is followed by another attempt.
     #[must_use]
-    pub fn is_on(&self, cause: &str) -> bool {
-        let on = self.on.as_deref().unwrap_or(&RetriedFailure::DEFAULT);
-        on.iter().any(|retried| format!("{retried:?}") == cause)
+    pub fn is_for(&self, cause: &str) -> bool {
+        let causes = self.causes.as_deref().unwrap_or(&RetriedCause::DEFAULT);
+        causes.iter().any(|retried| retried.name() == cause)
     }
 }
 
-/// A failure of the run's own that another attempt may mend, by its cause.
+/// The cause of a failure that another attempt may mend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RetriedFailure {
+pub enum RetriedCause {
     /// The command exited with another code than 0.
     CommandFailed,
     /// A signal ended the command.
@@ -608,8 +607,20 @@ pub enum RetriedFailure {
     OutputNotSaved,
 }
 
-impl RetriedFailure {
+impl RetriedCause {
     const DEFAULT: [Self; 3] = [Self::CommandFailed, Self::CommandKilled, Self::OutOfMemory];
+
+    /// As it is on the object.
+    fn name(self) -> &'static str {
+        match self {
+            Self::CommandFailed => "CommandFailed",
+            Self::CommandKilled => "CommandKilled",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::TimeLimitExceeded => "TimeLimitExceeded",
+            Self::DiskLimitExceeded => "DiskLimitExceeded",
+            Self::OutputNotSaved => "OutputNotSaved",
+        }
+    }
 }
 
 /// A Secret by name.

@@ -42,9 +42,10 @@ pub struct BundleRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 
-    /// How many of the attempts before this one ended by a failure of the run's own; the others were interrupted.
+    /// How many of the attempts before this one failed and were followed by another, as `retry.limit` allows; the others
+    /// were interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failures: Option<u32>,
+    pub retried_failures: Option<u32>,
 
     /// The last 10 attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -52,7 +52,7 @@ impl Cluster {
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
             Step::OrderStop { pod, at } => self.tell(&pod, names::STOP_ANNOTATION, &at.to_string()).await,
-            Step::TellEndedRuns { pod, runs } => self.tell(&pod, names::ENDED_RUNS_ANNOTATION, &runs).await,
+            Step::TellOfRuns { pod, runs } => self.tell(&pod, names::AWAITED_RUNS_ANNOTATION, &runs).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => {
                 Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await.map(Box::new)))

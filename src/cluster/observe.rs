@@ -149,7 +149,7 @@ impl Cluster {
         if pod.is_none() && !over && (recorded || run.is_being_stopped()) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
-        let is_asked_for = pod.as_ref().is_none_or(|pod| pod.told_ended_runs().is_some());
+        let is_asked_for = pod.as_ref().is_none_or(|pod| pod.told_of_runs().is_some());
         let parents = if is_asked_for && !over { self.parents(&run) } else { Parents::default() };
         let node = pod.as_ref().and_then(|pod| pod.spec.node_name.as_deref());
         let seen = node.map_or(NodeSeen::Unknown, |node| self.nodes.seen(node));

@@ -33,7 +33,7 @@ impl Pin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotPin {
-    /// Attempts of it with larger numbers are not looked at.
+    /// How many attempts it has had: there is no snapshot of one with a larger number yet.
     pub attempts: u32,
     /// It has ended: there will be no other.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

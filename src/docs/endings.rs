@@ -76,7 +76,7 @@ fn interruptions() -> String {
     format!(
         "What the platform does to an attempt is no failure of the run: another attempt is made, {DEFAULT_INTERRUPTIONS} \
          times unless `retry.interruptions` says otherwise. A failure of the command, or of saving, is followed by another attempt \
-         where `retry.limit` and `retry.on` say so. `status.attempts` has the cause of each; when no more are made, the \
+         where `retry.limit` and `retry.causes` say so. `status.attempts` has the cause of each; when no more are made, the \
          last one's is the run's.\n\n"
     )
 }

@@ -125,11 +125,11 @@ pub enum Step {
         /// Now.
         at: Timestamp,
     },
-    /// Tell the helper of a pod that these runs have ended, whose snapshots it looks for.
-    TellEndedRuns {
+    /// Tell the helper of a pod what became of the runs whose snapshots it looks for.
+    TellOfRuns {
         /// Which.
         pod: PodRef,
-        /// As in [`crate::names::ENDED_RUNS_ANNOTATION`].
+        /// As in [`crate::names::AWAITED_RUNS_ANNOTATION`].
         runs: String,
     },
     /// Take our finalizer off a pod.
@@ -166,7 +166,7 @@ impl Step {
             Step::WriteStatus(_) => "write status",
             Step::DeletePod { .. } => "delete pod",
             Step::OrderStop { .. } => "order to stop",
-            Step::TellEndedRuns { .. } => "tell of ended runs",
+            Step::TellOfRuns { .. } => "tell of awaited runs",
             Step::RemoveFinalizer(_) => "remove finalizer",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",

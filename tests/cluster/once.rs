@@ -60,18 +60,27 @@ async fn a_failed_command_is_tried_again_as_often_as_it_may() {
     };
     let resuming = json!({"command": "cat step || { echo 1 >step; \"$BUNDLE_SNAPSHOT\" >snapshot && kill -SEGV $$; }",
         "retry": {"limit": 1, "backoff": "0s", "resume": true}});
-    let (twice, once, resumed) = tokio::join!(
-        space.run("twice", failing(json!({"limit": 2, "backoff": "1s"}))),
+    let waits = |status: &BundleRunStatus| status.reason.as_deref() == Some("RetryBackOff");
+    let twice = async {
+        space.start("twice", failing(json!({"limit": 2, "backoff": "15s"}))).await;
+        let waiting = space.until("twice", "to wait for its second attempt", waits).await.waiting.unwrap();
+        (space.end_of("twice").await, waiting)
+    };
+    let ((twice, waiting), once, resumed) = tokio::join!(
+        twice,
         space.run("once", failing(json!({"limit": 1, "backoff": "1s"}))),
         space.run("resumed", resuming),
     );
     let causes = |status: &BundleRunStatus| -> Vec<_> {
         status.attempts.iter().map(|attempt| attempt.cause.clone().unwrap()).collect()
     };
-    assert_eq!((twice.phase, twice.failures), (Some(Phase::Succeeded), Some(2)), "{twice:#?}");
+    assert_eq!((twice.phase, twice.retried_failures), (Some(Phase::Succeeded), Some(2)), "{twice:#?}");
     assert_eq!(causes(&twice), ["CommandFailed", "CommandFailed", "Completed"]);
-    let begun = twice.attempts[1].start_time.as_ref().unwrap().0;
-    assert!(begun > twice.attempts[0].finish_time.as_ref().unwrap().0, "{twice:#?}");
+    let begun = twice.attempts[1].start_time.as_ref().unwrap();
+    assert!(
+        begun >= waiting.deadline.as_ref().unwrap() && waiting.deadline > twice.attempts[0].finish_time,
+        "{twice:#?}"
+    );
     assert_eq!((once.phase, once.exit_code, once.attempt), (Some(Phase::Failed), Some(7), Some(2)), "{once:#?}");
     let mut all = starts(&trace);
     all.sort_unstable();

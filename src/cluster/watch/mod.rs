@@ -29,7 +29,7 @@ pub use pod_triggers::PodTriggers;
 pub use run_triggers::{RunTriggers, Triggered};
 
 /// The annotations of a pod that are looked at.
-const LOOKED_AT: [&str; 3] = [names::PINS_ANNOTATION, names::STOP_ANNOTATION, names::ENDED_RUNS_ANNOTATION];
+const LOOKED_AT: [&str; 3] = [names::PINS_ANNOTATION, names::STOP_ANNOTATION, names::AWAITED_RUNS_ANNOTATION];
 
 /// What a watch yields.
 pub type Event<K> = watcher::Result<watcher::Event<K>>;

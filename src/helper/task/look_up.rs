@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How many registries' answers are awaited at once.
 const AT_ONCE: usize = 16;
+/// So many of the last attempts of another run are looked at for a snapshot.
+const ATTEMPTS_LOOKED_AT: usize = 50;
 /// What is known of a registry that has not answered after this is told.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -102,19 +104,16 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         .map(|(index, input, reference, _)| (*index, (*input, registry(reference), Heard::default())))
         .collect();
     let heard_of: BTreeMap<usize, Heard> = silent.iter().map(|(index, known)| (*index, known.2.clone())).collect();
-    let ended = ended_runs(paths);
+    let told = told_of_runs(paths);
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
         let heard = heard_of.get(&index).cloned().unwrap_or_default();
         let known = before.get(&index).cloned();
-        let ended = &ended;
+        let told = &told;
         let resolve = async move {
             let digest = match (&input.source, known) {
                 (InputSource::Snapshot(wanted), None) => {
-                    let of = ended.get(&wanted.run_uid).map_or(wanted.of, |attempts| SnapshotPin {
-                        attempts: attempts.unwrap_or(wanted.of.attempts),
-                        ended: true,
-                    });
+                    let of = told.get(&wanted.run_uid).copied().unwrap_or(wanted.of);
                     Some(find_snapshot(wanted, of, access).await?)
                 }
                 (_, known) => known,
@@ -163,15 +162,10 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
     trouble.map_or(Ok(found), Err)
 }
 
-/// The runs that have ended since the pod was made, with how many attempts they had, if that is known. Read before their snapshots are looked for: what is not there then
-/// never will be.
-fn ended_runs(paths: &Paths) -> BTreeMap<String, Option<u32>> {
-    let told = markers::read(&paths.request, files::ENDED_RUNS).unwrap_or_default();
-    let one = |run: &str| match run.split_once('/') {
-        Some((uid, attempts)) => (uid.to_owned(), attempts.parse().ok()),
-        None => (run.to_owned(), None),
-    };
-    told.split_whitespace().map(one).collect()
+/// What became of the runs since the pod was made. Read before their snapshots are looked for: what is not there then, of one
+/// that has ended, never will be.
+fn told_of_runs(paths: &Paths) -> BTreeMap<String, SnapshotPin> {
+    read_json(&paths.request, files::AWAITED_RUNS).unwrap_or_default()
 }
 
 /// The digest of a run's last snapshot. It gets a tag of its own: the next attempt finds that first, whatever became of
@@ -182,7 +176,7 @@ async fn find_snapshot(wanted: &SnapshotInput, of: SnapshotPin, access: &Access)
         return Ok(digest);
     }
     // Of the newest attempt that has one: what a node that is cut off still pushes for an earlier one does not count.
-    for attempt in (1..=of.attempts).rev() {
+    for attempt in (1..=of.attempts).rev().take(ATTEMPTS_LOOKED_AT) {
         let tag = snapshot_tag(run, run_uid, attempt);
         if let Some(digest) = bundle::find_snapshot(repository, &tag, access).await? {
             bundle::add_tag(repository, &digest, own, access).await?;

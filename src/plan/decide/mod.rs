@@ -91,7 +91,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         }
         // There is nothing to end and nothing to save.
         (PodSeen::Absent | PodSeen::Foreign(_), _) if run.is_being_stopped() => {
-            decision.end(None, &Outcome::stopped_before_its_command()).then(release_last(run, attempt))
+            decision.end(None, &Outcome::stopped_without_pod(attempt)).then(release_last(run, attempt))
         }
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign(pod), _) => decision.name_taken(Some(pod)).then(release_last(run, attempt)),
@@ -181,7 +181,7 @@ impl<'a> Decision<'a> {
 
     /// How many of the attempts before this one failed by themselves.
     fn failures(&self) -> u32 {
-        self.status().and_then(|s| s.failures).unwrap_or_default()
+        self.status().and_then(|s| s.retried_failures).unwrap_or_default()
     }
 
     /// Whether an attempt that ended so is followed by another.
@@ -192,7 +192,7 @@ impl<'a> Decision<'a> {
             Verdict::Interrupted => self.attempt.saturating_sub(self.failures()) <= retry.interruptions(),
             Verdict::Failed => {
                 self.failures() < retry.limit.unwrap_or_default()
-                    && retry.is_on(outcome.cause())
+                    && retry.is_for(outcome.cause())
                     && !self.run.is_being_stopped()
             }
             Verdict::Succeeded | Verdict::Stopped => false,
@@ -254,34 +254,33 @@ impl<'a> Decision<'a> {
     /// How long this attempt has to wait because the last one failed, or did not even start its command, or because its own
     /// pod went before it had a node.
     fn retry_in(&self) -> Option<Duration> {
+        if let Some(due) = self.known(WaitStage::Retry).and_then(|waiting| waiting.deadline.as_ref()) {
+            return (due.0 > self.now).then(|| until(self.now, due.0));
+        }
         let cause = |a: &Attempt| Some(Cause::named(a.cause.as_deref()?)?.0);
         let never_began = |a: &Attempt| a.start_time.is_none() || cause(a).is_some_and(Cause::is_before_the_command);
-        let last = self.attempt.checked_sub(1).and_then(|last| self.entry(last));
-        let failed = last.filter(|last| cause(last).is_some_and(|cause| cause.verdict() == Verdict::Failed));
-
-        let (ended, wait) = if let Some(failed) = failed {
-            (failed, validate::backoff(&self.run.spec.retry, self.failures()))
-        } else {
-            let ended = self.entry(self.attempt).or_else(|| last.filter(|last| never_began(last)))?;
-            (ended, RETRY_AFTER.saturating_mul(1 << (ended.attempt - 1).min(6)))
-        };
-        self.due(ended.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
+        let last = || self.entry(self.attempt.checked_sub(1)?).filter(|last| never_began(last));
+        let last = self.entry(self.attempt).or_else(last)?;
+        let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
+        self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
 
     /// The pod exists: what its helper has to know, and what its stage asks for.
     fn follow(&self, pod: &PodFacts) -> Plan {
         let stage = pod.stage();
-        let told = self.tell_ended_runs(pod, &stage);
+        let told = self.tell_of_runs(pod, &stage);
         let Plan { steps, next } = self.follow_stage(pod, stage);
-        Plan { steps: told.into_iter().chain(steps).collect(), next }
+        // Last: one that fails ends the plan.
+        Plan { steps: steps.into_iter().chain(told).collect(), next }
     }
 
-    /// A helper that waits for the first snapshot of a run that has ended, or was deleted, would wait until its deadline.
-    fn tell_ended_runs(&self, pod: &PodFacts, stage: &Stage<'_>) -> Option<Step> {
-        let told = pod.told_ended_runs()?;
+    /// A helper that waits for the first snapshot of a run that has ended, or was deleted, would wait until its deadline;
+    /// and it does not know of the attempts that the run has had since the pod was made.
+    fn tell_of_runs(&self, pod: &PodFacts, stage: &Stage<'_>) -> Option<Step> {
+        let told = pod.told_of_runs()?;
         let may_wait = matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging);
-        let runs = pin::ended_runs(&pod.pins(), self.parents);
-        (may_wait && runs != told).then(|| Step::TellEndedRuns { pod: PodRef::of(pod), runs })
+        let runs = may_wait.then(|| pin::awaited_runs(&pod.pins(), self.parents))??;
+        (runs != told).then(|| Step::TellOfRuns { pod: PodRef::of(pod), runs })
     }
 
     fn follow_stage(&self, pod: &PodFacts, stage: Stage<'_>) -> Plan {

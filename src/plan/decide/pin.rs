@@ -1,6 +1,6 @@
 //! Inputs that are outputs of other runs, or may change: what an attempt gets is fixed when its pod is made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::first_of;
 use crate::api::spec::{Input, OnInputFailure, RunSource};
@@ -12,8 +12,9 @@ use crate::plan::outcome::Outcome;
 use crate::plan::words::cause::Cause;
 use crate::plan::words::wait_reason::Reason;
 
-/// A run whose first snapshot is waited for has so many attempts more at most that are looked at before its end.
-const MORE_ATTEMPTS: u32 = 10;
+/// Of a run that is gone nobody knows how many it had. An attempt that found a snapshot of it has left a tag; this is for
+/// those that did not say whether they did.
+const ATTEMPTS_OF_ONE_GONE: u32 = 10;
 
 /// Why the inputs of a run cannot be pinned.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,28 +127,31 @@ fn snapshot(name: &str, uid: String, parents: &Parents, store: Option<&str>) -> 
     let parent = parents.runs.get(name).filter(|parent| parent.uid == uid);
     // Where its output is, its snapshots are: the store may have been another one then.
     let repository = parent.and_then(|parent| parent.bundle.as_deref()).map(without_tag_and_digest).or(store)?;
-    // Of one that is gone nobody knows how many it had.
-    let (attempts, more) =
-        parent.map_or((0, MORE_ATTEMPTS), |parent| (parent.attempts, if parent.is_over() { 0 } else { MORE_ATTEMPTS }));
-    let snapshot = Some(SnapshotPin { attempts: attempts + more, ended: parent.is_none_or(Parent::is_over) });
+    let snapshot = Some(SnapshotPin {
+        attempts: parent.map_or(ATTEMPTS_OF_ONE_GONE, |parent| parent.attempts),
+        ended: parent.is_none_or(Parent::is_over),
+    });
     Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), mountable: false, snapshot })
 }
 
-/// The runs that are over by now, or gone, of those that went on when the pod was made, as in
-/// [`crate::names::ENDED_RUNS_ANNOTATION`].
-pub(super) fn ended_runs(pins: &Pins, parents: &Parents) -> String {
-    // Of one that cannot be read nobody knows whether it is over.
+/// What became of the runs that went on when the pod was made, as in [`crate::names::AWAITED_RUNS_ANNOTATION`]; none: that
+/// is not known of all of them.
+pub(super) fn awaited_runs(pins: &Pins, parents: &Parents) -> Option<String> {
     if !parents.unreadable.is_empty() {
-        return String::new();
+        return None;
     }
-    let uids: BTreeSet<&str> =
-        pins.inputs.values().filter(|pin| pin.awaits_its_run()).filter_map(|pin| pin.run_uid.as_deref()).collect();
-    let ended = |uid: &str| match parents.runs.values().find(|parent| parent.uid == uid) {
-        None => Some(uid.to_owned()),
-        Some(parent) => parent.is_over().then(|| format!("{uid}/{}", parent.attempts)),
-    };
+    let awaited = pins.inputs.values().filter(|pin| pin.awaits_its_run());
+    let news = awaited.filter_map(|pin| {
+        let (uid, then) = (pin.run_uid.as_deref()?, pin.snapshot?);
+        let now = match parents.runs.values().find(|parent| parent.uid == uid) {
+            Some(parent) => SnapshotPin { attempts: parent.attempts, ended: parent.is_over() },
+            None => SnapshotPin { ended: true, ..then },
+        };
+        (now != then).then_some((uid, now))
+    });
+    let news: BTreeMap<&str, SnapshotPin> = news.collect();
 
-    uids.into_iter().filter_map(ended).collect::<Vec<_>>().join(" ")
+    if news.is_empty() { Some(String::new()) } else { serde_json::to_string(&news).ok() }
 }
 
 /// What became of the first of many, and what ends the wait.

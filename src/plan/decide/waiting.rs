@@ -11,6 +11,7 @@ use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::pod_events::obstacle;
 use crate::plan::outcome::gave_up;
+use crate::plan::status::STARTS_THEN;
 use crate::plan::steps::{EventType, Plan, PodRef, Step};
 use crate::plan::words::wait_reason::{Deadline, Reason, Wait, WaitStage};
 
@@ -238,7 +239,7 @@ impl Decision<'_> {
             return plan;
         }
         let draft = self.draft().waiting(Phase::Pending, self.attempt, &wait, deadline);
-        let plan = plan.write(draft.with_image(self.requested).hinting(hint).passing_by(ends_by));
+        let plan = plan.write(draft.with_image(self.requested).hinting(hint).passing_by(ends_by, STARTS_THEN));
         if told.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, message) }
     }
 

@@ -272,12 +272,12 @@ impl PodFacts {
         }
     }
 
-    /// What its helper was told of runs that have ended, of a pod that waits for a first snapshot of one; none: it waits for
-    /// none, or was made by an operator that does not tell.
+    /// What its helper was told of the runs whose snapshots it looks for; none: it looks for none, or was made by an operator
+    /// that does not tell.
     #[must_use]
-    pub fn told_ended_runs(&self) -> Option<&str> {
+    pub fn told_of_runs(&self) -> Option<&str> {
         let annotations = self.metadata.annotations.as_ref()?;
-        annotations.get(names::ENDED_RUNS_ANNOTATION).map(String::as_str)
+        annotations.get(names::AWAITED_RUNS_ANNOTATION).map(String::as_str)
     }
 
     /// Deletion was asked for, by anybody.

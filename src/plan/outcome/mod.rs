@@ -82,8 +82,18 @@ impl Outcome {
     }
 
     /// `stop` was set, and there was no attempt.
-    pub(in crate::plan) fn stopped_before_its_command() -> Self {
+    fn stopped_before_its_command() -> Self {
         Self::new(Cause::Stopped, "ended because stop was set, before its command had started")
+    }
+
+    /// The same, of this attempt, which has no pod.
+    pub(in crate::plan) fn stopped_without_pod(attempt: u32) -> Self {
+        if attempt == 1 {
+            return Self::stopped_before_its_command();
+        }
+        let words = "what the attempts before it left is in status.attempts";
+        let message = format!("ended because stop was set, before attempt {attempt} had started its command; {words}");
+        Self::new(Cause::Stopped, message)
     }
 
     /// `stop` was set, and the platform ended the attempt for a reason of its own.
@@ -253,9 +263,10 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
-    // Where there is a pod, its admission is not waited for any more; where it has ended, its node is not. What inputs
+    // Where there is a pod, neither its time nor its admission is waited for any more; where it has ended, its node is not. What inputs
     // and the store are waited for is the helper's to give up.
-    let over = [WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
+    let over =
+        [WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
     let waiting = ending.waiting.filter(|w| !over.contains(&w.stage.as_deref()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;

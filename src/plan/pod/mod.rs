@@ -226,7 +226,7 @@ fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request, settings:
     annotations.insert(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)));
     annotations.insert(names::STOP_ANNOTATION.to_owned(), String::new());
     if pins.inputs.values().any(Pin::awaits_its_run) {
-        annotations.insert(names::ENDED_RUNS_ANNOTATION.to_owned(), String::new());
+        annotations.insert(names::AWAITED_RUNS_ANNOTATION.to_owned(), String::new());
     }
     if pins != Pins::default() {
         annotations.insert(names::PINS_ANNOTATION.to_owned(), json(serde_json::to_string(&pins)));

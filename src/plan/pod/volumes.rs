@@ -66,7 +66,7 @@ fn told(inputs: Inputs) -> Vec<DownwardAPIVolumeFile> {
     let mut files =
         vec![annotation(files::REQUEST, names::REQUEST_ANNOTATION), annotation(files::STOP, names::STOP_ANNOTATION)];
     if inputs.await_a_run() {
-        files.push(annotation(files::ENDED_RUNS, names::ENDED_RUNS_ANNOTATION));
+        files.push(annotation(files::AWAITED_RUNS, names::AWAITED_RUNS_ANNOTATION));
     }
     files
 }

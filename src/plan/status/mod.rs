@@ -37,6 +37,7 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 
 /// What `status.waiting.until` says of a wait that passes by itself.
 pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
+const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
 /// What will go wrong, while the command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +158,10 @@ impl<'a> Draft<'a> {
     }
 
     /// The wait ends by itself at that time, if it is known.
-    pub(in crate::plan) fn passing_by(mut self, at: Option<Timestamp>) -> Self {
+    pub(in crate::plan) fn passing_by(mut self, at: Option<Timestamp>, then: &str) -> Self {
         if let (Some(waiting), Some(at)) = (&mut self.status.waiting, at) {
             waiting.deadline = Some(Time(at));
-            waiting.until = Some(STARTS_THEN.to_owned());
+            waiting.until = Some(then.to_owned());
         }
         self
     }
@@ -296,14 +297,16 @@ impl<'a> Draft<'a> {
         self.status.node = None;
         self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
         self.status.attempt = Some(attempt + 1);
-        let text = if outcome.verdict() == Verdict::Failed {
-            *self.status.failures.get_or_insert_default() += 1;
-            let after = time_for_people(after.as_secs().saturating_mul(1000));
-            format!("attempt {attempt} failed: {}; the next begins {after} after its end", outcome.message)
-        } else {
-            format!("attempt {attempt}{INTERRUPTED}{}", outcome.message)
-        };
-        self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
+        if outcome.verdict() != Verdict::Failed {
+            let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
+            return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
+        }
+        *self.status.retried_failures.get_or_insert_default() += 1;
+        let text = format!("attempt {attempt} failed: {}", outcome.message);
+        let due = self.now.checked_add(after).ok().map(whole_seconds).map(|due| due.0);
+        let wait = Reason::RetryBackOff.wait(&text);
+
+        self.waiting(Phase::Pending, attempt + 1, &wait, None).passing_by(due, NEXT_STARTS_THEN)
     }
 
     /// The run's end. After this nothing but `observedGeneration` changes.

@@ -264,7 +264,7 @@ prop_compose! {
         (inputs, limited, patient) in any::<(bool, bool, bool)>(),
         (retries, failures) in (of(0..4u32), 0..6u32),
     ) -> BundleRun {
-        let mut status = json!({"attempt": attempt, "phase": phase, "failures": failures.min(attempt - 1)});
+        let mut status = json!({"attempt": attempt, "phase": phase, "retriedFailures": failures.min(attempt - 1)});
         if stopped_at {
             status["stopRequestedAt"] = json!(time(5));
         }

@@ -58,9 +58,9 @@ impl Life {
                     let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
                     annotations.insert(crate::names::STOP_ANNOTATION.to_owned(), at.to_string());
                 }
-                Step::TellEndedRuns { runs, .. } => {
+                Step::TellOfRuns { runs, .. } => {
                     let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
-                    annotations.insert(crate::names::ENDED_RUNS_ANNOTATION.to_owned(), runs);
+                    annotations.insert(crate::names::AWAITED_RUNS_ANNOTATION.to_owned(), runs);
                 }
                 Step::RemoveFinalizer(_) => {
                     if let Some(pod) = &mut self.pod {

@@ -360,7 +360,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::DeletePod { pod, grace: None } => format!("Delete {}", pod.name),
         Step::DeletePod { pod, grace: Some(grace) } => format!("Delete {} within {} s", pod.name, grace.as_secs()),
         Step::OrderStop { pod, .. } => format!("Stop {}", pod.name),
-        Step::TellEndedRuns { pod, runs } => format!("Tell {} of {runs:?}", pod.name),
+        Step::TellOfRuns { pod, runs } => format!("Tell {} of {runs:?}", pod.name),
         Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),

@@ -21,7 +21,7 @@ fn source(plan: &Plan) -> InputSource {
 
 /// Of a run in its fourth attempt.
 fn wanted(ended: bool) -> InputSource {
-    wanted_of(if ended { 4 } else { 14 }, ended)
+    wanted_of(4, ended)
 }
 
 /// The same of a run that is gone: nobody knows how many attempts it had.
@@ -95,12 +95,12 @@ fn without_a_store_it_is_said_that_there_are_no_snapshots() {
 fn a_helper_that_waits_for_a_snapshot_is_told_once_when_its_run_is_over() {
     let made = look_with(&child(), &parent(Phase::Running, true), 1);
     let annotations = created(&made).metadata.annotations.clone().unwrap();
-    assert_eq!(annotations[crate::names::ENDED_RUNS_ANNOTATION], "");
+    assert_eq!(annotations[crate::names::AWAITED_RUNS_ANNOTATION], "");
     let with = |pod: PodCase, told: Option<&str>| {
         let pins = &annotations[crate::names::PINS_ANNOTATION];
         let mut all = json!({crate::names::PINS_ANNOTATION: pins});
         if let Some(told) = told {
-            all[crate::names::ENDED_RUNS_ANNOTATION] = told.into();
+            all[crate::names::AWAITED_RUNS_ANNOTATION] = told.into();
         }
         let mut pod = pod;
         pod.0["metadata"]["annotations"] = all;
@@ -111,34 +111,38 @@ fn a_helper_that_waits_for_a_snapshot_is_told_once_when_its_run_is_over() {
         let observed = Observed { parents, ..nothing_but(&child, PodSeen::Ours(pod)) };
         words(&plan(&observed, &with_store(), at(1))).into_iter().find(|word| word.starts_with("Tell r-1"))
     };
-    let told = |run: &str| Some(format!("Tell r-1 of {run:?}"));
+    let told = |runs: &str| Some(format!("Tell r-1 of {runs:?}"));
     let staging = || pod().running(5).staging();
     let mut anew = parent(Phase::Running, true);
     anew.runs.get_mut("prepare").unwrap().uid = "other".into();
     let over = parent(Phase::Stopped, true);
-    for (parents, run) in
-        [(&over, "uid-of-prepare/4"), (&Parents::default(), "uid-of-prepare"), (&anew, "uid-of-prepare")]
-    {
-        assert_eq!(tells(&with(staging(), Some("")), parents), told(run));
-        assert_eq!(tells(&with(pod(), Some("")), parents), told(run));
+    let ended = r#"{"uid-of-prepare":{"attempts":4,"ended":true}}"#;
+    for parents in [&over, &Parents::default(), &anew] {
+        assert_eq!(tells(&with(staging(), Some("")), parents), told(ended));
+        assert_eq!(tells(&with(pod(), Some("")), parents), told(ended));
     }
+    let mut later = parent(Phase::Running, true);
+    later.runs.get_mut("prepare").unwrap().attempts = 5;
+    assert_eq!(tells(&with(staging(), Some("")), &later), told(r#"{"uid-of-prepare":{"attempts":5}}"#));
     assert_eq!(tells(&with(staging(), Some("")), &parent(Phase::Pending, true)), None, "between two attempts");
-    assert_eq!(tells(&with(staging(), Some("uid-of-prepare/4")), &over), None, "it knows");
+    assert_eq!(tells(&with(staging(), Some(ended)), &over), None, "it knows");
     assert_eq!(tells(&with(staging(), None), &over), None, "an operator made it that does not tell");
     assert_eq!(tells(&with(pod().running(5), Some("")), &over), None, "it has found one");
     let unreadable = Parents { unreadable: ["prepare".to_owned()].into(), ..Parents::default() };
-    assert_eq!(tells(&with(staging(), Some("")), &unreadable), None, "it may go on");
+    for known in ["", ended] {
+        assert_eq!(tells(&with(staging(), Some(known)), &unreadable), None, "it may go on, and nothing is taken back");
+    }
 
     let made = look_with(&child(), &over, 1);
     let annotations = created(&made).metadata.annotations.as_ref().unwrap();
-    assert!(!annotations.contains_key(crate::names::ENDED_RUNS_ANNOTATION), "its helper knows from the start");
+    assert!(!annotations.contains_key(crate::names::AWAITED_RUNS_ANNOTATION), "its helper knows from the start");
 }
 
 #[test]
 fn what_the_helper_found_is_what_later_attempts_get() {
     let first = look_with(&child(), &parent(Phase::Running, true), 1);
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
-    let snapshot = Some(SnapshotPin { attempts: 14, ended: false });
+    let snapshot = Some(SnapshotPin { attempts: 4, ended: false });
     let run_uid = Some("uid-of-prepare".to_owned());
     let pin = Pin { reference: REPOSITORY.into(), run_uid: run_uid.clone(), mountable: false, snapshot };
     assert_eq!(pins.inputs, BTreeMap::from([(0, pin)]));

@@ -199,10 +199,15 @@ fn a_failure_is_followed_by_another_attempt_as_often_as_retry_says() {
     let plan = look_at(&run, &failed(1), 9);
     assert_eq!((words(&plan), plan.next), (vec!["Write Pending".into(), "Tell CommandFailed".into()], seconds(0)));
     let status = written(&plan);
-    assert_eq!((status.attempt, status.failures, status.result.clone()), (Some(2), Some(1), None));
-    let ended = status.attempts[0].finish_time.as_ref().unwrap().0;
+    assert_eq!((status.attempt, status.retried_failures, status.result.clone()), (Some(2), Some(1), None));
     let message = status.message.as_deref().unwrap();
-    assert!(message.starts_with("attempt 1 failed: ") && message.ends_with("; the next begins 5s after its end"));
+    assert_eq!(
+        (status.reason.as_deref(), message),
+        (Some("RetryBackOff"), "attempt 1 failed: the command exited with 3")
+    );
+    let waiting = status.waiting.clone().unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.deadline), (Some("Retry"), Some(Time(at(14)))));
+    assert_eq!(waiting.until.as_deref(), Some("the deadline, then the next attempt starts"));
 
     // An interruption between two failures counts for itself, and the wait doubles with each failure.
     let second = with_status(&run, &status);
@@ -210,40 +215,51 @@ fn a_failure_is_followed_by_another_attempt_as_often_as_retry_says() {
         let plan = look(run, PodSeen::Absent, now);
         plan.next.filter(|_| plan.steps.is_empty())
     };
-    let end = ended.as_second() - at(0).as_second();
-    assert_eq!(left(&second, end), seconds(5));
-    assert_eq!(words(&look(&second, PodSeen::Absent, end + 5)), ["Release r-1", "Create r-2"]);
+    assert_eq!(left(&second, 9), seconds(5));
+    assert_eq!(words(&look(&second, PodSeen::Absent, 14)), ["Release r-1", "Create r-2"]);
+    let mut stopped = second.clone();
+    stopped.spec.stop = true;
+    let status = written(&look(&stopped, PodSeen::Absent, 10));
+    assert_eq!((status.phase, status.waiting), (Some(Phase::Stopped), None));
+    assert!(status.message.unwrap().contains("before attempt 2 had started"));
+    // Its pod goes before it has a node: that is another wait.
+    let gone = pod().of_attempt(2).unschedulable("0/3 nodes").deleted(15);
+    let anew = with_status(&second, &written(&look_at(&second, &gone, 16)));
+    assert_eq!((anew.status.as_ref().unwrap().attempt, left(&anew, 16)), (Some(2), seconds(20)));
     let asked = Record { asked_to_stop: true, ..record(143) };
     let third = with_status(&second, &written(&look_at(&second, &pod().of_attempt(2).reported(&asked).deleted(7), 9)));
-    assert_eq!(third.status.as_ref().unwrap().failures, Some(1));
+    assert_eq!(third.status.as_ref().unwrap().retried_failures, Some(1));
     let again = pod().of_attempt(3).reported(&asked).deleted(7);
     assert_eq!(words(&look_at(&third, &again, 9))[0], "Write Failed", "one interruption");
     let fourth = with_status(&third, &written(&look_at(&third, &failed(3), 9)));
-    assert_eq!((fourth.status.as_ref().unwrap().failures, left(&fourth, end)), (Some(2), seconds(10)));
+    assert_eq!((fourth.status.as_ref().unwrap().retried_failures, left(&fourth, 9)), (Some(2), seconds(10)));
     let last = written(&look_at(&fourth, &failed(4), 9));
     assert_eq!((last.phase, last.reason.as_deref()), (Some(Phase::Failed), Some("CommandFailed")));
 
     // Others are not.
     let once = |retry: Value, pod: &PodCase| words(&look_at(&failing(retry), pod, 9))[0] == "Write Failed";
-    assert!(once(json!({}), &failed(1)) && once(json!({"limit": 1, "on": ["CommandKilled"]}), &failed(1)));
-    assert!(once(json!({"limit": 1, "on": []}), &failed(1)));
+    assert!(once(json!({}), &failed(1)) && once(json!({"limit": 1, "causes": ["CommandKilled"]}), &failed(1)));
+    assert!(once(json!({"limit": 1, "causes": []}), &failed(1)));
     let killed = pod().reported(&Record { exit_code: None, signal: Some(11), ..record(0) });
-    assert!(!once(json!({"limit": 1, "on": ["CommandKilled"]}), &killed));
+    assert!(!once(json!({"limit": 1, "causes": ["CommandKilled"]}), &killed));
     let late = pod().reported(&Record { cause: Some(crate::contract::Cause::TimeLimitExceeded), ..record(143) });
-    assert!(once(json!({"limit": 1}), &late) && !once(json!({"limit": 1, "on": ["TimeLimitExceeded"]}), &late));
+    assert!(once(json!({"limit": 1}), &late) && !once(json!({"limit": 1, "causes": ["TimeLimitExceeded"]}), &late));
     let mut stopped = failing(json!({"limit": 1}));
     stopped.spec.stop = true;
     assert_ne!(written(&look_at(&stopped, &failed(1), 9)).phase, Some(Phase::Pending));
 }
 
 #[test]
-fn every_failure_that_retry_names_is_a_cause_of_the_runs_own() {
+fn every_cause_that_retry_names_is_one_of_a_failure() {
     let names =
         ["CommandFailed", "CommandKilled", "OutOfMemory", "TimeLimitExceeded", "DiskLimitExceeded", "OutputNotSaved"];
     for name in names {
         let retry =
-            crate::api::spec::Retry { on: serde_json::from_value(json!([name])).unwrap(), ..Default::default() };
-        assert!(retry.is_on(name) && crate::plan::Cause::named(name).unwrap().0.verdict() == Verdict::Failed, "{name}");
+            crate::api::spec::Retry { causes: serde_json::from_value(json!([name])).unwrap(), ..Default::default() };
+        assert!(
+            retry.is_for(name) && crate::plan::Cause::named(name).unwrap().0.verdict() == Verdict::Failed,
+            "{name}"
+        );
     }
 }
 

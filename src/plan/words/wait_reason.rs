@@ -136,6 +136,9 @@ table! {
             `onInputFailure` is `Wait`")
             .to_do("mend the runs that the message names and make them anew under their names \
                 (`kubectl replace --force`): the run goes on when they have succeeded"),
+        RetryBackOff: Row::new(WaitStage::Retry, "an attempt failed, and the time of `retry.backoff` has not passed; `deadline` \
+            says when it has")
+            .to_do("nothing: the next attempt begins then; `status.attempts` says how the last one failed"),
         QuotaExceeded: Row::new(WaitStage::Admission, "the namespace's quota is used up")
             .to_do("nothing: the run goes on when others end; or ask for less in a new run")
             .without_deadline(),
@@ -530,6 +533,8 @@ impl Wait<'_> {
 pub enum WaitStage {
     /// Runs whose outputs are inputs do not exist or have not ended.
     Inputs,
+    /// The last attempt failed, and the next one is not due yet.
+    Retry,
     /// The API server refuses the pod: a quota, a policy, a missing service account.
     Admission,
     /// The scheduler may not look at the pod yet.
@@ -558,7 +563,8 @@ pub enum WaitStage {
 
 impl WaitStage {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::Retry,
         Self::Queue,
         Self::Inputs,
         Self::Staging,
@@ -579,6 +585,7 @@ impl WaitStage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Inputs => "Inputs",
+            Self::Retry => "Retry",
             Self::Staging => "Staging",
             Self::Admission => "Admission",
             Self::Queue => "Queue",
@@ -596,9 +603,13 @@ impl WaitStage {
 
     pub(in crate::plan) fn deadline(self) -> Deadline {
         match self {
-            Self::Inputs | Self::Queue | Self::Scheduling | Self::Starting | Self::Node | Self::Version => {
-                Deadline::None
-            }
+            Self::Inputs
+            | Self::Retry
+            | Self::Queue
+            | Self::Scheduling
+            | Self::Starting
+            | Self::Node
+            | Self::Version => Deadline::None,
             Self::Staging => Deadline::Staging,
             Self::ImageName => Deadline::AtOnce,
             Self::Image | Self::HelperImage => Deadline::ImagePull,
@@ -613,7 +624,9 @@ impl WaitStage {
             Self::Scheduling => Some(Source::Scheduler),
             Self::Image | Self::ImageName | Self::HelperImage => Some(Source::Image),
             Self::Config | Self::Helper => Some(Source::Runtime),
-            Self::Inputs | Self::Queue | Self::Node | Self::Starting | Self::Staging | Self::Version => None,
+            Self::Inputs | Self::Retry | Self::Queue | Self::Node | Self::Starting | Self::Staging | Self::Version => {
+                None
+            }
         }
     }
 
@@ -635,6 +648,7 @@ impl WaitStage {
             Self::Config => Cause::ContainerNotCreated,
             Self::Staging => Cause::StagingFailed,
             Self::Inputs
+            | Self::Retry
             | Self::Queue
             | Self::Admission
             | Self::Scheduling

@@ -217,7 +217,7 @@ fn not_yet() -> impl Iterator<Item = Case> {
             retry("backoff"),
             [json!("1s".repeat(32)), json!("1s".repeat(31) + "10s")],
         ),
-        bound("spec.retry.on", "Too many", &[], retry("on"), list(6, |_| json!("CommandFailed"))),
+        bound("spec.retry.causes", "Too many", &[], retry("causes"), list(6, |_| json!("CommandFailed"))),
         bound("spec.retry.interruptions", "should be greater", &[], retry("interruptions"), [json!(0), json!(-1)]),
         bound(
             "spec.ttlSecondsAfterFinished",

@@ -123,7 +123,7 @@ fn everything_spec() -> Value {
         "timeLimit": "1d2h3m4s",
         "stopGrace": "1m30s",
         "outputs": {"exclude": ["*.tmp"], "snapshots": {"every": "10m", "exclude": ["logs"]}},
-        "retry": {"limit": 2, "interruptions": 300, "backoff": "1m", "on": ["CommandFailed", "OutOfMemory"], "resume": true},
+        "retry": {"limit": 2, "interruptions": 300, "backoff": "1m", "causes": ["CommandFailed", "OutOfMemory"], "resume": true},
         "allowFailedInputs": true,
         "onInputFailure": "Wait",
         "suspend": false,
@@ -172,8 +172,8 @@ fn shape() -> Vec<Case> {
         ),
         refused(
             "an end that is not tried again",
-            json!({"retry": {"on": ["CommandFailed", "InputInvalid"]}}),
-            &[("spec.retry.on[1]", "Unsupported value")],
+            json!({"retry": {"causes": ["CommandFailed", "InputInvalid"]}}),
+            &[("spec.retry.causes[1]", "Unsupported value")],
         ),
         accepted("a field we do not have is dropped", json!({"nodeName": "a"})),
     ]
