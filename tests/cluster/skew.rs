@@ -81,7 +81,7 @@ async fn under_an_older_definition_no_attempt_begins_and_all_else_goes_on() {
 #[tokio::test]
 async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
     let space = Space::exclusive().await;
-    let more = json!({"command": "true", "retry": {"limit": 1}});
+    let more = json!({"command": "true", "suspend": true});
     define(
         &space,
         changed(|schema| {
@@ -89,7 +89,7 @@ async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
             schema["spec"]["x-kubernetes-validations"]
                 .as_array_mut()
                 .unwrap()
-                .retain(|rule| rule["fieldPath"] != ".retry.limit");
+                .retain(|rule| rule["fieldPath"] != ".suspend");
         }),
     )
     .await;
@@ -113,7 +113,7 @@ async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
     for (name, spec) in [("says-more", says_more), ("may-more", more.clone())] {
         runs.create(&PostParams::default(), &object(name, &spec)).await.unwrap();
     }
-    for (name, word) in [("says-more", "spec.lease"), ("may-more", "retry.limit")] {
+    for (name, word) in [("says-more", "spec.lease"), ("may-more", "suspend")] {
         let held = space.until(name, "to be held", waits_for("OperatorOutdated")).await;
         let waiting = held.waiting.unwrap();
         assert_eq!((waiting.stage.as_deref(), &waiting.deadline), (Some("Version"), &None), "{waiting:#?}");
