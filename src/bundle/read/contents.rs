@@ -175,13 +175,13 @@ impl<'a> Bundle<'a> {
     pub(in crate::bundle) async fn fetch(
         &self,
         dir: &[u8],
-        root: Arc<OwnedFd>,
+        maker: Maker,
         budget: &Budget,
         progress: &Progress,
     ) -> Result<(), Error> {
         let mut planner = Planner::new(dir, budget);
         self.each(dir, |entry| planner.add(entry)).await?;
-        self.put(planner, Maker::new(root), vec![], progress).await
+        self.put(planner, maker, vec![], progress).await
     }
 
     /// Puts all of a snapshot back into a working directory, without what the command said. These paths, what is below them

@@ -5,6 +5,7 @@
 
 use super::budget::Budget;
 use crate::bundle::error::shown;
+use crate::bundle::format::listing::ListedFile;
 use crate::bundle::format::tar_header::MTIME;
 use crate::bundle::untrusted::open_beneath;
 use crate::bundle::{Error, ErrorKind};
@@ -62,6 +63,28 @@ pub(in crate::bundle) enum Made {
     AsInput,
     /// As they were when the snapshot was taken.
     AsItWas,
+    /// As they were recorded, less what the umask of the user who gets them takes away.
+    ForUser {
+        /// Of that user.
+        umask: u32,
+    },
+}
+
+impl Made {
+    fn file_mode(self, mode: u32) -> u32 {
+        match self {
+            Self::AsInput => mode & 0o777 | 0o444,
+            Self::AsItWas => mode & 0o7777,
+            Self::ForUser { umask } => mode & 0o777 & !umask,
+        }
+    }
+
+    fn directory_mode(self, mode: u32) -> u32 {
+        match self {
+            Self::AsInput => mode & 0o777 | 0o555,
+            Self::AsItWas | Self::ForUser { .. } => self.file_mode(mode),
+        }
+    }
 }
 
 /// Makes things in a directory. Each thread has its own; they may share the directory.
@@ -110,7 +133,7 @@ impl Maker {
 
     /// A directory of this mode cannot be entered by its owner once it has it.
     pub(in crate::bundle) fn closes(&self, mode: u32) -> bool {
-        self.made == Made::AsItWas && mode & 0o500 != 0o500
+        self.made.directory_mode(mode) & 0o500 != 0o500
     }
 
     /// A directory, as it is until [`Maker::directory_mode`].
@@ -131,18 +154,27 @@ impl Maker {
     /// The directory's mode and time once all is in it.
     pub(in crate::bundle) fn directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), Error> {
         let changed = match open_beneath(&self.root, path, OFlags::DIRECTORY) {
-            Ok(dir) => match self.made {
-                Made::AsInput => {
+            Ok(dir) => {
+                if self.made == Made::AsInput {
                     set_time(&dir, &TIMES);
-                    rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | 0o555))
                 }
-                Made::AsItWas => rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o7777)),
-            },
+                rustix::fs::fchmod(&dir, Mode::from_raw_mode(self.made.directory_mode(mode)))
+            }
             // A later layer has put something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error),
         };
         changed.map_err(|error| failed("set the mode of", path, error))
+    }
+
+    /// The mode of the place itself, where it is a directory within a bundle: a user's is closed to those to whom that was.
+    pub(in crate::bundle) fn root_mode(&self, mode: u32) -> Result<(), Error> {
+        let Made::ForUser { .. } = self.made else { return Ok(()) };
+        let narrowed = rustix::fs::fstat(&self.root).and_then(|stat| {
+            let mode = stat.st_mode & self.made.directory_mode(mode);
+            rustix::fs::fchmod(&self.root, Mode::from_raw_mode(mode))
+        });
+        narrowed.map_err(|error| Error::local("set the mode of the directory", error))
     }
 
     /// The time of the place itself once all is in it.
@@ -239,12 +271,13 @@ impl Maker {
 
     /// The directory that the path is in; made, where an archive has no entry for it.
     fn parent_of(&mut self, path: &[u8]) -> Result<(BorrowedFd<'_>, CString), Error> {
+        let how = self.made;
         if self.existing_parent_of(path)?.is_none() {
             let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
             for end in ends.collect::<Vec<_>>() {
                 let dir = path.get(..end).unwrap_or_default();
                 if let Some((parent, name)) = self.existing_parent_of(dir)? {
-                    let mode = Mode::from_raw_mode(0o755);
+                    let mode = Mode::from_raw_mode(how.directory_mode(0o755));
                     match rustix::fs::mkdirat(parent, &name, mode) {
                         // Whatever our umask is.
                         Ok(()) => rustix::fs::chmodat(parent, &name, mode, AtFlags::empty())
@@ -382,9 +415,9 @@ pub(in crate::bundle) struct NewFile {
 
 impl NewFile {
     /// Over a file that is there and keeps its inode.
-    pub(in crate::bundle) fn over(file: &Arc<File>, path: &[u8]) -> Result<Self, Error> {
+    pub(in crate::bundle) fn over(file: &Arc<File>, path: &[u8], made: Made) -> Result<Self, Error> {
         file.set_len(0).map_err(|error| Error::local("empty the file", error))?;
-        Ok(Self { file: file.clone(), position: 0, path: path.to_vec(), made: Made::AsInput, budget: None })
+        Ok(Self { file: file.clone(), position: 0, path: path.to_vec(), made, budget: None })
     }
 
     /// See [`Maker::counting`].
@@ -434,28 +467,25 @@ impl NewFile {
     }
 
     /// The end of [`NewFile::over`] a file, by who has the file and not the writer.
-    pub(in crate::bundle) fn finish_over(file: &Arc<File>, size: u64, mode: u32) -> Result<(), Error> {
-        Self { file: file.clone(), position: size, path: vec![], made: Made::AsInput, budget: None }.finish(mode, None)
+    pub(in crate::bundle) fn finish_over(place: &Arc<File>, file: &ListedFile, made: Made) -> Result<(), Error> {
+        let new = Self { file: place.clone(), position: file.size, path: vec![], made, budget: None };
+        new.finish(file.mode, file.modified)
     }
 
     /// Its length, mode and time. What is made as it was may have a time of its own, in seconds and nanoseconds.
     pub(in crate::bundle) fn finish(self, mode: u32, modified: Option<(i64, u64)>) -> Result<(), Error> {
         let failed = |error| Error::local(format!("finish {:?}", shown(&self.path)), error);
         self.file.set_len(self.position).map_err(failed)?;
-        let mode = match self.made {
-            Made::AsInput => {
-                set_time(&self.file, &TIMES);
-                mode & 0o777 | 0o444
+        match (self.made, modified) {
+            (Made::AsInput, _) => set_time(&self.file, &TIMES),
+            (_, Some((seconds, nanoseconds))) => {
+                let tv_nsec = i64::try_from(nanoseconds).unwrap_or_default();
+                let last_modification = Timespec { tv_sec: seconds, tv_nsec };
+                set_time(&self.file, &Timestamps { last_modification, ..TIMES });
             }
-            Made::AsItWas => {
-                if let Some((seconds, nanoseconds)) = modified {
-                    let tv_nsec = i64::try_from(nanoseconds).unwrap_or_default();
-                    let last_modification = Timespec { tv_sec: seconds, tv_nsec };
-                    set_time(&self.file, &Timestamps { last_modification, ..TIMES });
-                }
-                mode & 0o7777
-            }
-        };
+            (_, None) => {}
+        }
+        let mode = self.made.file_mode(mode);
         self.file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)
     }
 }
@@ -463,4 +493,42 @@ impl NewFile {
 /// An input of another kind than was prepared for.
 pub(in crate::bundle) fn other_kind(what: &str, wanted: &str) -> Error {
     Error::new(ErrorKind::Invalid, format!("{what} is no {wanted}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODIFIED: Option<(i64, u64)> = Some((1_700_000_000, 5));
+
+    /// Modes of a private file, a program, and directories: one that an archive has, one that it has not, and the place.
+    /// And the time of the file.
+    fn made(made: Made) -> ([u32; 5], i64) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let Place::Directory(root) = Place::open(dir.path()).unwrap() else { panic!("a directory") };
+        let mut maker = Maker::new(root).made(made);
+        maker.directory(b"private").unwrap();
+        maker.file(b"private/key").unwrap().finish(0o600, MODIFIED).unwrap();
+        maker.file(b"untold/program").unwrap().finish(0o4775, None).unwrap();
+        maker.directory_mode(b"private", 0o2770).unwrap();
+        maker.root_mode(0o700).unwrap();
+        maker.finish();
+        let metadata = |path: &str| dir.path().join(path).metadata().unwrap();
+        let modes = ["private/key", "untold/program", "private", "untold", ""];
+        let time = std::os::unix::fs::MetadataExt::mtime(&metadata("private/key"));
+        (modes.map(|path| metadata(path).permissions().mode() & 0o7777), time)
+    }
+
+    #[test]
+    fn a_user_gets_what_was_private_as_private_and_no_more_than_the_umask_leaves() {
+        assert_eq!(made(Made::ForUser { umask: 0o022 }), ([0o600, 0o755, 0o750, 0o755, 0o700], 1_700_000_000));
+        assert_eq!(made(Made::ForUser { umask: 0o077 }), ([0o600, 0o700, 0o700, 0o700, 0o700], 1_700_000_000));
+    }
+
+    #[test]
+    fn inputs_are_readable_for_all_and_what_is_put_back_is_as_it_was() {
+        assert_eq!(made(Made::AsInput), ([0o644, 0o775, 0o775, 0o755, 0o755], i64::from(MTIME)));
+        assert_eq!(made(Made::AsItWas), ([0o600, 0o4775, 0o2770, 0o755, 0o755], 1_700_000_000));
+    }
 }

@@ -1,7 +1,7 @@
 //! For people at a terminal: looking into a bundle and taking things out of it, by the least that must be read.
 
 use super::contents::Bundle;
-use super::destination::Piece;
+use super::destination::{Made, Piece};
 use super::{Image, wanted};
 use crate::bundle::format::listing::{Listed, ListedAs};
 use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};
@@ -113,11 +113,21 @@ pub async fn read_file<W: Write + Send + 'static>(
     Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Puts all of a bundle, or of any image, into a directory, which must be there and is emptied.
+/// Puts what is at `path` of a bundle, or of any image, into `place`, as [`fetch`](crate::bundle::fetch) does, for a user:
+/// modes are those that were recorded, less what the user's `umask` takes away, and times are those that were, where they
+/// were recorded.
 ///
 /// # Errors
 /// See [`ErrorKind`].
-pub async fn download(reference: &str, dir: &Path, access: &Access, progress: &Progress) -> Result<(), Error> {
+pub async fn download(
+    reference: &str,
+    path: Option<&str>,
+    place: &Path,
+    umask: u32,
+    access: &Access,
+    progress: &Progress,
+) -> Result<(), Error> {
     let unlimited = Limits { entries: u64::MAX, bytes: u64::MAX };
-    crate::bundle::fetch(reference, None, dir, unlimited, access, progress).await
+    let made = Made::ForUser { umask };
+    super::put(reference, path, (place, made), unlimited.into(), access, progress).await
 }

@@ -35,7 +35,7 @@ use artifact::Content;
 pub use budget::Budget;
 use contents::{Bundle, kind_of};
 use destination::Piece;
-use destination::{NewFile, Place, checked, other_kind};
+use destination::{Made, Maker, NewFile, Place, checked, other_kind};
 use feed::{Need, feed};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use stat::{Seen, look};
@@ -141,15 +141,26 @@ pub async fn fetch(
     access: &Access,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let budget = budget.into();
+    put(reference, path, (place, Made::AsInput), budget.into(), access, progress).await
+}
+
+/// The same as [`fetch`], made as it says.
+async fn put(
+    reference: &str,
+    path: Option<&str>,
+    (place, made): (&Path, Made),
+    budget: Budget,
+    access: &Access,
+    progress: &Progress,
+) -> Result<(), Error> {
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let place = Place::open(place)?;
     if let Some(bundle) = Bundle::open(&image.repository, &image.manifest).await? {
-        return fetch_bundle(&bundle, &path, place, &budget, progress).await;
+        return fetch_bundle(&bundle, &path, (place, made), &budget, progress).await;
     }
     let contents = Content::of(&image.manifest, reference)?;
-    unpack(&image, &contents, path, place, budget, progress).await
+    unpack(&image, &contents, path, (place, made), budget, progress).await
 }
 
 /// Puts a snapshot, by digest, back into the working directory `root`, with its modes and times and without what the command
@@ -198,7 +209,7 @@ pub async fn add_tag(repository: &str, digest: &str, tag: &str, access: &Access)
 async fn fetch_bundle(
     bundle: &Bundle<'_>,
     path: &[u8],
-    place: Place,
+    (place, made): (Place, Made),
     budget: &Budget,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -209,12 +220,17 @@ async fn fetch_bundle(
         (ListedAs::File(file), Place::File(place)) => {
             budget.entry()?;
             progress.total_bytes.store(file.bytes(), Ordering::Relaxed);
-            let mut new = NewFile::over(&place, &path)?.counting(budget);
+            let mut new = NewFile::over(&place, &path, made)?.counting(budget);
             let write = move |piece: Piece<'_>| new.put(&piece);
             bundle.read(&file, Some(progress), write).await?;
-            NewFile::finish_over(&place, file.size, file.mode)
+            NewFile::finish_over(&place, &file, made)
         }
-        (ListedAs::Directory { .. }, Place::Directory(root)) => bundle.fetch(&path, root, budget, progress).await,
+        (ListedAs::Directory { mode }, Place::Directory(root)) => {
+            let maker = Maker::new(root).made(made);
+            bundle.fetch(&path, maker.another(), budget, progress).await?;
+            // That of the working directory is no part of an output.
+            if path.is_empty() { Ok(()) } else { maker.root_mode(mode) }
+        }
         (ListedAs::File(_), Place::Directory(_)) => Err(other_kind(&name, "directory")),
         _ => Err(other_kind(&name, "file")),
     }
@@ -225,7 +241,7 @@ async fn unpack(
     image: &Image,
     contents: &[Content],
     path: Vec<u8>,
-    place: Place,
+    (place, made): (Place, Made),
     budget: Budget,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -233,7 +249,7 @@ async fn unpack(
         if path.is_empty() { "the image".to_owned() } else { format!("{:?}", crate::bundle::error::shown(&path)) };
     let bytes = image.manifest.layers.iter().map(|layer| layer.size);
     progress.total_bytes.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
-    let unpacker = crate::bundle::blocking::blocking(move || Unpacker::new(place, path, budget)).await?;
+    let unpacker = crate::bundle::blocking::blocking(move || Unpacker::new(place, made, path, budget)).await?;
     let (first, mut turn) = oneshot::channel();
     let _ = first.send(unpacker);
     let all: Vec<_> = image.manifest.layers.iter().zip(contents).collect();

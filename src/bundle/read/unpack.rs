@@ -2,7 +2,7 @@
 
 use super::artifact::Content;
 use super::budget::Budget;
-use super::destination::{Maker, NewFile, Place, other_kind};
+use super::destination::{Made, Maker, NewFile, Place, other_kind};
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
 use crate::bundle::error::shown;
 use crate::bundle::format::tar_header;
@@ -90,6 +90,7 @@ enum Unusable {
 /// Unpacks the layers of an image one after the other, the lowest first.
 pub(in crate::bundle) struct Unpacker {
     place: Place,
+    how: Made,
     /// Below it is what is wanted.
     wanted: Vec<u8>,
     budget: Budget,
@@ -111,9 +112,9 @@ pub(in crate::bundle) struct Unpacker {
 }
 
 impl Unpacker {
-    pub(in crate::bundle) fn new(place: Place, wanted: Vec<u8>, budget: Budget) -> Result<Self, Error> {
+    pub(in crate::bundle) fn new(place: Place, how: Made, wanted: Vec<u8>, budget: Budget) -> Result<Self, Error> {
         let mut maker = match &place {
-            Place::Directory(root) => Some(Maker::new(root.clone())),
+            Place::Directory(root) => Some(Maker::new(root.clone()).made(how)),
             Place::File(_) => None,
         };
         if let Some(maker) = &mut maker {
@@ -123,6 +124,7 @@ impl Unpacker {
             // The root of an image is a directory, with or without an entry for it.
             found: wanted.is_empty().then_some(Kind::Directory),
             place,
+            how,
             wanted,
             budget,
             maker,
@@ -308,7 +310,7 @@ impl Unpacker {
             MemberKind::File => {
                 self.found = Some(Kind::File);
                 if let Place::File(file) = &self.place {
-                    let file = NewFile::over(file, path)?;
+                    let file = NewFile::over(file, path, self.how)?;
                     self.content(file, &member, layer)?;
                 }
             }
@@ -409,7 +411,7 @@ impl Unpacker {
         let mut first: Option<Vec<u8>> = None;
         for name in names {
             let file = match (&mut self.maker, &self.place) {
-                (None, Place::File(file)) => NewFile::over(file, &name.source)?,
+                (None, Place::File(file)) => NewFile::over(file, &name.source, self.how)?,
                 (Some(maker), _) => {
                     if let Some(first) = &first {
                         maker.hard_link(&name.name, first)?;
