@@ -1,6 +1,7 @@
 //! The store with the saved outputs, read with the user's own logins.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -62,16 +63,24 @@ pub(super) struct Saved {
 /// Finds the bundle of a run, of `RUN@ATTEMPT`, or takes the one that was named itself.
 pub(super) async fn find(session: &Session, text: &str) -> Result<Saved, Failure> {
     let (name, attempt) = match target(text)? {
-        Target::Bundle(reference) => {
-            let name = reference.split(['@', ':']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-            return Ok(Saved { reference: reference.to_owned(), name: name.to_owned() });
-        }
+        Target::Bundle(reference) => return bundle(reference),
         Target::Run(name) => (name, None),
         Target::Attempt(name, number) => (name, Some(number)),
     };
     let connection: Connection = session.connect().await?;
     let run = runs::get(&connection, name).await?;
     Ok(Saved { reference: reference(&run, attempt)?, name: name.to_owned() })
+}
+
+/// One that was named itself: its files are named after the last part of its repository.
+fn bundle(reference: &str) -> Result<Saved, Failure> {
+    let repository = parsed(reference)?.repository;
+    let name = repository.rsplit('/').next().unwrap_or(&repository).to_owned();
+    Ok(Saved { reference: reference.to_owned(), name })
+}
+
+fn parsed(reference: &str) -> Result<Reference, Failure> {
+    Reference::parse(reference).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String, Failure> {
@@ -96,7 +105,7 @@ fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String, Failure> {
 
 /// With the logins of Docker and Podman.
 pub(super) fn access(session: &Session, reference: &str, options: &StoreOptions) -> Result<Access, Failure> {
-    let host = Reference::parse(reference).map_err(|error| Failure::usage(error.to_string()))?.host;
+    let host = parsed(reference)?.host;
     let mut insecure = options.insecure_registry.clone();
     if is_this_machine(&host) {
         insecure.push(host.clone());
@@ -123,8 +132,15 @@ pub(super) fn access(session: &Session, reference: &str, options: &StoreOptions)
 
 /// Docker takes these for plain HTTP, too.
 fn is_this_machine(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name == "[::1]" || name.starts_with("127.")
+    // A name that only looks like an address is somebody else's.
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+    match name.strip_prefix('[') {
+        Some(address) => {
+            address.strip_suffix(']').and_then(|address| address.parse().ok()) == Some(Ipv6Addr::LOCALHOST)
+        }
+        None => name == "localhost" || name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
+    }
 }
 
 fn config_files() -> Vec<PathBuf> {
@@ -188,6 +204,7 @@ fn auth(username: &str, secret: &str) -> Value {
 mod tests {
     use super::*;
     use crate::cli::examples::{self, DIGEST};
+    use crate::cli::failure::Kind;
 
     #[test]
     fn a_target_is_a_run_an_attempt_or_a_bundle() {
@@ -196,6 +213,14 @@ mod tests {
         assert_eq!(target("r.example/a@sha256:1").unwrap(), Target::Bundle("r.example/a@sha256:1"));
         assert_eq!(target("bundle://r.example/a@sha256:1").unwrap(), Target::Bundle("r.example/a@sha256:1"));
         assert!(target("train@last").is_err());
+    }
+
+    #[test]
+    fn a_bundle_is_named_after_its_repository() {
+        let name = |reference: &str| bundle(reference).unwrap().name;
+        assert_eq!(name(&format!("r.example:5000/bundles/train@{DIGEST}")), "train");
+        assert_eq!(name("r.example/bundles/train:1"), "train");
+        assert_eq!(bundle("r.example/bundles/train@sha256:1").map(|saved| saved.name).unwrap_err().kind, Kind::Usage);
     }
 
     #[test]
@@ -214,10 +239,22 @@ mod tests {
 
     #[test]
     fn only_registries_of_this_machine_are_asked_in_plain_text_unasked() {
-        for host in ["localhost:5000", "127.0.0.1:5000", "[::1]:5000", "localhost"] {
+        for host in ["localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000", "[::1]", "localhost"] {
             assert!(is_this_machine(host), "{host}");
         }
-        for host in ["r.example", "10.0.0.1:5000", "localhost.example:5000"] {
+        for host in [
+            "r.example",
+            "10.0.0.1:5000",
+            "localhost.example:5000",
+            "127.0.0.1.evil.example",
+            "127.evil.example:5000",
+            "127.0.0.1@evil.example",
+            "[::1].evil.example",
+            "[::2]:5000",
+            "::1",
+            "127.0.0.1:5000:80",
+            "",
+        ] {
             assert!(!is_this_machine(host), "{host}");
         }
     }
