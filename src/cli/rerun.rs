@@ -1,5 +1,7 @@
 //! `rerun`: the same again, with the very image and inputs that the first run had.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use crate::api::spec::{ImageSource, Input};
@@ -36,9 +38,20 @@ pub(super) async fn rerun(session: &Session, args: &Rerun) -> Result<(), Failure
     for what in &not_pinned {
         session.out.note(&format!("not pinned: {what}"));
     }
-    let labels = old.metadata.labels.clone().unwrap_or_default();
+    let labels = own_labels(old.metadata.labels.unwrap_or_default());
     let metadata = run::metadata(args.name.clone(), &run::rerun_prefix(&args.of), labels);
     run::submit(session, &connection, &BundleRun { metadata, spec, status: None }, &args.then).await
+}
+
+/// Without those by which programs know what they made: such as Argo CD would delete a run that it did not make.
+fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    labels.retain(|key, _| {
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let is_below = |of: &str| domain.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let is_kept_by = ["app.kubernetes.io", "helm.sh", "argoproj.io", "toolkit.fluxcd.io"].into_iter().any(is_below);
+        !(is_kept_by || domain.starts_with("argocd."))
+    });
+    labels
 }
 
 /// A run to be made again.
@@ -114,6 +127,21 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(spec).unwrap(), expected);
         assert_eq!(not_pinned, ["input scripts: a ConfigMap has what is in it now"]);
+    }
+
+    #[test]
+    fn labels_of_programs_that_keep_what_they_made_are_not_taken_over() {
+        let labels = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), "x".to_owned())).collect();
+        let own = ["sweep", "example.com/team", "kueue.x-k8s.io/queue-name", "myapp.kubernetes.io/a"];
+        let others = [
+            "app.kubernetes.io/instance",
+            "argocd.argoproj.io/instance",
+            "argocd.example.com/instance",
+            "helm.sh/chart",
+            "kustomize.toolkit.fluxcd.io/name",
+            "helm.toolkit.fluxcd.io/name",
+        ];
+        assert_eq!(own_labels(labels(&[&own[..], &others].concat())), labels(&own));
     }
 
     #[test]
