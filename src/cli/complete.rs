@@ -1,7 +1,7 @@
 //! Completion for `kubectl bundle`, as `kubectl` asks its plugins for it: by `kubectl_complete-bundle`, which is
 //! `exec kubectl bundle __complete "$@"`.
 
-use clap::{Args, Command, Parser as _};
+use clap::{Arg, Command, Parser as _};
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 
@@ -10,15 +10,14 @@ use super::runs::PAGE;
 use super::session::Session;
 use super::{Cli, Out};
 
+/// What the words of a line come after. It is no verb of the parser's.
+pub(super) const VERB: &str = "__complete";
+
 /// Says that there is nothing else, files for example.
 const NOTHING_ELSE: &str = ":4\n";
 
-#[derive(Debug, Args)]
-pub(super) struct Complete {
-    /// The words so far, the last of which is completed
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
-}
+/// They say of which cluster and namespace runs are.
+const PLACE: [&str; 3] = ["namespace", "context", "kubeconfig"];
 
 /// What a word may become.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +27,10 @@ enum Wanted {
     Runs(Vec<String>),
 }
 
-/// The proposals, a line each. Where there is trouble there are none: nobody asked for an error.
-pub(super) async fn complete(args: &Complete, command: &Command) -> String {
-    let partial = args.words.last().map(String::as_str).unwrap_or_default();
-    let proposals = match wanted(&args.words, command) {
+/// The proposals for the last word, a line each. Where there is trouble there are none: nobody asked for an error.
+pub(super) async fn complete(words: &[String], command: &Command) -> String {
+    let partial = words.last().map(String::as_str).unwrap_or_default();
+    let proposals = match wanted(words, command) {
         Wanted::OneOf(words) => words,
         Wanted::Runs(options) => names(options).await.unwrap_or_default(),
     };
@@ -41,39 +40,74 @@ pub(super) async fn complete(args: &Complete, command: &Command) -> String {
 }
 
 fn wanted(words: &[String], command: &Command) -> Wanted {
-    let Some((partial, before)) = words.split_last() else { return Wanted::OneOf(Vec::new()) };
-    let (mut plain, mut options) = (Vec::new(), Vec::new());
+    let nothing = Wanted::OneOf(Vec::new());
+    let Some((partial, before)) = words.split_last() else { return nothing };
+    let mut verb: Option<&Command> = None;
+    let (mut targets, mut place) = (0, Vec::new());
     let mut before = before.iter();
     while let Some(word) = before.next() {
-        let is_global = ["-n", "--namespace", "--context", "--kubeconfig"].contains(&word.as_str());
-        if is_global {
-            options.extend([Some(word), before.next()].into_iter().flatten().cloned());
-        } else if ["--namespace=", "--context=", "--kubeconfig="].iter().any(|start| word.starts_with(start)) {
-            options.push(word.clone());
-        } else if ["-o", "--output", "-l", "--selector"].contains(&word.as_str()) {
-            before.next();
-        } else if !word.starts_with('-') {
-            plain.push(word.as_str());
+        if word == "--" {
+            // The command of a run.
+            return nothing;
+        }
+        if !word.starts_with('-') {
+            match verb {
+                Some(_) => targets += 1,
+                None => verb = command.find_subcommand(word),
+            }
+            if verb.is_none() {
+                return nothing;
+            }
+            continue;
+        }
+        let Some((option, has_value)) = option(word, verb, command) else { continue };
+        let mut given = vec![word.clone()];
+        if !has_value {
+            let Some(value) = before.next() else {
+                let values = option.get_possible_values();
+                return Wanted::OneOf(values.iter().map(|value| value.get_name().to_owned()).collect());
+            };
+            given.push(value.clone());
+        }
+        if PLACE.contains(&option.get_id().as_str()) {
+            place.extend(given);
         }
     }
-    let verb = plain.first().and_then(|verb| command.find_subcommand(verb));
-    match (verb, &plain[..]) {
-        (None, []) if !partial.starts_with('-') => {
+    if partial.starts_with('-') {
+        let options = arguments(verb, command).filter_map(|arg| Some(format!("--{}", arg.get_long()?)));
+        return Wanted::OneOf(options.collect());
+    }
+    match (verb.map(Command::get_name), targets) {
+        (None, _) => {
             let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
             Wanted::OneOf(verbs.map(|verb| verb.get_name().to_owned()).collect())
         }
-        (verb, _) if partial.starts_with('-') => {
-            let of = verb.into_iter().chain([command]).flat_map(Command::get_arguments);
-            Wanted::OneOf(of.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect())
-        }
-        (Some(verb), [_])
-            if ["info", "why", "logs", "rerun", "files", "cat", "download"].contains(&verb.get_name()) =>
-        {
-            Wanted::Runs(options)
-        }
-        (Some(verb), _) if ["wait", "stop", "rm"].contains(&verb.get_name()) => Wanted::Runs(options),
-        _ => Wanted::OneOf(Vec::new()),
+        (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download"), 0)
+        | (Some("wait" | "stop" | "rm"), _) => Wanted::Runs(place),
+        _ => nothing,
     }
+}
+
+fn arguments<'a>(verb: Option<&'a Command>, command: &'a Command) -> impl Iterator<Item = &'a Arg> {
+    verb.into_iter().chain([command]).flat_map(Command::get_arguments)
+}
+
+/// The option in a word that takes a value, and whether that is in the word too.
+fn option<'a>(word: &str, verb: Option<&'a Command>, command: &'a Command) -> Option<(&'a Arg, bool)> {
+    let takes_value = |arg: &&Arg| arg.get_action().takes_values();
+    if let Some(long) = word.strip_prefix("--") {
+        let (name, has_value) = long.split_once('=').map_or((long, false), |(name, _)| (name, true));
+        let arg = arguments(verb, command).find(|arg| arg.get_long() == Some(name));
+        return Some((arg.filter(takes_value)?, has_value));
+    }
+    let mut letters = word.get(1..)?.chars();
+    while let Some(letter) = letters.next() {
+        let arg = arguments(verb, command).find(|arg| arg.get_short() == Some(letter))?;
+        if takes_value(&arg) {
+            return Some((arg, !letters.as_str().is_empty()));
+        }
+    }
+    None
 }
 
 async fn names(options: Vec<String>) -> Option<Vec<String>> {
@@ -94,6 +128,18 @@ mod tests {
         wanted(&words, &Cli::command())
     }
 
+    #[tokio::test]
+    async fn options_are_proposed_and_not_obeyed() {
+        let proposed = async |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            complete(&words, &Cli::command()).await
+        };
+        assert_eq!(proposed(&["-h"]).await, NOTHING_ELSE);
+        assert_eq!(proposed(&["ls", "-o", "j"]).await, format!("json\n{NOTHING_ELSE}"));
+        assert!(proposed(&["logs", "--"]).await.contains("--tail\n"));
+        assert_eq!(proposed(&[]).await, NOTHING_ELSE);
+    }
+
     #[test]
     fn a_word_becomes_what_may_stand_there() {
         let has = |line: &str, word: &str| match of(line) {
@@ -104,9 +150,12 @@ mod tests {
         assert!(has("run --", "--gpus") && has("run --", "--namespace") && has("--", "--context"));
         assert_eq!(of("logs "), Wanted::Runs(Vec::new()));
         assert_eq!(
-            of("--context=c logs -n a -o json t"),
+            of("--context=c info -n a -o json t"),
             Wanted::Runs(["--context=c", "-n", "a"].map(str::to_owned).into())
         );
+        assert_eq!(of("logs --tail 10 -f -na "), Wanted::Runs(["-na".to_owned()].into()), "a value is no name");
+        assert!(has("ls -o ", "json") && has("wait a --output ", "name") && !has("ls -o ", "train"));
+        assert!(has("-", "--context") && has("logs --", "--follow") && !has("run -- ", "ls"));
         assert_eq!(of("rm a b "), Wanted::Runs(Vec::new()));
         assert_eq!(of("cat a "), Wanted::OneOf(Vec::new()), "files of the output are not known here");
     }

@@ -27,6 +27,23 @@ pub(super) enum Kind {
     Usage,
     /// Nobody reads what it writes any more, as after `| head`.
     NotRead,
+    /// It did not come to an end in the time that it was given.
+    TimedOut,
+    /// The user ended it by Ctrl-C.
+    Interrupted,
+}
+
+impl Kind {
+    /// As `timeout` and shells have them.
+    pub(super) fn exit_code(self) -> u8 {
+        match self {
+            Self::NotRead => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::TimedOut => 124,
+            Self::Interrupted => 130,
+        }
+    }
 }
 
 impl Failure {
@@ -36,6 +53,14 @@ impl Failure {
 
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, ..Self::new(message) }
+    }
+
+    pub(super) fn timed_out(message: impl Into<String>) -> Self {
+        Self { kind: Kind::TimedOut, ..Self::new(message) }
+    }
+
+    pub(super) fn interrupted(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Interrupted, ..Self::new(message) }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
@@ -75,7 +100,7 @@ impl From<crate::bundle::Error> for Failure {
                 "the store must be reachable from this machine; one inside of the cluster is not, \
                  but for a run that has it as an input",
             ),
-            ErrorKind::NotFound => Some("it was deleted from the store, or never was there"),
+            ErrorKind::NotFound => Some("it was deleted from the store, or was never in it"),
             ErrorKind::PathNotFound => Some("`kubectl bundle files` lists what is there"),
             _ => None,
         };
@@ -139,10 +164,10 @@ impl Asked<'_> {
         match status.code {
             401 => Failure::new(format!("cannot {words}: the cluster does not know you")).hint(LOG_IN),
             // Quotas and admission policies refuse with the same code, and say why.
-            403 if said.contains("cannot ") => Failure::new(format!("you may not {words}: {said}")).hint(format!(
-                "the ClusterRole {} has this right: ask an administrator for a RoleBinding",
-                self.role()
-            )),
+            403 if said.contains(&format!("cannot {} resource \"", self.verb)) => Failure::new(format!(
+                "you may not {words}: {said}"
+            ))
+            .hint(format!("the ClusterRole {} has this right: ask an administrator for a RoleBinding", self.role())),
             // Of an object it says which.
             404 if self.resource == names::PLURAL && kind.is_empty() => {
                 Failure::new(format!("this cluster has no BundleRuns: it lacks the definition {}", names::DEFINITION))
@@ -150,7 +175,7 @@ impl Asked<'_> {
             }
             404 if kind == "namespaces" => Failure::new(format!("cannot {words}: there is no such namespace"))
                 .hint("`kubectl create namespace`, or another -n"),
-            404 => Failure::new(format!("cannot {words}: it is not there")),
+            404 => Failure::new(format!("cannot {words}: there is none")),
             409 if status.reason == "AlreadyExists" => Failure::new(format!(
                 "cannot {words}: there is one of this name"
             ))
@@ -208,8 +233,12 @@ mod tests {
         let no_right = shown("list", None, json!({"code": 403, "message": said, "reason": "Forbidden"}));
         assert!(no_right.starts_with("error: you may not list bundleruns in namespace a: "), "{no_right}");
         assert!(no_right.contains("bundlerun-view"), "{no_right}");
-        let create = shown("create", None, json!({"code": 403, "message": "cannot create", "reason": "Forbidden"}));
+        let said = "bundleruns.bundlerun.dev is forbidden: User \"u\" cannot create resource \"bundleruns\"";
+        let create = shown("create", None, json!({"code": 403, "message": said, "reason": "Forbidden"}));
         assert!(create.contains("bundlerun-edit"), "{create}");
+        let said = "admission webhook \"policy\" denied the request: images cannot be from docker.io";
+        let policy = shown("create", None, json!({"code": 403, "message": said, "reason": ""}));
+        assert_eq!(policy, format!("error: cannot create bundleruns in namespace a: {said}\n"));
         let quota = shown("create", None, json!({"code": 403, "message": "exceeded quota: gpus", "reason": ""}));
         assert_eq!(quota, "error: cannot create bundleruns in namespace a: exceeded quota: gpus\n");
     }
@@ -220,7 +249,7 @@ mod tests {
         assert!(none.starts_with("error: this cluster has no BundleRuns: it lacks the definition"), "{none}");
         let details = json!({"name": "x", "kind": "bundleruns"});
         let run = json!({"code": 404, "message": "not found", "reason": "NotFound", "details": details});
-        assert_eq!(shown("get", Some("x"), run), "error: cannot get bundleruns x in namespace a: it is not there\n");
+        assert_eq!(shown("get", Some("x"), run), "error: cannot get bundleruns x in namespace a: there is none\n");
     }
 
     #[test]

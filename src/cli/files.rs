@@ -7,7 +7,7 @@ use crate::bundle::{self, ListEntry, ListEntryKind};
 
 use super::clean;
 use super::failure::Failure;
-use super::session::{Format, Session};
+use super::session::{Answer, Format, Session};
 use super::store::{self, Saved, StoreOptions};
 use super::table::{Cell, Table};
 
@@ -17,6 +17,8 @@ pub(super) struct Files {
     target: String,
     /// Only this directory or file
     path: Option<String>,
+    #[command(flatten)]
+    answer: Answer,
     #[command(flatten)]
     store: StoreOptions,
 }
@@ -31,20 +33,17 @@ pub(super) async fn files(session: &Session, args: &Files) -> Result<(), Failure
         return Err(Failure::new(format!("{wanted} is not in the output"))
             .hint(format!("kubectl bundle files {}", args.target)));
     }
-    match session.global.output {
+    match args.answer.output {
         Format::Table | Format::Wide => {
-            let headers = if session.global.output == Format::Wide {
+            let headers = if args.answer.output == Format::Wide {
                 vec!["SIZE", "MODE", "SHA256", "PATH"]
             } else {
                 vec!["SIZE", "PATH"]
             };
-            let rows: Vec<Vec<Cell>> = entries.iter().map(|entry| row(entry, session.global.output)).collect();
+            let rows: Vec<Vec<Cell>> = entries.iter().map(|entry| row(entry, args.answer.output)).collect();
             session.out.print(&Table::new(headers, session.out.paint).rows(&rows))
         }
-        Format::Name => {
-            let names: Vec<_> = entries.iter().map(|entry| shown(&entry.path) + "\n").collect();
-            session.out.print(&names.concat())
-        }
+        Format::Name => session.out.bytes(&names(&entries, session.out.is_terminal)),
         format => {
             let files: Vec<Value> = entries.iter().map(document).collect();
             session.out.document(format, &json!({"bundle": reference, "files": files}))
@@ -59,6 +58,15 @@ fn is_below(path: &[u8], wanted: &[u8]) -> bool {
     }
     let rest = path.strip_prefix(wanted);
     wanted.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// One a line; as they are, but for a terminal.
+fn names(entries: &[ListEntry], is_terminal: bool) -> Vec<u8> {
+    let name = |entry: &ListEntry| {
+        let name = if is_terminal { shown(&entry.path).into_bytes() } else { entry.path.clone() };
+        [&name[..], b"\n"].concat()
+    };
+    entries.iter().flat_map(name).collect()
 }
 
 fn shown(path: &[u8]) -> String {
@@ -143,6 +151,14 @@ SIZE  PATH
         assert_eq!(documents[3], json!({"path": "latest", "type": "link", "target": "logs/a.txt"}));
         let odd = ListEntry { path: vec![b'a', 0xff], what: ListEntryKind::Directory { mode: 0o755 } };
         assert_eq!(document(&odd)["pathIsNoText"], true);
+    }
+
+    #[test]
+    fn names_in_a_pipe_are_as_they_are() {
+        let odd = |path: &[u8]| ListEntry { path: path.to_vec(), what: ListEntryKind::Directory { mode: 0o755 } };
+        let entries = [odd(b"a\xff "), odd(b"b\x1b[2J")];
+        assert_eq!(names(&entries, false), b"a\xff \nb\x1b[2J\n");
+        assert_eq!(names(&entries, true), "a\u{fffd}\nb\n".as_bytes());
     }
 
     #[test]

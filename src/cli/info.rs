@@ -13,19 +13,21 @@ use super::failure::Failure;
 use super::paint::Paint;
 use super::record::Record;
 use super::runs;
-use super::session::Session;
+use super::session::{Answer, Session};
 use super::table::{Cell, Table};
 
 #[derive(Debug, Args)]
 pub(super) struct Info {
     /// Name of the run
     name: String,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) async fn info(session: &Session, args: &Info) -> Result<(), Failure> {
     let connection = session.connect().await?;
     let run = runs::get(&connection, &args.name).await?;
-    let format = session.global.output;
+    let format = args.answer.output;
     if !format.is_for_people() {
         return session.out.runs(format, &[run]);
     }

@@ -12,7 +12,7 @@ use crate::names;
 use super::failure::{Asked, Failure};
 use super::paint::{Paint, colour};
 use super::runs;
-use super::session::{Format, Session};
+use super::session::{Answer, Format, Session};
 use super::table::{Cell, Table};
 
 /// Of the first answer, so that something is seen soon.
@@ -23,6 +23,14 @@ pub(super) struct Ls {
     /// Only runs in these phases, as `running,pending`
     #[arg(long, value_delimiter = ',', value_parser = phase)]
     phase: Vec<Phase>,
+    /// Runs of all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Runs with these labels, as `kubectl get` takes them
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 fn phase(word: &str) -> Result<Phase, String> {
@@ -32,33 +40,37 @@ fn phase(word: &str) -> Result<Phase, String> {
 }
 
 pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
-    let global = &session.global;
+    let (format, all_namespaces) = (args.answer.output, args.all_namespaces);
     let connection = session.connect().await?;
-    let namespace = (!global.all_namespaces).then_some(connection.namespace.as_str());
+    let namespace = (!all_namespaces).then_some(connection.namespace.as_str());
     let api: Api<GuardedRun> = match namespace {
         Some(namespace) => Api::namespaced(connection.client.clone(), namespace),
         None => Api::all(connection.client.clone()),
     };
     let asked = Asked { verb: "list", resource: names::PLURAL, name: None, namespace };
-    let mut params = ListParams { label_selector: global.selector.clone(), ..ListParams::default() };
+    let mut params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
     // The API server knows no `or` between fields.
     if let [phase] = args.phase[..] {
         params = params.fields(&format!("status.phase={phase:?}"));
     }
 
-    let mut table = Table::new(headers(global.output, global.all_namespaces), session.out.paint);
+    let mut table = Table::new(headers(format, all_namespaces), session.out.paint);
     let (mut readable, mut shown) = (Vec::new(), 0_usize);
     loop {
         params.limit = Some(if params.continue_token.is_none() { FIRST_PAGE } else { runs::PAGE });
         let page = api.list(&params).await.map_err(|error| asked.failed(&error))?;
         let items = page.items.into_iter().filter(|item| is_wanted(item, &args.phase));
-        if global.output.is_for_people() {
+        if format.is_for_people() {
             let now = Timestamp::now();
-            let rows: Vec<_> = items.map(|item| row(&item, global.output, global.all_namespaces, now)).collect();
+            let rows: Vec<_> = items.map(|item| row(&item, format, all_namespaces, now)).collect();
             shown += rows.len();
             session.out.print(&table.rows(&rows))?;
         } else {
-            readable.extend(items.filter_map(|item| item.0.ok()));
+            let (known, unknown) = split(items);
+            readable.extend(known);
+            for failure in unknown {
+                session.out.note(&format!("left out: {}", failure.message));
+            }
         }
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
@@ -66,8 +78,8 @@ pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
         }
     }
 
-    if !global.output.is_for_people() {
-        return session.out.list(global.output, &readable);
+    if !format.is_for_people() {
+        return session.out.list(format, &readable);
     }
     if shown == 0 {
         match namespace {
@@ -76,6 +88,18 @@ pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Those that are understood, and why the others are not.
+fn split(runs: impl Iterator<Item = GuardedRun>) -> (Vec<BundleRun>, Vec<Failure>) {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for run in runs {
+        match runs::readable(run) {
+            Ok(run) => known.push(run),
+            Err(failure) => unknown.push(failure),
+        }
+    }
+    (known, unknown)
 }
 
 fn is_wanted(run: &GuardedRun, phases: &[Phase]) -> bool {
@@ -178,6 +202,8 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
             "metadata": {"name": "odd", "creationTimestamp": "2026-11-26T09:00:00Z"}, "spec": {"command": 7},
         });
         let guarded: GuardedRun = serde_json::from_value(unreadable).unwrap();
+        let programs = split([guarded.clone()].into_iter());
+        assert!(programs.0.is_empty() && programs.1[0].message.starts_with("the run odd is not understood: "));
         let mut table = Table::new(headers(Format::Wide, false), Paint::default());
         let text = table.rows(&[row(&guarded, Format::Wide, false, examples::now())]);
         assert!(text.contains("\nodd          Unreadable        1h0m  "), "{text}");

@@ -42,6 +42,7 @@ mod wait;
 mod why;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -54,8 +55,11 @@ use session::{Global, Out, Session};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  it was done
-  1  it was not, and the error says why; of wait, and of run with --wait or --follow: a run did not succeed
+  1  it was not, and the error says why; of wait, and of run and rerun with --wait or --follow: a run did not succeed
   2  the command line is not understood
+  124  wait has come to its --timeout
+  130  it was interrupted, as by Ctrl-C; runs go on
+With --exit-code a command's own exit code comes before these, and may be one of them.
 
 `kubectl bundle help agents` is for programs.";
 
@@ -100,16 +104,13 @@ enum Verb {
     /// Get a saved output, or a part of it, as files
     Download(download::Download),
     /// Versions of this program, the cluster and its definition of runs
-    Version,
+    Version(version::Version),
     /// Print a script that completes command lines, for a shell
     Completion {
         /// The shell
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// What the last of these words may become
-    #[command(name = "__complete", hide = true)]
-    Complete(complete::Complete),
     /// Help of a verb; `help agents`: how programs use this one
     Help {
         /// A verb, or `agents`
@@ -119,29 +120,52 @@ enum Verb {
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Cli { global, verb } = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let asked = match read(arguments) {
+        Ok(asked) => asked,
         Err(error) => {
             // Help is no error, and has another exit code.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let session = Session { global, out: Out::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(dispatch(&session, &verb)));
+    let result = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(answer(asked)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if failure.kind != Kind::NotRead {
-                eprint!("{}", failure.shown());
+                // It may be closed: the exit code says it all the same.
+                let _ = io::stderr().write_all(failure.shown().as_bytes());
             }
-            match failure.kind {
-                Kind::Failed => ExitCode::FAILURE,
-                Kind::Usage => ExitCode::from(2),
-                Kind::NotRead => ExitCode::SUCCESS,
-            }
+            ExitCode::from(failure.kind.exit_code())
         }
+    }
+}
+
+/// What a call of the program is for.
+#[derive(Debug)]
+enum Asked {
+    /// What the last of these words may become, for a shell.
+    Completion(Vec<String>),
+    Verb(Box<Cli>),
+}
+
+fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match &arguments[..] {
+        // Not by the parser: the words are of a line that is not whole yet, and some of them options.
+        [_, verb, words @ ..] if verb == complete::VERB => {
+            Ok(Asked::Completion(words.iter().map(|word| word.to_string_lossy().into_owned()).collect()))
+        }
+        _ => Ok(Asked::Verb(Box::new(Cli::try_parse_from(arguments)?))),
+    }
+}
+
+async fn answer(asked: Asked) -> Result<(), Failure> {
+    let out = Out::new();
+    match asked {
+        Asked::Completion(words) => out.print(&complete::complete(&words, &Cli::command()).await),
+        Asked::Verb(cli) => dispatch(&Session { global: cli.global, out }, &cli.verb).await,
     }
 }
 
@@ -159,9 +183,8 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Files(args) => files::files(session, args).await,
         Verb::Cat(args) => cat::cat(session, args).await,
         Verb::Download(args) => download::download(session, args).await,
-        Verb::Version => version::version(session).await,
+        Verb::Version(args) => version::version(session, args).await,
         Verb::Completion { shell } => session.out.print(&completion(*shell)),
-        Verb::Complete(args) => session.out.print(&complete::complete(args, &Cli::command()).await),
         Verb::Help { topic } => session.out.print(&help(topic.as_deref())?),
     }
 }
@@ -198,7 +221,50 @@ mod tests {
         for line in ["kubectl-bundle -n a ls -o json", "kubectl-bundle ls -o json -n a"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.global.namespace.as_deref(), Some("a"));
-            assert_eq!(cli.global.output, session::Format::Json);
+        }
+    }
+
+    #[test]
+    fn an_option_that_a_verb_has_no_use_for_is_refused() {
+        for line in [
+            "run -l sweep=a -- true",
+            "run -A -- true",
+            "rm -A -l x",
+            "wait -A a",
+            "info -l x a",
+            "logs -o json a",
+            "cat -o json a b",
+            "download -o json a",
+            "rerun -l x a",
+        ] {
+            let error = Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap_err();
+            assert_eq!((error.exit_code(), error.kind()), (2, clap::error::ErrorKind::UnknownArgument), "{line}");
+        }
+        for line in
+            ["ls -A -l x -o wide", "wait -l x -o name", "stop -l x -o json", "rm -l x -o yaml", "version -o json"]
+        {
+            Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_completed_is_not_read_as_one_of_ours() {
+        for words in [&["-n", "a", "logs", ""][..], &["-h"], &["ls", "-o", ""], &["run", "--"], &["--version", ""]] {
+            let line = ["kubectl-bundle", "__complete"].iter().chain(words).map(OsString::from);
+            let asked = read(line).unwrap();
+            assert!(matches!(&asked, Asked::Completion(given) if given == words), "{words:?}: {asked:?}");
+        }
+        assert!(read(["kubectl-bundle", "ls"].map(OsString::from)).is_ok_and(|asked| matches!(asked, Asked::Verb(_))));
+    }
+
+    #[test]
+    fn exit_codes_are_those_that_are_documented() {
+        for kind in [Kind::Failed, Kind::Usage, Kind::TimedOut, Kind::Interrupted] {
+            let code = kind.exit_code();
+            assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
+            for page in [FOR_PROGRAMS, include_str!("../../docs/cli.md")] {
+                assert!(page.contains(&format!("\n| {code} | ")), "{code}");
+            }
         }
     }
 
@@ -208,7 +274,7 @@ mod tests {
         for verb in Cli::command().get_subcommands().map(clap::Command::get_name) {
             assert!(help(Some(verb)).unwrap().contains("Usage: kubectl bundle"), "{verb}");
             assert!(script.contains(verb), "{verb}");
-            let is_for_people = ["help", "completion", "version", "__complete"].contains(&verb);
+            let is_for_people = ["help", "completion", "version"].contains(&verb);
             assert!(is_for_people || FOR_PROGRAMS.contains(&format!("kubectl bundle {verb} ")), "{verb}");
         }
         assert_eq!(help(Some("agents")).unwrap(), FOR_PROGRAMS);

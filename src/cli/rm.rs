@@ -8,25 +8,28 @@ use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use crate::api::{BundleRun, Phase};
 
 use super::failure::Failure;
-use super::runs;
-use super::session::Session;
+use super::runs::{self, Targets};
+use super::session::{Answer, Session};
 
 #[derive(Debug, Args)]
 pub(super) struct Rm {
-    /// Names of runs; or -l with labels
-    names: Vec<String>,
+    #[command(flatten)]
+    of: Targets,
     /// Also those that have not ended: their commands are killed, and what they did is lost
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
     let connection = session.connect().await?;
-    let targets = runs::targets(session, &connection, &args.names).await?;
+    let targets = runs::targets(&connection, &args.of).await?;
     // All or none: half of it would have to be found out again.
     if let Some(refused) = lost(&targets, Timestamp::now()).filter(|_| !args.force) {
         return Err(refused);
     }
+    let format = args.answer.output;
     for run in &targets {
         let name = runs::name(run);
         let params = DeleteParams {
@@ -37,11 +40,11 @@ pub(super) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
         };
         let deleted = connection.runs().delete(name, &params).await;
         deleted.map_err(|error| runs::asked(&connection, "delete", Some(name)).failed(&error))?;
-        if session.global.output.is_for_people() {
+        if format.is_for_people() {
             session.out.print(&format!("deleted {name}\n"))?;
         }
     }
-    if session.global.output.is_for_people() { Ok(()) } else { session.out.runs(session.global.output, &targets) }
+    if format.is_for_people() { Ok(()) } else { session.out.runs(format, &targets) }
 }
 
 /// What would be lost with runs that have not ended.
@@ -52,7 +55,7 @@ fn lost(targets: &[BundleRun], now: Timestamp) -> Option<Failure> {
     let names = live.iter().map(|run| runs::name(run)).collect::<Vec<_>>().join(" ");
     let what = if live.len() == 1 { runs::name(first).to_owned() } else { format!("{} runs", live.len()) };
     Some(
-        Failure::new(format!("nothing was deleted, for {what} would lose what was not saved:\n  {lines}"))
+        Failure::new(format!("nothing was deleted, because {what} would lose what was not saved:\n  {lines}"))
             .hint(format!("`kubectl bundle stop --wait {names}` saves it first; --force deletes all the same")),
     )
 }
@@ -89,7 +92,7 @@ mod tests {
         let mut at_work = examples::failed();
         at_work.status.as_mut().unwrap().phase = Some(Phase::Running);
         let refused = lost(&[examples::succeeded(), at_work], examples::now()).unwrap();
-        let expected = "nothing was deleted, for wrong would lose what was not saved:\n  \
+        let expected = "nothing was deleted, because wrong would lose what was not saved:\n  \
                         wrong: Running, its command started 59m0s ago";
         assert_eq!(refused.message, expected);
         assert!(refused.hint.unwrap().contains("kubectl bundle stop --wait wrong"));

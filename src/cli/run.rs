@@ -13,7 +13,7 @@ use crate::api::{BundleRun, BundleRunSpec, Quantity};
 
 use super::failure::Failure;
 use super::runs;
-use super::session::{Connection, Format, Session};
+use super::session::{Answer, Connection, Format, Session};
 use super::store::StoreOptions;
 use super::{logs, wait};
 
@@ -102,9 +102,12 @@ pub(super) struct Then {
     /// Show what the command prints, and wait for its end
     #[arg(short, long)]
     follow: bool,
-    /// With --wait or --follow: exit as the command did, where it ended with an exit code
+    /// With --wait or --follow: exit as the command did, where it ended with an exit code other than 0, also one that means
+    /// something else here
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    answer: Answer,
     #[command(flatten)]
     store: StoreOptions,
 }
@@ -114,7 +117,8 @@ pub(super) async fn run(session: &Session, args: &Run) -> Result<(), Failure> {
     let connection = session.connect().await?;
     if args.only_checked {
         let checked = create(&connection, &run, true).await?;
-        let format = if session.global.output.is_for_people() { Format::Yaml } else { session.global.output };
+        let asked = args.then.answer.output;
+        let format = if asked.is_for_people() { Format::Yaml } else { asked };
         // Only what the user would apply.
         let metadata = ObjectMeta {
             name: checked.metadata.name.filter(|_| run.metadata.name.is_some()),
@@ -137,7 +141,7 @@ pub(super) async fn submit(
 ) -> Result<(), Failure> {
     let created = create(connection, run, false).await?;
     let name = runs::name(&created).to_owned();
-    let format = session.global.output;
+    let format = then.answer.output;
     if !(then.wait || then.follow) {
         if format.is_for_people() {
             return session.out.print(&format!("{name}\n"));

@@ -1,10 +1,11 @@
 //! Runs of the cluster, by their names or labels, and what is said of those that are not there.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
+use clap::Args;
 use futures::StreamExt as _;
+use futures::stream::select_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
@@ -12,16 +13,30 @@ use kube_runtime::watcher::{self, Event};
 use kube_runtime::{WatchStreamExt as _, watcher as watch};
 
 use crate::api::{BundleRun, Phase};
+use crate::cluster::GuardedRun;
 use crate::contract::time_for_people;
 use crate::names;
 
 use super::failure::{Asked, Failure};
-use super::session::{Connection, Session};
+use super::session::Connection;
 
 /// At most so many names are proposed.
 const NEAR: usize = 3;
 /// Items of one answer.
 pub(super) const PAGE: u32 = 500;
+
+/// As many runs are watched each by itself, more of them with all that are there.
+const FEW: usize = 8;
+
+/// Which runs.
+#[derive(Debug, Args)]
+pub(super) struct Targets {
+    /// Names of runs; or -l with labels
+    pub(super) names: Vec<String>,
+    /// All with these labels, as `kubectl get` takes them
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(super) selector: Option<String>,
+}
 
 /// A request about runs of the connection's namespace.
 pub(super) fn asked<'a>(connection: &'a Connection, verb: &'a str, name: Option<&'a str>) -> Asked<'a> {
@@ -40,12 +55,8 @@ pub(super) async fn get(connection: &Connection, name: &str) -> Result<BundleRun
 }
 
 /// The names that were given, or all with the labels that were.
-pub(super) async fn targets(
-    session: &Session,
-    connection: &Connection,
-    names: &[String],
-) -> Result<Vec<BundleRun>, Failure> {
-    match (&session.global.selector, names) {
+pub(super) async fn targets(connection: &Connection, targets: &Targets) -> Result<Vec<BundleRun>, Failure> {
+    match (&targets.selector, &targets.names[..]) {
         (Some(_), [_, ..]) => Err(Failure::usage("either names of runs or -l, not both")),
         (None, []) => Err(Failure::usage("which run? Give its name, several names, or -l with labels")),
         (None, names) => {
@@ -56,7 +67,7 @@ pub(super) async fn targets(
             Ok(runs)
         }
         (Some(selector), []) => {
-            let found = connection.runs().list(&ListParams::default().labels(selector)).await;
+            let found = connection.api::<GuardedRun>().list(&ListParams::default().labels(selector)).await;
             let found = found.map_err(|error| asked(connection, "list", None).failed(&error))?;
             if found.items.is_empty() {
                 return Err(Failure::new(format!(
@@ -64,9 +75,19 @@ pub(super) async fn targets(
                     connection.namespace
                 )));
             }
-            Ok(found.items)
+            // What becomes of one that is not understood would not be known.
+            found.items.into_iter().map(readable).collect()
         }
     }
+}
+
+/// A run, if this program understands it.
+pub(super) fn readable(run: GuardedRun) -> Result<BundleRun, Failure> {
+    run.0.map_err(|error| {
+        let name = error.metadata.name.unwrap_or_default();
+        Failure::new(format!("the run {name} is not understood: {}", error.error))
+            .hint("the definition in the cluster may be of another version than this program: `kubectl bundle version`")
+    })
 }
 
 /// With the names that are nearest to it.
@@ -170,39 +191,54 @@ pub(super) async fn follow<T>(
     wanted: &[String],
     mut look: impl FnMut(&BTreeMap<String, BundleRun>) -> Look<T>,
 ) -> Result<T, Failure> {
-    let only = match wanted {
-        [name] => watch::Config::default().fields(&format!("metadata.name={name}")),
-        _ => watch::Config::default(),
+    let everything = watch::Config::default().page_size(PAGE);
+    let only = |name: &String| everything.clone().fields(&format!("metadata.name={name}"));
+    let watches = match wanted.len() {
+        1..=FEW => wanted.iter().map(only).collect(),
+        _ => vec![everything],
     };
-    let events = watch::watcher(connection.runs(), only.page_size(PAGE)).default_backoff();
-    let mut events = events.boxed();
+    let count = watches.len();
+    let events = watches.into_iter().enumerate().map(|(number, config)| {
+        let events = watch::watcher(connection.api::<GuardedRun>(), config).default_backoff();
+        events.map(move |event| (number, event)).boxed()
+    });
+    let mut events = select_all(events);
     let mut runs = BTreeMap::new();
-    let mut is_listed = false;
-    let is_wanted = |run: &BundleRun| wanted.iter().any(|name| *name == run.name_any());
-    while let Some(event) = events.next().await {
+    let (mut listed, mut answered) = (BTreeSet::new(), BTreeSet::new());
+    // Others may be what they like.
+    let is_wanted = |run: &GuardedRun| wanted.iter().any(|name| *name == run.name_any());
+    while let Some((number, event)) = events.next().await {
         match event {
-            Ok(Event::Init) => runs.clear(),
+            Ok(Event::Init) => {
+                listed.remove(&number);
+                runs.retain(|name, _| count > 1 && wanted.get(number) != Some(name));
+                continue;
+            }
             Ok(Event::InitApply(run)) => {
                 if is_wanted(&run) {
-                    runs.insert(run.name_any(), run);
+                    runs.insert(run.name_any(), readable(run)?);
                 }
                 continue;
             }
-            Ok(Event::InitDone) => is_listed = true,
-            Ok(Event::Apply(run)) if is_wanted(&run) => _ = runs.insert(run.name_any(), run),
+            Ok(Event::InitDone) => {
+                listed.insert(number);
+                answered.insert(number);
+            }
+            Ok(Event::Apply(run)) if is_wanted(&run) => _ = runs.insert(run.name_any(), readable(run)?),
             Ok(Event::Delete(run)) if is_wanted(&run) => {
-                return Err(Failure::new(format!("the run {} was deleted: it was {}", run.name_any(), state(&run))));
+                let was = run.0.as_ref().map(|run| format!(": it was {}", state(run))).unwrap_or_default();
+                return Err(Failure::new(format!("the run {} was deleted{was}", run.name_any())));
             }
             Ok(Event::Apply(_) | Event::Delete(_)) => continue,
             Err(error) => {
                 // What was understood once is asked for again until there is an answer: a laptop sleeps.
-                if let Some(failure) = permanent(connection, &error, is_listed) {
+                if let Some(failure) = permanent(connection, &error, answered.contains(&number)) {
                     return Err(failure);
                 }
                 continue;
             }
         }
-        if !is_listed {
+        if listed.len() < count {
             continue;
         }
         if let Some(gone) = wanted.iter().find(|name| !runs.contains_key(*name)) {
@@ -221,14 +257,17 @@ fn permanent(connection: &Connection, error: &watcher::Error, was_answered: bool
         watcher::Error::WatchStartFailed(error) => ("watch", error),
         _ => return None,
     };
-    let is_final = match error {
-        kube::Error::Api(status) => {
-            matches!(status.code.cmp(&500), Ordering::Less) && !matches!(status.code, 410 | 429)
-        }
+    let has_no_answer = !matches!(error, kube::Error::Api(_));
+    (is_final(error) || has_no_answer && !was_answered).then(|| asked(connection, verb, None).failed(error))
+}
+
+/// The same request would fail again.
+pub(super) fn is_final(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code < 500 && !matches!(status.code, 410 | 429),
         kube::Error::SerdeError(_) | kube::Error::Auth(_) => true,
-        _ => !was_answered,
-    };
-    is_final.then(|| asked(connection, verb, None).failed(error))
+        _ => false,
+    }
 }
 
 /// Ends `work` at a Ctrl-C, which is no harm to any run.
@@ -236,15 +275,77 @@ pub(super) async fn unless_interrupted<T>(
     work: impl Future<Output = Result<T, Failure>>,
     hint: impl FnOnce() -> String,
 ) -> Result<T, Failure> {
+    or_interrupted(work, || Failure::interrupted("interrupted: the run goes on").hint(hint())).await
+}
+
+/// Ends `work` at a Ctrl-C.
+pub(super) async fn or_interrupted<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    failure: impl FnOnce() -> Failure,
+) -> Result<T, Failure> {
     tokio::select! {
         result = work => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted: the run goes on").hint(hint())),
+        _ = tokio::signal::ctrl_c() => Err(failure()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::examples;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use std::convert::Infallible;
+
+    /// To an API server that lists these runs, by query.
+    fn connection(runs: impl Fn(&str) -> Vec<Value> + Send + 'static) -> Connection {
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let items = runs(request.uri().query().unwrap_or_default());
+            let list = json!({"kind": "BundleRunList", "apiVersion": "bundlerun.dev/v1alpha1",
+                "metadata": {"resourceVersion": "1"}, "items": items});
+            async move { Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes()))) }
+        });
+        Connection { client: kube::Client::new(server, "a"), namespace: "a".to_owned() }
+    }
+
+    fn run_of(name: &str) -> Value {
+        let mut run = examples::new();
+        run.metadata.name = Some(name.to_owned());
+        serde_json::to_value(run).unwrap()
+    }
+
+    fn unreadable() -> Value {
+        json!({"metadata": {"name": "odd"}, "spec": {"command": 7}})
+    }
+
+    async fn followed(connection: &Connection, names: &[String]) -> Result<Vec<String>, Failure> {
+        follow(connection, names, |found| Look::Done(found.keys().cloned().collect())).await
+    }
+
+    #[tokio::test]
+    async fn a_few_runs_are_watched_each_by_itself() {
+        let names = ["a", "b"].map(str::to_owned);
+        let each = connection(|query| {
+            let asked = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "fieldSelector");
+            let (_, selector) = asked.unwrap();
+            vec![run_of(selector.strip_prefix("metadata.name=").unwrap())]
+        });
+        assert_eq!(followed(&each, &names).await.unwrap(), names);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_not_understood_is_in_nobodys_way_but_of_those_who_ask_for_it() {
+        let names: Vec<String> = (0..=FEW).map(|number| format!("r{number}")).collect();
+        let there = names.clone();
+        let all = connection(move |_| there.iter().map(|name| run_of(name)).chain([unreadable()]).collect());
+        assert_eq!(followed(&all, &names).await.unwrap(), names);
+        let odd = followed(&connection(|_| vec![unreadable()]), &["odd".to_owned()]).await.unwrap_err();
+        assert!(odd.message.starts_with("the run odd is not understood: "), "{}", odd.message);
+        let targets = Targets { names: Vec::new(), selector: Some("x".to_owned()) };
+        let odd = super::targets(&connection(|_| vec![unreadable()]), &targets).await.unwrap_err();
+        assert!(odd.message.starts_with("the run odd is not understood: "), "{}", odd.message);
+    }
 
     #[test]
     fn names_that_may_be_meant_are_near() {

@@ -1,4 +1,4 @@
-//! What all verbs share: the global options, the connection as the kubeconfig says, and the way to the terminal.
+//! What verbs share: the options, the connection as the kubeconfig says, and the way to the terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -30,14 +30,13 @@ pub(super) struct Global {
     /// The kubeconfig. Default: $KUBECONFIG, else ~/.kube/config
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Runs of all namespaces, for `ls`
-    #[arg(short = 'A', long, global = true)]
-    pub(super) all_namespaces: bool,
-    /// Runs with these labels, as `kubectl get` takes them, for `ls`, `wait`, `stop` and `rm`
-    #[arg(short = 'l', long, global = true, value_name = "LABELS")]
-    pub(super) selector: Option<String>,
+}
+
+/// Of verbs that answer with something else than bytes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Answer {
     /// How the answer is written
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long = "output", value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
 }
 
@@ -138,8 +137,13 @@ impl Out {
 
     /// Text that is clean already.
     pub(super) fn print(self, text: &str) -> Result<(), Failure> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// What nobody looks at with a terminal, or is clean already.
+    pub(super) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
+        stdout.write_all(bytes)?;
         Ok(stdout.flush()?)
     }
 

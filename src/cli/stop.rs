@@ -8,21 +8,24 @@ use crate::api::BundleRun;
 
 use super::failure::Failure;
 use super::run::FIELD_MANAGER;
-use super::session::{Connection, Session};
-use super::{runs, wait};
+use super::runs::{self, Targets};
+use super::session::{Answer, Connection, Session};
+use super::wait;
 
 #[derive(Debug, Args)]
 pub(super) struct Stop {
-    /// Names of runs; or -l with labels
-    names: Vec<String>,
+    #[command(flatten)]
+    of: Targets,
     /// Wait until they have ended and what is there is saved
     #[arg(long)]
     wait: bool,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) async fn stop(session: &Session, args: &Stop) -> Result<(), Failure> {
     let connection = session.connect().await?;
-    let targets = runs::targets(session, &connection, &args.names).await?;
+    let targets = runs::targets(&connection, &args.of).await?;
     let (over, live): (Vec<_>, Vec<_>) = targets.into_iter().partition(BundleRun::is_over);
     for run in &over {
         session.out.note(&format!("{} has ended before: {}", runs::name(run), runs::state(run)));
@@ -38,8 +41,8 @@ pub(super) async fn stop(session: &Session, args: &Stop) -> Result<(), Failure> 
     if args.wait {
         stopped = ends(session, &connection, &stopped).await?;
     }
-    if !session.global.output.is_for_people() {
-        return session.out.runs(session.global.output, &stopped);
+    if !args.answer.output.is_for_people() {
+        return session.out.runs(args.answer.output, &stopped);
     }
     let word = if args.wait { "stopped" } else { "stopping" };
     for run in &stopped {

@@ -1,5 +1,6 @@
 //! `version`: of this program, of the cluster, and whether its definition of runs is the one that this program knows.
 
+use clap::Args;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use serde_json::json;
@@ -9,12 +10,18 @@ use crate::names;
 
 use super::failure::{Asked, Failure};
 use super::record::Record;
-use super::session::Session;
+use super::session::{Answer, Session};
 
 const CLIENT: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) async fn version(session: &Session) -> Result<(), Failure> {
-    let format = session.global.output;
+#[derive(Debug, Args)]
+pub(super) struct Version {
+    #[command(flatten)]
+    answer: Answer,
+}
+
+pub(super) async fn version(session: &Session, args: &Version) -> Result<(), Failure> {
+    let format = args.answer.output;
     let found = cluster(session).await;
     let (server, definition) = match &found {
         Ok((server, definition)) => (Some(server.as_str()), Some(definition.as_str())),

@@ -11,22 +11,25 @@ use crate::api::{BundleRun, Phase};
 
 use super::failure::Failure;
 use super::ls;
-use super::runs::{self, Look};
-use super::session::{Connection, Session};
+use super::runs::{self, Look, Targets};
+use super::session::{Answer, Connection, Session};
 
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// Names of runs; or -l with labels
-    names: Vec<String>,
+    #[command(flatten)]
+    of: Targets,
     /// Until one of them has ended. Default: all of them
     #[arg(long)]
     any: bool,
     /// Longest wait, as 2h30m. Default: none
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Of one run: exit as its command did, where it ended with an exit code
+    /// Of one run: exit as its command did, where it ended with an exit code other than 0, also one that means something
+    /// else here
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// As in a spec.
@@ -36,11 +39,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> {
     let connection = session.connect().await?;
-    let names = match session.global.selector {
+    let names = match args.of.selector {
         // The watch says which of them are not there.
-        None if !args.names.is_empty() => args.names.clone(),
+        None if !args.of.names.is_empty() => args.of.names.clone(),
         _ => {
-            let targets = runs::targets(session, &connection, &args.names).await?;
+            let targets = runs::targets(&connection, &args.of).await?;
             targets.iter().map(|run| runs::name(run).to_owned()).collect()
         }
     };
@@ -60,7 +63,7 @@ pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> 
         Some(limit) => {
             let late = |_| {
                 let seconds = limit.as_secs();
-                Err(Failure::new(format!("not ended within {seconds}s"))
+                Err(Failure::timed_out(format!("not ended within {seconds}s"))
                     .hint("`kubectl bundle why` says what a run waits for"))
             };
             let work = async { tokio::time::timeout(limit, work).await.unwrap_or_else(late) };
@@ -69,10 +72,11 @@ pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> 
     };
 
     let ended: Vec<BundleRun> = found.into_iter().filter(BundleRun::is_over).collect();
-    if session.global.output.is_for_people() {
-        session.out.print(&ls::table(&ended, session.global.output, session.out.paint, Timestamp::now()))?;
+    let format = args.answer.output;
+    if format.is_for_people() {
+        session.out.print(&ls::table(&ended, format, session.out.paint, Timestamp::now()))?;
     } else {
-        session.out.runs(session.global.output, &ended)?;
+        session.out.runs(format, &ended)?;
     }
     if let ([run], true) = (&ended[..], args.exit_code) {
         return verdict(run, true);
@@ -121,7 +125,7 @@ pub(super) async fn end_of(session: &Session, connection: &Connection, name: &st
         }
     };
     let hint = || format!("kubectl bundle wait {name}, or kubectl bundle logs -f {name}");
-    runs::unless_interrupted(runs::follow(connection, &names, look), hint).await
+    runs::unless_interrupted(Box::pin(runs::follow(connection, &names, look)), hint).await
 }
 
 /// What a person was told of runs that are waited for.

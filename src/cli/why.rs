@@ -16,7 +16,7 @@ use super::failure::{Asked, Failure};
 use super::paint::Paint;
 use super::record::Record;
 use super::runs;
-use super::session::{Connection, Format, Session};
+use super::session::{Answer, Connection, Format, Session};
 use super::table::{Cell, Table};
 
 /// Of the end of an output, and of events.
@@ -26,18 +26,20 @@ const LINES: usize = 10;
 pub(super) struct Why {
     /// Name of the run
     name: String,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) async fn why(session: &Session, args: &Why) -> Result<(), Failure> {
     let connection = session.connect().await?;
     let run = runs::get(&connection, &args.name).await?;
-    let format = session.global.output;
+    let format = args.answer.output;
     if format == Format::Name {
         return session.out.runs(format, &[run]);
     }
     let events = match events(&connection, &run).await {
         Ok(events) => events,
-        // Not everybody may see them, and the rest is worth to be told.
+        // Not everybody may see them, and the rest is worth telling.
         Err(failure) => {
             session.out.note(&failure.shown());
             Vec::new()

@@ -1,7 +1,9 @@
 //! `kubectl bundle`, as a user types it.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -63,7 +65,10 @@ async fn run(space: &Space, name: &str, options: &[&str], shell: &str) -> Said {
 #[tokio::test]
 async fn a_run_is_made_followed_read_and_made_again() {
     let space = Space::new().await;
-    let made = run(&space, "made", &["-f"], "echo one; echo two >&2; mkdir d; seq 3 >d/numbers").await.succeeded();
+    let made =
+        run(&space, "made", &["-f"], "echo one; echo two >&2; mkdir d; seq 3 >d/numbers; echo k >key; chmod 600 key")
+            .await
+            .succeeded();
     let mut lines: Vec<_> = made.out.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["one", "two"], "{}", made.err);
@@ -82,12 +87,20 @@ async fn a_run_is_made_followed_read_and_made_again() {
     let to = dir.path().join("all");
     bundle(&space, &["download", "made", "--to", to.to_str().unwrap()]).await.succeeded();
     assert_eq!(std::fs::read_to_string(to.join("d/numbers")).unwrap(), "1\n2\n3\n");
+    assert_eq!(to.join("key").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
 
     // The log is that of the saved output, where the two are apart.
     space.pods().delete("made-1", &DeleteParams::default()).await.unwrap();
     space.gone::<Pod>("made-1").await;
     let logs = bundle(&space, &["logs", "made"]).await.succeeded();
     assert_eq!((&*logs.out, &*logs.err), ("one\n", "two\n"));
+
+    // A file of the command that is named as ours is not taken for it.
+    run(&space, "taken", &["--wait"], "echo mine >stdout; echo other >stderr.run; echo said").await.succeeded();
+    space.pods().delete("taken-1", &DeleteParams::default()).await.unwrap();
+    space.gone::<Pod>("taken-1").await;
+    let logs = bundle(&space, &["logs", "taken"]).await.succeeded();
+    assert_eq!((&*logs.out, &*logs.err), ("said\n", ""));
 
     let again = bundle(&space, &["rerun", "made", "--wait", "-o", "json"]).await.succeeded().json();
     let image = again["spec"]["image"].as_str().unwrap();
@@ -112,17 +125,27 @@ async fn a_log_that_is_followed_goes_on_with_the_next_attempt() {
     let space = Space::new().await;
     let script = "echo begin $BUNDLE_ATTEMPT; [ $BUNDLE_ATTEMPT = 2 ] || sleep 600; echo end";
     let words = [&["run", "--name", "again", "-f"], &SMALL[..], &["--", script]].concat();
-    let followed = tokio::spawn(ended(command(&space, &words)));
-    space.pod_running("again-1").await;
-    crate::common::eventually("the first attempt to print", async || {
-        let log = space.logs("again-1").await;
-        if log.contains("begin 1") { Ok(()) } else { Err(log) }
+    let mut child = command(&space, &words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    // What it has shown of the first attempt shall not come again.
+    let (out, first) = tokio::task::spawn_blocking(move || {
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        (out, first)
     })
-    .await;
+    .await
+    .unwrap();
+    assert_eq!(first, "begin 1\n");
     space.until("again", "to run", |status| status.phase == Some(bundlerun::api::Phase::Running)).await;
     space.pods().delete("again-1", &DeleteParams::default()).await.unwrap();
-    let followed = followed.await.unwrap().succeeded();
-    assert_eq!(followed.out, "begin 1\nbegin 2\nend\n", "{}", followed.err);
+    let followed = tokio::task::spawn_blocking(move || {
+        let rest = std::io::read_to_string(out).unwrap();
+        let mut followed = Said::from(child.wait_with_output().unwrap());
+        followed.out = rest;
+        followed.succeeded()
+    });
+    let followed = followed.await.unwrap();
+    assert_eq!(followed.out, "begin 2\nend\n", "{}", followed.err);
     assert!(followed.err.contains("again: attempt 2"), "{}", followed.err);
     space.end().await;
 }
@@ -135,6 +158,7 @@ async fn a_run_at_work_is_stopped_and_not_deleted_unasked() {
     let any = bundle(&space, &["wait", "--any", "long", "short", "-o", "name"]).await;
     assert_eq!((any.code, &*any.out), (1, "bundlerun.bundlerun.dev/short\n"), "{}", any.err);
     assert_eq!(bundle(&space, &["wait", "short", "--exit-code"]).await.code, 7);
+    assert_eq!(bundle(&space, &["wait", "long", "--timeout", "1s"]).await.code, 124);
 
     space.until("long", "to run", |status| status.phase == Some(bundlerun::api::Phase::Running)).await;
     let refused = bundle(&space, &["rm", "long", "short"]).await;
