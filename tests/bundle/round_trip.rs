@@ -1,7 +1,7 @@
 //! What is saved comes back, and others see the same.
 
 use crate::common::*;
-use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress, Tree};
+use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress, Tree, download};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -522,6 +522,29 @@ async fn files_that_are_elsewhere_are_part_of_it() {
     script("sh", same.path(), "echo mine >stdout; echo a >a; echo z >z; echo said >stdout.run; echo why >stderr");
     let same = save(&tree(same.path()), &registry.repository("a"), "t2", &access).await;
     assert_eq!(same.digest, saved.digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_gets_files_with_the_modes_that_they_had() {
+    let registry = Registry::start();
+    let (dir, access, progress) = (tempfile::tempdir().unwrap(), registry.access(), Progress::default());
+    script("sh", dir.path(), "mkdir -m 700 private; echo key >private/key; chmod 600 private/key; touch open empty");
+    script("sh", dir.path(), "chmod 666 open; chmod 640 empty");
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = format!("{}@{}", registry.repository("a"), saved.digest);
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o7777;
+
+    let all = Place::new();
+    download(&reference, None, &all.dir, 0o022, &access, &progress).await.unwrap();
+    let modes = ["private", "private/key", "open", "empty"].map(|path| mode(all.dir.join(path)));
+    assert_eq!(modes, [0o700, 0o600, 0o644, 0o640]);
+    let part = Place::new();
+    download(&reference, Some("private"), &part.dir, 0o022, &access, &progress).await.unwrap();
+    assert_eq!([mode(part.dir.clone()), mode(part.dir.join("key"))], [0o700, 0o600]);
+    let file = part.around.path().join("file");
+    fs::write(&file, "").unwrap();
+    download(&reference, Some("open"), &file, 0o077, &access, &progress).await.unwrap();
+    assert_eq!(mode(file), 0o600);
 }
 
 #[tokio::test(flavor = "multi_thread")]
