@@ -10,7 +10,7 @@
 //! | `ls`, `info`, `why`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `rm`, `rerun` | acting |
-//! | `logs` (with `stamps`), `files`, `cat`, `download` | what came out |
+//! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
 //!
 //! What a verb shows is made by a function of the objects and the time, and tested without a cluster.
 
@@ -26,11 +26,13 @@ mod info;
 mod logs;
 mod ls;
 mod paint;
+mod pod_log;
 mod record;
 mod rerun;
 mod rm;
 mod run;
 mod runs;
+mod saved_log;
 mod session;
 mod sink;
 mod stamps;

@@ -144,6 +144,11 @@ pub(super) fn name(run: &BundleRun) -> &str {
     run.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// That which it is at; 0: none.
+pub(super) fn attempt_number(run: &BundleRun) -> u32 {
+    run.status.as_ref().and_then(|status| status.attempt).unwrap_or_default()
+}
+
 /// Where it is in its life.
 pub(super) fn phase(run: &BundleRun) -> Phase {
     run.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
