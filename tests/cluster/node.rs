@@ -83,11 +83,19 @@ impl SecondNode {
         output("kubectl", &["uncordon", &name]);
         Self(name)
     }
+
+    /// As an administrator does who knows that nothing runs there any more.
+    pub fn declare_out_of_service(&self) {
+        output("kubectl", &["taint", "nodes", &self.0, &format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute")]);
+    }
 }
+
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Drop for SecondNode {
     fn drop(&mut self) {
         let _ = Command::new("kubectl").args(["cordon", &self.0]).status();
+        let _ = Command::new("kubectl").args(["taint", "nodes", &self.0, &format!("{OUT_OF_SERVICE}-")]).output();
     }
 }
 

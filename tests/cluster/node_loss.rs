@@ -7,7 +7,6 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, left, output, starts, stdout, traced, watch_until};
@@ -146,11 +145,7 @@ async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     output("deploy/local/cluster", &["node-off", "2"]);
     space.until("off", "to tell that its node is silent", says_silent).await;
     assert_eq!(starts(&trace), ["off 1"]);
-    let nodes: Api<Node> = Api::all(space.client.clone());
-    let taint = |taints: Value| Patch::Strategic(json!({"spec": {"taints": taints}}));
-    let out =
-        taint(json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]));
-    nodes.patch(&node.0, &PatchParams::default(), &out).await.unwrap();
+    node.declare_out_of_service();
     let ended = space.end_of("off").await;
     let nodes_of: Vec<_> = ended.attempts.iter().map(|a| a.node.as_deref().unwrap()).collect();
     println!("the first attempt ended as {}", ended.attempts[0].cause.as_deref().unwrap());

@@ -378,8 +378,8 @@ async fn a_hundred_kills_lose_nothing_that_was_kept() {
     space.end().await;
 }
 
-/// The node's kubelet is dead, its pods are deleted by force, and what it runs goes on: the command works, and its helper
-/// takes snapshots, while the next attempt does.
+/// The node's kubelet is dead, the node is declared out of service, and what it runs goes on: the command works, and its
+/// helper takes snapshots, while the next attempt does.
 #[tokio::test]
 #[ignore = "takes minutes: make test-cluster-long"]
 async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
@@ -407,15 +407,19 @@ async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     };
     kept(1, 1).await;
     let kubelet = node::Dead::kill("kubelet-2");
-    // For the scheduler it is a node like the other for most of a minute.
-    output("kubectl", &["cordon", &second.0]);
+    let is_silent =
+        |s: &BundleRunStatus| s.waiting.as_ref().is_some_and(|w| w.reason.as_deref() == Some("NodeNotResponding"));
+    together(spaces.iter().map(async |space| {
+        space.until("swept", "to tell that its node is silent", is_silent).await;
+    }))
+    .await;
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let lost = async |attempt: u32| {
         let pod = format!("swept-{attempt}");
         together(spaces.iter().map(async |space| drop(space.pods().delete(&pod, &at_once).await.unwrap()))).await
     };
     let before: Vec<_> = traces.iter().map(|trace| kept_by(trace, 1).last().copied().unwrap()).collect();
-    lost(1).await;
+    second.declare_out_of_service();
     // The second attempt keeps steps of its own while the first does, and ends as badly.
     kept(2, 2).await;
     let still = kept(1, 0).await;
