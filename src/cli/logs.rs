@@ -75,18 +75,14 @@ pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> 
 
 /// The attempt of this number, or the last.
 fn attempt_of(run: &BundleRun, number: Option<u32>) -> Result<Attempt, Failure> {
-    let status = run.status.clone().unwrap_or_default();
-    let last = status.attempt.unwrap_or_default();
+    let last = runs::attempt_number(run);
     let number = number.unwrap_or(last);
     if number == 0 {
         return Err(not_started(run));
     }
-    let recorded = status.attempts.into_iter().find(|attempt| attempt.attempt == number);
-    match recorded {
-        Some(attempt) => Ok(attempt),
-        None if number == last => Ok(Attempt { attempt: number, ..Attempt::default() }),
-        None => Err(Failure::new(format!("{} has no record of an attempt {number}", runs::name(run)))),
-    }
+    // One that has just begun is not on record yet.
+    let unrecorded = || Attempt { attempt: number, ..Attempt::default() };
+    runs::recorded(run, number).or_else(|failure| if number == last { Ok(unrecorded()) } else { Err(failure) })
 }
 
 /// Shows what a run prints until it has ended, whatever becomes of its pods and the connection.

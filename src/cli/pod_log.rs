@@ -12,6 +12,7 @@ use kube::api::LogParams;
 use crate::api::BundleRun;
 use crate::api::status::Attempt;
 use crate::names;
+use crate::plan::pod_name;
 
 use super::failure::{Asked, Failure};
 use super::runs::{self, Look};
@@ -27,7 +28,7 @@ pub(super) struct PodOf<'a> {
 
 impl<'a> PodOf<'a> {
     pub(super) fn new(connection: &'a Connection, run: &'a BundleRun, attempt: &Attempt) -> Self {
-        let name = attempt.pod.clone().unwrap_or_else(|| format!("{}-{}", runs::name(run), attempt.attempt));
+        let name = attempt.pod.clone().unwrap_or_else(|| pod_name(runs::name(run), attempt.attempt));
         Self { connection, run, name }
     }
 

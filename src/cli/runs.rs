@@ -12,6 +12,7 @@ use kube::api::ListParams;
 use kube_runtime::watcher::{self, Event};
 use kube_runtime::{WatchStreamExt as _, watcher as watch};
 
+use crate::api::status::Attempt;
 use crate::api::{BundleRun, Phase};
 use crate::cluster::GuardedRun;
 use crate::contract::time_for_people;
@@ -147,6 +148,13 @@ pub(super) fn name(run: &BundleRun) -> &str {
 /// That which it is at; 0: none.
 pub(super) fn attempt_number(run: &BundleRun) -> u32 {
     run.status.as_ref().and_then(|status| status.attempt).unwrap_or_default()
+}
+
+/// What is on record of an attempt: of the last ones there is something.
+pub(super) fn recorded(run: &BundleRun, number: u32) -> Result<Attempt, Failure> {
+    let attempts = run.status.iter().flat_map(|status| &status.attempts);
+    let found = attempts.into_iter().find(|attempt| attempt.attempt == number).cloned();
+    found.ok_or_else(|| Failure::new(format!("{} has no record of an attempt {number}", name(run))))
 }
 
 /// Where it is in its life.

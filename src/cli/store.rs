@@ -87,9 +87,8 @@ fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String, Failure> {
     let status = run.status.clone().unwrap_or_default();
     let name = runs::name(run);
     if let Some(number) = attempt.filter(|number| Some(*number) != status.attempt) {
-        let found = status.attempts.into_iter().find(|attempt| attempt.attempt == number);
-        let found = found.ok_or_else(|| Failure::new(format!("{name} has no record of an attempt {number}")))?;
-        return found.bundle.ok_or_else(|| Failure::new(format!("attempt {number} of {name} left no saved output")));
+        let bundle = runs::recorded(run, number)?.bundle;
+        return bundle.ok_or_else(|| Failure::new(format!("attempt {number} of {name} left no saved output")));
     }
     if let Some(bundle) = status.output.and_then(|output| output.bundle) {
         return Ok(bundle);

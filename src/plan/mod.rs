@@ -36,6 +36,7 @@ pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
 pub use facts::pod_events::PodEvent;
 pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, Store};
+pub use pod::pod_name;
 pub use status::current_pod;
 pub(crate) use status::unknown_message;
 pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};

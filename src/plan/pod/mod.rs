@@ -33,7 +33,8 @@ const REPORT_GRACE_SECONDS: u64 = 30;
 const MOST_LOOKED_FOR: usize = 50;
 
 /// Name of the pod of an attempt.
-pub(in crate::plan) fn pod_name(run: &str, attempt: u32) -> String {
+#[must_use]
+pub fn pod_name(run: &str, attempt: u32) -> String {
     format!("{run}-{attempt}")
 }
 
