@@ -556,7 +556,8 @@ pub struct Retry {
     #[schemars(range(min = 0, max = 1000))]
     pub interruptions: Option<u32>,
 
-    /// The time between a failure that `limit` counts and the next attempt. Doubles with each, up to ten minutes. Days, hours, minutes and seconds. Default: 10s. Example: `1m`.
+    /// The time between a failure that `limit` counts and the next attempt. Doubles with each, up to ten minutes. Days,
+    /// hours, minutes and seconds. Default: 10s. Example: `1m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub backoff: Option<String>,

@@ -263,8 +263,8 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 
 /// We deleted the pod because its deadline had passed, and the command had not started meanwhile.
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
-    // Where there is a pod, neither its time nor its admission is waited for any more; where it has ended, its node is not. What inputs
-    // and the store are waited for is the helper's to give up.
+    // Where there is a pod, neither its time nor its admission is waited for any more; where it has ended, its node is not.
+    // What inputs and the store are waited for is the helper's to give up.
     let over =
         [WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
     let waiting = ending.waiting.filter(|w| !over.contains(&w.stage.as_deref()))?;

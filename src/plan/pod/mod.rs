@@ -226,7 +226,7 @@ fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request, settings:
     annotations.extend(request.created_by.clone().map(|user| (names::CREATED_BY_ANNOTATION.to_owned(), user)));
     annotations.insert(names::REQUEST_ANNOTATION.to_owned(), json(serde_json::to_string(complete)));
     annotations.insert(names::STOP_ANNOTATION.to_owned(), String::new());
-    if pins.inputs.values().any(Pin::awaits_its_run) {
+    if Inputs::of(request, attempt, settings).await_a_run() {
         annotations.insert(names::AWAITED_RUNS_ANNOTATION.to_owned(), String::new());
     }
     if pins != Pins::default() {
