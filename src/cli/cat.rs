@@ -20,8 +20,7 @@ pub(super) struct Cat {
 }
 
 pub(super) async fn cat(session: &Session, args: &Cat) -> Result<(), Failure> {
-    let Saved { reference, .. } = store::find(session, &args.target).await?;
-    let access = store::access(session, &reference, &args.store)?;
+    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
     let sink = Sink::new(session.out, Stream::Out);
     let mut sink = bundle::read_file(&reference, &args.path, &access, sink).await?;
     Ok(sink.finish()?)

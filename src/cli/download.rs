@@ -37,8 +37,7 @@ pub(super) struct Download {
 }
 
 pub(super) async fn download(session: &Session, args: &Download) -> Result<(), Failure> {
-    let Saved { reference, name } = store::find(session, &args.target).await?;
-    let access = store::access(session, &reference, &args.store)?;
+    let Saved { reference, name, access } = store::find(session, &args.target, &args.store).await?;
     let path = args.path.as_deref();
     let kind = bundle::resolve(&reference, path, &access).await?.kind;
     let place = place(args.to.as_deref(), &name, path, kind);

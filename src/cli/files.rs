@@ -24,8 +24,7 @@ pub(super) struct Files {
 }
 
 pub(super) async fn files(session: &Session, args: &Files) -> Result<(), Failure> {
-    let Saved { reference, .. } = store::find(session, &args.target).await?;
-    let access = store::access(session, &reference, &args.store)?;
+    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
     let all = bundle::list(&reference, &access).await?;
     let wanted = args.path.as_deref().unwrap_or_default().trim_start_matches("./").trim_matches('/');
     let entries: Vec<ListEntry> = all.into_iter().filter(|entry| is_below(&entry.path, wanted.as_bytes())).collect();

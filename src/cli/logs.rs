@@ -9,10 +9,9 @@ use kube::api::LogParams;
 
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, Phase};
-use crate::names;
 
 use super::failure::{Failure, Kind};
-use super::pod_log::{Got, Pace, PodOf, Shown, one_attempt, read};
+use super::pod_log::{self, Got, Pace, PodOf, Shown, one_attempt, read};
 use super::runs::{self, Look};
 use super::saved_log::{not_started, saved};
 use super::session::{Connection, Session};
@@ -45,12 +44,7 @@ pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> 
     }
     let run = runs::get(&connection, &args.name).await?;
     let attempt = attempt_of(&run, args.attempt)?;
-    let params = LogParams {
-        container: Some(names::RUN_CONTAINER.to_owned()),
-        tail_lines: args.tail.map(i64::from),
-        timestamps: true,
-        ..LogParams::default()
-    };
+    let params = LogParams { tail_lines: args.tail.map(i64::from), ..pod_log::params() };
     let pod = PodOf::new(&connection, &run, &attempt);
     if pod.get().await.map_err(|error| pod.failed(&error))?.is_some() {
         let mut sink = Sink::new(session.out, Stream::Out);

@@ -55,6 +55,11 @@ pub(super) enum Got {
     None(Failure),
 }
 
+/// Of the command's container. With the time of each line, by which a log goes on where it broke off.
+pub(super) fn params() -> LogParams {
+    LogParams { container: Some(names::RUN_CONTAINER.to_owned()), timestamps: true, ..LogParams::default() }
+}
+
 pub(super) async fn read(
     connection: &Connection,
     pod: &str,
@@ -94,6 +99,14 @@ impl Default for Pace {
     fn default() -> Self {
         let [again, again_at_most, rest] = [1, 5, 10].map(Duration::from_secs);
         Self { again, again_at_most, rest }
+    }
+}
+
+impl Pace {
+    /// The next pause is longer.
+    async fn rest_before_again(&self, pause: &mut Duration) {
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(self.again_at_most);
     }
 }
 
@@ -166,20 +179,13 @@ async fn log_of(
             Err(error) if runs::is_final(&error) => return Err(of.failed(&error)),
             Err(error) => {
                 tell(&of.failed(&error));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(pace.again_at_most);
+                pace.rest_before_again(&mut pause).await;
                 continue;
             }
         };
         // What has ended when it is asked for is whole when it was read.
         let is_last = has_ended(&pod);
-        let params = LogParams {
-            container: Some(names::RUN_CONTAINER.to_owned()),
-            follow: !is_last,
-            timestamps: true,
-            since_time: stamps.since(),
-            ..LogParams::default()
-        };
+        let params = LogParams { follow: !is_last, since_time: stamps.since(), ..params() };
         stamps.reconnected();
         let (before, mut new) = (bytes.get(), Vec::new());
         let got = read(of.connection, &of.name, &params, |given| {
@@ -202,8 +208,7 @@ async fn log_of(
         if bytes.get() > before {
             pause = pace.again;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(pace.again_at_most);
+        pace.rest_before_again(&mut pause).await;
     }
 }
 

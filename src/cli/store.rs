@@ -17,7 +17,7 @@ use crate::oci::Reference;
 
 use super::failure::Failure;
 use super::runs;
-use super::session::{Connection, Session};
+use super::session::Session;
 
 /// How the registry of a store is reached.
 #[derive(Clone, Debug, Default, Args)]
@@ -58,25 +58,30 @@ pub(super) struct Saved {
     pub(super) reference: String,
     /// For files of it on this machine.
     pub(super) name: String,
+    /// How it is read.
+    pub(super) access: Access,
 }
 
 /// Finds the bundle of a run, of `RUN@ATTEMPT`, or takes the one that was named itself.
-pub(super) async fn find(session: &Session, text: &str) -> Result<Saved, Failure> {
-    let (name, attempt) = match target(text)? {
-        Target::Bundle(reference) => return bundle(reference),
-        Target::Run(name) => (name, None),
-        Target::Attempt(name, number) => (name, Some(number)),
+pub(super) async fn find(session: &Session, text: &str, options: &StoreOptions) -> Result<Saved, Failure> {
+    let (reference, name) = match target(text)? {
+        Target::Bundle(reference) => (reference.to_owned(), name_of(reference)?),
+        Target::Run(name) => (of_run(session, name, None).await?, name.to_owned()),
+        Target::Attempt(name, number) => (of_run(session, name, Some(number)).await?, name.to_owned()),
     };
-    let connection: Connection = session.connect().await?;
-    let run = runs::get(&connection, name).await?;
-    Ok(Saved { reference: reference(&run, attempt)?, name: name.to_owned() })
+    let access = access(session, &reference, options)?;
+    Ok(Saved { reference, name, access })
 }
 
-/// One that was named itself: its files are named after the last part of its repository.
-fn bundle(reference: &str) -> Result<Saved, Failure> {
+async fn of_run(session: &Session, name: &str, attempt: Option<u32>) -> Result<String, Failure> {
+    let connection = session.connect().await?;
+    reference(&runs::get(&connection, name).await?, attempt)
+}
+
+/// Files of a bundle that was named itself are named after the last part of its repository.
+fn name_of(reference: &str) -> Result<String, Failure> {
     let repository = parsed(reference)?.repository;
-    let name = repository.rsplit('/').next().unwrap_or(&repository).to_owned();
-    Ok(Saved { reference: reference.to_owned(), name })
+    Ok(repository.rsplit('/').next().unwrap_or(&repository).to_owned())
 }
 
 fn parsed(reference: &str) -> Result<Reference, Failure> {
@@ -216,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_bundle_is_named_after_its_repository() {
-        let name = |reference: &str| bundle(reference).unwrap().name;
+        let name = |reference: &str| name_of(reference).unwrap();
         assert_eq!(name(&format!("r.example:5000/bundles/train@{DIGEST}")), "train");
         assert_eq!(name("r.example/bundles/train:1"), "train");
-        assert_eq!(bundle("r.example/bundles/train@sha256:1").map(|saved| saved.name).unwrap_err().kind, Kind::Usage);
+        assert_eq!(name_of("r.example/bundles/train@sha256:1").unwrap_err().kind, Kind::Usage);
     }
 
     #[test]
