@@ -27,7 +27,21 @@ pub const PATIENCE: Duration = Duration::from_mins(4);
 pub struct Space {
     pub client: Client,
     pub name: String,
+    _left: Left,
     _turn: Option<Turn>,
+}
+
+/// What a test that fails leaves goes, unless it is to be looked at: it would take the node's time from the others.
+struct Left {
+    namespace: String,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("KEEP").is_none() {
+            let _ = Command::new("kubectl").args(["delete", "namespace", "--wait=false", &self.namespace]).status();
+        }
+    }
 }
 
 impl Space {
@@ -75,7 +89,7 @@ impl Space {
         let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let name = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
         // A pod cannot be made before its namespace has this.
-        let space = Self { client, name, _turn: None };
+        let space = Self { client, _left: Left { namespace: name.clone() }, name, _turn: None };
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = space.api();
         eventually("the default service account", async || {
             accounts.get_opt("default").await.unwrap().ok_or("none yet")
@@ -352,18 +366,21 @@ pub fn saved_file(status: &BundleRunStatus, path: &str) -> String {
     std::fs::read_to_string(export(status).path().join("contents").join(path)).unwrap()
 }
 
-/// The pods of the operator.
+/// The namespace of operators: of the one that is installed, and of those of tests.
 pub fn operator_pods(client: &Client) -> Api<Pod> {
     Api::namespaced(client.clone(), "bundlerun")
+}
+
+/// Of the pods there, those of the installed operator.
+pub fn of_the_operator() -> ListParams {
+    ListParams::default().labels("app.kubernetes.io/name=bundle-operator")
 }
 
 /// Kills the operator, without grace.
 pub async fn kill_operator(client: &Client) {
     let pods = operator_pods(client);
     let params = DeleteParams::default().grace_period(0);
-    pods.delete_collection(&params, &ListParams::default().labels("app.kubernetes.io/name=bundle-operator"))
-        .await
-        .unwrap();
+    pods.delete_collection(&params, &of_the_operator()).await.unwrap();
 }
 
 /// Scales the operator and waits until it is so.
@@ -375,7 +392,7 @@ pub async fn scale_operator(client: &Client, replicas: i32) {
     if replicas == 0 {
         let pods = operator_pods(client);
         eventually("the operator to be gone", async || {
-            let left = pods.list(&ListParams::default()).await.unwrap().items.len();
+            let left = pods.list(&of_the_operator()).await.unwrap().items.len();
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await;

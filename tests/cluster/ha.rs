@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::audit;
 use crate::common::{
-    Operators, Space, cause, eventually, operator_pods, operators, scale_operator, starts, stdout, together, traced,
+    Operators, Space, cause, eventually, of_the_operator, operator_pods, operators, scale_operator, starts, stdout,
+    together, traced,
 };
 use crate::node::{container_id, first_process};
 use crate::webhook::{Answer, Webhook};
@@ -48,11 +49,7 @@ async fn nothing_happened_twice(space: &Space, trace: &Path, names: &[String]) {
 }
 
 async fn the_operators(client: &Client) -> Vec<Pod> {
-    operator_pods(client)
-        .list(&ListParams::default().labels("app.kubernetes.io/name=bundle-operator"))
-        .await
-        .unwrap()
-        .items
+    operator_pods(client).list(&of_the_operator()).await.unwrap().items
 }
 
 /// Name of the pod that leads.

@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::audit::{self, text};
-use crate::common::{Space, eventually, operator_pods, output, run, together};
+use crate::common::{Space, eventually, of_the_operator, operator_pods, output, run, together};
 use crate::node::{container_id, first_process};
 
 /// More than two pages of the watch's list.
@@ -26,7 +26,7 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     }
     space.waits_at(&format!("many-{:04}", MANY - 1), "Inputs").await;
 
-    let operators = operator_pods(&space.client).list(&ListParams::default()).await.unwrap();
+    let operators = operator_pods(&space.client).list(&of_the_operator()).await.unwrap();
     let process = first_process(&container_id(&operators.items[0], "operator"));
     kill_process(process, Signal::STOP).unwrap();
     // A new API server knows nothing of before: a watch that goes on from there gets a 410.
