@@ -29,8 +29,8 @@ pub const POD_FINALIZER: &str = "bundlerun.dev/record";
 /// Pod annotation that carries the [`crate::contract::Request`] as JSON.
 pub const REQUEST_ANNOTATION: &str = "bundlerun.dev/request";
 
-/// Pod annotation, empty until the user asks for the end; then when the operator passed that on, in RFC 3339. The helper sees
-/// it as a file. A pod without it was made by an operator that does not write it.
+/// Pod annotation, empty until the user asks for the end; then a [`crate::contract::PodOrder`]. The helper sees it as a
+/// file. A pod without it was made by an operator that does not write it.
 pub const STOP_ANNOTATION: &str = "bundlerun.dev/stop";
 
 /// Pod annotation of a run that waits for a snapshot of another: what became of those runs since the pod was made, as JSON,

@@ -266,7 +266,7 @@ fn a_manifest_that_is_wrong_is_found() {
     };
     assert!(!found("{command: ls}"));
     for wrong in
-        ["{command: ls, argv: [ls]}", "{comand: ls}", "{command: ls, memory: 1Gi}", "{command: ls, suspend: true}"]
+        ["{command: ls, argv: [ls]}", "{comand: ls}", "{command: ls, memory: 1Gi}", "{command: ls, suspend: 1}"]
     {
         assert!(found(wrong), "{wrong}");
     }

@@ -58,7 +58,6 @@ pub fn all() -> Vec<Rule> {
 /// deletes its line.
 fn not_yet() -> Vec<Rule> {
     [
-        ("suspend", "!has(self.suspend) || !self.suspend"),
         ("podRetention", "!has(self.podRetention)"),
         ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)"),
     ]

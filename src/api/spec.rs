@@ -135,9 +135,9 @@ pub struct BundleRunSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_input_failure: OnInputFailure,
 
-    /// Holds the run; during an attempt, ends it like an interruption by the platform (what is there is saved, it is
-    /// charged to nobody) and holds the next. May be changed at any time. Not supported by this version yet. Default:
-    /// false. Example: `true`.
+    /// Holds the run: it has no pod. An attempt that runs is ended as by `stop`, what is there is saved, and another follows
+    /// when this is taken back; that counts against nothing in `retry`. May be changed at any time. Default: false.
+    /// Example: `true`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
 

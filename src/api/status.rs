@@ -38,14 +38,23 @@ pub struct BundleRunStatus {
     #[schemars(schema_with = "schema::time")]
     pub stop_requested_at: Option<Time>,
 
+    /// When the operator first saw `suspend: true` on the run, until the run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub suspended_at: Option<Time>,
+
     /// Number of the current or last attempt, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 
-    /// How many of the attempts before this one failed and were followed by another, as `retry.limit` allows; the others
-    /// were interrupted.
+    /// How many of the attempts before this one failed and were followed by another, as `retry.limit` allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_failures: Option<u32>,
+
+    /// How many of the attempts before this one were ended by `suspend`, which counts against nothing; those that neither
+    /// failed nor were suspended were interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspensions: Option<u32>,
 
     /// The last 10 attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -51,7 +51,7 @@ impl Cluster {
             Step::CreatePod(pod) => self.create_pod(run, *pod).await,
             Step::WriteStatus(status) => self.write_status(run, *status).await,
             Step::DeletePod { pod, grace } => self.delete_pod(&pod, grace).await,
-            Step::OrderStop { pod, at } => self.tell(&pod, names::STOP_ANNOTATION, &at.to_string()).await,
+            Step::OrderStop { pod, order } => self.tell(&pod, names::STOP_ANNOTATION, &order.to_string()).await,
             Step::TellOfRuns { pod, runs } => self.tell(&pod, names::AWAITED_RUNS_ANNOTATION, &runs).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::AskProgress { ip } => {

@@ -135,7 +135,7 @@ impl Cluster {
 
     /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
     /// names and the cache lacks is looked for at the API server, before it is called lost, and so is the pod of a run
-    /// that is to be stopped, before it is said that there is nothing to stop.
+    /// that is to be stopped or suspended, before it is said that there is nothing to end.
     ///
     /// # Errors
     /// When that one look gets no answer.
@@ -146,7 +146,8 @@ impl Cluster {
         let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
         let recorded = run.status.iter().flat_map(|s| &s.attempts).any(|a| a.attempt == attempt && a.uid.is_some());
         let over = run.is_over();
-        if pod.is_none() && !over && (recorded || run.is_being_stopped()) {
+        let is_to_end = run.is_being_stopped() || (run.spec.suspend && run.status.as_ref().is_none_or(|status| status.suspended_at.is_none()));
+        if pod.is_none() && !over && (recorded || is_to_end) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
         let is_asked_for = pod.as_ref().is_none_or(|pod| pod.told_of_runs().is_some());

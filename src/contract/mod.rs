@@ -6,6 +6,8 @@
 pub mod duration;
 mod gpu;
 mod message;
+#[cfg(feature = "operator")]
+mod order;
 mod pins;
 mod progress;
 mod record;
@@ -16,6 +18,8 @@ mod text;
 
 pub use gpu::{DeviceCount, GpuFacts, GpuModel, GpuRequest, HostDriver, Preflight};
 pub use message::{FIRST_LINE_MAX_BYTES, INPUTS_MAX_BYTES, MESSAGE_MAX_BYTES, Message};
+#[cfg(feature = "operator")]
+pub use order::PodOrder;
 pub use pins::{Pin, Pins, SnapshotPin};
 pub use progress::{InputProblem, InputTrouble, Progress, ProgressStage, StoreTrouble, Warning, WarningKind};
 pub use record::{Cause, RECORD_MAX_BYTES, Record, Usage};

@@ -335,7 +335,8 @@ pub struct SnapshotRequest {
     /// Taken so often, in seconds; none: only when the command asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_seconds: Option<u64>,
-    /// One more is taken when the platform has ended the command and it has ended in order: the next attempt goes on there.
+    /// One more is taken when the platform, or `suspend`, has ended the command and it has ended in order: the next attempt
+    /// goes on there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_end: bool,
 }

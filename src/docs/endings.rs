@@ -3,7 +3,7 @@
 use super::{code_list, head, row, sentence};
 use crate::api::Phase;
 use crate::api::spec::DEFAULT_INTERRUPTIONS;
-use crate::plan::{Cause, ConditionType, Deadline, Reason, STOPPING, Subject};
+use crate::plan::{Cause, ConditionType, Deadline, Reason, STOPPING, SUSPENDING, Subject};
 
 const INTRODUCTION: &str = "\
 # How runs end, and what they wait for
@@ -54,7 +54,7 @@ fn phases() -> String {
     let text = |variant: &serde_json::Value, key: &str| variant[key].as_str().unwrap_or_default().replace('\n', " ");
     let rows = variants.map(|variant| row([&format!("`{}`", text(variant, "const")), &text(variant, "description")]));
     let of_finalizing = format!(
-        "\nIn `Finalizing`, the reason `{STOPPING}` says that `stop` was set, and `{}` that somebody else deleted the pod.\n",
+        "\nIn `Finalizing`, the reason `{STOPPING}` says that `stop` was set, `{SUSPENDING}` that `suspend` was, and `{}` that somebody else deleted the pod.\n",
         Cause::PodDeleted.name()
     );
     format!("## Phases\n\n{}{}{of_finalizing}", head(["phase", "the run"]), rows.collect::<String>())

@@ -56,7 +56,8 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let interrupted = is_interrupted(paths, end, record.as_ref().ok());
     let saved = save.map(|save| {
         let keeps_last = save.snapshots.as_ref().is_some_and(|snapshots| snapshots.at_end);
-        let is_gone_on_with = interrupted && keeps_last && record.as_ref().is_ok_and(ended_in_order);
+        let is_followed = interrupted || stop_order::is_followed(paths);
+        let is_gone_on_with = is_followed && keeps_last && record.as_ref().is_ok_and(ended_in_order);
         saving::save(paths, save, interrupted, is_gone_on_with, &mut tell_how_it_stands)
     });
     let report = match saved {

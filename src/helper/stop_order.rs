@@ -1,7 +1,7 @@
 //! The user's order to end: an annotation of the pod, which the kubelet shows as a file. A pod that is deleted instead is
 //! the platform's to end, and has less time to save.
 
-use crate::contract::EndOrder;
+use crate::contract::{EndOrder, PodOrder};
 use crate::helper::markers;
 use crate::helper::until_dropped::UntilDropped;
 use crate::names::files;
@@ -15,6 +15,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Whether it was given.
 pub(super) fn is_given(paths: &Paths) -> bool {
     markers::read(&paths.request, files::STOP).is_some_and(|text| !text.trim().is_empty())
+}
+
+/// Whether another attempt follows the end that was ordered.
+pub(super) fn is_followed(paths: &Paths) -> bool {
+    let order = markers::read(&paths.request, files::STOP).and_then(|text| text.trim().parse::<PodOrder>().ok());
+    order.is_some_and(|order| order.is_followed)
 }
 
 /// Passes the order on to the runner, until dropped. Called before the runner can be there, as
@@ -61,7 +67,9 @@ mod tests {
         while ordered().is_none() {
             thread::sleep(Duration::from_millis(10));
         }
-        assert!(is_given(&paths) && ordered() == Some(EndOrder::stop()));
+        assert!(is_given(&paths) && !is_followed(&paths) && ordered() == Some(EndOrder::stop()));
+        fs::write(&file, "2026-11-26T10:00:00Z suspend").unwrap();
+        assert!(is_given(&paths) && is_followed(&paths));
         drop(waiting);
     }
 }

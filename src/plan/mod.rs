@@ -41,6 +41,6 @@ pub use status::current_pod;
 pub(crate) use status::unknown_message;
 pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 pub(crate) use words::cause::{Cause, Subject};
-pub(crate) use words::condition::{ConditionType, STOPPING};
+pub(crate) use words::condition::{ConditionType, STOPPING, SUSPENDING};
 pub(crate) use words::message::Source;
 pub(crate) use words::wait_reason::{Deadline, Reason};

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{BundleRun, BundleRunStatus, Skew};
-use crate::contract::Progress;
+use crate::contract::{PodOrder, Progress};
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
 use crate::plan::facts::pod::{PodFacts, PodSeen};
@@ -118,12 +118,12 @@ pub enum Step {
         /// Between TERM and KILL; `None`: what the pod was made with, which has room for saving.
         grace: Option<Duration>,
     },
-    /// Tell the helper of a pod that the user asked for the end, at this time.
+    /// Tell the helper of a pod that the user asked for the end.
     OrderStop {
         /// Which.
         pod: PodRef,
-        /// Now.
-        at: Timestamp,
+        /// What it is told.
+        order: PodOrder,
     },
     /// Tell the helper of a pod what became of the runs whose snapshots it looks for.
     TellOfRuns {

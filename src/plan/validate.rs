@@ -161,7 +161,6 @@ pub(in crate::plan) fn backoff(retry: &Retry, failures: u32) -> Duration {
 /// Whoever brings a field to life deletes its line.
 fn not_yet(spec: &BundleRunSpec) -> impl Iterator<Item = String> {
     [
-        ("suspend", spec.suspend),
         ("podRetention", spec.pod_retention.is_some()),
         ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.is_some()),
     ]

@@ -28,7 +28,7 @@ fn download(href: &str, sha256: &str) -> Value {
 }
 
 /// An address of this machine where nobody listens now.
-fn free_address() -> String {
+pub fn free_address() -> String {
     let listener = TcpListener::bind((node::link_address(), 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }

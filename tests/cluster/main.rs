@@ -61,6 +61,7 @@ mod stop;
 mod store;
 mod store_faults;
 mod store_outages;
+mod suspend;
 mod traces;
 mod turns;
 mod unusual_images;

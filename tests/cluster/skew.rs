@@ -81,15 +81,13 @@ async fn under_an_older_definition_no_attempt_begins_and_all_else_goes_on() {
 #[tokio::test]
 async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
     let space = Space::exclusive().await;
-    let more = json!({"command": "true", "suspend": true});
+    let more = json!({"command": "true", "timeLimit": "2w"});
     define(
         &space,
         changed(|schema| {
             schema["spec"]["properties"]["lease"] = json!({"type": "string"});
-            schema["spec"]["x-kubernetes-validations"]
-                .as_array_mut()
-                .unwrap()
-                .retain(|rule| rule["fieldPath"] != ".suspend");
+            let weeks = schema["spec"]["properties"]["timeLimit"].as_object_mut().unwrap();
+            weeks.retain(|key, _| key != "pattern" && key != "x-kubernetes-validations");
         }),
     )
     .await;
@@ -113,7 +111,7 @@ async fn a_run_of_a_newer_definition_waits_for_an_operator_that_knows_it() {
     for (name, spec) in [("says-more", says_more), ("may-more", more.clone())] {
         runs.create(&PostParams::default(), &object(name, &spec)).await.unwrap();
     }
-    for (name, word) in [("says-more", "spec.lease"), ("may-more", "suspend")] {
+    for (name, word) in [("says-more", "spec.lease"), ("may-more", "timeLimit")] {
         let held = space.until(name, "to be held", waits_for("OperatorOutdated")).await;
         let waiting = held.waiting.unwrap();
         assert_eq!((waiting.stage.as_deref(), &waiting.deadline), (Some("Version"), &None), "{waiting:#?}");

@@ -8,6 +8,7 @@ mod pin;
 mod refused;
 mod skew;
 mod waiting;
+mod wished;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,10 +22,11 @@ use crate::contract::{Message, Pin};
 use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
-use crate::plan::facts::pod::{PodFacts, PodSeen, StopOrder};
+use crate::plan::facts::pod::{PodFacts, PodSeen};
 use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
+use crate::plan::facts::wish::Wish;
 use crate::plan::outcome::{self, Ending, Outcome};
 use crate::plan::pod;
 use crate::plan::pod::affinity;
@@ -32,7 +34,6 @@ use crate::plan::status::{self, AttemptEnd, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
-use crate::plan::words::condition::STOPPING;
 use crate::plan::words::wait_reason::WaitStage;
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
@@ -40,8 +41,6 @@ const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
 /// The wait before the attempt after one whose command never started; doubles with each attempt. What the platform
 /// refuses at once (a device plugin that is down) must not use up all attempts in a few seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// A helper that was ordered to stop has passed that on, and the command has ended, within its grace and this.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Times of ours and of the API server's that are nearer to each other say nothing of which came first.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
@@ -93,6 +92,8 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         (PodSeen::Absent | PodSeen::Foreign(_), _) if run.is_being_stopped() => {
             decision.end(None, &Outcome::stopped_without_pod(attempt)).then(release_last(run, attempt))
         }
+        (PodSeen::Absent | PodSeen::Foreign(_), _) if run.spec.suspend => decision.suspended(),
+        (PodSeen::Absent | PodSeen::Foreign(_), _) if decision.wish().is_some() => decision.go_on(),
         (PodSeen::Absent, None) => decision.create(),
         (PodSeen::Foreign(pod), _) => decision.name_taken(Some(pod)).then(release_last(run, attempt)),
         (PodSeen::Absent, Some(Refusal::NameTaken(pod))) => decision.name_taken(pod.as_deref()),
@@ -179,6 +180,16 @@ impl<'a> Decision<'a> {
         waiting.is_some_and(|w| w.deadline.is_some())
     }
 
+    fn wish(&self) -> Option<Wish> {
+        Wish::of(self.run)
+    }
+
+    /// The wish that the attempt is ended for: what `suspend` finds ending by itself ends as it would have.
+    fn wish_acted_on(&self) -> Option<Wish> {
+        let is_recorded = self.status().is_some_and(|status| status.suspended_at.is_some());
+        self.wish().filter(|wish| *wish == Wish::Stop || is_recorded)
+    }
+
     /// How many of the attempts before this one failed by themselves.
     fn failures(&self) -> u32 {
         self.status().and_then(|s| s.retried_failures).unwrap_or_default()
@@ -188,8 +199,12 @@ impl<'a> Decision<'a> {
     fn is_tried_again(&self, outcome: &Outcome) -> bool {
         let retry = &self.run.spec.retry;
         match outcome.verdict() {
-            // Whatever failed is counted; the attempts before this one that are not were interrupted.
-            Verdict::Interrupted => self.attempt.saturating_sub(self.failures()) <= retry.interruptions(),
+            Verdict::Interrupted if outcome.is_suspension() => true,
+            // Whatever failed or was suspended is counted; the attempts before this one that are not were interrupted.
+            Verdict::Interrupted => {
+                let counted = self.failures().saturating_add(self.suspensions());
+                self.attempt.saturating_sub(counted) <= retry.interruptions()
+            }
             Verdict::Failed => {
                 self.failures() < retry.limit.unwrap_or_default()
                     && retry.is_for(outcome.cause())
@@ -258,9 +273,13 @@ impl<'a> Decision<'a> {
             return (due.0 > self.now).then(|| until(self.now, due.0));
         }
         let cause = |a: &Attempt| Some(Cause::named(a.cause.as_deref()?)?.0);
-        let never_began = |a: &Attempt| a.start_time.is_none() || cause(a).is_some_and(Cause::is_before_the_command);
+        let never_began = |a: &Attempt| {
+            let cause = cause(a);
+            let is_before_it = a.start_time.is_none() || cause.is_some_and(Cause::is_before_the_command);
+            is_before_it && cause != Some(Cause::Suspended)
+        };
         let last = || self.entry(self.attempt.checked_sub(1)?).filter(|last| never_began(last));
-        let last = self.entry(self.attempt).or_else(last)?;
+        let last = self.entry(self.attempt).filter(|last| never_began(last)).or_else(last)?;
         let wait = RETRY_AFTER.saturating_mul(1 << (last.attempt - 1).min(6));
         self.due(last.finish_time.as_ref()?.0, SignedDuration::try_from(wait).ok()?)
     }
@@ -284,10 +303,10 @@ impl<'a> Decision<'a> {
     }
 
     fn follow_stage(&self, pod: &PodFacts, stage: Stage<'_>) -> Plan {
-        if self.run.is_being_stopped()
+        if let Some(wish) = self.wish()
             && matches!(stage, Stage::Starting | Stage::Waiting(_) | Stage::Staging | Stage::Running)
         {
-            return self.stop(pod, &stage);
+            return self.end_as_wished(pod, &stage, wish);
         }
         if let Some(message) = self.told_by_the_helper_itself().filter(|_| stage != Stage::Ended) {
             return self.end_hung(pod, Some(&message));
@@ -305,7 +324,7 @@ impl<'a> Decision<'a> {
             Stage::Finalizing => {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
                 let ended = ended.map_or(self.now, |t| t.0);
-                let reason = self.run.is_being_stopped().then_some(STOPPING);
+                let reason = self.wish_acted_on().map(Wish::reason);
                 self.overdue(pod, ended).unwrap_or_else(|| self.finalizing(pod, ended, reason))
             }
             Stage::Deleting => self.deleting(pod),
@@ -319,24 +338,6 @@ impl<'a> Decision<'a> {
                 }
                 self.end(Some(pod), &outcome)
             }
-        }
-    }
-
-    /// The user asked for the end. A command that runs is told through its helper, so that its output has all the time that
-    /// others have; a pod whose command does not run yet, or whose helper does not pass it on, is deleted.
-    fn stop(&self, pod: &PodFacts, stage: &Stage<'_>) -> Plan {
-        // On the record first: the field may be taken back before the pod has ended.
-        let told = Plan::nothing().write(self.draft().stopping());
-        let runs = matches!(stage, Stage::Staging | Stage::Running);
-        let patience = SignedDuration::try_from(self.stop_grace().saturating_add(STOP_PATIENCE)).ok();
-        let left = match pod.stop_order() {
-            StopOrder::NotGiven if runs => return told.then(Step::OrderStop { pod: PodRef::of(pod), at: self.now }),
-            StopOrder::Given(at) if runs => patience.and_then(|patience| self.due(at, patience)),
-            _ => None,
-        };
-        match left {
-            Some(_) => Plan { next: left, ..told },
-            None => told.then(Step::delete(pod)),
         }
     }
 
@@ -360,8 +361,7 @@ impl<'a> Decision<'a> {
     fn ending<'b>(&'b self, pod: &'b PodFacts, message: Option<&'b Message>, hangs: bool) -> Ending<'b> {
         let waiting = self.status().and_then(|s| s.waiting.as_ref());
         let shared_memory_bytes = validate::shared_memory_bytes(&self.run.spec.resources, self.settings);
-        let stop_asked = self.run.is_being_stopped();
-        Ending { pod, message, waiting, shared_memory_bytes, hangs, stop_asked }
+        Ending { pod, message, waiting, shared_memory_bytes, hangs, wish: self.wish_acted_on() }
     }
 
     fn deleting(&self, pod: &PodFacts) -> Plan {
@@ -372,7 +372,7 @@ impl<'a> Decision<'a> {
         if let Some(plan) = self.held_up(pod) {
             return plan;
         }
-        let reason = if self.run.is_being_stopped() { STOPPING } else { Cause::PodDeleted.name() };
+        let reason = self.wish_acted_on().map_or(Cause::PodDeleted.name(), Wish::reason);
         self.finalizing(pod, pod.delete_asked_at().unwrap_or(self.now), Some(reason))
     }
 
@@ -410,20 +410,22 @@ impl<'a> Decision<'a> {
 
     /// [`Self::end`] with the helper's last words, however they came.
     fn end_as_told(&self, pod: Option<&PodFacts>, message: Option<&Message>, outcome: &Outcome) -> Plan {
-        let stopped;
-        let outcome = if self.run.is_being_stopped() && outcome.verdict() == Verdict::Interrupted {
-            stopped = Outcome::stopped_and_interrupted(outcome);
-            &stopped
-        } else {
-            outcome
+        let wished;
+        let outcome = match self.wish_acted_on() {
+            Some(wish) if outcome.verdict() == Verdict::Interrupted && !outcome.is_suspension() => {
+                wished = Outcome::wished_and_interrupted(wish, outcome);
+                &wished
+            }
+            _ => outcome,
         };
         let end = AttemptEnd { requested: self.requested, attempt: self.attempt, pod, message, outcome };
         let others = pod.and_then(|pod| end_of_others(pod, self.stop_grace()));
         if self.is_tried_again(outcome) {
             let after = validate::backoff(&self.run.spec.retry, self.failures() + 1);
             let draft = self.draft().followed(&end, after);
+            let type_ = if outcome.is_suspension() { EventType::Normal } else { EventType::Warning };
             return Plan::after(Duration::ZERO).write(draft).then(others).event(
-                EventType::Warning,
+                type_,
                 outcome.cause(),
                 &outcome.message,
             );

@@ -7,3 +7,4 @@ pub mod pod;
 pub mod pod_events;
 pub mod settings;
 pub mod stage;
+pub mod wish;

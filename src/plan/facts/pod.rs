@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Message, Pins};
+use crate::contract::{Message, Pins, PodOrder};
 use crate::names;
 
 /// A slim view of a pod. Field names are Kubernetes' own; everything else is dropped when decoding.
@@ -26,7 +26,7 @@ pub struct PodFacts {
     pub status: StatusFacts,
 }
 
-/// The user's order to end, on its way to the helper.
+/// The user's order to end, on its way to the helper: see [`PodOrder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopOrder {
     /// The pod was made by an operator that gave none.
@@ -268,7 +268,9 @@ impl PodFacts {
     pub fn stop_order(&self) -> StopOrder {
         match self.metadata.annotations.as_ref().and_then(|all| all.get(names::STOP_ANNOTATION)) {
             None => StopOrder::NotListened,
-            Some(text) => text.parse().map_or(StopOrder::NotGiven, StopOrder::Given),
+            Some(text) => {
+                text.parse::<PodOrder>().map_or(StopOrder::NotGiven, |order| StopOrder::Given(order.at))
+            }
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) fn deleted(ending: &Ending) -> Option<Outcome> {
 }
 
 /// The kubelet's own evictions and shutdowns leave a reason; API evictions, preemptions and drains a condition; a plain
-/// deletion neither. What the user asked for by `stop` is told as that, whoever passed it on.
+/// deletion neither. What the user asked for by `stop` or `suspend` is told as that, whoever passed it on.
 pub(super) fn why_asked(ending: &Ending) -> Outcome {
     let pod = ending.pod;
     if let Some(outcome) = told_by_the_kubelet(pod) {
@@ -75,8 +75,8 @@ pub(super) fn why_asked(ending: &Ending) -> Outcome {
         );
         return Outcome::new(Cause::PodDeleted, message);
     }
-    if ending.stop_asked {
-        return Outcome::stopped(ending);
+    if let Some(wish) = ending.wish {
+        return Outcome::wished(wish, ending);
     }
     Outcome::of(if pod.is_deleting() { Cause::PodDeleted } else { Cause::AskedToStop })
 }

@@ -15,6 +15,7 @@ use crate::api::Quantity;
 use crate::api::status::{Blame, Waiting};
 use crate::contract::{self, Message, MissingRecord, Record, Report, SaveFailure, Saved, SavedSoFar, size_for_people};
 use crate::plan::facts::pod::{PodFacts, TerminatedFacts};
+use crate::plan::facts::wish::Wish;
 use crate::plan::words::cause::{Cause, Verdict};
 use crate::plan::words::wait_reason::WaitStage;
 
@@ -41,8 +42,8 @@ pub(in crate::plan) struct Ending<'a> {
     pub(in crate::plan) shared_memory_bytes: Option<u64>,
     /// A container of the pod does not end, although the helper has said its last words or had its time for them.
     pub(in crate::plan) hangs: bool,
-    /// The user asked for the end.
-    pub(in crate::plan) stop_asked: bool,
+    /// What the user asked for, if that is why it was to end.
+    pub(in crate::plan) wish: Option<Wish>,
 }
 
 impl Outcome {
@@ -81,38 +82,45 @@ impl Outcome {
         self.ended_as.hint()
     }
 
-    /// `stop` was set, and there was no attempt.
-    fn stopped_before_its_command() -> Self {
-        Self::new(Cause::Stopped, "ended because stop was set, before its command had started")
+    /// `suspend` was set: it counts against nothing.
+    pub(in crate::plan) fn is_suspension(&self) -> bool {
+        self.ended_as == Cause::Suspended
     }
 
-    /// The same, of this attempt, which has no pod.
+    /// The user wished it to end, and the command had not started.
+    fn ended_before_its_command(wish: Wish) -> Self {
+        Self::new(wish.cause(), format!("ended because {} was set, before its command had started", wish.field()))
+    }
+
+    /// The same, of this attempt of a run that is stopped, which has no pod.
     pub(in crate::plan) fn stopped_without_pod(attempt: u32) -> Self {
         if attempt == 1 {
-            return Self::stopped_before_its_command();
+            return Self::ended_before_its_command(Wish::Stop);
         }
         let words = "what the attempts before it left is in status.attempts";
         let message = format!("ended because stop was set, before attempt {attempt} had started its command; {words}");
         Self::new(Cause::Stopped, message)
     }
 
-    /// `stop` was set, and the platform ended the attempt for a reason of its own.
-    pub(in crate::plan) fn stopped_and_interrupted(interruption: &Self) -> Self {
-        Self::new(Cause::Stopped, format!("ended because stop was set: {}", interruption.message))
+    /// The user wished it to end, and the platform ended the attempt for a reason of its own.
+    pub(in crate::plan) fn wished_and_interrupted(wish: Wish, interruption: &Self) -> Self {
+        Self::new(wish.cause(), format!("ended because {} was set: {}", wish.field(), interruption.message))
     }
 
-    /// `stop` was set, and that is why the pod was told to end.
-    fn stopped(ending: &Ending) -> Self {
+    /// The user wished it to end, and that is why the pod was told to.
+    fn wished(wish: Wish, ending: &Ending) -> Self {
         let began = |record: &&Record| record.started_at_ms.is_some();
+        let field = wish.field();
         match ending.record().filter(began) {
             Some(record) => {
-                let message = format!("ended because stop was set: the command {}", ending_words(record));
-                Self::new(Cause::Stopped, message)
+                let message = format!("ended because {field} was set: the command {}", ending_words(record));
+                Self::new(wish.cause(), message)
             }
             None if ending.pod.run_started_at().is_some() && ending.record().is_none() => {
-                Self::new(Cause::Stopped, "ended because stop was set; how its command ended is not known")
+                let message = format!("ended because {field} was set; how its command ended is not known");
+                Self::new(wish.cause(), message)
             }
-            None => Self::stopped_before_its_command(),
+            None => Self::ended_before_its_command(wish),
         }
     }
 
@@ -266,7 +274,7 @@ fn waited_too_long(ending: &Ending) -> Option<Outcome> {
     // Where there is a pod, neither its time nor its admission is waited for any more; where it has ended, its node is not.
     // What inputs and the store are waited for is the helper's to give up.
     let over =
-        [WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
+        [WaitStage::Suspended, WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
     let waiting = ending.waiting.filter(|w| !over.contains(&w.stage.as_deref()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;

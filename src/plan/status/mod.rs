@@ -19,6 +19,7 @@ use crate::contract::{Message, Record, Resumed, Saved, both_ends, time_for_peopl
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::image::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
+use crate::plan::facts::wish::Wish;
 use crate::plan::outcome::{Outcome, lacking, unsaved};
 use crate::plan::pod;
 use crate::plan::status::measured::{
@@ -241,12 +242,34 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The user asked for the end, and the pod is about to be deleted.
-    pub(in crate::plan) fn stopping(mut self) -> Self {
-        self.status.stop_requested_at.get_or_insert_with(|| whole_seconds(self.now));
+    /// The user asked for the end, and the pod is about to be told or deleted.
+    pub(in crate::plan) fn ending(mut self, wish: Wish) -> Self {
+        let asked_at = match wish {
+            Wish::Stop => &mut self.status.stop_requested_at,
+            Wish::Suspend => &mut self.status.suspended_at,
+        };
+        asked_at.get_or_insert_with(|| whole_seconds(self.now));
         self.status.waiting = None;
         let phase = self.status.phase.unwrap_or(Phase::Pending);
-        self.active(phase, Some(condition::STOPPING), Some("stop was set: the attempt is being ended".to_owned()))
+        self.active(phase, Some(wish.reason()), Some(format!("{} was set: the attempt is being ended", wish.field())))
+    }
+
+    /// The user holds the run, which has no pod.
+    pub(in crate::plan) fn suspended(mut self, attempt: u32) -> Self {
+        self.status.suspended_at.get_or_insert_with(|| whole_seconds(self.now));
+        let told = if attempt == 1 { String::new() } else { format!("; attempt {} is in status.attempts", attempt - 1) };
+        let message = format!("suspend is set: attempt {attempt} begins when it is taken back{told}");
+        let mut held = self.waiting(Phase::Waiting, attempt, &Reason::Suspended.wait(&message), None);
+        held.set(ConditionType::Reconciling, "False", Reason::Suspended.name(), "");
+        held.set(ConditionType::Ready, "Unknown", Reason::Suspended.name(), "");
+        held
+    }
+
+    /// The user holds it no more.
+    pub(in crate::plan) fn going_on(mut self, attempt: u32) -> Self {
+        self.status.suspended_at = None;
+        self.status.waiting = None;
+        self.active(Phase::Pending, None, Some(format!("suspend was taken back: attempt {attempt} begins")))
     }
 
     /// The command has ended or was told to, the helper has not.
@@ -297,6 +320,11 @@ impl<'a> Draft<'a> {
         self.status.node = None;
         self.status.conditions.retain(|c| c.type_ != ConditionType::Scheduled.name());
         self.status.attempt = Some(attempt + 1);
+        if outcome.is_suspension() {
+            *self.status.suspensions.get_or_insert_default() += 1;
+            let text = format!("attempt {attempt} {}", outcome.message);
+            return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
+        }
         if outcome.verdict() != Verdict::Failed {
             let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
@@ -315,6 +343,7 @@ impl<'a> Draft<'a> {
         let record = record.as_ref();
         let AttemptEnd { attempt, pod, message, outcome, .. } = *end;
         self.status.waiting = None;
+        self.status.suspended_at = None;
         self.status.attempt = Some(attempt);
         self.status.start_time = self.attempt_mut(attempt).and_then(|a| a.start_time.clone());
         self.status.finish_time = Some(finish);

@@ -263,10 +263,14 @@ prop_compose! {
         (stop, stopped_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
         (inputs, limited, patient) in any::<(bool, bool, bool)>(),
         (retries, failures) in (of(0..4u32), 0..6u32),
+        (suspend, suspended_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
     ) -> BundleRun {
         let mut status = json!({"attempt": attempt, "phase": phase, "retriedFailures": failures.min(attempt - 1)});
         if stopped_at {
             status["stopRequestedAt"] = json!(time(5));
+        }
+        if suspended_at {
+            status["suspendedAt"] = json!(time(5));
         }
         if recorded {
             status["attempts"] = json!([{"attempt": attempt, "pod": format!("r-{attempt}"), "uid": format!("p{attempt}")}]);
@@ -276,7 +280,7 @@ prop_compose! {
         }
         let run = if valid { run() } else { run_of(json!({})) };
         let mut run = with_status(&run, &serde_json::from_value(status).unwrap());
-        run.spec.stop = stop;
+        (run.spec.stop, run.spec.suspend) = (stop, suspend);
         if inputs && valid {
             run.spec.inputs = serde_json::from_value(json!([{"path": "p", "run": {"name": "p"}}])).unwrap();
         }
@@ -354,7 +358,7 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     if count("Create") > 0 {
         assert_eq!(pod, PodSeen::Absent);
         assert_eq!(count("Write"), 0);
-        assert!(!run.is_being_stopped(), "{steps:?}");
+        assert!(!run.is_being_stopped() && !run.spec.suspend, "{steps:?}");
     }
     if matches!(pod, PodSeen::Absent | PodSeen::Foreign(_)) {
         assert_eq!(count("Delete"), 0, "{steps:?}");

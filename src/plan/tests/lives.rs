@@ -54,9 +54,9 @@ impl Life {
                     self.run = with_status(&self.run, &status);
                     self.written_at = Some(at(self.now));
                 }
-                Step::OrderStop { at, .. } => {
+                Step::OrderStop { order, .. } => {
                     let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
-                    annotations.insert(crate::names::STOP_ANNOTATION.to_owned(), at.to_string());
+                    annotations.insert(crate::names::STOP_ANNOTATION.to_owned(), order.to_string());
                 }
                 Step::TellOfRuns { runs, .. } => {
                     let annotations = self.pod.as_mut().unwrap().metadata.annotations.get_or_insert_default();
@@ -259,6 +259,89 @@ fn what_does_not_end_in_time_when_it_is_stopped_is_deleted() {
         assert_eq!(stopped_at_forty(run.clone()).until(deleted_at - 1).steps.last().unwrap(), "Stop r-1");
         assert_eq!(stopped_at_forty(run).until(deleted_at).steps.last().unwrap(), "Delete r-1");
     }
+}
+
+fn set_suspend(mut life: Life, second: i64, suspend: bool) -> Life {
+    life = life.until(second);
+    life.run.spec.suspend = suspend;
+    life.look();
+    life
+}
+
+#[test]
+fn a_run_that_is_suspended_goes_on_with_another_attempt_and_is_charged_nothing() {
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    let never = run_of(json!({"command": "true", "retry": {"interruptions": 0}}));
+    let mut life = Life::of(never).then(3, &told(None, pod().running(3))).until(39);
+    life.run.spec.suspend = true;
+    life = life.then(40, &told(None, pod().running(3))).then(41, &told(Some(40), pod().running(3)));
+    let status = |life: &Life| life.run.status.clone().unwrap();
+    assert_eq!((status(&life).suspended_at, status(&life).reason.as_deref()), (Some(Time(at(40))), Some("Suspending")));
+    life = life.then(55, &told(Some(40), pod().reported(&asked))).until(3600);
+    let held = status(&life);
+    assert_eq!((held.phase, held.attempt, held.suspensions), (Some(Phase::Waiting), Some(2), Some(1)));
+    assert_eq!(held.attempts[0].cause.as_deref(), Some("Suspended"));
+    assert_eq!(
+        held.message.as_deref(),
+        Some("suspend is set: attempt 2 begins when it is taken back; attempt 1 is in status.attempts")
+    );
+    let waiting = held.waiting.unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.until.as_deref()), (Some("Suspended"), Some("no deadline")));
+    life = set_suspend(life, 4000, false);
+    assert_eq!(status(&life).suspended_at, None);
+    life.then(4003, &pod().of_attempt(2).running(4003)).then(4004, &pod().of_attempt(2).reported(&record(0))).is(
+        &[
+            "Create r-1",
+            "Write Running",
+            "Write Running",
+            "Stop r-1",
+            "Write Pending",
+            "Tell Suspended",
+            "Release r-1",
+            "Write Waiting",
+            "Write Pending",
+            "Release r-1",
+            "Create r-2",
+            "Write Succeeded",
+            "Release r-2",
+            "Tell Completed",
+        ],
+        11,
+    );
+}
+
+#[test]
+fn a_run_that_is_made_suspended_has_no_pod_until_it_is_not() {
+    let held = Life::of(run_of(json!({"command": "true", "suspend": true}))).until(600);
+    let status = held.run.status.clone().unwrap();
+    let ready = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map(|c| (&*c.status, &*c.reason));
+    assert_eq!(ready("Ready"), Some(("Unknown", "Suspended")));
+    assert_eq!(ready("Reconciling"), Some(("False", "Suspended")));
+    assert_eq!((status.phase, status.attempt, status.suspensions), (Some(Phase::Waiting), Some(1), None));
+    let mut stopped = set_suspend(Life::of(run_of(json!({"command": "true", "suspend": true}))), 700, true);
+    stopped.run.spec.stop = true;
+    stopped.look();
+    assert_eq!(stopped.run.status.as_ref().unwrap().phase, Some(Phase::Stopped));
+    assert_eq!(stopped.run.status.unwrap().suspended_at, None);
+    let goes_on = set_suspend(held, 700, false).until(701);
+    assert_eq!(goes_on.steps, ["Write Waiting", "Write Pending", "Create r-1"]);
+}
+
+#[test]
+fn a_command_that_ended_before_it_was_suspended_has_ended() {
+    let mut life = Life::of(run()).then(3, &pod().running(3)).then(60, &pod().run_ended(0, "Completed").finished(60));
+    life.run.spec.suspend = true;
+    life.look();
+    life = life.then(61, &pod().reported(&record(0)));
+    assert_eq!(life.run.status.unwrap().phase, Some(Phase::Succeeded));
+    // One whose pod had no node yet costs no attempt.
+    let mut life = Life::of(run()).then(3, &pod().unschedulable("0/3"));
+    life.run.spec.suspend = true;
+    life.look();
+    assert_eq!(life.steps.last().unwrap(), "Delete r-1");
+    let gone = life.then(5, &pod().unschedulable("0/3").deleted(4));
+    let status = gone.run.status.clone().unwrap();
+    assert_eq!((status.attempt, status.suspensions), (Some(1), None), "{status:#?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::api::status::Blame::{self, Platform, Quota, User};
 use crate::api::status::Waiting;
 use crate::contract::{NotSaved, SaveFailure, Saved};
+use crate::plan::facts::wish::Wish;
 use crate::plan::outcome::{Ending, Outcome, decide, gave_up};
 use crate::plan::words::cause::Verdict::{self, Failed, Interrupted, Succeeded};
 
@@ -11,12 +12,13 @@ fn outcome(pod: &PodCase) -> Outcome {
     outcome_of(pod, false)
 }
 
-fn outcome_of(pod: &PodCase, stop_asked: bool) -> Outcome {
+fn outcome_of(pod: &PodCase, is_stopped: bool) -> Outcome {
+    let wish = is_stopped.then_some(Wish::Stop);
     let pod = pod.facts();
     let shared_memory_bytes = Some(64 << 20);
     let hangs = pod.hung_since().is_some();
     let message = pod.message();
-    decide(&Ending { pod: &pod, message: message.as_ref(), waiting: None, shared_memory_bytes, hangs, stop_asked })
+    decide(&Ending { pod: &pod, message: message.as_ref(), waiting: None, shared_memory_bytes, hangs, wish })
 }
 
 /// Name, pod, and what comes of it: verdict, cause, and whose matter it is.
@@ -558,7 +560,7 @@ fn a_pod_deleted_at_its_deadline_ends_as_what_it_waited_for() {
             waiting: Some(&deadline),
             shared_memory_bytes: None,
             hangs: false,
-            stop_asked: false,
+            wish: None,
         };
         assert_eq!(decide(&ending).cause(), cause);
     }
@@ -570,7 +572,7 @@ fn a_wait_for_admission_is_over_where_there_is_a_pod() {
     let pod = pod().bound().deleted(5).failed("", "").facts();
     let (message, shared_memory_bytes) = (None, None);
     let waiting = Some(&waiting);
-    let ending = Ending { pod: &pod, message, waiting, shared_memory_bytes, hangs: false, stop_asked: false };
+    let ending = Ending { pod: &pod, message, waiting, shared_memory_bytes, hangs: false, wish: None };
     assert_eq!(decide(&ending).cause(), "PodDeleted");
 }
 

@@ -63,7 +63,7 @@ fn what_is_there_twice_in_a_stored_run_is_told_of_every_list() {
 #[test]
 fn what_this_version_does_not_do_is_not_left_out_of_a_stored_run() {
     let stored = json!({
-        "suspend": true, "podRetention": "1h", "ttlSecondsAfterFinished": 1,
+        "podRetention": "1h", "ttlSecondsAfterFinished": 1,
     });
     let message = written(&look(&run_of(stored.clone()), PodSeen::Absent, 1)).message.unwrap();
     for field in stored.as_object().unwrap().keys() {

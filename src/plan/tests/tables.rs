@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::status::Blame;
-use crate::plan::Cause;
+use crate::plan::{Cause, Subject};
 use crate::plan::outcome::Outcome;
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::wait_reason::Reason;
@@ -12,9 +12,10 @@ use crate::plan::words::wait_reason::Reason;
 fn who_is_to_blame_is_told_what_to_do() {
     for cause in Cause::ALL {
         let outcome = Outcome::new(*cause, "");
-        assert_eq!(outcome.blame().is_none(), matches!(outcome.verdict(), Verdict::Succeeded | Verdict::Stopped));
+        let is_wanted = matches!(cause.subject(), Subject::Wanted);
+        assert_eq!(outcome.blame().is_none(), is_wanted, "{cause:?}");
         assert_eq!(outcome.blame().is_some(), outcome.hint().is_some() && *cause != Cause::SavedInPart, "{cause:?}");
-        assert!(outcome.verdict() != Verdict::Interrupted || outcome.blame() == Some(Blame::Platform), "{cause:?}");
+        assert!(is_wanted || outcome.verdict() != Verdict::Interrupted || outcome.blame() == Some(Blame::Platform), "{cause:?}");
         assert!(cause.what_to_do().concat().len() > 5, "{cause:?}");
     }
 }

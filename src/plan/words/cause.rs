@@ -134,6 +134,9 @@ table! {
                 before the command ends")
             .more("Runs that have this one as an input take what is there"),
         Stopped: Row::new(Wanted, Verdict::Stopped, None, "`stop` was set").more("nothing. What was there is saved"),
+        Suspended: Row::new(Wanted, Verdict::Interrupted, None, "`suspend` was set")
+            .more("nothing. What was there is saved; another attempt follows when `suspend` is taken back, and none of \
+                `retry` is used up"),
 
         ImagePullFailed: Row::user(Image, "the registry refused the image, or has no such name, \
             until the deadline")

@@ -17,6 +17,8 @@ pub(in crate::plan) const OUTPUT_DAMAGED: &str = "OutputDamaged";
 /// Of `OutputSaved`.
 pub(in crate::plan) const NO_STORE: &str = "NoStore";
 
+/// Of `Ready` and `Reconciling`, while `suspend` holds a run without a pod.
+const SUSPENDED: &str = "Suspended";
 /// Of the condition of that name.
 const DISK_NEARLY_FULL: &str = "DiskNearlyFull";
 
@@ -72,11 +74,11 @@ table! {
         ),
         Ready: Row::new(
             "for kstatus (Flux): the run succeeded",
-            &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", THE_PHASE)],
+            &[("True", THE_CAUSE), ("False", THE_CAUSE), ("False", WHAT_IT_WAITS_FOR), ("False", THE_PHASE), ("Unknown", SUSPENDED)],
         ),
         Reconciling: Row::new(
             "for kstatus: the run is not over; removed at its end",
-            &[("True", WHAT_IT_WAITS_FOR), ("True", THE_PHASE)],
+            &[("True", WHAT_IT_WAITS_FOR), ("True", THE_PHASE), ("False", SUSPENDED)],
         ),
         Stalled: Row::new("for kstatus: the run failed or was stopped", &[("True", THE_CAUSE)]),
     }
@@ -84,6 +86,8 @@ table! {
 
 /// The reason of the phase while a run ends because `stop` was set.
 pub(crate) const STOPPING: &str = "Stopping";
+/// The same of an attempt, because `suspend` was set.
+pub(crate) const SUSPENDING: &str = "Suspending";
 
 /// One that is there only while the command runs: things are such that its output would not be saved, or that it is
 /// ended.

@@ -122,6 +122,8 @@ const CONTAINER: &[&str] = &["CreateContainerError", "RunContainerError", "Crash
 table! {
     /// Why a run waits: `status.waiting.reason`.
     enum Reason: Row {
+        Suspended: Row::new(WaitStage::Suspended, "`suspend` is set")
+            .to_do("set `suspend` to `false`, and the run goes on; set `stop`, and it ends"),
         InputMissing: Row::new(WaitStage::Inputs, "runs that are inputs do not exist")
             .to_do("create them, in any order; the message names them"),
         InputNotFinished: Row::new(WaitStage::Inputs, "runs that are inputs have not ended")
@@ -531,6 +533,8 @@ impl Wait<'_> {
 /// Stages of waiting, by who can end them: `waiting.stage` of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitStage {
+    /// `suspend` is set.
+    Suspended,
     /// Runs whose outputs are inputs do not exist or have not ended.
     Inputs,
     /// The last attempt failed, and the next one is not due yet.
@@ -563,7 +567,8 @@ pub enum WaitStage {
 
 impl WaitStage {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::Suspended,
         Self::Retry,
         Self::Queue,
         Self::Inputs,
@@ -584,6 +589,7 @@ impl WaitStage {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Suspended => "Suspended",
             Self::Inputs => "Inputs",
             Self::Retry => "Retry",
             Self::Staging => "Staging",
@@ -603,7 +609,8 @@ impl WaitStage {
 
     pub(in crate::plan) fn deadline(self) -> Deadline {
         match self {
-            Self::Inputs
+            Self::Suspended
+            | Self::Inputs
             | Self::Retry
             | Self::Queue
             | Self::Scheduling
@@ -624,9 +631,14 @@ impl WaitStage {
             Self::Scheduling => Some(Source::Scheduler),
             Self::Image | Self::ImageName | Self::HelperImage => Some(Source::Image),
             Self::Config | Self::Helper => Some(Source::Runtime),
-            Self::Inputs | Self::Retry | Self::Queue | Self::Node | Self::Starting | Self::Staging | Self::Version => {
-                None
-            }
+            Self::Suspended
+            | Self::Inputs
+            | Self::Retry
+            | Self::Queue
+            | Self::Node
+            | Self::Starting
+            | Self::Staging
+            | Self::Version => None,
         }
     }
 
@@ -647,7 +659,8 @@ impl WaitStage {
             Self::Helper => Cause::HelperFailed,
             Self::Config => Cause::ContainerNotCreated,
             Self::Staging => Cause::StagingFailed,
-            Self::Inputs
+            Self::Suspended
+            | Self::Inputs
             | Self::Retry
             | Self::Queue
             | Self::Admission

@@ -6,7 +6,6 @@ use super::{Case, changed, everything_spec, refused};
 
 pub(super) fn not_yet() -> Vec<Case> {
     vec![
-        refused("suspend", json!({"suspend": true}), &[("spec.suspend", "spec.suspend: not yet")]),
         refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
         refused(
             "ttlSecondsAfterFinished",
@@ -19,7 +18,8 @@ pub(super) fn not_yet() -> Vec<Case> {
 pub(super) fn changes() -> Vec<Case> {
     let mut cases = vec![
         changed("the same again", everything_spec(), everything_spec(), &[]),
-        changed("suspend and stop may be added", json!({}), json!({"suspend": false, "stop": false}), &[]),
+        changed("suspend and stop may be added", json!({}), json!({"suspend": true, "stop": false}), &[]),
+        changed("suspend may be taken back", json!({"suspend": true}), json!({}), &[]),
         changed("stop during a run", json!({}), json!({"stop": true}), &[]),
         changed(
             "command to argv",

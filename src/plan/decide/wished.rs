@@ -1,0 +1,59 @@
+//! Ends that the user asks for, and what a suspended run does meanwhile: nothing.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::SignedDuration;
+
+use super::{Decision, release_last};
+use crate::contract::PodOrder;
+use crate::plan::facts::pod::{PodFacts, StopOrder};
+use crate::plan::facts::stage::Stage;
+use crate::plan::facts::wish::Wish;
+use crate::plan::steps::{Plan, PodRef, Step};
+use crate::plan::words::wait_reason::WaitStage;
+
+/// A helper that was ordered to stop has passed that on, and the command has ended, within its grace and this.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Decision<'_> {
+    /// A command that runs is told through its helper, so that its output has all the time that others have; a pod whose
+    /// command does not run yet, or whose helper does not pass it on, is deleted.
+    pub(super) fn end_as_wished(&self, pod: &PodFacts, stage: &Stage<'_>, wish: Wish) -> Plan {
+        // On the record first: the field may be taken back before the pod has ended.
+        let told = Plan::nothing().write(self.draft().ending(wish));
+        let runs = matches!(stage, Stage::Staging | Stage::Running);
+        let patience = SignedDuration::try_from(self.stop_grace().saturating_add(STOP_PATIENCE)).ok();
+        let left = match pod.stop_order() {
+            StopOrder::NotGiven if runs => {
+                let order = PodOrder { at: self.now, is_followed: wish == Wish::Suspend };
+                return told.then(Step::OrderStop { pod: PodRef::of(pod), order });
+            }
+            StopOrder::Given(at) if runs => patience.and_then(|patience| self.due(at, patience)),
+            _ => None,
+        };
+        match left {
+            Some(_) => Plan { next: left, ..told },
+            None => told.then(Step::delete(pod)),
+        }
+    }
+
+    /// There is no pod, and there is to be none.
+    pub(super) fn suspended(&self) -> Plan {
+        if self.known(WaitStage::Suspended).is_some() {
+            return Plan::nothing();
+        }
+        // First: once it is written, nobody looks at that pod again before the run goes on.
+        let released = Plan::nothing().then(release_last(self.run, self.attempt));
+        released.write(self.draft().suspended(self.attempt))
+    }
+
+    /// `suspend` was taken back.
+    pub(super) fn go_on(&self) -> Plan {
+        Plan::after(Duration::ZERO).write(self.draft().going_on(self.attempt))
+    }
+
+    /// How many of the attempts before this one were ended by `suspend`.
+    pub(super) fn suspensions(&self) -> u32 {
+        self.status().and_then(|s| s.suspensions).unwrap_or_default()
+    }
+}
