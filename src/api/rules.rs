@@ -57,16 +57,13 @@ pub fn all() -> Vec<Rule> {
 /// What this version does not do yet: refused, so that nothing is silently ignored. Whoever brings a field to life
 /// deletes its line.
 fn not_yet() -> Vec<Rule> {
-    [
-        ("podRetention", "!has(self.podRetention)"),
-        ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)"),
-    ]
-    .into_iter()
-    .map(|(field, rule)| {
-        let message = format!("spec.{field}: not yet supported by this version; leave it out");
-        Rule::new("spec", rule, message).on(field).forbidden()
-    })
-    .collect()
+    [("podRetention", "!has(self.podRetention)"), ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)")]
+        .into_iter()
+        .map(|(field, rule)| {
+            let message = format!("spec.{field}: not yet supported by this version; leave it out");
+            Rule::new("spec", rule, message).on(field).forbidden()
+        })
+        .collect()
 }
 
 fn command() -> Vec<Rule> {

@@ -146,7 +146,8 @@ impl Cluster {
         let mut pod = self.pods.get(&ObjectRef::new(&pod_name).within(&namespace));
         let recorded = run.status.iter().flat_map(|s| &s.attempts).any(|a| a.attempt == attempt && a.uid.is_some());
         let over = run.is_over();
-        let is_to_end = run.is_being_stopped() || (run.spec.suspend && run.status.as_ref().is_none_or(|status| status.suspended_at.is_none()));
+        let is_to_end = run.is_being_stopped()
+            || (run.spec.suspend && run.status.as_ref().is_none_or(|status| status.suspended_at.is_none()));
         if pod.is_none() && !over && (recorded || is_to_end) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }

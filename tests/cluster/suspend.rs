@@ -1,7 +1,6 @@
 //! `suspend`, at every phase: what is there is saved, nothing is charged, and the next attempt goes on.
 
 use bundlerun::api::{BundleRunStatus, Phase};
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
@@ -49,13 +48,13 @@ async fn a_run_that_is_suspended_resumes_where_it_was_and_is_charged_nothing() {
         assert_eq!((last.cause.as_deref(), last.bundle.is_some()), (Some("Suspended"), true), "{status:#?}");
         assert!(message.starts_with("ended because suspend was set: the command exited with 1"), "{message}");
         // Nothing runs, and nothing is held.
-        let pods = space.pods().list(&ListParams::default()).await.unwrap();
-        let live = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
-        assert_eq!(pods.iter().filter(live).count(), 0);
-        space.pod_until(&format!("counts-{attempt}"), "to be let go", |pod| {
-            pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
-        })
-        .await;
+        space
+            .pod_until(&format!("counts-{attempt}"), "to be over and let go", |pod| {
+                let is_over = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed");
+                is_over && pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
+            })
+            .await;
+        assert_eq!(space.pods().list(&ListParams::default()).await.unwrap().items.len(), attempt as usize);
         set(&space, "counts", false).await;
     }
     let runs = |s: &BundleRunStatus| s.phase == Some(Phase::Running) && s.attempt == Some(3);

@@ -53,8 +53,9 @@ async fn a_deadline_that_will_not_hold_is_told_of_once_a_rate_is_known() {
     })
     .await;
     let trace = space.claim("trace").await;
-    // The first is pushed, which takes some time; the other, of which the disk holds next to nothing, grows until the end.
-    let writes = "head -c 70M /dev/urandom >first; truncate -s 2G growing";
+    // The first is pushed, which takes some time; the other grows until the end. Its hole, which costs the disk nothing, is too
+    // small for it to be saved as a sparse file.
+    let writes = "head -c 70M /dev/urandom >first; truncate -s 1000M growing";
     let mut spec = running_until_told(writes, "200Mi");
     spec["retry"] = json!({"interruptions": 0});
     space.start("late", spec).await;

@@ -5,11 +5,16 @@ use super::hang::ask;
 use super::skip::Skip;
 use crate::bundle::format::sparse::{self, SparseMap};
 use crate::bundle::{Error, FileId};
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
+use std::ops::{Deref, Range};
+
+/// Bytes of a file that are read at once.
+pub(super) const READ: usize = 256 << 10;
 
 /// A file that has more holes than that, and more than data, is saved as a sparse one. The holes of others are zeros in
 /// the archive: all programs read those, and nodes can mount them.
@@ -26,6 +31,32 @@ pub(super) enum CopyEnd {
     Changed,
     Failed(Errno),
     Sink(Error),
+}
+
+/// Bytes of a file as they were read: whoever keeps them takes the buffer with them instead of a copy.
+pub(super) enum Part<'a> {
+    Read(&'a mut Vec<u8>),
+    Made(&'a [u8]),
+}
+
+impl Deref for Part<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
+impl Part<'_> {
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Read(bytes) => std::mem::take(bytes).into(),
+            Self::Made(bytes) => Bytes::copy_from_slice(bytes),
+        }
+    }
 }
 
 /// What a file system says of a file.
@@ -72,7 +103,6 @@ pub(super) fn to_read(stat: &Stat) -> u64 {
 pub(super) fn map_of(
     file: &File,
     seen: &Seen,
-    buffer: &mut [u8],
     cancelled: &Cancelled,
 ) -> Result<Result<Option<SparseMap>, Skip>, Error> {
     let Seen { size, holes, .. } = *seen;
@@ -93,7 +123,7 @@ pub(super) fn map_of(
         };
         return Ok(if holes > MOST_HOLES_READ && found == 0 { Err(why()) } else { Ok(None) });
     }
-    let (mut map, mut at) = (SparseMap::new(size), 0);
+    let (mut map, mut at, mut buffer) = (SparseMap::new(size), 0, vec![0; READ]);
     while at < size {
         cancelled.check()?;
         let stretch = ask(|| stretch(file, at, size));
@@ -131,8 +161,8 @@ pub(super) fn copy(
     file: &File,
     seen: &Seen,
     map: Option<&SparseMap>,
-    buffer: &mut [u8],
-    sink: impl FnMut(&[u8]) -> Result<(), Error>,
+    buffer: &mut Vec<u8>,
+    sink: impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     copy_part(file, seen, map, 0..u64::MAX, buffer, sink)
 }
@@ -143,8 +173,8 @@ pub(super) fn copy_part(
     seen: &Seen,
     map: Option<&SparseMap>,
     part: Range<u64>,
-    buffer: &mut [u8],
-    mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
+    buffer: &mut Vec<u8>,
+    mut sink: impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     match map {
         None => copy_whole(file, part.start, seen.size.min(part.end), buffer, &mut sink)?,
@@ -161,8 +191,8 @@ fn copy_sparse(
     file: &File,
     map: &SparseMap,
     part: &Range<u64>,
-    buffer: &mut [u8],
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+    buffer: &mut Vec<u8>,
+    sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
     let written = map.write(|text| {
@@ -170,7 +200,7 @@ fn copy_sparse(
         at += text.len() as u64;
         let (from, to) = (part.start.clamp(begin, at) - begin, part.end.clamp(begin, at) - begin);
         let of_text = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        sink(text.get(of_text(from)..of_text(to)).unwrap_or_default())
+        sink(Part::Made(text.get(of_text(from)..of_text(to)).unwrap_or_default()))
     });
     written.map_err(CopyEnd::Sink)?;
     for (start, length) in map.pieces() {
@@ -185,14 +215,14 @@ fn copy_whole(
     file: &File,
     mut at: u64,
     size: u64,
-    buffer: &mut [u8],
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+    buffer: &mut Vec<u8>,
+    sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     while at < size {
         let stretch = ask(|| stretch(file, at, size));
         while at < stretch.data {
             let most = (stretch.data - at).min(HOLE.len() as u64);
-            sink(zeros(most)).map_err(CopyEnd::Sink)?;
+            sink(Part::Made(zeros(most))).map_err(CopyEnd::Sink)?;
             at += most;
         }
         copy_data(file, at, stretch.end, buffer, sink)?;
@@ -205,20 +235,21 @@ fn copy_data(
     file: &File,
     mut at: u64,
     end: u64,
-    buffer: &mut [u8],
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+    buffer: &mut Vec<u8>,
+    sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     while at < end {
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..most) else { return Err(CopyEnd::Changed) };
-        let got = match ask(|| rustix::io::pread(file, &mut *part, at)) {
+        buffer.clear();
+        buffer.reserve_exact(READ);
+        match ask(|| rustix::io::pread(file, spare_capacity(buffer), at)) {
             Ok(0) => return Err(CopyEnd::Changed),
-            Ok(got) => got,
+            Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(error) => return Err(CopyEnd::Failed(error)),
-        };
-        sink(part.get(..got).unwrap_or_default()).map_err(CopyEnd::Sink)?;
-        at += got as u64;
+        }
+        buffer.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+        at += buffer.len() as u64;
+        sink(Part::Read(buffer)).map_err(CopyEnd::Sink)?;
     }
     Ok(())
 }

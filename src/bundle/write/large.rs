@@ -9,11 +9,11 @@
 //! Where the cuts are depends on the size of what is kept of the file and on the largest blob alone. All parts are of one
 //! version of the file, which stays open while they are read.
 
-use super::content::{CopyEnd, Seen, copy_part, map_of, zeros};
+use super::content::{CopyEnd, Part, Seen, copy_part, map_of, zeros};
 use super::entries::Index;
 use super::layer::{Blob, Layer, SparseFile, StoredFile, StoredPart};
 use super::layout::Plan;
-use super::reading::{BETWEEN_READS, MOST_READS, READ, Reading, Unread, open, open_patiently, tar_type, unread};
+use super::reading::{BETWEEN_READS, MOST_READS, Reading, Unread, open, open_patiently, tar_type, unread};
 use super::skip::Skip;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::format::sparse::SparseMap;
@@ -59,7 +59,7 @@ impl LargeFile {
             Ok(opened) => opened,
             Err(skip) => return Ok(Err(skip)),
         };
-        let map = match map_of(&file, &seen, &mut vec![0; READ], &reading.cancelled)? {
+        let map = match map_of(&file, &seen, &reading.cancelled)? {
             Ok(map) => map,
             Err(skip) => return Ok(Err(skip)),
         };
@@ -126,20 +126,20 @@ impl LargeFile {
         plan: &Plan,
         blob: u64,
         from: u64,
-        mut take: impl FnMut(&[u8], bool) -> bool,
+        mut take: impl FnMut(Part, bool) -> bool,
     ) -> Result<(), Unread> {
-        let mut taken = |bytes: &[u8], is_content| {
+        let mut taken = |bytes: Part, is_content| {
             if bytes.is_empty() || take(bytes, is_content) { Ok(()) } else { Err(Unread::NotTaken) }
         };
         let Frame { before, content, after } = self.frame(plan, blob);
         let rest = |of: &[u8], from: u64| {
             of.get(usize::try_from(from).unwrap_or(usize::MAX).min(of.len())..).unwrap_or_default().to_vec()
         };
-        taken(&rest(&before, from), false)?;
+        taken(Part::Made(&rest(&before, from)), false)?;
         let from = from.saturating_sub(before.len() as u64);
         let length = content.end - content.start;
         let part = content.start + from.min(length)..content.end;
-        let mut buffer = vec![0; READ];
+        let mut buffer = Vec::new();
         let copied = copy_part(&self.file, &self.seen, self.map.as_ref(), part, &mut buffer, |bytes| {
             taken(bytes, true).map_err(|_| Error::new(ErrorKind::Local, "not taken"))
         });
@@ -148,7 +148,7 @@ impl LargeFile {
             CopyEnd::Failed(error) => Unread::Failed(self.index, Skip::unreadable(error)),
             CopyEnd::Sink(_) => Unread::NotTaken,
         })?;
-        taken(&rest(&after, from.saturating_sub(length)), false)
+        taken(Part::Made(&rest(&after, from.saturating_sub(length))), false)
     }
 
     /// What the layer is, of which all is known now.
@@ -235,7 +235,7 @@ pub(in crate::bundle) fn hash(
         let read = (0..large.blobs()).try_for_each(|blob| {
             let mut position = 0;
             large.read(plan, blob, 0, |bytes, is_content| {
-                hashing.add(position, bytes, is_content);
+                hashing.add(position, &bytes, is_content);
                 position += bytes.len() as u64;
                 reading.cancelled.check().is_ok()
             })?;

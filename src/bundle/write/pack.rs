@@ -1,11 +1,11 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
-use super::content::{CopyEnd, Seen, Stamp, copy, map_of, zeros};
+use super::content::{CopyEnd, READ, Seen, Stamp, copy, map_of, zeros};
 use super::entries::Index;
 use super::large;
 use super::layer::{Blob, Layer, SparseFile, StoredFile};
 use super::layout::Plan;
-use super::reading::{BETWEEN_READS, MOST_READS, READ, Reading, Unread, open, open_patiently, tar_type, unread};
+use super::reading::{BETWEEN_READS, MOST_READS, Reading, Unread, open, open_patiently, tar_type, unread};
 use super::skip::Skip;
 use crate::bundle::digest::Digester;
 use crate::bundle::format::sparse::SparseMap;
@@ -49,7 +49,7 @@ pub(in crate::bundle) fn hash(
         skipped: vec![],
     };
     let mut digester = Digester::default();
-    let mut buffer = vec![0; READ];
+    let mut buffer = Vec::new();
     for &index in members {
         reading.cancelled.check()?;
         let first = plan.entries.first_name(index);
@@ -90,7 +90,7 @@ fn hash_file(
     index: Index,
     digester: &mut Digester,
     position: &mut u64,
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
     reading: &Reading,
 ) -> Result<Result<Hashed, Skip>, Error> {
     for _ in 0..MOST_READS {
@@ -98,7 +98,7 @@ fn hash_file(
             Ok(opened) => opened,
             Err(skip) => return Ok(Err(skip)),
         };
-        let map = match map_of(&file, &seen, buffer, &reading.cancelled)? {
+        let map = match map_of(&file, &seen, &reading.cancelled)? {
             Ok(map) => map,
             Err(skip) => return Ok(Err(skip)),
         };
@@ -108,8 +108,8 @@ fn hash_file(
         let (mut all, mut own) = (digester.clone(), Digester::default());
         all.update(&header);
         let copied = copy(&file, &seen, map.as_ref(), buffer, |bytes| {
-            all.update(bytes);
-            own.update(bytes);
+            all.update(&bytes);
+            own.update(&bytes);
             reading.cancelled.check()
         });
         match copied {
@@ -135,7 +135,7 @@ fn hash_file(
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
 pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
-    let mut buffer = vec![0; READ];
+    let mut buffer = Vec::new();
     // Small entries go out together.
     let mut pending: Vec<u8> = Vec::with_capacity(READ);
     let taken = |taken: bool| if taken { Ok(()) } else { Err(Unread::NotTaken) };
@@ -155,7 +155,7 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
             // The map is forgotten only when the layer is not read any more.
             let map = sparse.map(|sparse| sparse.map.as_ref().ok_or(Unread::Changed(index))).transpose()?;
             let copied = copy(&file, &seen, map, &mut buffer, |bytes| {
-                pending.extend_from_slice(bytes);
+                pending.extend_from_slice(&bytes);
                 let full = pending.len() >= READ;
                 let more = !full || take(&pending);
                 if full {

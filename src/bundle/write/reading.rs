@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub(super) const READ: usize = 256 << 10;
 /// So often a file is read that changes meanwhile.
 pub(super) const MOST_READS: u32 = 4;
 pub(super) const BETWEEN_READS: Duration = Duration::from_millis(50);

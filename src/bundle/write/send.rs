@@ -236,7 +236,7 @@ impl Drop for Stored<'_> {
 fn known(plan: &Arc<Plan>, layer: &Arc<Layer>, blob: Blob, number: u64) -> Source {
     let (plan, layer) = (plan.clone(), layer.clone());
     let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| match LargeFile::again(&plan, &layer) {
-        Some(file) => file?.read(&plan, number, from, |bytes, _| take(Bytes::copy_from_slice(bytes))),
+        Some(file) => file?.read(&plan, number, from, |part, _| take(part.into_bytes())),
         None => pack::read(&plan, &layer, skipping(from, take)),
     };
     Source { size: blob.size, read: Arc::new(read), digest: Box::new(move || blob.digest) }
@@ -271,8 +271,8 @@ fn unread(plan: &Arc<Plan>, file: &Arc<LargeFile>, blob: u64, hashing: &Arc<Mute
     let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| {
         beside(&hashed_by, |hash| {
             let mut position = from;
-            file.read(&plan, blob, from, |bytes, is_content| {
-                let bytes = Bytes::copy_from_slice(bytes);
+            file.read(&plan, blob, from, |part, is_content| {
+                let bytes = part.into_bytes();
                 let is_hashed = hash(Piece { position, bytes: bytes.clone(), is_content });
                 position += bytes.len() as u64;
                 is_hashed && take(bytes)

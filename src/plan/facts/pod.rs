@@ -268,9 +268,7 @@ impl PodFacts {
     pub fn stop_order(&self) -> StopOrder {
         match self.metadata.annotations.as_ref().and_then(|all| all.get(names::STOP_ANNOTATION)) {
             None => StopOrder::NotListened,
-            Some(text) => {
-                text.parse::<PodOrder>().map_or(StopOrder::NotGiven, |order| StopOrder::Given(order.at))
-            }
+            Some(text) => text.parse::<PodOrder>().map_or(StopOrder::NotGiven, |order| StopOrder::Given(order.at)),
         }
     }
 

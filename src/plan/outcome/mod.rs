@@ -273,8 +273,8 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
 fn waited_too_long(ending: &Ending) -> Option<Outcome> {
     // Where there is a pod, neither its time nor its admission is waited for any more; where it has ended, its node is not.
     // What inputs and the store are waited for is the helper's to give up.
-    let over =
-        [WaitStage::Suspended, WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging].map(|stage| Some(stage.name()));
+    let over = [WaitStage::Suspended, WaitStage::Retry, WaitStage::Admission, WaitStage::Node, WaitStage::Staging]
+        .map(|stage| Some(stage.name()));
     let waiting = ending.waiting.filter(|w| !over.contains(&w.stage.as_deref()))?;
     let deadline = waiting.deadline.as_ref()?.0;
     let asked = ending.pod.delete_asked_at()?.checked_add(CLOCKS_APART).ok()?;

@@ -257,7 +257,8 @@ impl<'a> Draft<'a> {
     /// The user holds the run, which has no pod.
     pub(in crate::plan) fn suspended(mut self, attempt: u32) -> Self {
         self.status.suspended_at.get_or_insert_with(|| whole_seconds(self.now));
-        let told = if attempt == 1 { String::new() } else { format!("; attempt {} is in status.attempts", attempt - 1) };
+        let told =
+            if attempt == 1 { String::new() } else { format!("; attempt {} is in status.attempts", attempt - 1) };
         let message = format!("suspend is set: attempt {attempt} begins when it is taken back{told}");
         let mut held = self.waiting(Phase::Waiting, attempt, &Reason::Suspended.wait(&message), None);
         held.set(ConditionType::Reconciling, "False", Reason::Suspended.name(), "");

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::api::status::Blame;
-use crate::plan::{Cause, Subject};
 use crate::plan::outcome::Outcome;
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::wait_reason::Reason;
+use crate::plan::{Cause, Subject};
 
 #[test]
 fn who_is_to_blame_is_told_what_to_do() {
@@ -15,7 +15,10 @@ fn who_is_to_blame_is_told_what_to_do() {
         let is_wanted = matches!(cause.subject(), Subject::Wanted);
         assert_eq!(outcome.blame().is_none(), is_wanted, "{cause:?}");
         assert_eq!(outcome.blame().is_some(), outcome.hint().is_some() && *cause != Cause::SavedInPart, "{cause:?}");
-        assert!(is_wanted || outcome.verdict() != Verdict::Interrupted || outcome.blame() == Some(Blame::Platform), "{cause:?}");
+        assert!(
+            is_wanted || outcome.verdict() != Verdict::Interrupted || outcome.blame() == Some(Blame::Platform),
+            "{cause:?}"
+        );
         assert!(cause.what_to_do().concat().len() > 5, "{cause:?}");
     }
 }

@@ -6,11 +6,11 @@ use super::known::{Known, KnownFile};
 use super::survey::{Marks, Survey};
 use crate::bundle::Error;
 use crate::bundle::digest::{Digest, Digester};
-use crate::bundle::write::content::copy;
+use crate::bundle::write::content::{Part, copy};
 use crate::bundle::write::entries::{Index, What};
 use crate::bundle::write::kept::{SETTLED, State};
 use crate::bundle::write::layout::{LARGE, Plan};
-use crate::bundle::write::reading::{READ, open};
+use crate::bundle::write::reading::open;
 
 /// A file of more bytes has a blob of its own, so that nothing else is pushed again when it changes.
 const OWN_BLOB: u64 = 1 << 20;
@@ -32,7 +32,7 @@ pub(super) struct Sorted {
 /// The plan has what is to be pushed in its layers.
 pub(super) fn sort(survey: Survey, known: &Known) -> Result<(Plan, Sorted), Error> {
     let Survey { at, plan, states, marks, is_relied_on } = survey;
-    let mut buffer = vec![0; READ];
+    let mut buffer = Vec::new();
     let mut reused = Vec::with_capacity(states.len());
     for (index, state) in plan.entries.indices().zip(&states) {
         let same = state.and_then(|state| {
@@ -53,7 +53,14 @@ pub(super) fn sort(survey: Survey, known: &Known) -> Result<(Plan, Sorted), Erro
 }
 
 /// Whether an entry's content is what is known. Only where its state leaves that open it is read.
-fn is_same(plan: &Plan, index: Index, state: &State, known: &KnownFile, is_relied_on: bool, buffer: &mut [u8]) -> bool {
+fn is_same(
+    plan: &Plan,
+    index: Index,
+    state: &State,
+    known: &KnownFile,
+    is_relied_on: bool,
+    buffer: &mut Vec<u8>,
+) -> bool {
     if is_relied_on && known.is_settled && *state == known.state {
         return true;
     }
@@ -62,11 +69,11 @@ fn is_same(plan: &Plan, index: Index, state: &State, known: &KnownFile, is_relie
 }
 
 /// None: it cannot be read, or changes meanwhile.
-fn digest(plan: &Plan, index: Index, buffer: &mut [u8]) -> Option<Digest> {
+fn digest(plan: &Plan, index: Index, buffer: &mut Vec<u8>) -> Option<Digest> {
     let (file, seen) = open(plan, index).ok()?;
     let mut digester = Digester::default();
-    let sink = |bytes: &[u8]| {
-        digester.update(bytes);
+    let sink = |bytes: Part| {
+        digester.update(&bytes);
         Ok(())
     };
     copy(&file, &seen, None, buffer, sink).ok()?;
