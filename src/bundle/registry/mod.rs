@@ -161,8 +161,8 @@ impl Repository {
         match self.send(&format!("look for a blob of {}", self.name), |http| http.head(url.clone())).await {
             Ok(answer) => {
                 // Not the length of the answer's body, which a HEAD has none of.
-                let length = answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-                Ok(length.is_none_or(|length: u64| length == size))
+                let length = answer.headers().get(CONTENT_LENGTH).and_then(|length| told_size(length.to_str().ok()?));
+                Ok(length.is_none_or(|length| length == size))
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => Ok(false),
             Err(error) => Err(error),
@@ -335,6 +335,12 @@ fn http_client(access: &Access, insecure: bool) -> Result<reqwest::Client, Error
     builder.build().map_err(failed("set up HTTP"))
 }
 
+/// The size of a blob, by the length in the answer to a HEAD; none: it is not told. A proxy that compresses (that of Quay)
+/// says 0 of all of them, and nothing that is asked for is empty.
+fn told_size(length: &str) -> Option<u64> {
+    length.parse().ok().filter(|length| *length > 0)
+}
+
 /// Blobs are hashed while they pass.
 pub(super) fn verified(digester: Digester, expected: &Digest, host: &str) -> Result<(), Error> {
     let got = digester.finish();
@@ -348,4 +354,32 @@ pub(super) fn verified(digester: Digester, expected: &Digest, host: &str) -> Res
 fn range_header(start: u64, end: u64) -> Result<HeaderValue, Error> {
     let range = format!("bytes={start}-{}", end.saturating_sub(1));
     HeaderValue::from_str(&range).map_err(|error| Error::invalid(format!("{range}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_blob_is_what_its_registry_tells() {
+        for exchange in shapes::of_step("blob-head").iter().filter(|exchange| exchange.status == 200) {
+            let told = exchange.header("Content-Length").and_then(told_size);
+            assert_eq!(told, exchange.expect["size"].as_u64(), "{}", exchange.name());
+        }
+    }
+
+    #[test]
+    fn every_answer_of_a_real_registry_is_read_by_a_test() {
+        let steps = ["challenge", "token", "upload-start", "upload-end", "blob-head", "manifest-put", "error"];
+        assert_eq!(shapes::steps(), steps.map(str::to_owned).into());
+        for step in ["upload-end", "manifest-put"] {
+            for exchange in shapes::of_step(step) {
+                let is_taken = reqwest::StatusCode::from_u16(exchange.status).unwrap().is_success();
+                assert_eq!(Some(is_taken), exchange.expect["ok"].as_bool(), "{}", exchange.name());
+                let understood = exchange.header("oci-subject").is_some();
+                let expected = exchange.expect["subject"].as_bool();
+                assert!(expected.is_none_or(|expected| expected == understood), "{}", exchange.name());
+            }
+        }
+    }
 }

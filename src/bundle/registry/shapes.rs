@@ -3,7 +3,7 @@
 use super::meaning::Step;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 #[derive(Deserialize)]
@@ -62,14 +62,24 @@ pub(super) fn errors() -> Vec<(Step, u16, String)> {
 
 /// All answers to a step, of all registries.
 pub(super) fn of_step(step: &str) -> Vec<Exchange> {
+    let mut all = all();
+    all.retain(|exchange| exchange.step == step);
+    assert!(!all.is_empty(), "{step}");
+    all
+}
+
+/// The steps that there are answers to.
+pub(super) fn steps() -> BTreeSet<String> {
+    all().into_iter().map(|exchange| exchange.step).collect()
+}
+
+fn all() -> Vec<Exchange> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/registry-shapes");
     let mut all = vec![];
     for file in std::fs::read_dir(dir).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         let Shapes { registry, exchanges } = serde_json::from_str(&text).unwrap();
-        let of_step = exchanges.into_iter().filter(|exchange| exchange.step == step);
-        all.extend(of_step.map(|exchange| Exchange { registry: registry.clone(), ..exchange }));
+        all.extend(exchanges.into_iter().map(|exchange| Exchange { registry: registry.clone(), ..exchange }));
     }
-    assert!(!all.is_empty(), "{step}");
     all
 }

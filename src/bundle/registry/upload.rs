@@ -244,6 +244,7 @@ async fn stalled(sent: &AtomicU64, body: u64, size: u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shapes;
     use super::*;
     use reqwest::header::HeaderValue;
 
@@ -255,5 +256,10 @@ mod tests {
             assert_eq!(of(range), None, "{range}");
         }
         assert_eq!(received(&HeaderMap::new()), None);
+        // ECR answers a chunk with the code of an end.
+        for exchange in shapes::of_step("upload-end").iter().filter(|exchange| exchange.expect["chunk"] == true) {
+            let range = HeaderValue::from_str(exchange.header("Range").unwrap()).unwrap();
+            assert_eq!(received(&HeaderMap::from_iter([(RANGE, range)])), Some(104_857_600), "{}", exchange.name());
+        }
     }
 }
