@@ -3,6 +3,7 @@
 //! A program of the command's asks by a file, and waits for a file of ours of the same name. All that ask before a snapshot
 //! begins are answered by it; who asks later gets the next one.
 
+use crate::bundle::untrusted::{open_in, open_mount};
 use crate::contract::{SnapshotAnswer, SnapshotRequest};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
@@ -12,8 +13,11 @@ use crate::helper::supervise::{Outcome, retry_until};
 use crate::helper::until_dropped::{Over, UntilDropped};
 use crate::names::files;
 use crate::runner::{self, Paths};
+use rustix::fs::{AtFlags, OFlags};
 use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +25,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(100);
 /// Entries of the directory of requests that are looked at: whoever makes more has to wait.
 const MOST_REQUESTS: usize = 256;
+/// Who waits for an answer takes it away within moments. One that is there after this was killed.
+const LONGEST_ANSWER: Duration = Duration::from_mins(10);
 /// A child that hangs, on a disk that gives no answer, is given up after this.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -90,26 +96,59 @@ impl Server<'_> {
         }
     }
 
-    /// Names of requests without an answer. Then, too, answers that nobody waits for any more are taken away.
+    /// Names of requests without an answer. Then, too, requests and answers that nobody waits for any more are taken away.
     fn asking(&self) -> BTreeSet<String> {
-        let requests = names(&self.paths.record.join(files::SNAPSHOTS));
-        if requests.is_empty() {
-            return requests;
+        if names(&self.requests()).is_empty() {
+            return BTreeSet::new();
         }
-        let answers = names(&self.paths.bin.join(files::SNAPSHOTS));
-        for answer in answers.difference(&requests) {
-            let _ = fs::remove_file(self.paths.bin.join(files::SNAPSHOTS).join(answer));
+        for answer in names(&self.answers()) {
+            let file = self.answers().join(&answer);
+            if is_older(&file, LONGEST_ANSWER) {
+                self.forget(&answer);
+            }
+            if fs::symlink_metadata(self.requests().join(&answer)).is_err() {
+                let _ = fs::remove_file(file);
+            }
         }
-        requests.difference(&answers).cloned().collect()
+        let mut asking = names(&self.requests());
+        asking.retain(|name| fs::symlink_metadata(self.answers().join(name)).is_err());
+        asking
     }
 
     fn answer(&self, name: &str, answer: &SnapshotAnswer) -> Result<(), Error> {
-        mark_json(&self.paths.bin.join(files::SNAPSHOTS), name, answer)
+        if runner::snapshot::is_unawaited(name) {
+            self.forget(name);
+            return Ok(());
+        }
+        mark_json(&self.answers(), name, answer)
+    }
+
+    /// Takes a request away. The directory is the command's as well, which may put another in its place.
+    fn forget(&self, request: &str) {
+        let Ok(name) = CString::new(request) else { return };
+        let open = || open_in(open_mount(&self.paths.record)?, REQUESTS, OFlags::DIRECTORY);
+        let _ = open().and_then(|dir| rustix::fs::unlinkat(dir, name, AtFlags::empty()));
+    }
+
+    fn requests(&self) -> PathBuf {
+        self.paths.record.join(files::SNAPSHOTS)
+    }
+
+    fn answers(&self) -> PathBuf {
+        self.paths.bin.join(files::SNAPSHOTS)
     }
 }
 
+/// [`files::SNAPSHOTS`], for the kernel.
+const REQUESTS: &CStr = c"snapshots";
+
+fn is_older(file: &Path, age: Duration) -> bool {
+    let written = fs::symlink_metadata(file).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
 /// Of the files of a directory that have names as requests have them.
-fn names(dir: &std::path::Path) -> BTreeSet<String> {
+fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().take(MOST_REQUESTS).flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| runner::snapshot::is_name(name)).collect()
@@ -118,5 +157,49 @@ fn names(dir: &std::path::Path) -> BTreeSet<String> {
 fn report(done: Result<(), Error>) {
     if let Err(error) = done {
         eprintln!("bundle-operator helper: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    #[test]
+    fn requests_that_nobody_waits_for_any_more_are_in_nobodys_way() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let over = Over::default();
+        let server = Server { paths: &paths, every: None, over: &over };
+        fs::create_dir_all(server.requests()).unwrap();
+        fs::create_dir_all(server.answers()).unwrap();
+        let taken = SnapshotAnswer::Taken("r@sha256:0".to_owned());
+        let left = || names(&server.requests()).len();
+        for number in 0..3 * MOST_REQUESTS {
+            File::create(server.requests().join(format!("n-{number:016x}"))).unwrap();
+        }
+        // As many times as it takes, and no request is answered twice.
+        let mut answered = 0;
+        while let asking = server.asking()
+            && !asking.is_empty()
+        {
+            answered += asking.len();
+            asking.iter().for_each(|name| server.answer(name, &taken).unwrap());
+        }
+        assert_eq!((answered, left(), names(&server.answers()).len()), (3 * MOST_REQUESTS, 0, 0));
+
+        // Who waits takes its request away, and who was killed does not.
+        let (waits, killed) = ("00000000000000aa", "00000000000000bb");
+        for name in [waits, killed] {
+            File::create(server.requests().join(name)).unwrap();
+            server.answer(name, &taken).unwrap();
+        }
+        assert_eq!(server.asking().len(), 0);
+        assert_eq!(left(), 2);
+        fs::remove_file(server.requests().join(waits)).unwrap();
+        let long_ago = SystemTime::now() - LONGEST_ANSWER * 2;
+        File::options().append(true).open(server.answers().join(killed)).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!((server.asking().len(), left(), names(&server.answers()).len()), (0, 0, 0));
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct UntilDropped {
 }
 
 /// Tells the thread whether it is over. It parks between two looks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Over(Arc<AtomicBool>);
 
 impl Over {

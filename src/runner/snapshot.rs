@@ -38,8 +38,18 @@ const TOO_LATE: u8 = 4;
 /// Whether a file in the directory of requests is one.
 #[cfg(feature = "operator")]
 pub(crate) fn is_name(name: &str) -> bool {
-    name.len() == NAME_LEN && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    let number = name.strip_prefix(UNAWAITED).unwrap_or(name);
+    number.len() == NAME_LEN && number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+/// Nobody waits for the answer to a request of this name.
+#[cfg(feature = "operator")]
+pub(crate) fn is_unawaited(name: &str) -> bool {
+    name.starts_with(UNAWAITED)
+}
+
+/// Before the name of a request that nobody waits for.
+const UNAWAITED: &str = "n-";
 
 struct Options {
     timeout: Duration,
@@ -106,7 +116,7 @@ fn ask(options: &Options) -> Result<String, (u8, String)> {
         return Err((NO_STORE, "this cluster has no store for outputs: ask the administrator".to_owned()));
     }
     let begin = Instant::now();
-    let (name, asked) = place(&paths.record.join(files::SNAPSHOTS))
+    let (name, asked) = place(&paths.record.join(files::SNAPSHOTS), options.waits)
         .map_err(|error| (FAILED, format!("cannot ask the helper container: {error}")))?;
     if !options.waits {
         return Ok(String::new());
@@ -131,10 +141,10 @@ fn ask(options: &Options) -> Result<String, (u8, String)> {
 }
 
 /// Makes a request, of a name that nobody else has.
-fn place(dir: &Path) -> io::Result<(String, std::path::PathBuf)> {
+fn place(dir: &Path, waits: bool) -> io::Result<(String, std::path::PathBuf)> {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
-    let name = format!("{:016x}", hasher.finish());
+    let name = format!("{}{:016x}", if waits { "" } else { UNAWAITED }, hasher.finish());
     let file = dir.join(&name);
     File::create_new(&file)?;
     Ok((name, file))
