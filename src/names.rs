@@ -224,6 +224,8 @@ pub mod files {
     pub const SNAPSHOT: &str = "snapshot.json";
     /// In [`super::paths::BIN`]: what snapshots have pushed.
     pub const SNAPSHOT_KNOWN: &str = "snapshot-known.json";
+    /// In [`super::paths::BIN`]: an empty directory.
+    pub const NOTHING: &str = "nothing";
     /// In [`super::paths::BIN`]: what the attempt goes on from, a [`crate::contract::Resumed`].
     pub const RESUMED: &str = "resumed.json";
     /// In [`super::paths::BIN`]: the termination message, once written; a restarted helper repeats it.

@@ -506,16 +506,26 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
     for name in ["fenced", "other"] {
         space.start(name, json!({"command": keeps, "retry": {"resume": true}})).await;
     }
+    // One whose first attempt had none when the second began.
+    let nothing = keeps.replace("= 1 ] &&", "= 0 ] &&");
+    space.start("empty", json!({"command": nothing, "retry": {"resume": true}})).await;
     let first = at_second_step(&space, "fenced").await;
     at_second_step(&space, "other").await;
+    until_said(&space, "empty-1", "ready").await;
     node::kill(&first, "run");
+    node::kill(&space.pod_running("empty-1").await, "run");
     let second = space.pod_running("fenced-2").await;
     until_said(&space, "fenced-2", "ready").await;
-    // As if the first attempt's helper had gone on.
+    until_said(&space, "empty-2", "ready").await;
+    // As if the first attempts' helpers had gone on.
     let repository = format!("{}/bundles/{}", std::env::var("REGISTRY_HOST").unwrap(), space.name);
     let pushed = format!("{repository}:{}", snapshot_tag(&space, "other").await);
     output("crane", &["tag", "--insecure", &pushed, &snapshot_tag(&space, "fenced").await]);
+    output("crane", &["tag", "--insecure", &pushed, &snapshot_tag(&space, "empty").await]);
     node::kill(&second, "run");
+    node::kill(&space.pod_running("empty-2").await, "run");
+    let empty = space.end_of("empty").await;
+    assert_eq!((stdout(&empty), empty.attempt), ("from : \n", Some(3)), "{empty:#?}");
     let ended = space.end_of("fenced").await;
     let [_, second, third] = ended.attempts.as_slice() else { panic!("{ended:#?}") };
     assert_eq!(second.resumed_from, third.resumed_from);

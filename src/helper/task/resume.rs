@@ -2,7 +2,8 @@
 //!
 //! The newest earlier attempt that has a snapshot is the one to go on from. That snapshot is this attempt's first, before
 //! anything of it is used: whoever comes later finds it at this attempt, and never looks further back. So it does not matter
-//! what the node of an earlier attempt still pushes, which may be cut off and alive.
+//! what the node of an earlier attempt still pushes, which may be cut off and alive. Where there is none,
+//! that is noted by a tag of this attempt's own, for the same reason.
 
 use crate::bundle::{self, Budget, Error, Progress};
 use crate::contract::{Request, Resumed, SaveRequest};
@@ -10,6 +11,7 @@ use crate::helper::markers::{is_marked, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::owner;
 use crate::helper::task::login::access;
+use crate::helper::task::snapshot;
 use crate::names::files;
 use crate::runner::Paths;
 
@@ -32,7 +34,7 @@ pub(super) async fn resume(
     let access = access(paths, request);
     let cannot = |error: Error| format!("the last snapshot cannot be put back: {error}");
     let from = match find(request, save, &access).await.map_err(cannot)? {
-        Some(digest) => {
+        Found::Snapshot(digest) => {
             let reference = format!("{}@{digest}", save.repository);
             let stay = mount_points::mounted(request).map(|path| path.as_bytes().to_vec()).collect();
             let restored = bundle::restore(&reference, &paths.bundle, stay, budget.clone(), &access, progress).await;
@@ -40,13 +42,26 @@ pub(super) async fn resume(
             owner::give_all(paths, request);
             Some(reference)
         }
-        None => None,
+        Found::Nothing => None,
+        Found::NothingYet => {
+            let cannot =
+                |error| format!("that there is no snapshot to go on from cannot be noted in the store: {error}");
+            snapshot::none(paths, save, &access).await.map_err(cannot)?;
+            None
+        }
     };
     Ok(mark_json(&paths.bin, files::RESUMED, &Resumed { from })?)
 }
 
-/// The digest of the snapshot to go on from, which is this attempt's own by now.
-async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) -> Result<Option<String>, Error> {
+enum Found {
+    /// Its digest. It is this attempt's own by now.
+    Snapshot(String),
+    /// It was noted before that there is none.
+    Nothing,
+    NothingYet,
+}
+
+async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) -> Result<Found, Error> {
     let own = save.snapshots.as_ref().map(|snapshots| snapshots.tag.as_str()).into_iter();
     // Its own is there after a try that was cut off.
     for tag in own.clone().chain(request.resume_from.iter().map(String::as_str)) {
@@ -54,8 +69,11 @@ async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) ->
             for own in own.clone().filter(|own| *own != tag) {
                 bundle::add_tag(&save.repository, &digest, own, access).await?;
             }
-            return Ok(Some(digest));
+            return Ok(Found::Snapshot(digest));
+        }
+        if bundle::find_snapshot(&save.repository, &snapshot::tag_of_none(tag), access).await?.is_some() {
+            return Ok(Found::Nothing);
         }
     }
-    Ok(None)
+    Ok(Found::NothingYet)
 }
