@@ -1,6 +1,6 @@
 //! The child that pushes large files while the command runs, at the lowest priority: what fails here the save does again.
 
-use crate::bundle::{EarlyPushes, Outlook};
+use crate::bundle::{EarlyPushes, Error, ErrorKind, Outlook};
 use crate::contract::{Background, Request, SaveRequest, WarningKind, size_for_people, time_for_people};
 use crate::helper::child::runtime;
 use crate::helper::pressure;
@@ -20,6 +20,7 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
     let background = save.background.as_ref().ok_or("nothing is to be pushed early")?;
     let (runtime, mut pushes, mut said) = (runtime()?, EarlyPushes::default(), String::new());
     let mut warner = Warner::of(&paths.bin, WarningKind::SaveDeadlineExceeded);
+    let mut too_large = Warner::of(&paths.bin, WarningKind::OutputTooLarge);
     loop {
         if pressure::is_high(&paths.root) {
             thread::sleep(BACK_OFF);
@@ -30,9 +31,11 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
             warn(&mut warner, outlook, save.deadline_seconds);
         }
         thread::sleep(pause.unwrap_or_else(|error| {
-            if said != error {
+            let is_too_large = error.kind == ErrorKind::TooLarge;
+            too_large.see(is_too_large.then(|| format!("the store refuses a file of the output: {error}")), false);
+            if said != error.message {
                 eprintln!("bundle-operator helper push-early: {error}");
-                said = error;
+                said = error.message;
             }
             BACK_OFF
         }));
@@ -58,9 +61,9 @@ async fn round(
     paths: &Paths,
     request: &Request,
     save: &SaveRequest,
-) -> Result<Duration, String> {
+) -> Result<Duration, Error> {
     let (tree, access) = (save::tree(paths, request, save), access(paths, request));
-    pushes.round(&tree, background, &save.repository, &access).await.map_err(|error| error.message)
+    pushes.round(&tree, background, &save.repository, &access).await
 }
 
 #[cfg(test)]
