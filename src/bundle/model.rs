@@ -152,6 +152,8 @@ pub struct SavedBundle {
     pub damaged: u64,
     /// The first of them, the worst reasons first, each with its reason: `a.sock (a socket)`.
     pub skipped_names: Vec<String>,
+    /// Why the registry does not have how it was made; none: it has.
+    pub provenance_failed: Option<String>,
     /// A container runtime that mounts the image's `contents` shows what [`fetch`](crate::bundle::fetch) would put in place.
     pub mountable: bool,
 }

@@ -61,8 +61,8 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         saving::save(paths, save, interrupted, is_gone_on_with, &mut tell_how_it_stands)
     });
     let report = match saved {
-        Some(Ok(SavedOutput { saved, files, bytes, renamed })) => {
-            let record = first.record.as_ref().map(|record| with_note(record, &renamed));
+        Some(Ok(SavedOutput { saved, files, bytes, note })) => {
+            let record = first.record.as_ref().map(|record| with_note(record, &note));
             Report { record, saved: Some(saved), files, bytes, ..first }
         }
         Some(Err(unsaved)) => counted(paths, with(&unsaved)),

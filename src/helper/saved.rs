@@ -19,9 +19,9 @@ pub(super) struct SavedOutput {
     /// Their size.
     #[serde(default)]
     pub(super) bytes: u64,
-    /// What has another name in it than usual, for people.
+    /// What of it is not as usual, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) renamed: String,
+    pub(super) note: String,
 }
 
 /// A try that failed: what the child leaves.

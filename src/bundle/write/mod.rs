@@ -289,11 +289,14 @@ impl<'a> Saving<'a> {
         repository.manifest(&digest.to_string()).await?;
         self.are_there(&blobs).await?;
         let subject = Descriptor::new(MANIFEST_TYPE, digest, manifest.len() as u64);
-        match provenance::push(repository, &subject, made_by).await {
-            Ok(pushed) => pushed_bytes += pushed,
-            // The output is safe, and that is what counts.
-            Err(error) => eprintln!("bundle-operator: how {digest} was made is not in the registry: {error}"),
-        }
+        // The output is safe, and that is what counts.
+        let provenance_failed = match provenance::push(repository, &subject, made_by).await {
+            Ok(pushed) => {
+                pushed_bytes += pushed;
+                None
+            }
+            Err(error) => Some(error.message),
+        };
         let files = packed.layers.iter().flat_map(|layer| layer.files());
         let (files, bytes) = files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.size));
         let mountable = packed.is_mountable();
@@ -307,6 +310,7 @@ impl<'a> Saving<'a> {
             withheld,
             damaged,
             skipped_names: names,
+            provenance_failed,
             mountable,
         })
     }

@@ -70,11 +70,14 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     match saved {
         Ok(bundle) => {
             let SavedBundle { digest, files, bytes, pushed_bytes, mountable, .. } = bundle;
-            let SavedBundle { skipped, withheld, damaged, skipped_names, .. } = bundle;
+            let SavedBundle { skipped, withheld, damaged, skipped_names, provenance_failed, .. } = bundle;
             let saved = Saved { digest, pushed_bytes, skipped, withheld, damaged, skipped_names, mountable };
             markers::unmark(&paths.bin, files::NOT_SAVED);
-            let renamed = not_as_usual(paths);
-            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes, renamed }).map_err(helper_failed)
+            let unexplained = provenance_failed.map(|why| format!("how it was made is not in the store: {why}"));
+            let mut notes = vec![not_as_usual(paths), unexplained.unwrap_or_default()];
+            notes.retain(|note| !note.is_empty());
+            let note = one_line(&notes.join("; "));
+            mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes, note }).map_err(helper_failed)
         }
         Err(error) => {
             if !error.damaged.is_empty() {
