@@ -150,7 +150,9 @@ async fn carry_out(
     answers: &mut Answers,
 ) -> Result<Option<Looked>, Error> {
     let mut over = seen.run.is_over();
-    for step in plan.steps {
+    let mut steps = plan.steps.into_iter();
+    let mut is_on_the_object = false;
+    while let Some(step) = steps.next() {
         let written = match &step {
             Step::WriteStatus(status) => Some(status.clone()),
             _ => None,
@@ -168,9 +170,18 @@ async fn carry_out(
             }
             _ => None,
         };
-        match context.cluster.carry_out(&seen.run, step).await? {
+        let result = context.cluster.carry_out(&seen.run, step).await;
+        if is_on_the_object && matches!(result, Err(_) | Ok(StepResult::Stale)) {
+            // The next plan finds it on the object, and tells nobody of it.
+            for event in steps.filter(|step| matches!(step, Step::Event(_))) {
+                context.cluster.carry_out(&seen.run, event).await?;
+            }
+            return result.map(|_| Some(Looked::Stale)).map_err(Into::into);
+        }
+        match result? {
             StepResult::Done => {
                 if let Some(status) = written {
+                    is_on_the_object = true;
                     let namespace = seen.run.metadata.namespace.as_deref().unwrap_or_default();
                     let gpus = seen.run.spec.resources.gpus;
                     context.metrics.status_written(namespace, gpus, seen.run.status.as_ref(), &status);
