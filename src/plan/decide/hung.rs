@@ -54,9 +54,11 @@ impl Decision<'_> {
             return asks;
         }
         let times_up = self.its_time(pod).and_then(|(started, time)| started.checked_add(time).ok());
+        let times_up = times_up.unwrap_or(self.now);
         match self.progress_of(ProgressStage::Saving) {
-            Some(_) => self.finalizing(pod, times_up.unwrap_or(self.now), None),
-            None => Plan::after(ASK_AGAIN),
+            Some(_) => self.finalizing(pod, times_up, None),
+            // It says nothing of an end, and would have had time for it.
+            None => self.overdue(pod, times_up).unwrap_or_else(|| Plan::after(ASK_AGAIN)),
         }
     }
 
@@ -67,7 +69,7 @@ impl Decision<'_> {
         Some((pod.run_started_at()?.0, time.checked_add(KILL_PATIENCE)?))
     }
 
-    /// The run container ended at `ended`, and the helper has not in all the time that the kubelet gives it: it hangs, and
+    /// The run container ended at `ended`, or had to, and the helper has not in all the time that the kubelet gives it: it hangs, and
     /// does not answer either. None: it has time.
     pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
         let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);

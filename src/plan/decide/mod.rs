@@ -18,7 +18,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use self::pin::Unready;
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, BundleRunStatus, Phase, Skew};
-use crate::contract::{Message, Pin};
+use crate::contract::{Message, Pin, Pins};
 use crate::plan::facts::image;
 use crate::plan::facts::node::{Capacity, NodeSeen};
 use crate::plan::facts::parents::Parents;
@@ -61,7 +61,9 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         // Nothing else of a terminal run changes.
         return clean_up(observed, settings).write(Draft::of(run, now));
     }
-    let ours = match observed.pod {
+    let mended = mended(observed, settings);
+    let seen = mended.as_ref().map_or(observed.pod, PodSeen::Ours);
+    let ours = match seen {
         PodSeen::Ours(pod) => Some(pod),
         PodSeen::Absent | PodSeen::Foreign(_) => None,
     };
@@ -82,7 +84,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         pod_events: observed.pod_events,
         written_at: observed.written_at,
     };
-    match (observed.pod, observed.refusal) {
+    match (seen, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
         (PodSeen::Ours(pod), _) => decision.follow(pod),
         (PodSeen::Absent | PodSeen::Foreign(_), None) if decision.pod_was_recorded() => {
@@ -99,6 +101,17 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         (PodSeen::Absent, Some(Refusal::NameTaken(pod))) => decision.name_taken(pod.as_deref()),
         (PodSeen::Absent, Some(refusal)) => decision.refused(refusal),
     }
+}
+
+/// A pod of ours from which somebody took the annotation that says where its output goes. Without it, an output that was not
+/// saved would count as none that was to be saved.
+fn mended(observed: &Observed, settings: &Settings) -> Option<PodFacts> {
+    let PodSeen::Ours(pod) = observed.pod else { return None };
+    let namespace = observed.run.metadata.namespace.as_deref().unwrap_or_default();
+    let repository = settings.store.as_ref()?.repository(namespace);
+    let report = pod.message().filter(|_| pod.without_its_pins())?.report;
+    let was_to_be_saved = report.saved.is_some() || report.not_saved.is_some();
+    was_to_be_saved.then(|| pod.clone().with_pins(&Pins { repository: Some(repository), ..Pins::default() }))
 }
 
 /// The record is written, or nobody wants it: only the pod is left to be ended and let go.
@@ -220,7 +233,8 @@ impl<'a> Decision<'a> {
             return plan;
         }
         if let Some(left) = self.retry_in() {
-            return Plan::after(left);
+            // A node that is being drained does not wait for that.
+            return Plan::after(left).then(release_last(self.run, self.attempt));
         }
         let pinned = match validate::validate(self.run, self.settings) {
             Ok(request) => self.pins().map(|pins| (request, pins)),

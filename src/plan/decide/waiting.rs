@@ -177,7 +177,9 @@ impl Decision<'_> {
         if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, TELL_AGAIN_AFTER)) {
             return Plan::after(soon);
         }
-        Plan::nothing().write(self.draft().waiting(Phase::Waiting, self.attempt, &wait, None))
+        // The default of that day, which the administrator may change while it waits.
+        let draft = self.draft().with_image(self.requested);
+        Plan::nothing().write(draft.waiting(Phase::Waiting, self.attempt, &wait, None))
     }
 
     /// A pod of the name that the attempt's has to have is there, and is not the run's. `pod`: it, unless it went since.

@@ -44,7 +44,7 @@ impl Decision<'_> {
         }
         // First: once it is written, nobody looks at that pod again before the run goes on.
         let released = Plan::nothing().then(release_last(self.run, self.attempt));
-        released.write(self.draft().suspended(self.attempt))
+        released.write(self.draft().with_image(self.requested).suspended(self.attempt))
     }
 
     /// `suspend` was taken back.

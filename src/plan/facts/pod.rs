@@ -256,11 +256,25 @@ impl PodFacts {
         run_ended && self.helper_ended().is_some() && others.any(|other| other.state.terminated.is_none())
     }
 
-    /// What was fixed when the pod was made. Of a pod of an older operator: nothing.
+    /// What was fixed when the pod was made. Of one [without](Self::without_its_pins): nothing.
     #[must_use]
     pub fn pins(&self) -> Pins {
         let text = self.metadata.annotations.as_ref().and_then(|all| all.get(names::PINS_ANNOTATION));
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// It has none: nothing was fixed, or somebody took the annotation away.
+    #[must_use]
+    pub fn without_its_pins(&self) -> bool {
+        !self.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::PINS_ANNOTATION))
+    }
+
+    /// The same, with these.
+    #[must_use]
+    pub fn with_pins(mut self, pins: &Pins) -> Self {
+        let text = serde_json::to_string(pins).unwrap_or_default();
+        self.metadata.annotations.get_or_insert_default().insert(names::PINS_ANNOTATION.to_owned(), text);
+        self
     }
 
     /// What its helper was told of the user's wish to end.

@@ -82,6 +82,22 @@ fn saved() -> Saved {
 }
 
 #[test]
+fn an_annotation_that_is_taken_from_a_pod_makes_no_false_success() {
+    let lost = NotSaved { failure: SaveFailure::StoreDenied, detail: "401".into() };
+    for (saved, lost, cause) in [(Some(saved()), None, "Completed"), (None, Some(lost), "OutputNotSaved")] {
+        let mut ended = ended_with(&record(0), saved, lost);
+        ended.0["metadata"]["annotations"] = json!({});
+        let facts = ended.facts();
+        let run = run();
+        let observed = nothing_but(&run, PodSeen::Ours(&facts));
+        let status = written(&plan(&observed, &with_store(), at(60)));
+        assert_eq!(status.reason.as_deref(), Some(cause));
+        let is_told = status.output.unwrap().bundle.is_some_and(|bundle| bundle.ends_with(OTHER));
+        assert_eq!(is_told, cause == "Completed");
+    }
+}
+
+#[test]
 fn a_parent_that_cannot_be_read_is_told_as_that() {
     let unreadable = Parents { unreadable: ["prepare".to_owned()].into(), ..Parents::default() };
     let status = written(&look_with(&child(), &unreadable, 1));

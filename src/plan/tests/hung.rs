@@ -141,6 +141,24 @@ fn a_command_past_its_time_whose_helper_hangs_too_is_asked_about() {
 }
 
 #[test]
+fn a_run_of_which_nothing_is_heard_long_after_its_time_is_ended() {
+    let told = in_phase(Phase::Running);
+    let run = BundleRun { spec: limited(0).spec, ..told };
+    let mut silent = pod().running(5);
+    silent.0["spec"]["terminationGracePeriodSeconds"] = json!(3630);
+    // Its 10 s, its grace and a minute, and all the time that the kubelet would give a pod that is deleted.
+    assert_eq!(answered(&run, &silent, None, 115 + 3600).steps.len(), 1, "it is asked");
+    let asked = |progress, second| {
+        let facts = silent.facts();
+        let observed = Observed { progress, ..nothing_but(&run, PodSeen::Ours(&facts)) };
+        plan(&observed, &settings(), at(second))
+    };
+    assert_eq!(words(&asked(ProgressSeen::Answered(None), 115 + 3600)), [""; 0]);
+    let ended = asked(ProgressSeen::Answered(None), 200 + 3630);
+    assert_eq!(words(&ended), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
 fn a_command_that_has_its_time_before_it_is_left_alone() {
     let told = in_phase(Phase::Running);
     for (limit, next) in [("10s", seconds(95)), ("1h", seconds(3685)), ("365d", seconds(365 * 86_400 + 85))] {

@@ -63,6 +63,23 @@ fn a_default_image_is_that_of_the_day_the_pod_was_made() {
 }
 
 #[test]
+fn a_run_that_waits_before_it_has_a_pod_keeps_the_default_image_of_its_day() {
+    let held = json!({"command": "true", "suspend": true});
+    let orphan = json!({"command": "true", "inputs": [{"path": "a", "run": {"name": "nobody"}}]});
+    for spec in [held, orphan] {
+        let told = with_status(&run_of(spec.clone()), &written(&look(&run_of(spec), PodSeen::Absent, 1)));
+        let mut goes_on = told.clone();
+        (goes_on.spec.suspend, goes_on.spec.inputs) = (false, vec![]);
+        goes_on.status.as_mut().unwrap().suspended_at = None;
+        let mut today = settings();
+        today.cpu_image = "registry:5000/cpu:2".into();
+        let plan = plan(&nothing_but(&goes_on, PodSeen::Absent), &today, at(99));
+        let image = created(&plan).spec.as_ref().unwrap().containers[0].image.clone();
+        assert_eq!(image.as_deref(), Some("registry:5000/cpu:1"));
+    }
+}
+
+#[test]
 fn attempt_1_pulls_what_was_asked_for() {
     assert_eq!(pulled(&run()), ("registry:5000/team/image:v1".into(), "Always".into()));
     let pinned = format!("image@{DIGEST}");
