@@ -160,6 +160,7 @@ fn shape() -> Vec<Case> {
         accepted("null is no value", json!({"image": null, "argv": null, "env": null, "resources": {"cpus": null}})),
         refused("a text is no number", json!({"runAsUser": "1"}), &[("spec.runAsUser", "must be of type")]),
         refused("a text is no truth", json!({"stop": "yes"}), &[("spec.stop", "must be of type")]),
+        refused("a number is no truth", json!({"suspend": 1}), &[("spec.suspend", "must be of type")]),
         refused(
             "a number is no truth",
             json!({"allowFailedInputs": 1}),
