@@ -314,8 +314,11 @@ pub enum Blame {
     User,
     /// The cluster: nodes, network, storage, drivers.
     Platform,
-    /// A quota or policy the administrator set.
+    /// What a quota of the namespace, or of the store, does not allow.
     Quota,
+    /// What an administrator's admission rule refuses: a policy, a webhook, a Pod Security level, a `LimitRange`, or a
+    /// node's rule on signatures.
+    Policy,
 }
 
 /// What a run waits for.

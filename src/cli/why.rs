@@ -152,7 +152,8 @@ fn who(blame: Blame) -> &'static str {
     match blame {
         Blame::User => "User: the run itself, that is its command, image or requests",
         Blame::Platform => "Platform: the cluster, that is its nodes, network, storage or drivers",
-        Blame::Quota => "Quota: a quota or policy that the administrator set",
+        Blame::Quota => "Quota: a quota that the administrator set",
+        Blame::Policy => "Policy: an admission rule that the administrator set",
     }
 }
 

@@ -45,7 +45,7 @@ async fn a_restricted_namespace_runs_with_run_as_user_and_says_so_without() {
         space.run("without", json!({"command": "id -u"})),
     );
     assert_eq!(with.phase, Some(Phase::Succeeded), "{with:#?}");
-    assert_eq!(cause(&without), "PodSecurity");
+    assert_eq!((cause(&without), blame(&without)), ("PodSecurity", Some(Blame::Policy)), "{without:#?}");
     assert!(without.result.unwrap().hint.unwrap().contains("runAsUser"));
     space.end().await;
 }
@@ -71,7 +71,7 @@ async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
     assert!(waiting.message.unwrap().contains("every pod needs a label team"));
     assert!(waiting.waiting.unwrap().deadline.is_some());
     let ended = space.end_of("too-late").await;
-    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Quota)), "{ended:#?}");
+    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Policy)), "{ended:#?}");
     space.start("allowed-at-last", json!({"command": "true"})).await;
     space.waits_at("allowed-at-last", "Admission").await;
     denial.end(&space).await;
@@ -125,7 +125,7 @@ async fn a_webhook_that_denies_with_400_has_a_deadline_and_the_run_starts_when_i
     assert!(waiting.message.unwrap().ends_with("denied the request: every pod needs a label team"));
     assert!(waiting.deadline.is_some());
     let ended = space.end_of("too-late").await;
-    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Quota)), "{ended:#?}");
+    assert_eq!((cause(&ended), blame(&ended)), ("Forbidden", Some(Blame::Policy)), "{ended:#?}");
     assert!(ended.result.unwrap().hint.unwrap().contains("the message says which"));
     space.start("in-time", json!({"command": "true"})).await;
     space.waits_at("in-time", "Admission").await;
@@ -180,16 +180,19 @@ async fn quotas_on_limits_and_limit_ranges_are_told_with_the_setting_that_meets_
         (helper.resources.limits.cpu, or qos: Guaranteed); so can a LimitRange of the namespace with a default";
     let of_range =
         "tell the administrator: helper.resources of the operator's settings, or the LimitRange, has to change";
-    let told = async |space: &Space, spec: Value, hint: &str| {
+    let told = async |space: &Space, spec: Value, hint: &str, whose: Blame| {
         space.start("refused", spec).await;
         let waiting = space.waits_at("refused", "Admission").await.waiting.unwrap();
         let while_it_waits = format!("{hint}; if that changes before the deadline, the run goes on");
         assert_eq!(waiting.hint.as_ref(), Some(&while_it_waits), "{waiting:#?}");
         let refused = space.end_of("refused").await;
-        assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(Blame::Quota)), "{refused:#?}");
+        assert_eq!((cause(&refused), blame(&refused)), ("Forbidden", Some(whose)), "{refused:#?}");
         assert_eq!(refused.result.unwrap().hint.as_deref(), Some(hint));
     };
-    tokio::join!(told(&space, json!({"command": "true"}), of_quota), told(&other, asks_for_cpu(), of_range),);
+    tokio::join!(
+        told(&space, json!({"command": "true"}), of_quota, Blame::Quota),
+        told(&other, asks_for_cpu(), of_range, Blame::Policy),
+    );
     tokio::join!(space.end(), other.end());
 }
 

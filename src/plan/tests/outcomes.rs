@@ -1,7 +1,7 @@
 //! How an attempt ends, by what is known of its pod.
 
 use super::*;
-use crate::api::status::Blame::{self, Platform, Quota, User};
+use crate::api::status::Blame::{self, Platform, Policy, Quota, User};
 use crate::api::status::Waiting;
 use crate::contract::{NotSaved, SaveFailure, Saved};
 use crate::plan::facts::wish::Wish;
@@ -485,7 +485,7 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         ("Helper", "CrashLoopBackOff", "", "HelperFailed", Platform),
         ("Configuration", "CreateContainerConfigError", "secret \"x\" not found", "CreateContainerConfigError", User),
         ("Configuration", "CreateContainerError", "no users found", "CreateContainerError", User),
-        ("Admission", "Forbidden", "admission webhook \"policy\" denied the request", "Forbidden", Quota),
+        ("Admission", "Forbidden", "admission webhook \"policy\" denied the request", "Forbidden", Policy),
         (
             "Admission",
             "Forbidden",
@@ -496,7 +496,7 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         ("Admission", "Forbidden", "no PriorityClass with name high was found", "Forbidden", User),
         ("Admission", "Forbidden", "pod rejected: RuntimeClass \"nvidia\" not found", "Forbidden", Platform),
         ("Admission", "Forbidden", "User \"operator\" cannot create resource \"pods\"", "Forbidden", Platform),
-        ("Admission", "Forbidden", "minimum cpu usage per Container is 50m, but request is 10m", "Forbidden", Quota),
+        ("Admission", "Forbidden", "minimum cpu usage per Container is 50m, but request is 10m", "Forbidden", Policy),
         ("Admission", "Forbidden", "failed quota: q: must specify limits.cpu for: bundle", "Forbidden", Quota),
         ("Admission", "PodNameTaken", "", "PodNameTaken", Platform),
         ("a stage of a later version", "New", "", "New", Platform),

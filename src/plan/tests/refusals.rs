@@ -34,18 +34,19 @@ fn what_is_forbidden_is_tried_until_its_deadline() {
     assert_eq!(words(&refused(&run, &refusal, 120)).len(), 0);
     let plan = refused(&run, &refusal, 121);
     assert_eq!(words(&plan), ["Write Failed", "Tell Forbidden"]);
-    assert_eq!(written(&plan).result.unwrap().blame, Some(Blame::Quota));
+    assert_eq!(written(&plan).result.unwrap().blame, Some(Blame::Policy));
 }
 
 #[test]
 fn what_will_never_be_taken_ends_the_run_at_once() {
-    for (refusal, cause) in
-        [(Refusal::Invalid(message()), "PodInvalid"), (Refusal::PodSecurity(message()), "PodSecurity")]
-    {
+    for (refusal, cause, blame) in [
+        (Refusal::Invalid(message()), "PodInvalid", Blame::User),
+        (Refusal::PodSecurity(message()), "PodSecurity", Blame::Policy),
+    ] {
         let plan = refused(&run(), &refusal, 1);
         assert_eq!(words(&plan), ["Write Failed".to_owned(), format!("Tell {cause}")]);
         let result = written(&plan).result.unwrap();
-        assert_eq!((result.cause.as_str(), result.blame, result.hint.is_some()), (cause, Some(Blame::User), true));
+        assert_eq!((result.cause.as_str(), result.blame, result.hint.is_some()), (cause, Some(blame), true));
         assert_eq!(written(&plan).message, Some(message()));
     }
 }
@@ -146,6 +147,7 @@ fn a_wait_says_what_to_do_as_its_ending_would() {
         ("User \"system:serviceaccount:s:o\" cannot create resource \"pods\"", Cause::ForbiddenToOperator),
         ("maximum cpu usage per Pod is 2, but limit is 16", Cause::ForbiddenByLimitRange),
         ("failed quota: team: must specify limits.cpu for: bundle", Cause::ForbiddenByQuota),
+        ("insufficient quota to match these scopes: [{PriorityClass In [high]}]", Cause::ForbiddenWithoutQuota),
     ] {
         assert_eq!(hint_and_message(message).0, hint_while_waiting(cause), "{message}");
         assert_eq!(hint_at_the_deadline(message), cause.hint().unwrap(), "{message}");

@@ -23,6 +23,27 @@ fn who_is_to_blame_is_told_what_to_do() {
     }
 }
 
+/// Who reads `Quota` looks for a quota, and who reads `Policy` for a rule.
+#[test]
+fn quotas_alone_have_the_blame_quota_and_rules_of_admission_the_blame_policy() {
+    let is_of_quota = |cause: &Cause| cause.means().contains("quota");
+    for cause in Cause::ALL {
+        assert_eq!(cause.blame() == Some(Blame::Quota), is_of_quota(cause), "{cause:?}");
+    }
+    let of_policy: Vec<_> = Cause::ALL.iter().filter(|cause| cause.blame() == Some(Blame::Policy)).collect();
+    let rules = [
+        Cause::ImageNotSigned,
+        Cause::PodSecurity,
+        Cause::PodSecurityOfRoot,
+        Cause::PodSecurityOfDriver,
+        Cause::ForbiddenByPolicy,
+        Cause::ForbiddenByLimitRange,
+        Cause::LimitRangeOfRun,
+        Cause::LimitRangeOfHelper,
+    ];
+    assert_eq!(of_policy, rules.iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn nothing_on_the_object_is_markdown() {
     let code = Outcome::new(Cause::NoShell, "").hint().unwrap();

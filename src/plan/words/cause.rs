@@ -155,7 +155,7 @@ table! {
         ImageTooOld: Row::user(Image, "the image has a format that container runtimes no longer take (Docker's *schema 1*)")
             .told_as(IMAGE_PULL_FAILED)
             .hint("build the image again, or copy it with a current tool, under another tag"),
-        ImageNotSigned: Row::failed(Image, Blame::Quota, "the nodes take only images with a signature that they know")
+        ImageNotSigned: Row::failed(Image, Blame::Policy, "the nodes take only images with a signature that they know")
             .told_as(IMAGE_PULL_FAILED)
             .hint("a policy of the nodes refuses the image: have it signed, or ask the administrator"),
         ContainerCannotStart: Row::user(Image, "the container runtime refused to start the container")
@@ -235,30 +235,30 @@ table! {
             .more("The message names the fields"),
         PodInvalid: Row::user(Request, "the API server does not take the pod")
             .hint("correct the field the message names, in a new run"),
-        PodSecurity: Row::user(Request, "the namespace's Pod Security level refuses the pod")
+        PodSecurity: Row::failed(Request, Blame::Policy, "the namespace's Pod Security level refuses the pod")
             .hint("set `runAsUser`, such as 1000, in a new run: the pod then fits the restricted Pod Security level"),
-        PodSecurityOfRoot: Row::user(Request, "the same, of a run with `runAsUser: 0`")
+        PodSecurityOfRoot: Row::failed(Request, Blame::Policy, "the same, of a run with `runAsUser: 0`")
             .told_as(POD_SECURITY)
             .hint("set `runAsUser` to another user than 0, such as 1000, in a new run"),
-        PodSecurityOfDriver: Row::failed(Request, Blame::Platform, "the same, of a GPU profile that mounts the driver from the host")
+        PodSecurityOfDriver: Row::failed(Request, Blame::Policy, "the same, of a GPU profile that mounts the driver from the host")
             .told_as(POD_SECURITY)
             .hint("the GPU profile mounts the host's driver: run in a namespace at the privileged Pod Security level, \
                 or ask \
                 the administrator for a profile with `driver: runtime`"),
-        ForbiddenByPolicy: Row::failed(Request, Blame::Quota, "a policy of the cluster refused the pod, until the \
+        ForbiddenByPolicy: Row::failed(Request, Blame::Policy, "a policy of the cluster refused the pod, until the \
             deadline")
             .told_as(FORBIDDEN)
             .hint("a policy of the cluster refuses the pod: the message says which; ask the administrator"),
-        ForbiddenByLimitRange: Row::failed(Request, Blame::Quota, "a LimitRange of the namespace refused the pod, until \
+        ForbiddenByLimitRange: Row::failed(Request, Blame::Policy, "a LimitRange of the namespace refused the pod, until \
             the deadline; whose container it is about is not clear")
             .told_as(FORBIDDEN)
             .hint("if the message is about your run's container (`run`), change `resources` in a new run; if it is about the \
                 helper's (`bundle`), tell the administrator: `helper.resources` of the operator's settings, or the \
                 LimitRange, has to change"),
-        LimitRangeOfRun: Row::failed(Request, Blame::Quota, "the same, about the run's container (`run`)")
+        LimitRangeOfRun: Row::failed(Request, Blame::Policy, "the same, about the run's container (`run`)")
             .told_as(FORBIDDEN)
             .hint("change `resources` in a new run, or ask the administrator of the LimitRange"),
-        LimitRangeOfHelper: Row::failed(Request, Blame::Quota, "the same, about the helper's container (`bundle`)")
+        LimitRangeOfHelper: Row::failed(Request, Blame::Policy, "the same, about the helper's container (`bundle`)")
             .told_as(FORBIDDEN)
             .hint("tell the administrator: `helper.resources` of the operator's settings, or the LimitRange, has to change"),
         ForbiddenByQuota: Row::failed(Request, Blame::Quota, "a quota of the namespace counts limits that the pod does \
@@ -266,6 +266,11 @@ table! {
             .told_as(FORBIDDEN)
             .hint("the helper container (`bundle`) has no CPU limit: tell the administrator, whose settings can give it one \
                 (`helper.resources.limits.cpu`, or `qos: Guaranteed`); so can a LimitRange of the namespace with a default"),
+        ForbiddenWithoutQuota: Row::failed(Request, Blame::Quota, "the cluster takes such a pod only where a quota of the \
+            namespace is for it (*insufficient quota to match these scopes*)")
+            .told_as(FORBIDDEN)
+            .hint("the message says of which pods it is, mostly those of a priority class: name another \
+                `priorityClassName` in a new run, or ask the administrator for a quota"),
         ForbiddenName: Row::user(Request, "the service account or the priority class does not exist")
             .told_as(FORBIDDEN)
             .hint("create what the message names, or name another, in a new run"),

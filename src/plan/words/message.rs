@@ -38,6 +38,8 @@ pub(in crate::plan) enum Meaning {
     QuotaUsedUp,
     /// A quota counts what the pod does not set.
     QuotaNeedsLimits,
+    /// The namespace needs a quota for pods such as this one, and has none.
+    QuotaIsMissing,
     LimitRange,
     PodSecurity,
     PodSecurityOfDriver,
@@ -108,8 +110,8 @@ use Meaning::{
     GpuIsUnavailable, HostIsUnknown, ImageDoesNotFit, ImageIsDenied, ImageIsForOtherPlatform, ImageIsMissing,
     ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, LimitRange, MemoryIsTooSmall, NameIsMissing, NameServiceFails,
     NamespaceIsGoing, NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot, PodIsInvalid, PodSecurity,
-    PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaNeedsLimits, QuotaUsedUp, RegistryIsUnavailable,
-    RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
+    PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaIsMissing, QuotaNeedsLimits, QuotaUsedUp,
+    RegistryIsUnavailable, RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
 };
 use Source::{Admission, Eviction, Image, Runtime, Scheduler};
 
@@ -140,7 +142,7 @@ const TABLE: &[Row] = &[
     row(Admission, PolicyDenies, &["denied the request"]),
     row(Admission, PolicyDenies, &["denied request"]),
     row(Admission, PolicyDenies, &["unable to validate against any"]),
-    row(Admission, PolicyDenies, &["insufficient quota to"]),
+    row(Admission, QuotaIsMissing, &["insufficient quota to"]),
     row(Admission, PolicyDenies, &["conflict: runtimeclass."]),
     row(Admission, PolicyDenies, &["conflicts with its namespace node label selector"]),
     row(Admission, PolicyDenies, &["conflict with its namespace"]),

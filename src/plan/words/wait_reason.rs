@@ -474,6 +474,7 @@ fn told_by_the_message(stage: WaitStage, usual: Cause, message: &str) -> Option<
         }
         (Cause::ForbiddenByPolicy, Meaning::LimitRange) => Cause::ForbiddenByLimitRange,
         (Cause::ForbiddenByPolicy, Meaning::QuotaNeedsLimits) => Cause::ForbiddenByQuota,
+        (Cause::ForbiddenByPolicy, Meaning::QuotaIsMissing) => Cause::ForbiddenWithoutQuota,
         _ => return None,
     })
 }
