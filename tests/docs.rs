@@ -309,24 +309,39 @@ fn table(page: &str, section: &str) -> Vec<(String, String)> {
 }
 
 /// What is wrong with how an ending is said to have been produced.
-fn doubt_of_test(how: &str) -> Option<String> {
+fn doubt_of_test(words: &[String], how: &str) -> Option<String> {
     let code = Regex::new("`([^`]+)`").unwrap();
     let tests: Vec<_> = code.captures_iter(how).map(|found| found[1].to_owned()).collect();
-    let folder = match how.split_once(": ") {
-        Some(("real", _)) => "tests/cluster",
-        Some(("simulated", _)) => "src/plan/tests",
+    let (folder, is_long) = match how.split_once(": ") {
+        Some(("real", _)) => ("tests/cluster", false),
+        Some(("real, long", _)) => ("tests/cluster", true),
+        Some(("simulated", _)) => ("src/plan/tests", false),
         Some(("not produced", why)) if why.len() > 20 => return None,
-        _ => return Some(format!("{how}: none of real, simulated, not produced")),
+        _ => return Some(format!("{how}: none of real; real, long; simulated; not produced")),
     };
     if tests.is_empty() {
         return Some(format!("{how}: no test"));
     }
+    let shared = Regex::new("crate::(hostile)\\b").unwrap();
     tests.iter().find_map(|test| {
         let parts: Vec<_> = test.trim_start_matches("plan::tests::").split("::").collect();
         let [file, name] = parts.as_slice() else { return Some(format!("{test} is not file::test")) };
-        let source = fs::read_to_string(root().join(folder).join(file).with_extension("rs")).unwrap_or_default();
-        let is_test = Regex::new(&format!(r"#\[(tokio::)?test\]\s+(#\[[^\n]*\]\s+)*(async )?fn {name}\(")).unwrap();
-        (!is_test.is_match(&source)).then(|| format!("{folder} has no test {test}"))
+        let source_of = |file: &str, kind: &str| {
+            fs::read_to_string(root().join(folder).join(file).with_extension(kind)).unwrap_or_default()
+        };
+        let source = source_of(file, "rs");
+        let is_test = Regex::new(&format!(r"#\[(tokio::)?test\]\s+((#\[[^\n]*\]\s+)*)(async )?fn {name}\(")).unwrap();
+        let Some(found) = is_test.captures(&source) else { return Some(format!("{folder} has no test {test}")) };
+        if found[2].contains("#[ignore") != is_long {
+            return Some(format!(
+                "{test} is ignored, which is long, and it does not say so; or it does, and is not: {how}"
+            ));
+        }
+        // The tables that it goes through may be elsewhere.
+        let tables = shared.captures_iter(&source).map(|found| source_of(&found[1], "rs"));
+        let all = [source_of(file, "yaml")].into_iter().chain(tables).fold(source.clone(), |all, more| all + &more);
+        let is_named = |word: &&String| Regex::new(&format!(r"\b{word}\b")).unwrap().is_match(&all);
+        words.iter().find(|word| !is_named(word)).map(|word| format!("{word} is not in {test}"))
     })
 }
 
@@ -343,15 +358,27 @@ fn every_ending_and_every_wait_says_which_test_meets_it() {
         assert_eq!(listed.len(), known.len(), "{section}: twice");
     }
     let mut doubts = vec![];
-    for section in ["Causes", "What a run waits for", "Faults"] {
-        doubts.extend(table(&tried, section).iter().filter_map(|(_, how)| doubt_of_test(how)));
+    for section in ["Causes", "What a run waits for"] {
+        doubts.extend(table(&tried, section).iter().filter_map(|(first, how)| doubt_of_test(&names(first), how)));
     }
+    doubts.extend(table(&tried, "Faults").iter().filter_map(|(_, how)| doubt_of_test(&[], how)));
     assert!(doubts.is_empty(), "\n{}", doubts.join("\n"));
-    for wrong in
-        ["real: `waits::no_such_test`", "real: none", "guessed: `waits::x`", "not produced: no", "simulated: `waits`"]
-    {
-        assert!(doubt_of_test(wrong).is_some(), "{wrong}");
+    let long =
+        "node_loss::a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count";
+    let short = "node_loss::a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_it_is_back";
+    for (word, wrong) in [
+        ("NodeLost", "real: `waits::no_such_test`"),
+        ("NodeLost", "real: none"),
+        ("NodeLost", "guessed: `waits::x`"),
+        ("NodeLost", "not produced: no"),
+        ("NodeLost", "simulated: `waits`"),
+        ("NodeLost", &format!("real: `{long}`")),
+        ("NodeNotResponding", &format!("real, long: `{short}`")),
+        ("NoSuchCause", &format!("real, long: `{long}`")),
+    ] {
+        assert!(doubt_of_test(&[word.to_owned()], wrong).is_some(), "{word} {wrong}");
     }
+    assert_eq!(doubt_of_test(&["NodeLost".to_owned()], &format!("real, long: `{long}`")), None);
 }
 
 /// Paths of fields are in the definition.

@@ -510,6 +510,9 @@ fn a_wait_that_is_given_up_blames_who_could_have_ended_it() {
         );
         assert!(blame == Platform || got.hint().is_some(), "{stage} {reason}");
     }
+    let without_a_reason = json!({"stage": "a stage of a later version", "deadline": time(5)});
+    let got = gave_up(&serde_json::from_value(without_a_reason).unwrap());
+    assert_eq!((got.cause(), got.blame()), ("DeadlineExceeded", Some(Platform)));
 }
 
 #[test]
