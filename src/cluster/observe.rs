@@ -155,7 +155,7 @@ impl Cluster {
         let parents = if is_asked_for && !over { self.parents(&run) } else { Parents::default() };
         let node = pod.as_ref().and_then(|pod| pod.spec.node_name.as_deref());
         let seen = node.map_or(NodeSeen::Unknown, |node| self.nodes.seen(node));
-        let capacity = if pod.is_some() && node.is_none() && !over { self.nodes.capacity() } else { None };
+        let capacity = if node.is_none() && !over { self.nodes.capacity() } else { None };
         let skew = self.skew.borrow().clone().unwrap_or_default();
         Ok(Snapshot { run, skew, pod, node: seen, capacity, parents, written_at })
     }
@@ -260,4 +260,43 @@ fn cycle(run: &BundleRun, known: impl Fn(&str) -> Option<Arc<BundleRun>>) -> Opt
 /// Resource versions of one resource are ordered integers (Kubernetes KEP-5504; true of every etcd-backed server before).
 pub(in crate::cluster) fn version<K: ResourceExt>(run: &K) -> u128 {
     run.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube_runtime::{reflector, watcher};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether its inputs can be mounted depends on it.
+    #[tokio::test]
+    async fn what_the_nodes_have_is_known_when_the_pod_is_made() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let nodes = Nodes::default();
+        let (runs, pods) = (reflector::store().0, reflector::store().0);
+        let cluster = Cluster::new(Client::new(server, "n"), runs, pods, nodes.clone(), None).unwrap();
+        let run: BundleRun =
+            serde_json::from_value(json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun",
+            "metadata": {"name": "r", "namespace": "n", "uid": "u"}, "spec": {"command": "true"}}))
+            .unwrap();
+        let lacks = async || {
+            let seen = cluster.observe(&run).await.unwrap();
+            seen.observed(&Answers::default()).capacity.map(|nodes| nodes.lacks_image_volumes)
+        };
+        assert_eq!(lacks().await, None);
+        for event in [watcher::Event::Init, watcher::Event::InitDone] {
+            assert!(nodes.on(event).is_empty());
+        }
+        assert_eq!(lacks().await, Some(false));
+        let old = json!({"metadata": {"name": "a"}, "status": {"nodeInfo": {
+            "containerRuntimeVersion": "containerd://1.7.27", "kubeletVersion": "v1.36.0"}}});
+        assert_eq!(nodes.on(watcher::Event::Apply(serde_json::from_value(old).unwrap())), ["a"]);
+        assert_eq!(lacks().await, Some(true));
+    }
 }

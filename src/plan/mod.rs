@@ -31,7 +31,7 @@ mod words;
 mod tests;
 
 pub use decide::plan;
-pub use facts::node::{Capacity, NodeFacts, NodeObject, NodeSeen};
+pub use facts::node::{Capacity, IMAGE_VOLUMES_SINCE, NodeFacts, NodeObject, NodeSeen};
 pub use facts::parents::{self, Parent, Parents};
 pub use facts::pod::{PodFacts, PodSeen};
 pub use facts::pod_events::PodEvent;

@@ -25,7 +25,7 @@ pub struct Observed<'a> {
     pub pod: PodSeen<'a>,
     /// The node of that pod.
     pub node: NodeSeen,
-    /// How large the nodes are, if that is known; only looked up while the pod has none.
+    /// What the nodes have, if that is known; only looked up while there is no pod, or it has no node.
     pub capacity: Option<&'a Capacity>,
     /// The runs that are its inputs; only looked up while there is no pod, or one that waits for a snapshot of theirs.
     pub parents: &'a Parents,

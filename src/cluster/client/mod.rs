@@ -8,6 +8,7 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
 use crate::cluster::{Error, bounded, failed};
+use crate::plan::IMAGE_VOLUMES_SINCE;
 
 pub use write_guard::WriteGuard;
 
@@ -26,7 +27,7 @@ pub async fn connect(requests: &WriteGuard) -> Result<Client, Box<dyn std::error
 /// What the API server can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
-    /// Image volumes: generally available in Kubernetes 1.36, with a container runtime that can.
+    /// Image volumes, if the nodes can: see [`Capacity`](crate::plan::Capacity).
     pub image_volumes: bool,
     /// Resources of a whole pod: on by default since Kubernetes 1.34.
     pub pod_resources: bool,
@@ -42,5 +43,5 @@ pub async fn abilities(client: &Client) -> Result<Abilities, Error> {
     // Some providers write `36+`.
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
     let version = (number(&version.major), number(&version.minor));
-    Ok(Abilities { image_volumes: version >= (1, 36), pod_resources: version >= (1, 34) })
+    Ok(Abilities { image_volumes: version >= IMAGE_VOLUMES_SINCE, pod_resources: version >= (1, 34) })
 }

@@ -52,7 +52,7 @@ impl Nodes {
         }
     }
 
-    /// How large the nodes are; none: it is not known.
+    /// What the nodes have; none: it is not known.
     #[must_use]
     pub fn capacity(&self) -> Option<Arc<Capacity>> {
         if let Some(capacity) = self.read().capacity.clone() {

@@ -158,7 +158,8 @@ mod tests {
 
     fn capacity(nodes: usize) -> Capacity {
         let largest = [("cpu", 64_000), ("memory", 512 << 30), ("nvidia.com/gpu", 8), ("nvidia.com/gpu-b", 2)];
-        Capacity { nodes, largest: largest.map(|(resource, amount)| (resource.into(), amount)).into() }
+        let largest = largest.map(|(resource, amount)| (resource.into(), amount)).into();
+        Capacity { nodes, largest, ..Capacity::default() }
     }
 
     fn said(needs: &[(&str, u64)], nodes: usize, scheduler: &str) -> String {
@@ -199,6 +200,7 @@ mod tests {
             largest: [("cpu", 64_000), ("ephemeral-storage", 1 << 40), ("memory", 512 << 30)]
                 .map(|(resource, amount)| (resource.into(), amount))
                 .into(),
+            ..Capacity::default()
         };
         assert_eq!(
             numbers(&needs, &capacity, "").never,

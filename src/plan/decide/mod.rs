@@ -277,7 +277,14 @@ impl<'a> Decision<'a> {
     fn pins(&self) -> Result<BTreeMap<usize, Pin>, Unready> {
         let namespace = self.run.metadata.namespace.as_deref().unwrap_or_default();
         let store = self.settings.store.as_ref().map(|store| store.repository(namespace));
-        pin::pin(self.run, self.parents, store.as_deref())
+        let mut pins = pin::pin(self.run, self.parents, store.as_deref())?;
+        // The pod may get to any node.
+        if self.capacity.is_some_and(|nodes| nodes.lacks_image_volumes) {
+            for pin in pins.values_mut() {
+                pin.mountable = false;
+            }
+        }
+        Ok(pins)
     }
 
     /// How long this attempt has to wait because the last one failed, or did not even start its command, or because its own

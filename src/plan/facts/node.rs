@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::pod::ConditionFacts;
 use crate::api::Quantity;
 
+/// The first Kubernetes, as (major, minor), whose image volumes are generally available.
+pub const IMAGE_VOLUMES_SINCE: (u32, u32) = (1, 36);
+
 /// Kinds of resources kept of a node.
 const RESOURCES_KEPT: usize = 32;
 
@@ -20,9 +23,20 @@ const RESOURCES_KEPT: usize = 32;
 pub struct NodeObject {
     /// Its name is used.
     pub metadata: ObjectMeta,
+    /// See [`NodeSpecFacts`].
+    #[serde(default)]
+    pub spec: NodeSpecFacts,
     /// See [`NodeStatusFacts`].
     #[serde(default)]
     pub status: NodeStatusFacts,
+}
+
+/// What we use of a node's spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpecFacts {
+    /// It gets no new pods.
+    pub unschedulable: bool,
 }
 
 /// What we use of a node's status.
@@ -33,6 +47,38 @@ pub struct NodeStatusFacts {
     pub conditions: Vec<ConditionFacts>,
     /// What pods may request of it.
     pub allocatable: BTreeMap<String, String>,
+    /// See [`NodeInfoFacts`].
+    pub node_info: NodeInfoFacts,
+}
+
+/// The versions of what a node runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeInfoFacts {
+    /// As `containerd://2.2.1`.
+    pub container_runtime_version: String,
+    /// As `v1.36.0`.
+    pub kubelet_version: String,
+}
+
+impl NodeInfoFacts {
+    /// Whether the node can mount a directory of an image. A runtime that we do not know cannot.
+    fn mounts_images(&self) -> bool {
+        let Some((runtime, version)) = self.container_runtime_version.split_once("://") else { return false };
+        let least = match runtime {
+            // 2.1 has image volumes, but mounts all of the image, whatever `subPath` says, and tells nobody.
+            "containerd" => (2, 2),
+            "cri-o" => (1, 33),
+            _ => return false,
+        };
+        major_and_minor(version) >= Some(least) && major_and_minor(&self.kubelet_version) >= Some(IMAGE_VOLUMES_SINCE)
+    }
+}
+
+/// `(2, 2)` of `2.2.0-rc.1`, and `(1, 36)` of `v1.36.1-gke.100`.
+fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.trim_start_matches('v').split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// A node as it is kept: what changes with a heartbeat is not in it.
@@ -42,6 +88,8 @@ pub struct NodeFacts {
     pub silent_since: Option<Timestamp>,
     /// CPUs in thousandths, memory and disk in bytes, extended resources by number.
     pub allocatable: Box<[(Box<str>, u64)]>,
+    /// It takes new pods, and cannot mount images as volumes.
+    pub lacks_image_volumes: bool,
 }
 
 impl NodeFacts {
@@ -57,6 +105,7 @@ impl NodeFacts {
         Self {
             silent_since: silent.and_then(|ready| ready.last_transition_time.as_ref()).map(|Time(at)| *at),
             allocatable: amounts.take(RESOURCES_KEPT).collect(),
+            lacks_image_volumes: !node.spec.unschedulable && !node.status.node_info.mounts_images(),
         }
     }
 }
@@ -67,13 +116,15 @@ pub(in crate::plan) fn units(resource: &str, text: &str) -> Option<u64> {
     if resource == "cpu" { quantity.millis() } else { quantity.bytes() }.ok()
 }
 
-/// The most that one node has of each resource.
+/// What nodes have: the most that one has of each resource, and what is not on all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// How many nodes there are.
     pub nodes: usize,
     /// In the units of [`NodeFacts::allocatable`].
     pub largest: BTreeMap<Box<str>, u64>,
+    /// There is one that takes new pods and cannot mount images as volumes.
+    pub lacks_image_volumes: bool,
 }
 
 impl Capacity {
@@ -83,6 +134,7 @@ impl Capacity {
         let mut all = Self::default();
         for node in nodes {
             all.nodes += 1;
+            all.lacks_image_volumes |= node.lacks_image_volumes;
             for (resource, amount) in &node.allocatable {
                 match all.largest.get_mut(resource) {
                     Some(largest) => *largest = (*largest).max(*amount),
@@ -159,6 +211,54 @@ mod tests {
         let nodes = nodes.map(|allocatable| NodeFacts::of(&node("True", &allocatable)));
         let all = Capacity::of(&nodes);
         let largest = BTreeMap::from([("cpu".into(), 64_000), ("nvidia.com/gpu".into(), 8)]);
-        assert_eq!(all, Capacity { nodes: 2, largest });
+        assert_eq!((all.nodes, all.largest), (2, largest));
+    }
+
+    fn versions(runtime: &str, kubelet: &str) -> NodeInfoFacts {
+        NodeInfoFacts { container_runtime_version: runtime.into(), kubelet_version: kubelet.into() }
+    }
+
+    #[test]
+    fn a_node_mounts_images_if_its_kubelet_and_its_runtime_are_known_to() {
+        for (runtime, kubelet, mounts) in [
+            ("containerd://2.2.0-rc.1", "v1.36.0", true),
+            ("containerd://2.2.9", "v1.36.2-gke.1234000", true),
+            ("containerd://2.10.1-k3s1", "v1.37.0+k3s1", true),
+            ("containerd://3.0.0", "v1.36.0", true),
+            ("cri-o://1.33.0", "v1.36.1", true),
+            ("cri-o://1.36.0-3.rhaos4.23.git1234567.el9", "v1.36.0", true),
+            ("containerd://2.1.4", "v1.36.0", false),
+            ("containerd://1.7.27", "v1.36.0", false),
+            ("containerd://1.7.28-0ubuntu1~24.04.1", "v1.36.0", false),
+            ("cri-o://1.32.5", "v1.36.0", false),
+            ("containerd://2.2.0", "v1.35.3-eks-1234567", false),
+            ("docker://27.1", "v1.36.0", false),
+            ("docker://27.1.1", "v1.36.0", false),
+            ("containerd://Unknown", "v1.36.0", false),
+            ("containerd://2", "v1.36.0", false),
+            ("containerd://2.2.0", "", false),
+            ("2.2.0", "v1.36.0", false),
+            ("", "", false),
+        ] {
+            assert_eq!(versions(runtime, kubelet).mounts_images(), mounts, "{runtime} {kubelet}");
+        }
+    }
+
+    #[test]
+    fn one_node_that_takes_pods_and_cannot_mount_images_is_one_too_many() {
+        let lacks = |nodes: &[(&str, bool)]| {
+            let facts = nodes.iter().map(|(runtime, unschedulable)| {
+                let info = json!({"containerRuntimeVersion": runtime, "kubeletVersion": "v1.36.0"});
+                let spec = json!({"unschedulable": unschedulable});
+                let node = json!({"metadata": {"name": "a"}, "spec": spec, "status": {"nodeInfo": info}});
+                NodeFacts::of(&serde_json::from_value(node).unwrap())
+            });
+            Capacity::of(&facts.collect::<Vec<_>>()).lacks_image_volumes
+        };
+        let (new, old) = ("containerd://2.2.0", "containerd://1.7.27");
+        assert!(lacks(&[(new, false), (old, false)]) && lacks(&[(old, false)]));
+        assert!(!lacks(&[(new, false), (old, true)]), "a node that is cordoned gets no pod");
+        assert!(!lacks(&[(new, false), (new, false)]));
+        assert!(!lacks(&[]), "nothing is known: as the version says");
     }
 }

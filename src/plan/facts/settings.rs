@@ -44,7 +44,7 @@ pub struct Settings {
     pub staging_deadline: Duration,
     /// Where outputs go; none: they go with the pod.
     pub store: Option<Store>,
-    /// Whole outputs of other runs are mounted by the nodes, where they can be.
+    /// Whole outputs of other runs are mounted by the nodes, where they can be and every node can.
     pub image_volumes: bool,
     /// What the helper container of every pod may use.
     pub helper: HelperResources,

@@ -408,7 +408,7 @@ proptest! {
     ) {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
-        let capacity = Capacity { nodes: 2, largest: [("cpu".into(), 500)].into() };
+        let capacity = Capacity { nodes: 2, largest: [("cpu".into(), 500)].into(), ..Capacity::default() };
         let capacity = Some(&capacity);
         let pod_events = events.as_deref();
         let observed = Observed { written_at: wrote.map(at), progress, node, capacity, pod_events, ..nothing_but(&run, seen) };

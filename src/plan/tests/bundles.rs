@@ -592,10 +592,11 @@ fn a_pod_mounts_every_kind_of_input() {
 fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
     let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [
         {"path": "whole", "run": {"name": "prepare"}}, {"path": "part", "run": {"name": "prepare", "path": "a"}}]}));
-    let mounted = |mountable, image_volumes| {
+    let mounted_with = |mountable, image_volumes, capacity: Option<&Capacity>| {
         let parents = parents(Parent { mountable, ..prepare(Phase::Succeeded) });
         let settings = Settings { image_volumes, ..with_store() };
-        let observed = Observed { parents: &parents, pull_secrets: Some(&[]), ..nothing_but(&run, PodSeen::Absent) };
+        let nothing = nothing_but(&run, PodSeen::Absent);
+        let observed = Observed { parents: &parents, pull_secrets: Some(&[]), capacity, ..nothing };
         let plan = plan(&observed, &settings, at(1));
         let spec = created(&plan).spec.clone().unwrap();
         let images: Vec<_> =
@@ -606,10 +607,14 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
         (images, format!("{} {}", whole.name, whole.sub_path.as_deref().unwrap()), secrets)
     };
     let by_node = (vec![bundle(DIGEST)], "input-0 contents".to_owned(), vec!["bundle-store".to_owned()]);
+    let mounted = |mountable, image_volumes| mounted_with(mountable, image_volumes, None);
     assert_eq!(mounted(true, true), by_node);
     let staged = (vec![], "inputs 0".to_owned(), vec![]);
     assert_eq!(mounted(false, true), staged);
     assert_eq!(mounted(true, false), staged);
+    let nodes = |lacks_image_volumes| Capacity { nodes: 2, lacks_image_volumes, ..Capacity::default() };
+    assert_eq!(mounted_with(true, true, Some(&nodes(false))), by_node);
+    assert_eq!(mounted_with(true, true, Some(&nodes(true))), staged, "the pod may get to any node");
 }
 
 /// What is read of the run's service account, and the names of Secrets: for the node, and for the helper after the store's.

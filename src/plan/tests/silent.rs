@@ -174,7 +174,8 @@ fn a_pod_of_an_earlier_run_on_a_silent_node_is_said_to_be_there() {
 fn a_pod_that_fits_no_node_says_what_it_needs_and_what_there_is() {
     let spec = json!({"command": "true", "image": "i", "resources": {"gpus": 99, "cpus": "4", "memory": "1Gi"}});
     let largest = [("cpu", 64_000), ("memory", 512 << 30), ("ephemeral-storage", 1 << 40), ("nvidia.com/gpu", 8)];
-    let capacity = Capacity { nodes: 12, largest: largest.map(|(resource, n)| (resource.into(), n)).into() };
+    let largest = largest.map(|(resource, n)| (resource.into(), n)).into();
+    let capacity = Capacity { nodes: 12, largest, ..Capacity::default() };
     let said_of = |spec: &Value, scheduler: &str, capacity: Option<&Capacity>| {
         let facts = pod().unschedulable(scheduler).facts();
         let run = run_of(spec.clone());

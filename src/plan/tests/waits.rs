@@ -210,15 +210,34 @@ fn a_node_that_cannot_give_the_gpus_is_left_at_once() {
 
 #[test]
 fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
-    let reference = format!("store:5000/bundles/n@{DIGEST}");
-    let mut fails = pod().run_waits("ErrImagePull").saying(&format!("failed to pull image \"{reference}\": not found"));
-    fails.0["metadata"]["annotations"] = json!({crate::names::PINS_ANNOTATION:
-        json!({"inputs": {"0": {"reference": reference, "mountable": true}}}).to_string()});
-    let plan = look_at(&run(), &fails, 4);
+    let input = json!([{"path": "whole", "run": {"name": "prepare"}}]);
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": input}));
+    let parent = Parent { uid: "up".into(), phase: Some(Phase::Succeeded), mountable: true, ..Parent::default() };
+    let parents = bundles::parents(Parent { bundle: Some(bundles::bundle(DIGEST)), ..parent });
+    let settings = Settings { image_volumes: true, ..bundles::with_store() };
+    let made_for = |run: &BundleRun, second| {
+        let seen = Observed { parents: &parents, pull_secrets: Some(&[]), ..nothing_but(run, PodSeen::Absent) };
+        created(&plan(&seen, &settings, at(second))).clone()
+    };
+    let images = |pod: &k8s_openapi::api::core::v1::Pod| -> Vec<_> {
+        pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(|v| v.image.clone()).collect()
+    };
+    let first = made_for(&run, 1);
+    let [image] = images(&first).try_into().unwrap();
+    let says = format!("failed to pull image \"{}\": not found", image.reference.unwrap());
+    let mut fails = pod().run_waits("ErrImagePull").saying(&says);
+    fails.0["metadata"]["annotations"] = json!(first.metadata.annotations);
+    let plan = look_at(&run, &fails, 4);
     assert_eq!((words(&plan)[1].as_str(), plan.next), ("Tell InputNotMounted", seconds(40)));
-    let told = after(&run(), &plan);
+    let told = after(&run, &plan);
     let gone = PodCase::deleted(fails, 44).failed("", "");
-    assert_eq!(words(&look_at(&told, &gone, 46)), ["Write Pending", "Tell InputNotMounted"]);
+    let plan = look_at(&told, &gone, 46);
+    assert_eq!(words(&plan), ["Write Pending", "Tell InputNotMounted"]);
+    let second = made_for(&after(&told, &plan), 300);
+    assert_eq!((second.metadata.name.as_deref(), images(&second)), (Some("r-2"), vec![]));
+    let mounts = second.spec.unwrap().containers[0].volume_mounts.clone().unwrap();
+    let is_copied = mounts.iter().any(|mount| mount.mount_path == "/bundle/whole" && mount.name == "inputs");
+    assert!(is_copied, "{mounts:#?}");
 }
 
 #[test]
