@@ -39,8 +39,7 @@ impl Rule {
 /// All rules, in the order in which errors are listed.
 #[must_use]
 pub fn all() -> Vec<Rule> {
-    let mut rules = not_yet();
-    rules.extend(command());
+    let mut rules = command();
     rules.extend(env());
     rules.extend(paths("spec.inputs[].path", "inputs"));
     rules.extend(paths("spec.volumes[].path", "volumes"));
@@ -52,18 +51,6 @@ pub fn all() -> Vec<Rule> {
     rules.extend(pod());
     rules.extend(immutable());
     rules
-}
-
-/// What this version does not do yet: refused, so that nothing is silently ignored. Whoever brings a field to life
-/// deletes its line.
-fn not_yet() -> Vec<Rule> {
-    [("podRetention", "!has(self.podRetention)"), ("ttlSecondsAfterFinished", "!has(self.ttlSecondsAfterFinished)")]
-        .into_iter()
-        .map(|(field, rule)| {
-            let message = format!("spec.{field}: not yet supported by this version; leave it out");
-            Rule::new("spec", rule, message).on(field).forbidden()
-        })
-        .collect()
 }
 
 fn command() -> Vec<Rule> {

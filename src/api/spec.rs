@@ -208,15 +208,15 @@ pub struct BundleRunSpec {
     #[schemars(schema_with = "schema::annotations")]
     pub pod_annotations: BTreeMap<String, String>,
 
-    /// How long the finished pod is kept, for `kubectl logs`; the record stays. May be changed at any time. Days,
-    /// hours, minutes and seconds. Not supported by this version yet: the pod is kept. Default: the operator's setting
-    /// (1h). Example: `10m`.
+    /// How long the pod of an attempt is kept after its end, for `kubectl logs`; the record stays, and what was saved. Of
+    /// more than ten attempts the pods of the last ten. May be changed at any time. Days, hours, minutes and seconds, from
+    /// `0s` to `365d`. Default: the operator's setting (1h). Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("pattern" = duration::PATTERN))]
     pub pod_retention: Option<String>,
 
-    /// Seconds after its end when the whole BundleRun is deleted. Keep it unset for runs that GitOps tools apply:
-    /// they would create and run it again. May be changed at any time. Not supported by this version yet. Default:
+    /// Seconds after its end when the whole BundleRun is deleted, record and pods; what was saved stays in the store. Keep
+    /// it unset for runs that GitOps tools apply: they would create and run it again. May be changed at any time. Default:
     /// never. Example: `604800`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]

@@ -54,6 +54,7 @@ impl Cluster {
             Step::OrderStop { pod, order } => self.tell(&pod, names::STOP_ANNOTATION, &order.to_string()).await,
             Step::TellOfRuns { pod, runs } => self.tell(&pod, names::AWAITED_RUNS_ANNOTATION, &runs).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
+            Step::DeleteRun => self.delete_run(run).await,
             Step::AskProgress { ip } => {
                 Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await.map(Box::new)))
             }
@@ -146,6 +147,26 @@ impl Cluster {
                 Ok(StepResult::Done)
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(StepResult::Done),
+            Err(error) => Err(failed(&action, error)),
+        }
+    }
+
+    /// Deletes exactly the version of the run that was observed, so that what it says now of how long it is kept counts; its
+    /// pods go with it.
+    async fn delete_run(&self, run: &BundleRun) -> Result<StepResult, Error> {
+        let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
+        let action = format!("delete run {namespace}/{name}");
+        let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
+        let metadata = &run.metadata;
+        let only_this =
+            Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
+        match bounded(&action, api.delete(&name, &DeleteParams::background().preconditions(only_this))).await? {
+            Ok(_) => {
+                info!("deleted the run: its ttlSecondsAfterFinished have passed");
+                Ok(StepResult::Done)
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(StepResult::Gone),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(StepResult::Stale),
             Err(error) => Err(failed(&action, error)),
         }
     }

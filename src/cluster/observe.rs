@@ -1,7 +1,7 @@
 //! Caches -> what a plan is made from.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
@@ -31,6 +31,8 @@ pub struct Cluster {
     pub(in crate::cluster) pull_secrets: PullSecrets,
     /// Runs as we wrote them last, by uid, until the cache has caught up: a plan must see what the last one wrote.
     pub(in crate::cluster) written: Mutex<HashMap<String, Written>>,
+    /// Who does not lead looks at nothing.
+    first_look: OnceLock<Timestamp>,
 }
 
 pub(in crate::cluster) struct Written {
@@ -45,10 +47,12 @@ pub struct Snapshot {
     pub run: Arc<BundleRun>,
     skew: Arc<Skew>,
     pod: Option<Arc<PodFacts>>,
+    earlier: Vec<(u32, Arc<PodFacts>)>,
     node: NodeSeen,
     capacity: Option<Arc<Capacity>>,
     parents: Parents,
     written_at: Option<Timestamp>,
+    acting_since: Timestamp,
 }
 
 /// What the steps of one reconcile have found out, for its next plan.
@@ -78,6 +82,7 @@ impl Snapshot {
             run: &self.run,
             skew: &self.skew,
             pod,
+            earlier: &self.earlier,
             node: self.node,
             capacity: self.capacity.as_deref(),
             parents: &self.parents,
@@ -86,6 +91,7 @@ impl Snapshot {
             pull_secrets: answers.pull_secrets.as_deref(),
             pod_events: answers.pod_events.as_deref(),
             written_at: self.written_at,
+            acting_since: self.acting_since,
         }
     }
 }
@@ -105,9 +111,9 @@ impl Cluster {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
         let helpers = helper_progress::client()?;
-        let (pull_secrets, written) = Default::default();
+        let (pull_secrets, written, first_look) = Default::default();
         let skew = watch::Sender::default();
-        Ok(Self { client, helpers, runs, pods, nodes, skew, recorder, pull_secrets, written })
+        Ok(Self { client, helpers, runs, pods, nodes, skew, recorder, pull_secrets, written, first_look })
     }
 
     /// Takes in what is not this version's in the installed definition; returns whether that is news.
@@ -133,7 +139,7 @@ impl Cluster {
         let _ = self.skew.subscribe().wait_for(Option::is_some).await; // fails only when the sender, ours, is gone
     }
 
-    /// Gathers what is known of a run and the pod of its current attempt. The caches answer; only a pod the run
+    /// Gathers what is known of a run, the pod of its current attempt and those of the attempts before it. The caches answer; only a pod the run
     /// names and the cache lacks is looked for at the API server, before it is called lost, and so is the pod of a run
     /// that is to be stopped or suspended, before it is said that there is nothing to end.
     ///
@@ -151,13 +157,26 @@ impl Cluster {
         if pod.is_none() && !over && (recorded || is_to_end) {
             pod = self.get_pod(&namespace, &pod_name).await?.map(Arc::new);
         }
+        let earlier = self.earlier_pods(&run, attempt);
         let is_asked_for = pod.as_ref().is_none_or(|pod| pod.told_of_runs().is_some());
         let parents = if is_asked_for && !over { self.parents(&run) } else { Parents::default() };
         let node = pod.as_ref().and_then(|pod| pod.spec.node_name.as_deref());
         let seen = node.map_or(NodeSeen::Unknown, |node| self.nodes.seen(node));
         let capacity = if node.is_none() && !over { self.nodes.capacity() } else { None };
         let skew = self.skew.borrow().clone().unwrap_or_default();
-        Ok(Snapshot { run, skew, pod, node: seen, capacity, parents, written_at })
+        let acting_since = *self.first_look.get_or_init(Timestamp::now);
+        Ok(Snapshot { run, skew, pod, earlier, node: seen, capacity, parents, written_at, acting_since })
+    }
+
+    /// The pods of the attempts before this one, from the cache.
+    fn earlier_pods(&self, run: &BundleRun, attempt: u32) -> Vec<(u32, Arc<PodFacts>)> {
+        let (name, namespace) = (run.name_any(), run.namespace().unwrap_or_default());
+        let of_attempt = |attempt| {
+            let pod = self.pods.get(&ObjectRef::new(&plan::pod_name(&name, attempt)).within(&namespace))?;
+            let is_ours = pod.owner().map(|(_, uid)| uid) == run.metadata.uid.as_deref();
+            is_ours.then_some((attempt, pod))
+        };
+        (1..attempt).filter_map(of_attempt).collect()
     }
 
     /// The runs that have a pod on a node.

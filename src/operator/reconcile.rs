@@ -207,11 +207,9 @@ async fn carry_out(
             StepResult::Gone => return Ok(Some(Looked::Through(Action::await_change()))),
         }
     }
-    Ok(Some(Looked::Through(match plan.next {
-        Some(next) => Action::requeue(next),
-        None if !over => Action::requeue(RESYNC),
-        None => Action::await_change(),
-    })))
+    let resync = (!over).then_some(RESYNC);
+    let next = plan.next.into_iter().chain(resync).min();
+    Ok(Some(Looked::Through(next.map_or_else(Action::await_change, Action::requeue))))
 }
 
 /// A panic becomes an error of this run: kube-runtime would end the whole controller.

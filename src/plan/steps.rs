@@ -1,5 +1,6 @@
 //! What goes into a plan and what comes out of it: facts and steps.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -23,7 +24,9 @@ pub struct Observed<'a> {
     pub skew: &'a Skew,
     /// The pod of the current attempt.
     pub pod: PodSeen<'a>,
-    /// The node of that pod.
+    /// The pods of the run's earlier attempts that are still there, each with the number of its attempt.
+    pub earlier: &'a [(u32, Arc<PodFacts>)],
+    /// The node of the current attempt's pod.
     pub node: NodeSeen,
     /// What the nodes have, if that is known; only looked up while there is no pod, or it has no node.
     pub capacity: Option<&'a Capacity>,
@@ -39,6 +42,8 @@ pub struct Observed<'a> {
     pub pod_events: Option<&'a [PodEvent]>,
     /// When this process last wrote the run's status.
     pub written_at: Option<Timestamp>,
+    /// Since when this process acts: whatever others have recorded was before.
+    pub acting_since: Timestamp,
 }
 
 /// What is known of how far a helper is.
@@ -134,6 +139,8 @@ pub enum Step {
     },
     /// Take our finalizer off a pod.
     RemoveFinalizer(PodRef),
+    /// Delete the run, if it is still as it was observed.
+    DeleteRun,
     /// Ask the helper of a pod how far it is: worth another plan.
     AskProgress {
         /// Address of the pod.
@@ -168,6 +175,7 @@ impl Step {
             Step::OrderStop { .. } => "order to stop",
             Step::TellOfRuns { .. } => "tell of awaited runs",
             Step::RemoveFinalizer(_) => "remove finalizer",
+            Step::DeleteRun => "delete run",
             Step::AskProgress { .. } => "ask for progress",
             Step::AskPullSecrets { .. } => "read a service account",
             Step::AskEvents(_) => "read the events of a pod",
@@ -232,6 +240,11 @@ impl Plan {
     /// None: until something happens.
     pub(in crate::plan) fn nothing_until(next: Option<Duration>) -> Self {
         Self { steps: Vec::new(), next }
+    }
+
+    /// Looks again after this at the latest.
+    pub(in crate::plan) fn or_after(self, next: Duration) -> Self {
+        Self { next: self.next.into_iter().chain([next]).min(), ..self }
     }
 
     pub(in crate::plan) fn then(mut self, step: impl Into<Option<Step>>) -> Self {

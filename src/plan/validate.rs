@@ -37,7 +37,6 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
     let spec = &run.spec;
     let mut problems = Problems(Vec::new());
 
-    problems.0.extend(not_yet(spec));
     problems.0.extend(twice(spec));
     let command = problems.check("spec", command(spec));
     let resources = &spec.resources;
@@ -52,6 +51,7 @@ pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<
         spec.time_limit.as_deref().map(duration::parse_seconds).transpose().map_err(|e| e.to_string()),
     );
     let grace = problems.check("spec.stopGrace", allowed_stop_grace(spec, settings));
+    problems.check("spec.podRetention", own_pod_retention(spec));
     let gpus = problems.check("spec.gpuProfile", gpus(spec, settings));
     problems.0.extend(gpus_as_extended(resources, settings));
     let volumes: Vec<ClaimMount> = spec.volumes.iter().map(claim_mount).collect();
@@ -157,18 +157,6 @@ pub(in crate::plan) fn backoff(retry: &Retry, failures: u32) -> Duration {
     doubled.min(BACKOFF_MAX.max(first))
 }
 
-/// What this version does not do yet and an object stored under another definition may ask for: it is not run without.
-/// Whoever brings a field to life deletes its line.
-fn not_yet(spec: &BundleRunSpec) -> impl Iterator<Item = String> {
-    [
-        ("podRetention", spec.pod_retention.is_some()),
-        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.is_some()),
-    ]
-    .into_iter()
-    .filter(|(_, asked)| *asked)
-    .map(|(field, _)| format!("spec.{field}: not yet supported by this version; leave it out"))
-}
-
 /// What the API server refuses where lists are maps, and an object stored under another definition may have: a second
 /// item under one key. In a pod it would hide the first, or make the API server refuse the pod with its own words.
 fn twice(spec: &BundleRunSpec) -> Vec<String> {
@@ -228,8 +216,21 @@ pub(in crate::plan) fn stop_grace(run: &BundleRun, settings: &Settings) -> Durat
     own_stop_grace(&run.spec).ok().flatten().unwrap_or(settings.stop_grace)
 }
 
+/// How long the pod of an attempt of this run is kept after the attempt is over.
+pub(in crate::plan) fn pod_retention(run: &BundleRun, settings: &Settings) -> Duration {
+    own_pod_retention(&run.spec).ok().flatten().unwrap_or(settings.pod_retention)
+}
+
 fn own_stop_grace(spec: &BundleRunSpec) -> Result<Option<Duration>, String> {
-    let seconds = spec.stop_grace.as_deref().map(duration::parse_seconds).transpose();
+    own_duration(spec.stop_grace.as_deref())
+}
+
+fn own_pod_retention(spec: &BundleRunSpec) -> Result<Option<Duration>, String> {
+    own_duration(spec.pod_retention.as_deref())
+}
+
+fn own_duration(text: Option<&str>) -> Result<Option<Duration>, String> {
+    let seconds = text.map(duration::parse_seconds).transpose();
     seconds.map(|seconds| seconds.map(Duration::from_secs)).map_err(|error| error.to_string())
 }
 

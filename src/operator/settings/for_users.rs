@@ -22,6 +22,7 @@ pub(in crate::operator) fn for_users(settings: &Settings) -> String {
         "sharedMemory": Quantity::of_bytes(settings.shared_memory_bytes),
         "stopGrace": format!("{}s", settings.stop_grace.as_secs()),
         "maxStopGrace": format!("{}s", settings.max_stop_grace.as_secs()),
+        "podRetention": format!("{}s", settings.pod_retention.as_secs()),
         "keepsOutputs": settings.store.is_some(),
         "gpuProfiles": profiles,
     });

@@ -85,6 +85,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
     let stop_grace = seconds(&mut file, "stopGrace", "30s");
     // What all runs get is never too long for one.
     let max_stop_grace = seconds(&mut file, "maxStopGrace", "10m").max(stop_grace);
+    let pod_retention = seconds(&mut file, "podRetention", "1h");
     let (store, registries) = store::read(&mut file, &seconds, problems);
     let (pod_labels, pod_annotations) = pods::metadata(file.section("pods"), problems);
     Settings {
@@ -99,6 +100,7 @@ fn settings(mut file: Fields<'_>, helper_image: &str, problems: &Problems) -> Se
         node_lost_after,
         stop_grace,
         max_stop_grace,
+        pod_retention,
         staging_deadline,
         store,
         image_volumes,
@@ -131,13 +133,15 @@ mod tests {
         let most = |text| parse(&format!("images: {{cpu: a, gpu: b}}\n{text}"), "us").unwrap().max_stop_grace;
         assert_eq!(most("stopGrace: 1h"), Duration::from_hours(1), "what all runs get is never too long for one");
         assert_eq!(most("maxStopGrace: 45s"), Duration::from_secs(45));
+        let kept = |text| parse(&format!("images: {{cpu: a, gpu: b}}\n{text}"), "us").unwrap().pod_retention;
+        assert_eq!((kept(""), kept("podRetention: 0s")), (Duration::from_hours(1), Duration::ZERO));
         assert_eq!(settings.gpu_profiles["default"].resource_name, "nvidia.com/gpu");
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
         let text = "images: {cpu: '', gpus: b}\ndefaults: {disk: 10Q, cpus: 1}\nstopGrace: soon\nmaxStopGrace: late\nimage: c\n\
-                    deadlines: 5m\ngpuProfiles: {p: {resourceName: x, driver: {hostPath: {path: a}}, more: 1}}";
+                    podRetention: 1w\ndeadlines: 5m\ngpuProfiles: {p: {resourceName: x, driver: {hostPath: {path: a}}, more: 1}}";
         let problems = parse(text, "").unwrap_err();
         let fields: Vec<_> = problems.split("; ").filter_map(|p| p.split_once(": ").map(|(field, _)| field)).collect();
         for field in [
@@ -150,6 +154,7 @@ mod tests {
             "deadlines",
             "stopGrace",
             "maxStopGrace",
+            "podRetention",
             "image",
             "gpuProfiles.p.resourceName",
             "gpuProfiles.p.driver.hostPath.path",

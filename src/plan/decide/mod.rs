@@ -6,6 +6,7 @@ mod lasting;
 mod node;
 mod pin;
 mod refused;
+mod retention;
 mod skew;
 mod waiting;
 mod wished;
@@ -53,14 +54,25 @@ const DEFAULT_ACCOUNT: &str = "default";
 #[must_use]
 pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let run = observed.run;
-    let (attempt, pod_name) = status::current_pod(run);
     if run.metadata.deletion_timestamp.is_some() {
-        return clean_up(observed, settings).then(release_last(run, attempt));
+        return clean_up(observed, settings).then(release_last(run, status::current_pod(run).0));
     }
-    if run.is_over() {
+    if retention::is_past(observed, now) {
+        return clean_up(observed, settings).then(Step::DeleteRun);
+    }
+    let plan = if run.is_over() {
         // Nothing else of a terminal run changes.
-        return clean_up(observed, settings).write(Draft::of(run, now));
-    }
+        clean_up(observed, settings).write(Draft::of(run, now))
+    } else {
+        decide(observed, settings, now)
+    };
+    retention::kept(plan, observed, settings, now)
+}
+
+/// The run is not over.
+fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    let run = observed.run;
+    let (attempt, pod_name) = status::current_pod(run);
     let mended = mended(observed, settings);
     let seen = mended.as_ref().map_or(observed.pod, PodSeen::Ours);
     let ours = match seen {

@@ -32,6 +32,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// The longest that a run may say.
     pub max_stop_grace: Duration,
+    /// How long the pod of an attempt is kept after its end, of runs that say nothing.
+    pub pod_retention: Duration,
     /// A pod whose image cannot be pulled is given up after this.
     pub image_deadline: Duration,
     /// A pod that waits for a missing Secret, `ConfigMap`, service account or claim is given up after this.

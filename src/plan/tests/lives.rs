@@ -78,6 +78,7 @@ impl Life {
                 | Step::AskProgress { .. }
                 | Step::AskPullSecrets { .. }
                 | Step::AskEvents(_)
+                | Step::DeleteRun
                 | Step::Event(_) => {}
             }
         }
@@ -92,13 +93,13 @@ impl Life {
 }
 
 #[test]
-fn a_short_run_costs_three_writes_and_one_event() {
+fn a_short_run_costs_three_writes_and_one_event_and_a_delete_of_its_pod_an_hour_later() {
     Life::of(run())
         .then(2, &pod().bound())
         .then(3, &pod().running(3))
         .then(4, &pod().run_ended(0, "Completed"))
         .then(5, &pod().reported(&record(0)))
-        .is(&["Create r-1", "Write Succeeded", "Release r-1", "Tell Completed"], 5);
+        .is(&["Create r-1", "Write Succeeded", "Release r-1", "Tell Completed", "Delete r-1"], 6);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn a_longer_run_costs_one_write_more() {
         .then(60, &pod().run_ended(0, "Completed").finished(60))
         .then(61, &pod().reported(&record(0)))
         .then(62, &pod().reported(&record(0)).let_go())
-        .is(&["Create r-1", "Write Running", "Write Succeeded", "Release r-1", "Tell Completed"], 6);
+        .is(&["Create r-1", "Write Running", "Write Succeeded", "Release r-1", "Tell Completed", "Delete r-1"], 7);
 }
 
 #[test]
@@ -127,8 +128,9 @@ fn a_slow_pull_and_a_slow_save_are_each_told_once() {
                 "Write Succeeded",
                 "Release r-1",
                 "Tell Completed",
+                "Delete r-1",
             ],
-            8,
+            9,
         );
 }
 
@@ -247,8 +249,9 @@ fn a_run_that_is_stopped_is_told_and_has_all_time_to_save() {
             "Write Stopped",
             "Release r-1",
             "Tell Stopped",
+            "Delete r-1",
         ],
-        7,
+        8,
     );
 }
 
@@ -306,8 +309,9 @@ fn a_run_that_is_suspended_goes_on_with_another_attempt_and_is_charged_nothing()
             "Write Succeeded",
             "Release r-2",
             "Tell Completed",
+            "Delete r-2",
         ],
-        11,
+        12,
     );
 }
 

@@ -14,6 +14,7 @@ mod pods;
 mod record;
 mod refusals;
 mod requests;
+mod retention;
 mod silent;
 mod size;
 mod skew;
@@ -58,6 +59,7 @@ pub(super) fn settings() -> Settings {
         shared_memory_bytes: 1 << 30,
         stop_grace: Duration::from_secs(30),
         max_stop_grace: Duration::from_mins(10),
+        pod_retention: Duration::from_hours(1),
         image_deadline: Duration::from_secs(IMAGE_DEADLINE.unsigned_abs()),
         config_deadline: Duration::from_mins(2),
         starting_deadline: Duration::from_mins(10),
@@ -328,6 +330,7 @@ pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<
         run,
         skew: &NO_SKEW,
         pod,
+        earlier: &[],
         node,
         capacity,
         parents: &NO_PARENTS,
@@ -336,6 +339,7 @@ pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<
         pull_secrets,
         pod_events,
         written_at,
+        acting_since: at(0),
     }
 }
 
@@ -362,6 +366,7 @@ pub(super) fn words(plan: &Plan) -> Vec<String> {
         Step::OrderStop { pod, .. } => format!("Stop {}", pod.name),
         Step::TellOfRuns { pod, runs } => format!("Tell {} of {runs:?}", pod.name),
         Step::RemoveFinalizer(pod) => format!("Release {}", pod.name),
+        Step::DeleteRun => "Delete the run".to_owned(),
         Step::AskProgress { ip } => format!("Ask {ip}"),
         Step::AskPullSecrets { namespace, account } => format!("Ask {namespace}/{account}"),
         Step::AskEvents(pod) => format!("Ask about {}", pod.name),

@@ -61,23 +61,14 @@ fn what_is_there_twice_in_a_stored_run_is_told_of_every_list() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_not_left_out_of_a_stored_run() {
-    let stored = json!({
-        "podRetention": "1h", "ttlSecondsAfterFinished": 1,
-    });
-    let message = written(&look(&run_of(stored.clone()), PodSeen::Absent, 1)).message.unwrap();
-    for field in stored.as_object().unwrap().keys() {
-        assert!(message.contains(&format!("spec.{field}")), "{field}: {message}");
-    }
-}
-
-#[test]
 fn a_spec_that_cannot_be_run_ends_the_run_with_all_its_problems() {
-    let run = run_of(json!({"timeLimit": "soon"}));
+    let run = run_of(json!({"timeLimit": "soon", "podRetention": "later"}));
     let plan = look(&run, PodSeen::Absent, 1);
     assert_eq!(words(&plan), ["Write Failed", "Tell InvalidSpec"]);
     let message = written(&plan).message.unwrap();
-    assert!(message.contains("command") && message.contains("spec.timeLimit"), "{message}");
+    for field in ["command", "spec.timeLimit", "spec.podRetention"] {
+        assert!(message.contains(field), "{field}: {message}");
+    }
 }
 
 #[test]

@@ -86,11 +86,12 @@ type Spec = fn(&str) -> Value;
 
 pub(super) fn durations() -> Vec<Case> {
     let mut cases = vec![];
-    let fields: [(&str, &str, &str, Spec); 4] = [
+    let fields: [(&str, &str, &str, Spec); 5] = [
         ("timeLimit", "spec.timeLimit", "1s", |time| json!({"timeLimit": time})),
         ("stopGrace", "spec.stopGrace", "1s", |time| json!({"stopGrace": time})),
         ("every", "spec.outputs.snapshots.every", "10s", |time| json!({"outputs": {"snapshots": {"every": time}}})),
         ("backoff", "spec.retry.backoff", "0s", |time| json!({"retry": {"backoff": time}})),
+        ("podRetention", "spec.podRetention", "0s", |time| json!({"podRetention": time})),
     ];
     for (field, at, least, spec) in fields {
         let time_is = |time: &str| (format!("{field} {time:?}"), spec(time));
@@ -111,12 +112,5 @@ pub(super) fn durations() -> Vec<Case> {
         let (name, spec) = time_is(&"1s".repeat(33));
         cases.push(refused(&name, spec, &[(at, "Too long")]));
     }
-    let not_yet = ("spec.podRetention", "not yet supported");
-    cases.push(refused("pod retention 0s", json!({"podRetention": "0s"}), &[not_yet]));
-    cases.push(refused(
-        "pod retention 366d",
-        json!({"podRetention": "366d"}),
-        &[not_yet, ("spec.podRetention", "podRetention must be days")],
-    ));
     cases
 }

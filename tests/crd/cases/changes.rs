@@ -1,19 +1,8 @@
-//! What is refused for now, and what may change once a run exists.
+//! What may change once a run exists.
 
 use serde_json::{Value, json};
 
-use super::{Case, changed, everything_spec, refused};
-
-pub(super) fn not_yet() -> Vec<Case> {
-    vec![
-        refused("podRetention", json!({"podRetention": "1h"}), &[("spec.podRetention", "spec.podRetention: not yet")]),
-        refused(
-            "ttlSecondsAfterFinished",
-            json!({"ttlSecondsAfterFinished": 60}),
-            &[("spec.ttlSecondsAfterFinished", "spec.ttlSecondsAfterFinished: not yet")],
-        ),
-    ]
-}
+use super::{Case, changed, everything_spec};
 
 pub(super) fn changes() -> Vec<Case> {
     let mut cases = vec![
@@ -21,6 +10,17 @@ pub(super) fn changes() -> Vec<Case> {
         changed("suspend and stop may be added", json!({}), json!({"suspend": true, "stop": false}), &[]),
         changed("suspend may be taken back", json!({"suspend": true}), json!({}), &[]),
         changed("stop during a run", json!({}), json!({"stop": true}), &[]),
+        changed("podRetention added", json!({}), json!({"podRetention": "0s"}), &[]),
+        changed("podRetention changed", json!({"podRetention": "1h"}), json!({"podRetention": "1d"}), &[]),
+        changed("podRetention removed", json!({"podRetention": "1h"}), json!({}), &[]),
+        changed("a time to live added", json!({}), json!({"ttlSecondsAfterFinished": 0}), &[]),
+        changed(
+            "a time to live changed",
+            json!({"ttlSecondsAfterFinished": 60}),
+            json!({"ttlSecondsAfterFinished": 61}),
+            &[],
+        ),
+        changed("a time to live removed", json!({"ttlSecondsAfterFinished": 60}), json!({}), &[]),
         changed(
             "command to argv",
             json!({"command": "a"}),

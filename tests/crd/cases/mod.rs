@@ -90,7 +90,6 @@ pub(crate) fn all() -> Vec<Case> {
         placement::cases(),
         limits::cases(),
         pod::cases(),
-        changes::not_yet(),
         changes::changes(),
     ]
     .into_iter()
@@ -128,6 +127,8 @@ fn everything_spec() -> Value {
         "onInputFailure": "Wait",
         "suspend": false,
         "stop": false,
+        "podRetention": "10m",
+        "ttlSecondsAfterFinished": 604_800,
         "nodeSelector": {"example.com/zone": "a", "empty": ""},
         "tolerations": [
             {"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"},
