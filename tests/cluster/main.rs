@@ -53,6 +53,7 @@ mod refusals;
 #[path = "../bundle/registry.rs"]
 mod registry;
 mod relists;
+mod retention;
 mod security;
 mod settings;
 mod skew;
