@@ -10,6 +10,7 @@ use crate::contract::{
     GpuFacts, GpuModel, InputProblem, InputTrouble, NotSaved, Pin, Pins, Progress, ProgressStage, SaveFailure, Saved,
     StoreTrouble,
 };
+use crate::plan::facts::stage::Stage;
 use crate::plan::words::wait_reason::{Deadline, Reason};
 
 const REASONS: [&str; 14] = [
@@ -264,6 +265,7 @@ prop_compose! {
         (inputs, limited, patient) in any::<(bool, bool, bool)>(),
         (retries, failures) in (of(0..4u32), 0..6u32),
         (suspend, suspended_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
+        (pods_kept, kept) in (of(select(vec!["0s", "1m", "later"])), of(0..100u32)),
     ) -> BundleRun {
         let mut status = json!({"attempt": attempt, "phase": phase, "retriedFailures": failures.min(attempt - 1)});
         if stopped_at {
@@ -288,6 +290,11 @@ prop_compose! {
             run.spec.on_input_failure = crate::api::spec::OnInputFailure::Wait;
         }
         run.spec.retry.limit = retries;
+        run.spec.pod_retention = pods_kept.map(str::to_owned);
+        run.spec.ttl_seconds_after_finished = kept;
+        if run.is_over() {
+            run.status.as_mut().unwrap().finish_time = Some(Time(at(8)));
+        }
         run.spec.time_limit = limited.then(|| "10s".to_owned());
         run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));
         run
@@ -338,7 +345,22 @@ fn may_last(waiting: &crate::api::status::Waiting) -> bool {
     said || waiting.stage.as_deref() == Some("Scheduling")
 }
 
+/// What has ended is deleted only when its record is written and our finalizer is off.
+fn nothing_is_lost(run: &BundleRun, pod: PodSeen, plan: &Plan) {
+    let place = |wanted: &dyn Fn(&Step) -> bool| plan.steps.iter().position(wanted);
+    let delete_run = place(&|step| *step == Step::DeleteRun);
+    assert!(delete_run.is_none() || run.is_over(), "{plan:?}");
+    let PodSeen::Ours(pod) = pod else { return };
+    let deleted = place(&|step| *step == Step::delete(pod)).filter(|_| pod.stage() == Stage::Ended);
+    let Some(gone) = deleted.or(delete_run) else { return };
+    let released = place(&|step| *step == Step::RemoveFinalizer(PodRef::of(pod)));
+    let written = place(&|step| matches!(step, Step::WriteStatus(_)));
+    assert!(!pod.is_held() || released.is_some_and(|released| released < gone), "{plan:?}");
+    assert!(run.is_over() || written.is_some_and(|written| written < gone), "{plan:?}");
+}
+
 fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
+    nothing_is_lost(run, pod, plan);
     let steps = words(plan);
     let count = |word: &str| steps.iter().filter(|s| s.starts_with(word)).count();
     assert!(count("Write") <= 1 && count("Create") <= 1 && count("Tell") <= 1, "{steps:?}");
@@ -347,7 +369,8 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     if run.is_over() || run.metadata.deletion_timestamp.is_some() {
         assert_eq!(count("Create") + count("Tell"), 0, "{steps:?}");
         let seen = run.status.as_ref().and_then(|status| status.observed_generation);
-        let moved = run.metadata.deletion_timestamp.is_none() && seen != run.metadata.generation;
+        let goes = run.metadata.deletion_timestamp.is_some() || count("Delete the run") == 1;
+        let moved = !goes && seen != run.metadata.generation;
         assert_eq!(count("Write"), usize::from(moved), "{steps:?}");
         if moved {
             let known = BundleRunStatus { observed_generation: seen, ..written(plan) };
