@@ -9,7 +9,7 @@
 //! | `store` | saved outputs, read with the user's own logins |
 //! | `ls`, `info`, `why`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
-//! | `run`, `wait`, `stop`, `rm`, `rerun` | acting |
+//! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
 //!
 //! What a verb shows is made by a function of the objects and the time, and tested without a cluster.
@@ -38,6 +38,7 @@ mod sink;
 mod stamps;
 mod stop;
 mod store;
+mod suspend;
 mod table;
 mod version;
 mod wait;
@@ -95,6 +96,10 @@ enum Verb {
     Wait(wait::Wait),
     /// End runs and keep what is there
     Stop(stop::Stop),
+    /// Hold runs: a command that runs is ended, what is there is saved, and nothing starts before resume
+    Suspend(suspend::Suspend),
+    /// Let suspended runs go on
+    Resume(suspend::Suspend),
     /// Delete runs; their outputs stay in the store
     Rm(rm::Rm),
     /// Run the same again, with the image and inputs that were recorded
@@ -180,6 +185,8 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Logs(args) => logs::logs(session, args).await,
         Verb::Wait(args) => wait::wait(session, args).await,
         Verb::Stop(args) => stop::stop(session, args).await,
+        Verb::Suspend(args) => suspend::suspend(session, args).await,
+        Verb::Resume(args) => suspend::resume(session, args).await,
         Verb::Rm(args) => rm::rm(session, args).await,
         Verb::Rerun(args) => Box::pin(rerun::rerun(session, args)).await,
         Verb::Files(args) => files::files(session, args).await,
@@ -243,7 +250,7 @@ mod tests {
             assert_eq!((error.exit_code(), error.kind()), (2, clap::error::ErrorKind::UnknownArgument), "{line}");
         }
         for line in
-            ["ls -A -l x -o wide", "wait -l x -o name", "stop -l x -o json", "rm -l x -o yaml", "version -o json"]
+            ["ls -A -l x -o wide", "wait -l x -o name", "stop -l x -o json", "suspend -l x -o json", "rm -l x -o yaml", "version -o json"]
         {
             Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap();
         }

@@ -13,12 +13,9 @@ use crate::api::{BundleRun, BundleRunSpec, Quantity};
 
 use super::failure::Failure;
 use super::runs;
-use super::session::{Answer, Connection, Format, Session};
+use super::session::{Answer, Connection, FIELD_MANAGER, Format, Session};
 use super::store::StoreOptions;
 use super::{logs, wait};
-
-/// Who wrote an object.
-pub(super) const FIELD_MANAGER: &str = "kubectl-bundle";
 
 #[derive(Debug, Args)]
 pub(super) struct Run {

@@ -8,9 +8,10 @@ use futures::StreamExt as _;
 use futures::stream::select_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube_runtime::watcher::{self, Event};
 use kube_runtime::{WatchStreamExt as _, watcher as watch};
+use serde_json::{Value, json};
 
 use crate::api::status::Attempt;
 use crate::api::{BundleRun, Phase};
@@ -19,7 +20,7 @@ use crate::contract::time_for_people;
 use crate::names;
 
 use super::failure::{Asked, Failure};
-use super::session::Connection;
+use super::session::{Connection, FIELD_MANAGER, Session};
 
 /// At most so many names are proposed.
 const NEAR: usize = 3;
@@ -80,6 +81,22 @@ pub(super) async fn targets(connection: &Connection, targets: &Targets) -> Resul
             found.items.into_iter().map(readable).collect()
         }
     }
+}
+
+/// Those that have not ended; of the others it says how they have.
+pub(super) fn live(session: &Session, targets: Vec<BundleRun>) -> Vec<BundleRun> {
+    let (over, live): (Vec<_>, Vec<_>) = targets.into_iter().partition(BundleRun::is_over);
+    for run in &over {
+        session.out.note(&format!("{} has ended before: {}", name(run), state(run)));
+    }
+    live
+}
+
+/// Changes fields of a run's spec.
+pub(super) async fn change(connection: &Connection, name: &str, spec: Value) -> Result<BundleRun, Failure> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patched = connection.runs().patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await;
+    patched.map_err(|error| asked(connection, "patch", Some(name)).failed(&error))
 }
 
 /// A run, if this program understands it.
@@ -308,7 +325,6 @@ mod tests {
     use crate::cli::examples;
     use http::{Request, Response};
     use kube::client::Body;
-    use serde_json::{Value, json};
     use std::convert::Infallible;
 
     /// To an API server that lists these runs, by query.

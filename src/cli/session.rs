@@ -17,6 +17,9 @@ use super::clean;
 use super::failure::Failure;
 use super::paint::Paint;
 
+/// Who wrote an object.
+pub(super) const FIELD_MANAGER: &str = "kubectl-bundle";
+
 /// Options of every verb.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every verb")]

@@ -171,6 +171,31 @@ async fn a_run_at_work_is_stopped_and_not_deleted_unasked() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_suspended_goes_on_when_it_is_resumed() {
+    let space = Space::new().await;
+    let script = "echo $BUNDLE_ATTEMPT >file; [ $BUNDLE_ATTEMPT = 2 ] || sleep 600";
+    run(&space, "held", &[], script).await.succeeded();
+    space.until("held", "to run", |status| status.phase == Some(bundlerun::api::Phase::Running)).await;
+    let said = bundle(&space, &["suspend", "held"]).await.succeeded().out;
+    assert!(said.starts_with("suspending held: its command ends and what is there is saved; "), "{said}");
+    let is_held = |status: &bundlerun::api::status::BundleRunStatus| {
+        status.waiting.as_ref().is_some_and(|waiting| waiting.stage.as_deref() == Some("Suspended"))
+    };
+    space.until("held", "to be suspended", is_held).await;
+    assert_eq!(bundle(&space, &["cat", "held@1", "file"]).await.succeeded().out, "1\n");
+    let again = bundle(&space, &["suspend", "held"]).await.succeeded().out;
+    assert_eq!(again, "held is suspended already\n");
+
+    let said = bundle(&space, &["resume", "held"]).await.succeeded().out;
+    assert!(said.starts_with("resumed held: "), "{said}");
+    bundle(&space, &["wait", "held"]).await.succeeded();
+    assert_eq!(bundle(&space, &["cat", "held", "file"]).await.succeeded().out, "2\n");
+    let over = bundle(&space, &["suspend", "held"]).await.succeeded();
+    assert!(over.out.is_empty() && over.err.contains("held has ended before: Succeeded"), "{} {}", over.out, over.err);
+    space.end().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_says_what_to_do() {
     let space = Space::new().await;
     run(&space, "train", &["--dry-run"], "true").await.succeeded();
