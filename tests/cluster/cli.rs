@@ -83,6 +83,9 @@ async fn a_run_is_made_followed_read_and_made_again() {
     let files = bundle(&space, &["files", "made", "d", "-o", "name"]).await.succeeded().out;
     assert_eq!(files, "d\nd/numbers\n");
     assert_eq!(bundle(&space, &["cat", "made", "d/numbers"]).await.succeeded().out, "1\n2\n3\n");
+    for (part, shown) in [("--head=2", "1\n2\n"), ("--tail=2", "2\n3\n"), ("--range=2-3", "2\n"), ("--range=-2", "3\n")] {
+        assert_eq!(bundle(&space, &["cat", "made", "d/numbers", part]).await.succeeded().out, shown, "{part}");
+    }
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("all");
     bundle(&space, &["download", "made", "--to", to.to_str().unwrap()]).await.succeeded();
@@ -178,10 +181,7 @@ async fn a_run_that_is_suspended_goes_on_when_it_is_resumed() {
     space.until("held", "to run", |status| status.phase == Some(bundlerun::api::Phase::Running)).await;
     let said = bundle(&space, &["suspend", "held"]).await.succeeded().out;
     assert!(said.starts_with("suspending held: its command ends and what is there is saved; "), "{said}");
-    let is_held = |status: &bundlerun::api::status::BundleRunStatus| {
-        status.waiting.as_ref().is_some_and(|waiting| waiting.stage.as_deref() == Some("Suspended"))
-    };
-    space.until("held", "to be suspended", is_held).await;
+    space.waits_at("held", "Suspended").await;
     assert_eq!(bundle(&space, &["cat", "held@1", "file"]).await.succeeded().out, "1\n");
     let again = bundle(&space, &["suspend", "held"]).await.succeeded().out;
     assert_eq!(again, "held is suspended already\n");

@@ -158,7 +158,7 @@ impl<'a> Bundle<'a> {
         .await
     }
 
-    fn download(&self, ranges: &[LayerRange]) -> Result<Download<'_>, Error> {
+    pub(super) fn download(&self, ranges: &[LayerRange]) -> Result<Download<'_>, Error> {
         let nowhere = || Error::invalid("the bundle's list has a file that is in no layer");
         let mut download: Option<Download<'_>> = None;
         for LayerRange { layer, start, end } in ranges {

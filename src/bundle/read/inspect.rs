@@ -2,8 +2,9 @@
 
 use super::contents::Bundle;
 use super::destination::{Made, Piece};
+use super::part::{self, Part};
 use super::{Image, wanted};
-use crate::bundle::format::listing::{Listed, ListedAs};
+use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
 use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -92,12 +93,44 @@ pub async fn read_file<W: Write + Send + 'static>(
     access: &Access,
     writer: W,
 ) -> Result<W, Error> {
-    let path = wanted(Some(path))?;
     let image = Image::open(reference, access).await?;
     let bundle = bundle(&image, reference).await?;
-    let ListedAs::File(file) = bundle.lookup(&path).await?.what else {
-        return Err(Error::invalid(format!("{:?} is a directory", crate::bundle::error::shown(&path))));
-    };
+    let file = file(&bundle, path).await?;
+    whole(&bundle, &file, writer).await
+}
+
+/// Writes a part of a file of a bundle, and reads little more than that. Of a file of some size it is not compared with the
+/// file's digest, which is of all of it.
+///
+/// # Errors
+/// As [`read_file`]; a range that begins behind the end is [`ErrorKind::Invalid`].
+pub async fn read_part<W: Write>(
+    reference: &str,
+    path: &str,
+    part: Part,
+    access: &Access,
+    writer: &mut W,
+) -> Result<(), Error> {
+    let image = Image::open(reference, access).await?;
+    let bundle = bundle(&image, reference).await?;
+    let file = file(&bundle, path).await?;
+    if file.size <= part::FIRST {
+        let all = whole(&bundle, &file, vec![]).await?;
+        return part::write(&all, part, writer).await;
+    }
+    part::write(&part::Stored::open(&bundle, &file).await?, part, writer).await
+}
+
+async fn file(bundle: &Bundle<'_>, path: &str) -> Result<ListedFile, Error> {
+    let path = wanted(Some(path))?;
+    match bundle.lookup(&path).await?.what {
+        ListedAs::File(file) => Ok(file),
+        _ => Err(Error::invalid(format!("{:?} is a directory", crate::bundle::error::shown(&path)))),
+    }
+}
+
+/// All of a file.
+async fn whole<W: Write + Send + 'static>(bundle: &Bundle<'_>, file: &ListedFile, writer: W) -> Result<W, Error> {
     let shared = Arc::new(Mutex::new(writer));
     let into = shared.clone();
     let write = move |piece: Piece<'_>| {
@@ -108,7 +141,7 @@ pub async fn read_file<W: Write + Send + 'static>(
         };
         written.map_err(|error| Error::local("write", error))
     };
-    bundle.read(&file, None, write).await?;
+    bundle.read(file, None, write).await?;
     let writer = Arc::into_inner(shared).ok_or_else(|| Error::new(ErrorKind::Local, "still being written"))?;
     Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -11,6 +11,7 @@
 //! | `destination` | where an input goes, and what can be made there |
 //! | `feed` | a download that is read by a thread |
 //! | `inspect` | list, read one file, download |
+//! | `part` | a part of one file |
 
 mod artifact;
 mod budget;
@@ -19,6 +20,7 @@ mod destination;
 mod feed;
 pub(in crate::bundle) mod inspect;
 mod layer_path;
+pub(in crate::bundle) mod part;
 mod path_log;
 mod staged;
 mod stat;
