@@ -14,6 +14,7 @@ mod images;
 mod large;
 mod logins;
 mod mapped;
+mod parts;
 mod proxy;
 mod push;
 mod races;
