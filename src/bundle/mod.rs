@@ -35,6 +35,7 @@ pub use error::{Error, ErrorKind};
 pub use model::{Access, FileId, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, StoreAccess, Tree, free_name};
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file, read_part};
 pub use read::part::Part;
+pub use read::provenance::provenance;
 pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, restore};
 pub use write::check::check_store;
 pub use write::early::{EarlyPushes, Outlook};

@@ -118,7 +118,7 @@ fn inputs(asked: &[Input], recorded: &[RecordedInput]) -> String {
 }
 
 /// As `run --input` takes it.
-fn source(input: &Input) -> String {
+pub(super) fn source(input: &Input) -> String {
     let with = |scheme: &str, name: &str, path: &Option<String>| match path {
         Some(path) => format!("{scheme}{name}/{path}"),
         None => format!("{scheme}{name}"),

@@ -66,11 +66,7 @@ pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
             shown += rows.len();
             session.out.print(&table.rows(&rows))?;
         } else {
-            let (known, unknown) = split(items);
-            readable.extend(known);
-            for failure in unknown {
-                session.out.note(&format!("left out: {}", failure.message));
-            }
+            readable.extend(runs::understood(session, items));
         }
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
@@ -88,18 +84,6 @@ pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Those that are understood, and why the others are not.
-fn split(runs: impl Iterator<Item = GuardedRun>) -> (Vec<BundleRun>, Vec<Failure>) {
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for run in runs {
-        match runs::readable(run) {
-            Ok(run) => known.push(run),
-            Err(failure) => unknown.push(failure),
-        }
-    }
-    (known, unknown)
 }
 
 fn is_wanted(run: &GuardedRun, phases: &[Phase]) -> bool {
@@ -202,7 +186,7 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
             "metadata": {"name": "odd", "creationTimestamp": "2026-11-26T09:00:00Z"}, "spec": {"command": 7},
         });
         let guarded: GuardedRun = serde_json::from_value(unreadable).unwrap();
-        let programs = split([guarded.clone()].into_iter());
+        let programs = runs::split([guarded.clone()]);
         assert!(programs.0.is_empty() && programs.1[0].message.starts_with("the run odd is not understood: "));
         let mut table = Table::new(headers(Format::Wide, false), Paint::default());
         let text = table.rows(&[row(&guarded, Format::Wide, false, examples::now())]);

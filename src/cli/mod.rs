@@ -7,10 +7,12 @@
 //! | `clean`, `paint`, `table`, `record`, `sink` | text and bytes for a terminal |
 //! | `runs` | runs by name or label, and following them |
 //! | `store` | saved outputs, read with the user's own logins |
+//! | `lineage` | what runs were made from, and what was made from them |
 //! | `ls`, `info`, `why`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
+//! | `tree` | where it came from |
 //!
 //! What a verb shows is made by a function of the objects and the time, and tested without a cluster.
 
@@ -23,6 +25,7 @@ mod examples;
 mod failure;
 mod files;
 mod info;
+mod lineage;
 mod logs;
 mod ls;
 mod paint;
@@ -40,6 +43,7 @@ mod stop;
 mod store;
 mod suspend;
 mod table;
+mod tree;
 mod version;
 mod wait;
 mod why;
@@ -110,6 +114,8 @@ enum Verb {
     Cat(cat::Cat),
     /// Get a saved output, or a part of it, as files
     Download(download::Download),
+    /// Show what a run was made from, back to the first inputs; and what was made from it
+    Tree(tree::Tree),
     /// Versions of this program, the cluster and its definition of runs
     Version(version::Version),
     /// Print a script that completes command lines, for a shell
@@ -192,6 +198,7 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Files(args) => files::files(session, args).await,
         Verb::Cat(args) => cat::cat(session, args).await,
         Verb::Download(args) => download::download(session, args).await,
+        Verb::Tree(args) => Box::pin(tree::tree(session, args)).await,
         Verb::Version(args) => version::version(session, args).await,
         Verb::Completion { shell } => session.out.print(&completion(*shell)),
         Verb::Help { topic } => session.out.print(&help(topic.as_deref())?),

@@ -1,16 +1,18 @@
 //! Runs of the cluster, by their names or labels, and what is said of those that are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::future::Future;
 
 use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::select_all;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use kube_runtime::watcher::{self, Event};
 use kube_runtime::{WatchStreamExt as _, watcher as watch};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api::status::Attempt;
@@ -97,6 +99,44 @@ pub(super) async fn change(connection: &Connection, name: &str, spec: Value) -> 
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let patched = connection.runs().patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await;
     patched.map_err(|error| asked(connection, "patch", Some(name)).failed(&error))
+}
+
+/// All objects of a kind.
+pub(super) async fn pages<K>(api: &Api<K>, mut params: ListParams, asked: Asked<'_>) -> Result<Vec<K>, Failure>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut all = Vec::new();
+    params.limit = Some(PAGE);
+    loop {
+        let page = api.list(&params).await.map_err(|error| asked.failed(&error))?;
+        all.extend(page.items);
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Those that are understood, and why the others are not.
+pub(super) fn split(runs: impl IntoIterator<Item = GuardedRun>) -> (Vec<BundleRun>, Vec<Failure>) {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for run in runs {
+        match readable(run) {
+            Ok(run) => known.push(run),
+            Err(failure) => unknown.push(failure),
+        }
+    }
+    (known, unknown)
+}
+
+/// Those that are understood; the others are named for people.
+pub(super) fn understood(session: &Session, runs: impl IntoIterator<Item = GuardedRun>) -> Vec<BundleRun> {
+    let (known, unknown) = split(runs);
+    for failure in unknown {
+        session.out.note(&format!("left out: {}", failure.message));
+    }
+    known
 }
 
 /// A run, if this program understands it.

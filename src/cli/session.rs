@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt as _};
 use serde::Serialize;
 use serde_json::json;
 
@@ -170,7 +170,9 @@ impl Out {
     /// Runs for programs: one as it is, several as a list.
     pub(super) fn runs(self, format: Format, runs: &[BundleRun]) -> Result<(), Failure> {
         match (format, runs) {
-            (Format::Name, runs) => self.print(&runs.iter().map(qualified_name).collect::<String>()),
+            (Format::Name, runs) => {
+                self.print(&runs.iter().map(|run| qualified_name(&run.name_any())).collect::<String>())
+            }
             (_, [run]) => self.document(format, run),
             (_, runs) => self.list(format, runs),
         }
@@ -185,8 +187,7 @@ impl Out {
     }
 }
 
-/// With the end of the line.
-fn qualified_name(run: &BundleRun) -> String {
-    let name = run.metadata.name.as_deref().unwrap_or_default();
+/// Of a run, with the end of the line.
+pub(super) fn qualified_name(name: &str) -> String {
     format!("{}.{}/{}\n", names::KIND.to_lowercase(), names::GROUP, clean::line(name))
 }

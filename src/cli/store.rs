@@ -32,13 +32,13 @@ pub(super) struct StoreOptions {
 
 /// What is read, as users name it: a run, an attempt of it, or a bundle itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Target<'a> {
+pub(super) enum Target<'a> {
     Run(&'a str),
     Attempt(&'a str, u32),
     Bundle(&'a str),
 }
 
-fn target(text: &str) -> Result<Target<'_>, Failure> {
+pub(super) fn target(text: &str) -> Result<Target<'_>, Failure> {
     let plain = text.strip_prefix("bundle://").unwrap_or(text);
     if plain.len() < text.len() || plain.contains('/') {
         return Ok(Target::Bundle(plain));
@@ -88,7 +88,8 @@ fn parsed(reference: &str) -> Result<Reference, Failure> {
     Reference::parse(reference).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String, Failure> {
+/// By digest, of an attempt, or of the last.
+pub(super) fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String, Failure> {
     let status = run.status.clone().unwrap_or_default();
     let name = runs::name(run);
     if let Some(number) = attempt.filter(|number| Some(*number) != status.attempt) {

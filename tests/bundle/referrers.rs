@@ -72,6 +72,36 @@ async fn runs_that_made_the_same_bundle_are_all_among_its_referrers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_a_bundle_was_made_is_read_back() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    script("sh", dir.path(), "echo same >file");
+    let (tree, repository, access) = (tree(dir.path()), registry.repository("a"), registry.access());
+    let saved = save(&tree, &repository, "one", &access).await;
+    save(&tree, &repository, "two", &access).await;
+    for reference in [format!("{repository}@{}", saved.digest), format!("{repository}:one")] {
+        let told = bundlerun::bundle::provenance(&reference, &access).await.unwrap();
+        let mut runs: Vec<_> = told.iter().map(|told| told["run"].as_str().unwrap()).collect();
+        runs.sort_unstable();
+        assert_eq!(runs, ["one", "two"], "{reference}");
+    }
+
+    // An image of others, and a registry that answers anything to what it does not know.
+    let image = push_image(&registry.host, "b", &[vec![0; 1024]]).await;
+    assert_eq!(bundlerun::bundle::provenance(&image, &access).await.unwrap(), Vec::<Value>::new());
+    let guard = |State(seen): State<Arc<Seen>>, request: Request| async move {
+        let is_asked = request.uri().path().contains("/referrers/");
+        let answer = forward(State(seen), request).await;
+        if is_asked { "<!doctype html><title>Sign in</title>".into_response() } else { answer }
+    };
+    let seen = Seen::of(&registry.host, |_, _, _| Fault::None);
+    let proxy = Proxy::start("127.0.0.1", seen, |router| router.fallback(guard));
+    let reference = format!("{}@{}", proxy.reference("a"), saved.digest);
+    let told = bundlerun::bundle::provenance(&reference, &self::access(&proxy.host)).await.unwrap();
+    assert_eq!(told.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_index_is_never_overwritten() {
     let registry = Registry::start();
     let guard = |State(seen): State<Arc<Seen>>, request: Request| async move {

@@ -118,6 +118,33 @@ async fn a_run_is_made_followed_read_and_made_again() {
     space.end().await;
 }
 
+#[tokio::test]
+async fn what_a_run_was_made_from_is_known_also_when_that_is_deleted() {
+    let space = Space::new().await;
+    run(&space, "raw", &["--wait"], "echo 1 >file").await.succeeded();
+    run(&space, "middle", &["--wait", "-i", "raw=raw"], "cat raw/file raw/file >two").await.succeeded();
+    run(&space, "last", &["--wait", "-i", "in=middle/two"], "wc -l in >count").await.succeeded();
+    let children = bundle(&space, &["tree", "raw", "--children"]).await.succeeded().out;
+    assert!(children.ends_with("made from it:\n  middle  Succeeded  raw\n    last  Succeeded  in\n"), "{children}");
+    let before = bundle(&space, &["tree", "last", "-o", "json"]).await.succeeded().json();
+    assert_eq!(before["inputs"][0]["from"]["phase"], "Succeeded", "{before}");
+
+    let reference = why_bundle(&space, "last").await;
+    for name in ["middle", "raw"] {
+        bundle(&space, &["rm", name]).await.succeeded();
+        space.gone::<bundlerun::api::BundleRun>(name).await;
+    }
+    for target in ["last", &reference] {
+        let tree = bundle(&space, &["tree", target, "-o", "json"]).await.succeeded().json();
+        let middle = &tree["inputs"][0]["from"];
+        assert_eq!((&tree["name"], &middle["name"], &middle["phase"]), (&json!("last"), &json!("middle"), &Value::Null));
+        assert_eq!((&middle["inputs"][0]["source"], &middle["note"]), (&json!("raw"), &json!("not there any more")));
+        let raw = &middle["inputs"][0]["from"];
+        assert_eq!((&raw["name"], &raw["bundle"]), (&json!("raw"), &middle["inputs"][0]["reference"]), "{tree}");
+    }
+    space.end().await;
+}
+
 async fn why_bundle(space: &Space, name: &str) -> String {
     let run = bundle(space, &["info", name, "-o", "json"]).await.succeeded().json();
     run["status"]["output"]["bundle"].as_str().unwrap().to_owned()

@@ -102,6 +102,12 @@ pub(in crate::bundle) fn read(body: &[u8]) -> Result<Read, Error> {
     serde_json::from_value(value).map(Box::new).map(Read::Image).map_err(|error| wrong(&error.to_string()))
 }
 
+/// What an index of referrers lists.
+pub(in crate::bundle) fn referrers(body: &[u8]) -> Result<Vec<Descriptor>, Error> {
+    let index: Result<Index, _> = serde_json::from_slice(body);
+    index.map(|index| index.manifests).map_err(|error| Error::invalid(format!("no index of referrers: {error}")))
+}
+
 /// As Go and OCI name it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {

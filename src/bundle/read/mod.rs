@@ -12,6 +12,7 @@
 //! | `feed` | a download that is read by a thread |
 //! | `inspect` | list, read one file, download |
 //! | `part` | a part of one file |
+//! | `provenance` | how a bundle was made |
 
 mod artifact;
 mod budget;
@@ -22,6 +23,7 @@ pub(in crate::bundle) mod inspect;
 mod layer_path;
 pub(in crate::bundle) mod part;
 mod path_log;
+pub(in crate::bundle) mod provenance;
 mod staged;
 mod stat;
 mod unpack;

@@ -108,21 +108,32 @@ impl Repository {
     /// A manifest or index by tag or digest. One that has another digest than was asked for is refused.
     pub(super) async fn manifest(&self, reference: &str) -> Result<Fetched, Error> {
         let what = format!("read the manifest {}:{reference}", self.name);
-        let url = self.url(&format!("manifests/{reference}"))?;
-        let mut tries = Tries::default();
-        let body = loop {
-            let request = |http: &reqwest::Client| http.get(url.clone()).header(ACCEPT, ACCEPTED);
-            let response = self.send(&what, request).await?;
-            match answer::whole(response, LARGEST_MANIFEST, &what, &self.host).await {
-                Ok(body) => break body,
-                Err(failure) => tries.again(failure).await?,
-            }
-        };
+        let body = self.document(&what, self.url(&format!("manifests/{reference}"))?).await?;
         let digest = Digest::of(&body);
         if Digest::parse(reference).is_ok_and(|asked| asked != digest) {
             return Err(Error::invalid(format!("cannot {what} at {}: it gave {digest}", self.host)));
         }
         Ok(Fetched { body, digest })
+    }
+
+    /// The index of what refers to a manifest, of this type at least, where the registry has such a list.
+    pub(super) async fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Bytes, Error> {
+        let mut url = self.url(&format!("referrers/{subject}"))?;
+        url.query_pairs_mut().append_pair("artifactType", artifact_type);
+        self.document(&format!("list what refers to {subject} in {}", self.name), url).await
+    }
+
+    /// A manifest or an index.
+    async fn document(&self, what: &str, url: Url) -> Result<Bytes, Error> {
+        let mut tries = Tries::default();
+        loop {
+            let request = |http: &reqwest::Client| http.get(url.clone()).header(ACCEPT, ACCEPTED);
+            let response = self.send(what, request).await?;
+            match answer::whole(response, LARGEST_MANIFEST, what, &self.host).await {
+                Ok(body) => return Ok(body),
+                Err(failure) => tries.again(failure).await?,
+            }
+        }
     }
 
     /// Returns the subject that the registry says it has understood, if it has. A tag that cannot be written twice and
