@@ -83,6 +83,7 @@ fn wanted(words: &[String], command: &Command) -> Wanted {
             Wanted::OneOf(verbs.map(|verb| verb.get_name().to_owned()).collect())
         }
         (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree"), 0)
+        | (Some("diff"), 0 | 1)
         | (Some("wait" | "stop" | "suspend" | "resume" | "rm"), _) => Wanted::Runs(place),
         _ => nothing,
     }
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(of("logs --tail 10 -f -na "), Wanted::Runs(["-na".to_owned()].into()), "a value is no name");
         assert!(has("ls -o ", "json") && has("wait a --output ", "name") && !has("ls -o ", "train"));
         assert!(has("-", "--context") && has("logs --", "--follow") && !has("run -- ", "ls"));
-        for line in ["rm a b ", "suspend a ", "resume "] {
+        for line in ["rm a b ", "suspend a ", "resume ", "diff a "] {
             assert_eq!(of(line), Wanted::Runs(Vec::new()), "{line}");
         }
         assert_eq!(of("cat a "), Wanted::OneOf(Vec::new()), "files of the output are not known here");

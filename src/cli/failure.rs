@@ -31,6 +31,8 @@ pub(super) enum Kind {
     TimedOut,
     /// The user ended it by Ctrl-C.
     Interrupted,
+    /// Two things are not the same, which is the answer.
+    Differs,
 }
 
 impl Kind {
@@ -38,7 +40,7 @@ impl Kind {
     pub(super) fn exit_code(self) -> u8 {
         match self {
             Self::NotRead => 0,
-            Self::Failed => 1,
+            Self::Failed | Self::Differs => 1,
             Self::Usage => 2,
             Self::TimedOut => 124,
             Self::Interrupted => 130,
@@ -61,6 +63,11 @@ impl Failure {
 
     pub(super) fn interrupted(message: impl Into<String>) -> Self {
         Self { kind: Kind::Interrupted, ..Self::new(message) }
+    }
+
+    /// The answer says it already.
+    pub(super) fn differs() -> Self {
+        Self { kind: Kind::Differs, ..Self::new("they differ") }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {

@@ -68,7 +68,7 @@ fn names(entries: &[ListEntry], is_terminal: bool) -> Vec<u8> {
     entries.iter().flat_map(name).collect()
 }
 
-fn shown(path: &[u8]) -> String {
+pub(super) fn shown(path: &[u8]) -> String {
     clean::line(&String::from_utf8_lossy(path))
 }
 
@@ -92,7 +92,7 @@ fn row(entry: &ListEntry, format: Format) -> Vec<Cell> {
 }
 
 /// A name that is no text is one with replacements, and says so.
-fn document(entry: &ListEntry) -> Value {
+pub(super) fn document(entry: &ListEntry) -> Value {
     let path = String::from_utf8_lossy(&entry.path);
     let mut document = match &entry.what {
         ListEntryKind::Directory { mode } => json!({"path": path, "type": "directory", "mode": mode}),
@@ -100,7 +100,7 @@ fn document(entry: &ListEntry) -> Value {
             json!({"path": path, "type": "link", "target": String::from_utf8_lossy(target)})
         }
         ListEntryKind::Skipped { reason } => json!({"path": path, "type": "skipped", "reason": reason}),
-        ListEntryKind::File { size, mode, sha256, same_as } => json!({
+        ListEntryKind::File { size, mode, sha256, same_as, .. } => json!({
             "path": path, "type": "file", "size": size, "mode": mode, "sha256": sha256,
             "sameAs": same_as.as_ref().map(|path| String::from_utf8_lossy(path)),
         }),
@@ -117,7 +117,14 @@ mod tests {
     use crate::cli::paint::Paint;
 
     fn entries() -> Vec<ListEntry> {
-        let file = |size| ListEntryKind::File { size, mode: 0o644, sha256: Some("ab".to_owned()), same_as: None };
+        let digest = || "ab".to_owned();
+        let file = |size| ListEntryKind::File {
+            size,
+            mode: 0o644,
+            sha256: Some(digest()),
+            content: digest(),
+            same_as: None,
+        };
         [
             ("logs", ListEntryKind::Directory { mode: 0o755 }),
             ("logs/a.txt", file(12)),

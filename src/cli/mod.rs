@@ -12,13 +12,14 @@
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
-//! | `tree` | where it came from |
+//! | `tree`, `diff` | where it came from, and what is different |
 //!
 //! What a verb shows is made by a function of the objects and the time, and tested without a cluster.
 
 mod cat;
 mod clean;
 mod complete;
+mod diff;
 mod download;
 #[cfg(test)]
 mod examples;
@@ -62,7 +63,8 @@ use session::{Global, Out, Session};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  it was done
-  1  it was not, and the error says why; of wait, and of run and rerun with --wait or --follow: a run did not succeed
+  1  it was not, and the error says why; of wait, and of run and rerun with --wait or --follow: a run did not succeed;
+     of diff: the two differ
   2  the command line is not understood
   124  wait has come to its --timeout
   130  it was interrupted, as by Ctrl-C; runs go on
@@ -116,6 +118,8 @@ enum Verb {
     Download(download::Download),
     /// Show what a run was made from, back to the first inputs; and what was made from it
     Tree(tree::Tree),
+    /// Compare two runs: what they asked for, image, inputs, ending, files; exit code 1 if they differ
+    Diff(diff::Diff),
     /// Versions of this program, the cluster and its definition of runs
     Version(version::Version),
     /// Print a script that completes command lines, for a shell
@@ -146,7 +150,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if failure.kind != Kind::NotRead {
+            if !matches!(failure.kind, Kind::NotRead | Kind::Differs) {
                 // It may be closed: the exit code says it all the same.
                 let _ = io::stderr().write_all(failure.shown().as_bytes());
             }
@@ -199,6 +203,7 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Cat(args) => cat::cat(session, args).await,
         Verb::Download(args) => download::download(session, args).await,
         Verb::Tree(args) => Box::pin(tree::tree(session, args)).await,
+        Verb::Diff(args) => diff::diff(session, args).await,
         Verb::Version(args) => version::version(session, args).await,
         Verb::Completion { shell } => session.out.print(&completion(*shell)),
         Verb::Help { topic } => session.out.print(&help(topic.as_deref())?),

@@ -110,6 +110,15 @@ async fn a_run_is_made_followed_read_and_made_again() {
     assert!(image.contains("@sha256:"), "{image}");
     assert_eq!(again["status"]["phase"], "Succeeded");
 
+    let name = again["metadata"]["name"].as_str().unwrap();
+    let same = bundle(&space, &["diff", "made", "made"]).await.succeeded().out;
+    assert!(same.ends_with("Files: the same\nThe two are the same.\n"), "{same}");
+    let pinned = bundle(&space, &["diff", "made", name, "-o", "json"]).await;
+    let fields = pinned.json()["fields"].clone();
+    assert_eq!((pinned.code, &fields[0]["field"], fields.as_array().unwrap().len()), (1, &json!("spec.image"), 1));
+    let other = bundle(&space, &["diff", "made", "taken", "-o", "json"]).await;
+    assert_eq!((other.code, &other.json()["files"]["removed"]), (1, &json!(3)), "{}", other.out);
+
     // Of a run that is gone the bundle stays.
     let reference = why_bundle(&space, "made").await;
     bundle(&space, &["rm", "made"]).await.succeeded();

@@ -30,6 +30,8 @@ pub enum ListEntryKind {
         mode: u32,
         /// Hex. None: it is hardly anything but holes, and the list has a digest of the rest alone.
         sha256: Option<String>,
+        /// Hex. Of `sha256`, or of the rest: what differs in it differs in its content.
+        content: String,
         /// The path under which the same file is listed first, if it has several.
         same_as: Option<Vec<u8>>,
     },
@@ -60,6 +62,7 @@ impl From<Listed> for ListEntry {
                 size: file.size,
                 mode: file.mode,
                 sha256: file.stored.is_none().then(|| file.digest.hex()),
+                content: file.digest.hex(),
                 same_as: file.same_as,
             },
         };
