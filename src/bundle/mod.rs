@@ -36,6 +36,7 @@ pub use model::{Access, FileId, GivenUp, Kind, Limits, Progress, Resolved, Saved
 pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file, read_part};
 pub use read::part::Part;
 pub use read::provenance::provenance;
+pub use read::verify::{Verified, verify};
 pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, restore};
 pub use write::check::check_store;
 pub use write::early::{EarlyPushes, Outlook};

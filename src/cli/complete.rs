@@ -82,7 +82,7 @@ fn wanted(words: &[String], command: &Command) -> Wanted {
             let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
             Wanted::OneOf(verbs.map(|verb| verb.get_name().to_owned()).collect())
         }
-        (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree"), 0)
+        (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree" | "verify"), 0)
         | (Some("diff"), 0 | 1)
         | (Some("wait" | "stop" | "suspend" | "resume" | "rm"), _) => Wanted::Runs(place),
         _ => nothing,

@@ -1,26 +1,22 @@
 //! `download`: a saved output, or a part of it, as files on this machine.
 
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use rustix::fs::Mode;
 
 use crate::bundle::{self, Kind, Progress};
-use crate::contract::{size_for_people, time_for_people};
 
 use super::failure::Failure;
+use super::meter;
 use super::runs;
 use super::session::Session;
 use super::store::{self, Saved, StoreOptions};
-
-/// Between two looks at how far it has come.
-const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub(super) struct Download {
@@ -46,14 +42,13 @@ pub(super) async fn download(session: &Session, args: &Download) -> Result<(), F
     let progress = Progress::default();
     let started = Instant::now();
     let work = bundle::download(&reference, path, &place, umask(), &access, &progress);
-    let work = Box::pin(async { watched(work, &progress, started).await.map_err(Failure::from) });
+    let work = Box::pin(async { meter::watched(work, &progress, started, "").await.map_err(Failure::from) });
     let got = runs::or_interrupted(work, || Failure::interrupted("interrupted: nothing was kept")).await;
     if let Err(failure) = got {
         return Err(undone(&place, kind, was_there, failure));
     }
     let bytes = progress.done_bytes.load(Ordering::Relaxed);
-    let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    session.out.note(&format!("{}: {} in {}", place.display(), size_for_people(bytes), time_for_people(took)));
+    session.out.note(&format!("{}: {}", place.display(), meter::summary(bytes, started.elapsed())));
     Ok(())
 }
 
@@ -136,45 +131,6 @@ fn remove(place: &Path, kind: Kind, was_there: bool) -> io::Result<()> {
     }
 }
 
-/// Shows on a terminal how far it has come.
-async fn watched<T, E>(
-    work: impl Future<Output = Result<T, E>>,
-    progress: &Progress,
-    started: Instant,
-) -> Result<T, E> {
-    let mut work = pin!(work);
-    let is_terminal = io::stderr().is_terminal();
-    let mut was_shown = false;
-    loop {
-        if let Ok(end) = tokio::time::timeout(LOOK, &mut work).await {
-            if was_shown {
-                let _ = write!(io::stderr(), "\r\u{1b}[K");
-            }
-            return end;
-        }
-        if is_terminal {
-            let done = progress.done_bytes.load(Ordering::Relaxed);
-            let total = progress.total_bytes.load(Ordering::Relaxed);
-            let _ = write!(io::stderr(), "\r{}\u{1b}[K", line(done, total, started.elapsed()));
-            was_shown = true;
-        }
-    }
-}
-
-fn line(done: u64, total: u64, elapsed: Duration) -> String {
-    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = u64::try_from(u128::from(done) * 1000 / u128::from(ms)).unwrap_or(u64::MAX);
-    let mut line = size_for_people(done);
-    if total > 0 {
-        line = format!("{line} of {}, {} %", size_for_people(total), u128::from(done) * 100 / u128::from(total));
-    }
-    line = format!("{line}, {}/s", size_for_people(rate));
-    match total.saturating_sub(done).checked_div(rate) {
-        Some(left) if total > done => format!("{line}, {} left", time_for_people(left.max(1).saturating_mul(1000))),
-        _ => line,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,13 +189,5 @@ mod tests {
         assert_eq!(make(&empty, Kind::Directory), Ok(true), "it is empty");
         assert!(make(dir.path(), Kind::Directory).is_err());
         assert!(make(&dir.path().join("no/such"), Kind::File).unwrap_err().message.starts_with("cannot make"));
-    }
-
-    #[test]
-    fn progress_has_rate_and_time_left() {
-        assert_eq!(line(5 << 20, 20 << 20, Duration::from_secs(1)), "5.0 MiB of 20.0 MiB, 25 %, 5.0 MiB/s, 3s left");
-        assert_eq!(line(0, 0, Duration::ZERO), "0 B, 0 B/s");
-        assert_eq!(line(0, 10, Duration::from_secs(1)), "0 B of 10 B, 0 %, 0 B/s");
-        assert_eq!(line(10, 10, Duration::from_secs(1)), "10 B of 10 B, 100 %, 10 B/s");
     }
 }

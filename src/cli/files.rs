@@ -118,13 +118,8 @@ mod tests {
 
     fn entries() -> Vec<ListEntry> {
         let digest = || "ab".to_owned();
-        let file = |size| ListEntryKind::File {
-            size,
-            mode: 0o644,
-            sha256: Some(digest()),
-            content: digest(),
-            same_as: None,
-        };
+        let file =
+            |size| ListEntryKind::File { size, mode: 0o644, sha256: Some(digest()), content: digest(), same_as: None };
         [
             ("logs", ListEntryKind::Directory { mode: 0o755 }),
             ("logs/a.txt", file(12)),

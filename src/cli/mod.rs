@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `session` | options of every verb, the connection, the way to the terminal |
 //! | `failure` | errors: what, why, and what to do |
-//! | `clean`, `paint`, `table`, `record`, `sink` | text and bytes for a terminal |
+//! | `clean`, `paint`, `table`, `record`, `sink`, `meter` | text and bytes for a terminal |
 //! | `runs` | runs by name or label, and following them |
 //! | `store` | saved outputs, read with the user's own logins |
 //! | `lineage` | what runs were made from, and what was made from them |
@@ -12,7 +12,7 @@
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
-//! | `tree`, `diff` | where it came from, and what is different |
+//! | `tree`, `diff`, `verify` | where it came from, what is different, whether it is as it was |
 //!
 //! What a verb shows is made by a function of the objects and the time, and tested without a cluster.
 
@@ -29,6 +29,7 @@ mod info;
 mod lineage;
 mod logs;
 mod ls;
+mod meter;
 mod paint;
 mod pod_log;
 mod record;
@@ -45,6 +46,7 @@ mod store;
 mod suspend;
 mod table;
 mod tree;
+mod verify;
 mod version;
 mod wait;
 mod why;
@@ -120,6 +122,8 @@ enum Verb {
     Tree(tree::Tree),
     /// Compare two runs: what they asked for, image, inputs, ending, files; exit code 1 if they differ
     Diff(diff::Diff),
+    /// Read a saved output and compare every blob and file with its digest; --tree: with all that it was made from
+    Verify(verify::Verify),
     /// Versions of this program, the cluster and its definition of runs
     Version(version::Version),
     /// Print a script that completes command lines, for a shell
@@ -204,6 +208,7 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Download(args) => download::download(session, args).await,
         Verb::Tree(args) => Box::pin(tree::tree(session, args)).await,
         Verb::Diff(args) => diff::diff(session, args).await,
+        Verb::Verify(args) => Box::pin(verify::verify(session, args)).await,
         Verb::Version(args) => version::version(session, args).await,
         Verb::Completion { shell } => session.out.print(&completion(*shell)),
         Verb::Help { topic } => session.out.print(&help(topic.as_deref())?),
@@ -261,9 +266,14 @@ mod tests {
             let error = Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap_err();
             assert_eq!((error.exit_code(), error.kind()), (2, clap::error::ErrorKind::UnknownArgument), "{line}");
         }
-        for line in
-            ["ls -A -l x -o wide", "wait -l x -o name", "stop -l x -o json", "suspend -l x -o json", "rm -l x -o yaml", "version -o json"]
-        {
+        for line in [
+            "ls -A -l x -o wide",
+            "wait -l x -o name",
+            "stop -l x -o json",
+            "suspend -l x -o json",
+            "rm -l x -o yaml",
+            "version -o json",
+        ] {
             Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap();
         }
     }

@@ -23,3 +23,4 @@ mod referrers;
 mod registry;
 mod round_trip;
 mod snapshots;
+mod verify;

@@ -83,7 +83,8 @@ async fn a_run_is_made_followed_read_and_made_again() {
     let files = bundle(&space, &["files", "made", "d", "-o", "name"]).await.succeeded().out;
     assert_eq!(files, "d\nd/numbers\n");
     assert_eq!(bundle(&space, &["cat", "made", "d/numbers"]).await.succeeded().out, "1\n2\n3\n");
-    for (part, shown) in [("--head=2", "1\n2\n"), ("--tail=2", "2\n3\n"), ("--range=2-3", "2\n"), ("--range=-2", "3\n")] {
+    for (part, shown) in [("--head=2", "1\n2\n"), ("--tail=2", "2\n3\n"), ("--range=2-3", "2\n"), ("--range=-2", "3\n")]
+    {
         assert_eq!(bundle(&space, &["cat", "made", "d/numbers", part]).await.succeeded().out, shown, "{part}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -138,6 +139,11 @@ async fn what_a_run_was_made_from_is_known_also_when_that_is_deleted() {
     let before = bundle(&space, &["tree", "last", "-o", "json"]).await.succeeded().json();
     assert_eq!(before["inputs"][0]["from"]["phase"], "Succeeded", "{before}");
 
+    let verified = bundle(&space, &["verify", "last", "--tree", "-o", "json"]).await.succeeded().json();
+    let names: Vec<_> = verified["bundles"].as_array().unwrap().iter().map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["last", "middle", "raw"].map(Some), "{verified}");
+    assert_eq!(verified["ok"], true, "{verified}");
+
     let reference = why_bundle(&space, "last").await;
     for name in ["middle", "raw"] {
         bundle(&space, &["rm", name]).await.succeeded();
@@ -146,7 +152,10 @@ async fn what_a_run_was_made_from_is_known_also_when_that_is_deleted() {
     for target in ["last", &reference] {
         let tree = bundle(&space, &["tree", target, "-o", "json"]).await.succeeded().json();
         let middle = &tree["inputs"][0]["from"];
-        assert_eq!((&tree["name"], &middle["name"], &middle["phase"]), (&json!("last"), &json!("middle"), &Value::Null));
+        assert_eq!(
+            (&tree["name"], &middle["name"], &middle["phase"]),
+            (&json!("last"), &json!("middle"), &Value::Null)
+        );
         assert_eq!((&middle["inputs"][0]["source"], &middle["note"]), (&json!("raw"), &json!("not there any more")));
         let raw = &middle["inputs"][0]["from"];
         assert_eq!((&raw["name"], &raw["bundle"]), (&json!("raw"), &middle["inputs"][0]["reference"]), "{tree}");

@@ -61,7 +61,7 @@ pub(in crate::bundle) struct Manifest {
     media_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     artifact_type: Option<String>,
-    config: Descriptor,
+    pub(in crate::bundle) config: Descriptor,
     pub(in crate::bundle) layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,

@@ -13,6 +13,7 @@
 //! | `inspect` | list, read one file, download |
 //! | `part` | a part of one file |
 //! | `provenance` | how a bundle was made |
+//! | `verify` | all of it, compared with its digests |
 
 mod artifact;
 mod budget;
@@ -27,6 +28,7 @@ pub(in crate::bundle) mod provenance;
 mod staged;
 mod stat;
 mod unpack;
+pub(in crate::bundle) mod verify;
 mod way;
 
 use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
