@@ -1,9 +1,17 @@
 //! Runs for tests.
 
+use std::convert::Infallible;
+
+use clap::Parser as _;
+use http::{Request, Response};
 use jiff::Timestamp;
+use kube::client::Body;
 use serde_json::{Value, json};
 
 use crate::api::BundleRun;
+
+use super::Cli;
+use super::session::{Connection, Out, Session};
 
 pub(super) const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -92,4 +100,29 @@ pub(super) fn hostile() -> BundleRun {
         "output": {"stdoutTail": escape, "stderrTail": escape},
     });
     run("hostile", &json!({"command": escape}), &status)
+}
+
+/// To an API server that answers so to a path and its query.
+pub(super) fn connection(answer: impl Fn(&str, &str) -> (u16, Value) + Send + 'static) -> Connection {
+    let server = tower::service_fn(move |request: Request<Body>| {
+        let (code, body) = answer(request.uri().path(), request.uri().query().unwrap_or_default());
+        let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    Connection { client: kube::Client::new(server, "a"), namespace: "a".to_owned() }
+}
+
+/// What an API server answers that has no such right for the user.
+pub(super) fn forbidden(verb: &str, resource: &str) -> (u16, Value) {
+    let message = format!("{resource} is forbidden: User \"u\" cannot {verb} resource \"{resource}\"");
+    (
+        403,
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden",
+        "code": 403, "message": message}),
+    )
+}
+
+pub(super) fn session() -> Session {
+    let cli = Cli::try_parse_from(["kubectl-bundle", "ls"]).unwrap();
+    Session { global: cli.global, out: Out::new() }
 }

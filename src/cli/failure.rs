@@ -127,6 +127,11 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Nothing of a namespace.
+    fn is_of_cluster(&self) -> bool {
+        matches!(self.resource, "nodes" | "version" | "customresourcedefinitions")
+    }
+
     /// Such as `get bundleruns train in namespace a`.
     fn words(&self) -> String {
         let mut words = format!("{} {}", self.verb, self.resource);
@@ -135,18 +140,28 @@ impl Asked<'_> {
         }
         match self.namespace {
             Some(namespace) => _ = write!(words, " in namespace {namespace}"),
+            None if self.is_of_cluster() => {}
             None => words.push_str(" in all namespaces"),
         }
         words
     }
 
-    /// The role that comes with the operator, or with Kubernetes.
-    fn role(&self) -> &'static str {
-        match (self.resource, self.verb) {
+    /// The role that comes with the operator, or with Kubernetes, and how it is given.
+    fn right(&self) -> String {
+        if self.is_of_cluster() {
+            return format!(
+                "no role for users has this right: ask an administrator for a ClusterRole with {} of {}, and a \
+                 ClusterRoleBinding",
+                self.verb, self.resource
+            );
+        }
+        let role = match (self.resource, self.verb) {
             (names::PLURAL, "get" | "list" | "watch") => "bundlerun-view, and with it Kubernetes' own view,",
             (names::PLURAL, _) => "bundlerun-edit, and with it Kubernetes' own edit,",
             _ => "view of Kubernetes",
-        }
+        };
+        let binding = if self.namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
+        format!("the ClusterRole {role} has this right: ask an administrator for a {binding}")
     }
 
     /// What the answer means.
@@ -171,10 +186,9 @@ impl Asked<'_> {
         match status.code {
             401 => Failure::new(format!("cannot {words}: the cluster does not know you")).hint(LOG_IN),
             // Quotas and admission policies refuse with the same code, and say why.
-            403 if said.contains(&format!("cannot {} resource \"", self.verb)) => Failure::new(format!(
-                "you may not {words}: {said}"
-            ))
-            .hint(format!("the ClusterRole {} has this right: ask an administrator for a RoleBinding", self.role())),
+            403 if said.contains(&format!("cannot {} resource \"", self.verb)) => {
+                Failure::new(format!("you may not {words}: {said}")).hint(self.right())
+            }
             // Of an object it says which.
             404 if self.resource == names::PLURAL && kind.is_empty() => {
                 Failure::new(format!("this cluster has no BundleRuns: it lacks the definition {}", names::DEFINITION))
@@ -243,6 +257,17 @@ mod tests {
         let said = "bundleruns.bundlerun.dev is forbidden: User \"u\" cannot create resource \"bundleruns\"";
         let create = shown("create", None, json!({"code": 403, "message": said, "reason": "Forbidden"}));
         assert!(create.contains("bundlerun-edit"), "{create}");
+        let of = |resource: &str, namespace: Option<&str>| {
+            let said = format!("{resource} is forbidden: User \"u\" cannot list resource \"{resource}\"");
+            let status: Status = serde_json::from_value(json!({"code": 403, "message": said})).unwrap();
+            Asked { verb: "list", resource, name: None, namespace }.failed(&kube::Error::Api(Box::new(status))).shown()
+        };
+        let nodes = of("nodes", None);
+        assert!(nodes.starts_with("error: you may not list nodes: "), "{nodes}");
+        assert!(nodes.contains("a ClusterRole with list of nodes"), "{nodes}");
+        let pods = of("pods", None);
+        assert!(pods.starts_with("error: you may not list pods in all namespaces: "), "{pods}");
+        assert!(pods.contains("a ClusterRoleBinding") && of("pods", Some("a")).contains("a RoleBinding"), "{pods}");
         let said = "admission webhook \"policy\" denied the request: images cannot be from docker.io";
         let policy = shown("create", None, json!({"code": 403, "message": said, "reason": ""}));
         assert_eq!(policy, format!("error: cannot create bundleruns in namespace a: {said}\n"));

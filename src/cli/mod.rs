@@ -8,7 +8,7 @@
 //! | `runs` | runs by name or label, and following them |
 //! | `store` | saved outputs, read with the user's own logins |
 //! | `lineage` | what runs were made from, and what was made from them |
-//! | `ls`, `info`, `why`, `version` | seeing: one file a verb |
+//! | `ls`, `info`, `why`, `top`, `gpus`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
@@ -25,6 +25,7 @@ mod download;
 mod examples;
 mod failure;
 mod files;
+mod gpus;
 mod info;
 mod lineage;
 mod logs;
@@ -45,6 +46,7 @@ mod stop;
 mod store;
 mod suspend;
 mod table;
+mod top;
 mod tree;
 mod verify;
 mod version;
@@ -98,6 +100,10 @@ enum Verb {
     Info(info::Info),
     /// Say what a run waits for, or how it ended: cause, blame, hint, last lines, attempts, events
     Why(why::Why),
+    /// Show runs that have not ended: what they asked for, what they use, how long they run
+    Top(top::Top),
+    /// Show the GPUs of the cluster: who holds them since when, and what is free
+    Gpus(gpus::Gpus),
     /// Show what a run printed, live or saved
     Logs(logs::Logs),
     /// Wait until runs have ended; exit code 1 if one did not succeed
@@ -196,6 +202,8 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Ls(args) => ls::ls(session, args).await,
         Verb::Info(args) => info::info(session, args).await,
         Verb::Why(args) => why::why(session, args).await,
+        Verb::Top(args) => top::top(session, args).await,
+        Verb::Gpus(args) => gpus::gpus(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,
         Verb::Wait(args) => wait::wait(session, args).await,
         Verb::Stop(args) => stop::stop(session, args).await,
@@ -259,6 +267,8 @@ mod tests {
             "wait -A a",
             "info -l x a",
             "logs -o json a",
+            "gpus -l x",
+            "gpus a",
             "cat -o json a b",
             "download -o json a",
             "rerun -l x a",
@@ -268,6 +278,7 @@ mod tests {
         }
         for line in [
             "ls -A -l x -o wide",
+            "top -A -l x -o json",
             "wait -l x -o name",
             "stop -l x -o json",
             "suspend -l x -o json",

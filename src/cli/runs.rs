@@ -245,7 +245,12 @@ pub(super) fn state(run: &BundleRun) -> String {
 /// How long ago, for people.
 pub(super) fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(then.as_second());
-    time_for_people(u64::try_from(seconds).unwrap_or_default().max(1).saturating_mul(1000))
+    for_people(u64::try_from(seconds).unwrap_or_default())
+}
+
+/// A second at least.
+pub(super) fn for_people(seconds: u64) -> String {
+    time_for_people(seconds.max(1).saturating_mul(1000))
 }
 
 /// What one look at runs that are followed is for.

@@ -40,6 +40,7 @@ pub use pod::pod_name;
 pub use status::current_pod;
 pub(crate) use status::unknown_message;
 pub use steps::{Event, EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
+pub(crate) use validate::{DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES};
 pub(crate) use words::cause::{Cause, Subject};
 pub(crate) use words::condition::{ConditionType, STOPPING, SUSPENDING};
 pub(crate) use words::message::Source;

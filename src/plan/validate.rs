@@ -28,9 +28,9 @@ const BACKOFF: Duration = Duration::from_secs(10);
 const BACKOFF_DOUBLES: u32 = 10;
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 /// `resources.cpus` of runs that say none, in thousandths.
-const DEFAULT_CPU_MILLIS: u64 = 1000;
+pub(crate) const DEFAULT_CPU_MILLIS: u64 = 1000;
 /// `resources.memory` of runs that say none.
-const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
+pub(crate) const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
 
 /// Validates a run. The error lists every problem, each naming its field.
 pub(in crate::plan) fn validate(run: &BundleRun, settings: &Settings) -> Result<ValidRun, Vec<String>> {
