@@ -187,14 +187,11 @@ async fn show_missed(session: &Session, run: &BundleRun, missed: &Missed, store:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::session::Out;
-    use crate::cli::{Cli, examples};
-    use clap::Parser as _;
+    use crate::cli::examples;
 
     #[tokio::test]
     async fn an_attempt_without_a_record_does_not_end_the_rest() {
-        let cli = Cli::try_parse_from(["kubectl-bundle", "ls"]).unwrap();
-        let session = Session { global: cli.global, out: Out::new() };
+        let session = examples::session();
         let missed = Missed { attempt: 7, was_begun: false };
         let shown = show_missed(&session, &examples::failed(), &missed, &StoreOptions::default()).await;
         assert_eq!(shown, Ok(()));

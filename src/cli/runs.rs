@@ -307,7 +307,7 @@ pub(super) async fn follow<T>(
             Ok(Event::Apply(_) | Event::Delete(_)) => continue,
             Err(error) => {
                 // What was understood once is asked for again until there is an answer: a laptop sleeps.
-                if let Some(failure) = permanent(connection, &error, answered.contains(&number)) {
+                if let Some(failure) = permanent(asked(connection, "list", None), &error, answered.contains(&number)) {
                     return Err(failure);
                 }
                 continue;
@@ -326,14 +326,15 @@ pub(super) async fn follow<T>(
     Err(Failure::new("the cluster ended the watch"))
 }
 
-fn permanent(connection: &Connection, error: &watcher::Error, was_answered: bool) -> Option<Failure> {
+/// Of a watch: what would come again.
+pub(super) fn permanent(asked: Asked<'_>, error: &watcher::Error, was_answered: bool) -> Option<Failure> {
     let (verb, error) = match error {
         watcher::Error::InitialListFailed(error) => ("list", error),
         watcher::Error::WatchStartFailed(error) => ("watch", error),
         _ => return None,
     };
     let has_no_answer = !matches!(error, kube::Error::Api(_));
-    (is_final(error) || has_no_answer && !was_answered).then(|| asked(connection, verb, None).failed(error))
+    (is_final(error) || has_no_answer && !was_answered).then(|| Asked { verb, ..asked }.failed(error))
 }
 
 /// The same request would fail again.
@@ -368,19 +369,14 @@ pub(super) async fn or_interrupted<T>(
 mod tests {
     use super::*;
     use crate::cli::examples;
-    use http::{Request, Response};
-    use kube::client::Body;
-    use std::convert::Infallible;
 
     /// To an API server that lists these runs, by query.
     fn connection(runs: impl Fn(&str) -> Vec<Value> + Send + 'static) -> Connection {
-        let server = tower::service_fn(move |request: Request<Body>| {
-            let items = runs(request.uri().query().unwrap_or_default());
+        examples::connection(move |_, query| {
             let list = json!({"kind": "BundleRunList", "apiVersion": "bundlerun.dev/v1alpha1",
-                "metadata": {"resourceVersion": "1"}, "items": items});
-            async move { Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes()))) }
-        });
-        Connection { client: kube::Client::new(server, "a"), namespace: "a".to_owned() }
+                "metadata": {"resourceVersion": "1"}, "items": runs(query)});
+            (200, list)
+        })
     }
 
     fn run_of(name: &str) -> Value {

@@ -75,6 +75,15 @@ async fn a_run_is_made_followed_read_and_made_again() {
 
     let list = bundle(&space, &["ls", "-o", "json"]).await.succeeded().json();
     assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["metadata"]["name"]), (1, &json!("made")));
+    let sorted = bundle(&space, &["ls", "--sort", "duration", "-o", "name"]).await.succeeded().out;
+    assert_eq!(sorted, "bundlerun.bundlerun.dev/made\n");
+    let mine = bundle(&space, &["ls", "--mine"]).await.succeeded();
+    assert!(
+        mine.out.contains("made") || mine.err.contains("no run here says who created it"),
+        "{} {}",
+        mine.out,
+        mine.err
+    );
     let info = bundle(&space, &["info", "made"]).await.succeeded().out;
     assert!(info.contains("Phase:       Succeeded (Completed)"), "{info}");
     let why = bundle(&space, &["why", "made", "-o", "json"]).await.succeeded().json();
