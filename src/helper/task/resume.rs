@@ -5,15 +5,15 @@
 //! what the node of an earlier attempt still pushes, which may be cut off and alive. Where there is none,
 //! that is noted by a tag of this attempt's own, for the same reason.
 
-use crate::bundle::{self, Budget, Error, Progress};
+use crate::bundle::{self, Budget, Error, ErrorKind, Progress, SnapshotWanted, Tree};
 use crate::contract::{Request, Resumed, SaveRequest};
 use crate::helper::markers::{is_marked, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::owner;
 use crate::helper::task::login::access;
-use crate::helper::task::snapshot;
 use crate::names::files;
 use crate::runner::Paths;
+use std::fs;
 
 /// What this attempt goes on from; none: nothing, or it is not known yet.
 pub(in crate::helper) fn resumed(paths: &Paths) -> Option<String> {
@@ -46,7 +46,7 @@ pub(super) async fn resume(
         Found::NothingYet => {
             let cannot =
                 |error| format!("that there is no snapshot to go on from cannot be noted in the store: {error}");
-            snapshot::none(paths, save, &access).await.map_err(cannot)?;
+            note_none(paths, save, &access).await.map_err(cannot)?;
             None
         }
     };
@@ -71,9 +71,29 @@ async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) ->
             }
             return Ok(Found::Snapshot(digest));
         }
-        if bundle::find_snapshot(&save.repository, &snapshot::tag_of_none(tag), access).await?.is_some() {
+        if bundle::find_snapshot(&save.repository, &tag_of_none(tag), access).await?.is_some() {
             return Ok(Found::Nothing);
         }
     }
     Ok(Found::NothingYet)
+}
+
+/// Notes in the store that an attempt begins with nothing: its tag for that is one of an empty directory.
+async fn note_none(paths: &Paths, save: &SaveRequest, access: &bundle::Access) -> Result<(), Error> {
+    let Some(snapshots) = &save.snapshots else { return Ok(()) };
+    let root = paths.bin.join(files::NOTHING);
+    fs::create_dir_all(&root).map_err(|error| Error::new(ErrorKind::Local, error.to_string()))?;
+    let wanted = SnapshotWanted {
+        repository: save.repository.clone(),
+        tag: tag_of_none(&snapshots.tag),
+        known: root.with_extension("json"),
+        is_consistent: false,
+        bytes_per_second: None,
+    };
+    bundle::snapshot(&Tree { root, ..Tree::default() }, &wanted, access, &Progress::default()).await.map(drop)
+}
+
+/// No snapshot has it, also where the numbers of snapshots follow their tag.
+fn tag_of_none(tag: &str) -> String {
+    format!("{tag}.none")
 }

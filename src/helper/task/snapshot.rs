@@ -1,34 +1,13 @@
 //! The child that takes a snapshot of the working directory while it is written.
 
-use crate::bundle::{self, Access, Error, ErrorKind, GivenUp, Progress, SnapshotWanted, Tree};
-use crate::contract::{Request, SaveRequest, SnapshotAnswer, one_line};
+use crate::bundle::{self, GivenUp, Progress, SnapshotWanted, Tree};
+use crate::contract::{Request, SnapshotAnswer, one_line};
 use crate::helper::child::runtime;
 use crate::helper::markers::mark_json;
 use crate::helper::task::login::access;
 use crate::helper::task::save;
 use crate::names::files;
 use crate::runner::Paths;
-use std::fs;
-
-/// Notes in the store that an attempt begins with nothing: its tag for that is one of an empty directory.
-pub(super) async fn none(paths: &Paths, save: &SaveRequest, access: &Access) -> Result<(), Error> {
-    let Some(snapshots) = &save.snapshots else { return Ok(()) };
-    let root = paths.bin.join(files::NOTHING);
-    fs::create_dir_all(&root).map_err(|error| Error::new(ErrorKind::Local, error.to_string()))?;
-    let wanted = SnapshotWanted {
-        repository: save.repository.clone(),
-        tag: tag_of_none(&snapshots.tag),
-        known: root.with_extension("json"),
-        is_consistent: false,
-        bytes_per_second: None,
-    };
-    bundle::snapshot(&Tree { root, ..Tree::default() }, &wanted, access, &Progress::default()).await.map(drop)
-}
-
-/// No snapshot has it, also where the numbers of snapshots follow their tag.
-pub(super) fn tag_of_none(tag: &str) -> String {
-    format!("{tag}.none")
-}
 
 /// Takes one and leaves what came of it. `is_requested`: the command waits for it, and all of it shall be of one moment.
 pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested: bool) -> Result<(), String> {
