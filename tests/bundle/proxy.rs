@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
 use crate::registry::free_port;
 
@@ -30,6 +31,9 @@ pub(crate) enum Fault {
     HoldRequest,
     /// The registry has done it, but nobody hears of it.
     HoldAnswer,
+    /// The request goes on when the test says so: [`Seen::let_one_go`].
+    #[allow(dead_code)] // not every test binary holds one back
+    HoldBack,
     /// The connection ends after so many bytes of the request's body, which the registry gets.
     #[allow(dead_code)] // not every test binary cuts
     CutRequest(u64),
@@ -56,6 +60,7 @@ pub(crate) struct Seen {
     pub(crate) sent: AtomicU64,
     /// Paths of requests that were held.
     pub(crate) held: Mutex<Vec<String>>,
+    let_go: Semaphore,
     pub(crate) log: Mutex<Vec<String>>,
 }
 
@@ -69,8 +74,15 @@ impl Seen {
             bytes,
             sent,
             held: Mutex::default(),
+            let_go: Semaphore::const_new(0),
             log: Mutex::default(),
         })
+    }
+
+    /// Lets one request go on that is held back.
+    #[allow(dead_code)] // see `Fault::HoldBack`
+    pub(crate) fn let_one_go(&self) {
+        self.let_go.add_permits(1);
     }
 }
 
@@ -144,6 +156,10 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     if fault == Fault::HoldRequest {
         body.into_data_stream().next().await;
         return hold(&seen, parts.uri.path()).await;
+    }
+    if fault == Fault::HoldBack {
+        seen.held.lock().unwrap().push(parts.uri.path().to_owned());
+        seen.let_go.acquire().await.unwrap().forget();
     }
     let url = format!("http://{}{}", seen.upstream, parts.uri);
     let mut headers = parts.headers;

@@ -1,9 +1,13 @@
 //! The working directory is in the store while the command runs, and the next attempt goes on from there.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
+use bundlerun::names::{files, volumes};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -14,6 +18,10 @@ use serde_json::{Value, json};
 use crate::audit;
 use crate::common::{Space, cause, condition, eventually, output, stdout, together};
 use crate::node;
+use crate::proxy::Fault;
+use crate::settings;
+use crate::store::Store;
+use crate::store_outages::until;
 
 /// Keeps one step, makes another that is not kept, and waits for its end, unless it goes on from a step.
 const TRAINING: &str = r#"
@@ -153,6 +161,135 @@ cat /tmp/[1-8] | sort -u | wc -l"#;
     let ended = space.end_of("schedule").await;
     assert!(stdout(&ended).trim().parse::<u32>().unwrap() >= 5, "{ended:#?}");
     space.end().await;
+}
+
+/// How many requests of a pod wait for an answer, or for being read.
+fn requests(pod: &Pod) -> usize {
+    let directory = node::volume(pod, volumes::RECORD).join(files::SNAPSHOTS);
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+/// More than the helper looks at in one go.
+#[tokio::test]
+async fn hundreds_of_requests_that_nobody_waits_for_are_answered_and_hold_up_no_other() {
+    let space = Space::new().await;
+    let command = r#"[ "$BUNDLE_ATTEMPT" = 2 ] && { cat step; exit 0; }
+        for n in $(seq 300); do "$BUNDLE_SNAPSHOT" --no-wait || exit 4; done
+        "$BUNDLE_SNAPSHOT" >/dev/null || exit 5
+        echo last >step; "$BUNDLE_SNAPSHOT" --no-wait || exit 6
+        echo ready; sleep 1h"#;
+    // With a fraction of a CPU three hundred programs take a while to start.
+    let spec = json!({"command": command, "retry": {"resume": true}, "resources": {"cpus": "500m"}});
+    space.start("unawaited", spec).await;
+    let pod = at_second_step(&space, "unawaited").await;
+    eventually("all requests to be answered", async || match requests(&pod) {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    node::kill(&pod, "run");
+    assert_eq!(stdout(&space.end_of("unawaited").await), "last\n");
+    space.end().await;
+}
+
+/// Starts a run that asks, waiting for `TIME` at most, and asks again without waiting. Returns what it was told.
+async fn answer(space: &Space, time: &str) -> String {
+    let command = r#""$BUNDLE_SNAPSHOT" --timeout TIME >/tmp/told 2>&1; echo "exit code $?: $(cat /tmp/told)"
+        "$BUNDLE_SNAPSHOT" --no-wait 2>/dev/null; echo "without waiting: $?"
+        sleep 1h"#;
+    let spec = json!({"command": command.replace("TIME", time), "retry": {"interruptions": 0}});
+    space.start("asks", spec).await;
+    space.pod_running("asks-1").await;
+    until_said(space, "asks-1", "without waiting: ").await;
+    let said = space.logs("asks-1").await;
+    println!("{said}");
+    said
+}
+
+/// Whoever would wait for a store that is not there would wait for an hour.
+async fn without_a_store(space: &Space) {
+    let said = answer(space, "1h").await;
+    assert!(said.starts_with("exit code 3: snapshot: this cluster has no store"), "{said}");
+    assert!(said.ends_with("without waiting: 3\n"), "{said}");
+    space.stop("asks").await;
+    space.end_of("asks").await;
+}
+
+/// Whether a request is the last of a snapshot.
+fn publishes(method: &Method, path: &str) -> bool {
+    *method == Method::PUT && path.contains("/manifests/") && path.rsplit('.').next() == Some("s")
+}
+
+/// The store does this with what a command pushes until that was told, or with manifests alone.
+async fn in_vain(store: &Store, fault: Fault, only_manifests: bool, time: &str, told: &[&str]) {
+    let recovered = Arc::new(AtomicBool::new(false));
+    // The store is asked before the command starts, and accepts.
+    let of_writes = until(&recovered, false, fault);
+    let of_manifests = move |m: &Method, path: &str| if publishes(m, path) { fault } else { Fault::None };
+    let rule = move |m: &Method, path: &str| if only_manifests { of_manifests(m, path) } else { of_writes(m, path) };
+    let space = store.namespace(rule).await;
+    let said = answer(&space, time).await;
+    assert!(told.iter().all(|words| said.contains(words)), "{fault:?}: {said}");
+    assert!(said.ends_with("without waiting: 0\n"), "{fault:?}: {said}");
+    recovered.store(true, Ordering::Relaxed);
+    space.stop("asks").await;
+    let ended = space.end_of("asks").await;
+    assert_eq!((ended.phase, condition(&ended, "OutputSaved")), (Some(Phase::Stopped), Some("True")), "{ended:#?}");
+    space.end().await;
+}
+
+/// What was written after a snapshot had been asked for is in the one that was asked for after that, also where the first is
+/// still being taken: here it is complete but for the manifest's arrival.
+async fn gets_the_next(store: &Store) {
+    let begun = AtomicBool::new(false);
+    let first_manifest = move |method: &Method, path: &str| {
+        if publishes(method, path) && !begun.swap(true, Ordering::Relaxed) { Fault::HoldBack } else { Fault::None }
+    };
+    let space = store.namespace(first_manifest).await;
+    let trace = space.claim("trace").await;
+    let command = r#"
+        [ "$BUNDLE_ATTEMPT" = 2 ] && { echo "$BUNDLE_RESUMED_FROM has" $(ls first second); exit 0; }
+        touch first; "$BUNDLE_SNAPSHOT" >/tmp/first &
+        until [ -e /trace/go ]; do sleep 0.1; done
+        touch second; second=$("$BUNDLE_SNAPSHOT") || exit 5
+        wait; echo "$(cat /tmp/first) $second ready"; sleep 1h"#;
+    let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
+    space.start("asks", json!({"command": command, "retry": {"resume": true}, "volumes": volumes})).await;
+    let pod = space.pod_running("asks-1").await;
+    store.holds(&[&space]).await;
+    std::fs::write(trace.join("go"), "").unwrap();
+    eventually("the second to ask", async || match requests(&pod) {
+        2 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    store.proxy.seen.let_one_go();
+    until_said(&space, "asks-1", "ready").await;
+    let said = space.logs("asks-1").await;
+    let [first, second, _] = said.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert_ne!(first, second);
+    node::kill(&pod, "run");
+    assert_eq!(stdout(&space.end_of("asks").await), format!("{second} has first second\n"));
+    space.end().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_is_told_where_a_store_is_missing_refuses_or_is_silent_and_gets_the_next_where_one_is_taken() {
+    let first = Space::with_own_operators().await;
+    let without = first.beside().await;
+    let store = Store::with_operator(&first, 4, Duration::from_mins(1)).await;
+    let remove = |settings: &mut Value| drop(settings.as_object_mut().unwrap().remove("store"));
+    settings::changed(&without, remove).await;
+    let denied = Fault::Status(403);
+    tokio::join!(
+        without_a_store(&without),
+        in_vain(&store, denied, false, "1h", &["exit code 1: snapshot: ", "403"]),
+        in_vain(&store, denied, true, "1h", &["exit code 1: snapshot: ", "403"]),
+        in_vain(&store, Fault::HoldRequest, false, "1s", &["exit code 4: snapshot: no answer within 1 s"]),
+        gets_the_next(&store),
+    );
+    without.end().await;
+    first.end().await;
 }
 
 /// A command that hears of the end and saves: the next attempt has what it saved, without a snapshot of its own. One that dies

@@ -83,16 +83,20 @@ impl Store {
         space
     }
 
-    /// Goes away once each of these namespaces has a request that is held.
-    pub async fn goes_amid(&mut self, spaces: &[&Space]) {
-        let held = &self.proxy.seen.held;
+    /// Waits until each of these namespaces has a request that is held.
+    pub async fn holds(&self, spaces: &[&Space]) {
         eventually("requests to be held", async || {
-            let held = held.lock().unwrap().clone();
+            let held = self.proxy.seen.held.lock().unwrap().clone();
             let waits = |space: &&Space| held.iter().any(|path| namespace_of(path) == space.name);
             if spaces.iter().all(waits) { Ok(()) } else { Err(held) }
         })
         .await;
-        held.lock().unwrap().clear();
+    }
+
+    /// Goes away once each of these namespaces has a request that is held.
+    pub async fn goes_amid(&mut self, spaces: &[&Space]) {
+        self.holds(spaces).await;
+        self.proxy.seen.held.lock().unwrap().clear();
         self.proxy.stop();
     }
 

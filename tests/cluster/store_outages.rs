@@ -39,7 +39,7 @@ async fn start_until_told(space: &Space, name: &str) -> PathBuf {
 }
 
 /// Until it is set, requests that write meet this fault; those of the check before the command do so with `at_once`.
-fn until(recovered: &Arc<AtomicBool>, at_once: bool, fault: Fault) -> impl Fn(&Method, &str) -> Fault + use<> {
+pub fn until(recovered: &Arc<AtomicBool>, at_once: bool, fault: Fault) -> impl Fn(&Method, &str) -> Fault + use<> {
     let recovered = recovered.clone();
     let checked = AtomicBool::new(at_once);
     move |method, _| {
