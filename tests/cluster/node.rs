@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bundlerun::names::RUN_LABEL;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,6 +88,30 @@ impl SecondNode {
     /// As an administrator does who knows that nothing runs there any more.
     pub fn declare_out_of_service(&self) {
         output("kubectl", &["taint", "nodes", &self.0, &format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute")]);
+    }
+}
+
+/// A node that takes no more pods while this lives: for tests that run alone.
+pub struct Cordoned(String);
+
+impl Cordoned {
+    /// The first node.
+    pub fn first() -> Self {
+        let name = std::env::var("NODE_NAME").unwrap();
+        output("kubectl", &["cordon", &name]);
+        Self(name)
+    }
+
+    /// The runs that are on it are evicted, and saved; returns when their pods are gone.
+    pub fn drain_runs(&self) {
+        let selector = format!("--pod-selector={RUN_LABEL}");
+        output("kubectl", &["drain", &self.0, &selector, "--force", "--delete-emptydir-data", "--timeout=4m"]);
+    }
+}
+
+impl Drop for Cordoned {
+    fn drop(&mut self) {
+        let _ = Command::new("kubectl").args(["uncordon", &self.0]).status();
     }
 }
 

@@ -10,7 +10,7 @@ use kube::Api;
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, left, output, starts, stdout, traced, watch_until};
-use crate::node::{Dead, SecondNode};
+use crate::node::{Cordoned, Dead, SecondNode};
 use crate::settings;
 
 /// From the kubelet's last sign to the word on the run are to be at most 75 seconds: the control plane takes 50 to 65 of
@@ -38,13 +38,12 @@ fn assert_resumed(ended: &BundleRunStatus) {
 /// Starts such a run while the second node is the only one that is open; later attempts may be on either. Returns the
 /// name of the first.
 async fn begun_on_the_second(space: &Space, name: &str, trace: &Path) -> String {
-    let first = std::env::var("NODE_NAME").unwrap();
-    output("kubectl", &["cordon", &first]);
+    let first = Cordoned::first();
     space.start(name, waits()).await;
     space.pod_running(&format!("{name}-1")).await;
-    output("kubectl", &["uncordon", &first]);
+    drop(first);
     left(trace, "here").await;
-    first
+    std::env::var("NODE_NAME").unwrap()
 }
 
 /// When the control plane found that the kubelet is silent.

@@ -16,7 +16,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::audit;
-use crate::common::{Space, cause, condition, eventually, output, stdout, together};
+use crate::common::{Space, cause, condition, eventually, output, registry_digest, stdout, together};
 use crate::node;
 use crate::proxy::Fault;
 use crate::settings;
@@ -62,6 +62,13 @@ async fn at_second_step(space: &Space, name: &str) -> Pod {
     let pod = space.pod_running(&format!("{name}-1")).await;
     until_said(space, &pod.name_any(), "ready").await;
     pod
+}
+
+/// What the program printed in such a pod.
+async fn printed(space: &Space, pod: &Pod) -> String {
+    let said = space.logs(&pod.name_any()).await;
+    let kept = said.lines().find_map(|line| line.strip_prefix("kept as "));
+    kept.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
 /// The tag of the snapshots of a run's first attempt.
@@ -323,13 +330,44 @@ async fn a_preempted_run_goes_on_from_its_last_snapshot() {
     let all = output("kubectl", &["get", "nodes", "-o", r"jsonpath={.items[0].status.allocatable.nvidia\.com/gpu}"]);
     let all = json!({"resources": {"gpus": all.parse::<u32>().unwrap()}});
     space.start("preempted", training(&all)).await;
-    at_second_step(&space, "preempted").await;
+    let pod = at_second_step(&space, "preempted").await;
+    let kept = printed(&space, &pod).await;
     let mut first = json!({"command": "true", "priorityClassName": class});
     first.as_object_mut().unwrap().extend(all.as_object().unwrap().clone());
     assert_eq!(cause(&space.run("first", first).await), "Completed");
     let ended = space.end_of("preempted").await;
     assert_eq!(ended.attempts[0].cause.as_deref(), Some("PreemptionByScheduler"), "{ended:#?}");
     assert_resumed(&ended, "0");
+    assert_eq!(ended.attempts[1].resumed_from, Some(kept));
+    space.end().await;
+}
+
+/// What a command saves at the end is the last snapshot of its attempt; where it dies of the signal, that is the one that it
+/// asked for.
+#[tokio::test]
+async fn a_run_whose_node_is_drained_goes_on_on_another_from_the_snapshot_that_its_record_names() {
+    let space = Space::exclusive().await;
+    let saves = TRAINING.replace("echo ready\n", "trap 'echo 1 >step; exit 0' TERM; echo ready; sleep 1h & wait\n");
+    let runs = [("saves", saves.as_str()), ("dies", TRAINING)];
+    let kept = together(runs.map(async |(name, command)| {
+        space.start(name, json!({"command": command, "retry": {"resume": true}})).await;
+        printed(&space, &at_second_step(&space, name).await).await
+    }))
+    .await;
+    let (drained, second) = (node::Cordoned::first(), node::SecondNode::open());
+    drained.drain_runs();
+    let nodes = [std::env::var("NODE_NAME").unwrap(), second.0.clone()];
+    for ((name, _), kept) in runs.iter().zip(&kept) {
+        let ended = space.end_of(name).await;
+        assert_eq!((ended.phase, ended.attempts.len()), (Some(Phase::Succeeded), 2), "{ended:#?}");
+        assert_eq!(ended.attempts[0].cause.as_deref(), Some("EvictionByEvictionAPI"), "{ended:#?}");
+        assert_eq!([0, 1].map(|i| ended.attempts[i].node.clone().unwrap()), nodes, "{name}");
+        let from = ended.attempts[1].resumed_from.as_deref().unwrap();
+        let tag = format!("bundles/{}:{}", space.name, snapshot_tag(&space, name).await);
+        assert_eq!(from.split_once('@').unwrap().1, registry_digest(&tag), "{name}");
+        assert!(stdout(&ended).starts_with(&format!("goes on from {from} with step 1 ")), "{ended:#?}");
+        assert_eq!(from == kept, *name == "dies", "{name} printed {kept}: {ended:#?}");
+    }
     space.end().await;
 }
 
@@ -583,14 +621,13 @@ async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     let second = node::SecondNode::open();
     let spaces = together((0..5).map(|_| space.beside())).await;
     let traces = together(spaces.iter().map(|space| space.claim("trace"))).await;
-    let first = std::env::var("NODE_NAME").unwrap();
-    output("kubectl", &["cordon", &first]);
+    let first = node::Cordoned::first();
     together(spaces.iter().map(async |space| {
         space.start("swept", swept(FEW)).await;
         space.pod_running("swept-1").await;
     }))
     .await;
-    output("kubectl", &["uncordon", &first]);
+    drop(first);
     let kept = async |attempt: u32, than: usize| {
         together(traces.iter().map(async |trace| {
             eventually("a step to be kept", async || {
