@@ -10,6 +10,7 @@ use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
@@ -162,6 +163,14 @@ impl Space {
             statuses.filter(|c| c.name == "run").any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
         })
         .await
+    }
+
+    /// Evicts a pod, as a drain does. `delete_options`: how, where the drain says it.
+    pub async fn evict(&self, pod: &str, delete_options: Value) {
+        let eviction = json!({"metadata": {"name": pod}, "deleteOptions": delete_options});
+        let eviction: Eviction = serde_json::from_value(eviction).unwrap();
+        let _: Value =
+            self.pods().create_subresource("eviction", pod, &PostParams::default(), &eviction).await.unwrap();
     }
 
     /// Waits until something is gone.

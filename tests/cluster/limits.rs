@@ -87,10 +87,10 @@ async fn a_run_has_its_own_time_between_term_and_kill() {
     space.end().await;
 }
 
-/// Handles SIGTERM for longer than a shell lives that gets it.
+/// Handles SIGTERM for longer than a shell lives that gets it, and than any process that does not handle it.
 const TRAINER: &str = "import signal, sys, time
 def save(*_):
-    time.sleep(2)
+    time.sleep(6)
     open('checkpoint', 'w').write('whole')
     print('saved', flush=True)
     sys.exit(0)
@@ -104,18 +104,18 @@ async fn who_handles_sigterm_saves_at_every_ordered_end() {
     let space = Space::new().await;
     let commands = [
         ("child", "python3 /t.py; echo next"),
-        ("session", "setsid python3 /t.py; echo next"),
+        ("grandchild", "sh -c 'setsid python3 /t.py; echo next'; echo next"),
         ("pipe", "python3 /t.py | tee log; echo next"),
         (
             "file",
             "touch log; { until grep -q up log; do sleep 0.1; done; echo up; } & python3 /t.py >log 2>&1; echo next",
         ),
     ];
-    let runs = commands.iter().flat_map(|command| ["limit", "stop", "delete"].map(|end| (command, end)));
+    let runs = commands.iter().flat_map(|command| ["limit", "stop", "delete", "drain"].map(|end| (command, end)));
     let ended = together(runs.map(async |((of, command), end)| {
         let name = format!("{of}-{end}");
         let spec = json!({"command": format!("touch began; {command}"), "inputs": [{"path": "/t.py", "text": TRAINER}],
-            "timeLimit": if end == "limit" { "8s" } else { "200s" }, "retry": {"interruptions": 0},
+            "timeLimit": if end == "limit" { "8s" } else { "200s" }, "retry": {"interruptions": 0}, "stopGrace": "1m",
             "resources": {"cpus": "100m", "memory": "128Mi"}});
         space.start(&name, spec).await;
         let pod = format!("{name}-1");
@@ -127,6 +127,7 @@ async fn who_handles_sigterm_saves_at_every_ordered_end() {
         match end {
             "stop" => space.stop(&name).await,
             "delete" => drop(space.pods().delete(&pod, &DeleteParams::default()).await.unwrap()),
+            "drain" => space.evict(&pod, Value::Null).await,
             _ => {}
         }
         (space.end_of(&name).await, name, end)
@@ -136,6 +137,7 @@ async fn who_handles_sigterm_saves_at_every_ordered_end() {
         let expected = match *end {
             "limit" => "TimeLimitExceeded",
             "stop" => "Stopped",
+            "drain" => "EvictionByEvictionAPI",
             _ => "PodDeleted",
         };
         assert_eq!(cause(ended), expected, "{name}: {ended:#?}");

@@ -8,8 +8,6 @@ use std::time::Duration;
 use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::policy::v1::Eviction;
-use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::common::{Space, cause, condition, condition_of, eventually, left, together};
@@ -252,10 +250,7 @@ async fn a_drain_that_leaves_too_little_time_is_told_with_how_far_the_save_came(
         )
         .await;
     left(&claim, "written1").await;
-    let eviction = json!({"metadata": {"name": "drained-1"}, "deleteOptions": {"gracePeriodSeconds": 15}});
-    let eviction: Eviction = serde_json::from_value(eviction).unwrap();
-    let _: Value =
-        space.pods().create_subresource("eviction", "drained-1", &PostParams::default(), &eviction).await.unwrap();
+    space.evict("drained-1", json!({"gracePeriodSeconds": 15})).await;
     left(&claim, "written2").await;
     recovered.store(true, Ordering::Relaxed);
     let ended = space.end_of("drained").await;
