@@ -272,6 +272,34 @@ fn a_manifest_that_is_wrong_is_found() {
     }
 }
 
+/// Whether a run may succeed although a line of its command fails, or a part of a pipe, and no comment there says why.
+fn forgives(manifest: &Value) -> bool {
+    let command = manifest["spec"]["command"].as_str().unwrap_or_default().trim_end();
+    let begins = ["set -eo pipefail", "# without set -e: "].iter().any(|first| command.starts_with(first));
+    (command.contains('\n') || command.contains(" | ")) && !begins
+}
+
+#[test]
+fn no_command_that_is_shown_forgives_a_line_that_fails() {
+    let of_page = |page: String| {
+        let blocks = blocks(&read(&page)).into_iter().filter(|block| block.language == "yaml");
+        blocks.map(|block| (format!("{page}:{}", block.line), block.text)).collect::<Vec<_>>()
+    };
+    let examples = fs::read_dir(root().join("deploy/examples")).unwrap().map(|entry| entry.unwrap().path());
+    let examples = examples.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap()));
+    let (mut count, mut found) = (0, vec![]);
+    for (place, yaml) in pages().into_iter().flat_map(of_page).chain(examples) {
+        let manifests = manifests(&yaml);
+        count += manifests.len();
+        found.extend(manifests.iter().any(forgives).then_some(place));
+    }
+    assert!(found.is_empty() && count > 25, "of {count}: {found:#?}");
+
+    let of = |command: &str| forgives(&serde_json::json!({"spec": {"command": command}}));
+    assert!(of("a\nb\n") && of("a | b") && of("\nset -eo pipefail\na"));
+    assert!(!of("a\n") && !of("set -eo pipefail\na\n") && !of("# without set -e: it shows what a shell does\na\nb"));
+}
+
 /// A word like `ImagePullFailed` is one that the sources, or Kubernetes, know.
 #[test]
 fn no_page_has_a_word_that_nobody_says() {
