@@ -365,7 +365,7 @@ impl<'a> Decision<'a> {
             Stage::Ended => {
                 let message = pod.message();
                 let outcome = outcome::decide(&self.ending(pod, message.as_ref(), false));
-                let was_nowhere = pod.is_deleting() && pod.spec.node_name.is_none();
+                let was_nowhere = pod.is_deleting() && pod.spec.node_name.is_none() && message.is_none();
                 if was_nowhere && outcome.verdict() == Verdict::Interrupted && !self.run.is_being_stopped() {
                     return self.begin_anew(pod, &outcome);
                 }
