@@ -185,9 +185,7 @@ mod tests {
             && !asking.is_empty()
         {
             answered += asking.len();
-            for name in &asking {
-                server.answer(name, &taken).unwrap();
-            }
+            asking.iter().for_each(|name| server.answer(name, &taken).unwrap());
         }
         assert_eq!((answered, left(), names(&server.answers()).len()), (3 * MOST_REQUESTS, 0, 0));
 

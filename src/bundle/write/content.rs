@@ -66,20 +66,6 @@ pub(super) struct Seen {
     /// Bytes that seem to take no space.
     holes: u64,
     pub(super) stamp: Stamp,
-    /// It counts as the same as long as it only becomes longer.
-    may_grow: bool,
-}
-
-impl Seen {
-    pub(super) fn growing(self, may_grow: bool) -> Self {
-        Self { may_grow, ..self }
-    }
-
-    /// What it was when it had these; none: it has changed since.
-    pub(super) fn as_it_was(self, size: u64, stamp: Stamp) -> Option<Self> {
-        let is_same = (self.size, self.stamp) == (size, stamp) || (self.may_grow && self.size > size);
-        is_same.then_some(Self { size, ..self })
-    }
 }
 
 /// None: it is no regular file.
@@ -91,7 +77,7 @@ pub(super) fn look(file: &File) -> Result<Option<Seen>, Errno> {
     let mut hasher = DefaultHasher::new();
     FileId::from(&stat).hash(&mut hasher);
     (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
-    Ok(Some(Seen { size: size(&stat), holes: holes(&stat), stamp: Stamp(hasher.finish()), may_grow: false }))
+    Ok(Some(Seen { size: size(&stat), holes: holes(&stat), stamp: Stamp(hasher.finish()) }))
 }
 
 fn holes(stat: &Stat) -> u64 {
@@ -195,7 +181,7 @@ pub(super) fn copy_part(
         Some(map) => copy_sparse(file, map, &part, buffer, &mut sink)?,
     }
     match ask(|| look(file)) {
-        Ok(Some(now)) if now.growing(seen.may_grow).as_it_was(seen.size, seen.stamp).is_some() => Ok(()),
+        Ok(Some(now)) if (now.size, now.stamp) == (seen.size, seen.stamp) => Ok(()),
         Ok(_) => Err(CopyEnd::Changed),
         Err(error) => Err(CopyEnd::Failed(error)),
     }

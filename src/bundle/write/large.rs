@@ -75,7 +75,9 @@ impl LargeFile {
         let index = plan.one_file(layer.number).filter(|_| layer.is_whole())?;
         let ([known], [stamp]) = (&*layer.files, &*layer.stamps) else { return Some(Err(Unread::Changed(index))) };
         Some(open(plan, index).map_err(|skip| unread(index, skip)).and_then(|(file, seen)| {
-            let seen = seen.as_it_was(known.size, *stamp).ok_or(Unread::Changed(index))?;
+            if (seen.size, seen.stamp) != (known.size, *stamp) {
+                return Err(Unread::Changed(index));
+            }
             let map = layer.sparse(index).map(|sparse| sparse.map.clone().ok_or(Unread::Changed(index))).transpose()?;
             let part_bytes = layer.is_in_parts().then(|| plan.part_bytes());
             Ok(Self { number: layer.number, index, file, seen, map, part_bytes })

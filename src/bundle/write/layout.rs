@@ -61,8 +61,6 @@ pub(in crate::bundle) struct Plan {
     outside: Outside,
     /// Bytes.
     max_blob: u64,
-    /// A file that grows while it is read counts as what it was when that began.
-    takes_growth: bool,
 }
 
 impl Plan {
@@ -80,17 +78,7 @@ impl Plan {
     ) -> Self {
         let escaped = entries.indices().filter(|index| is_taken_for_deletion(&entries.path(*index))).collect();
         let max_blob = max_blob.unwrap_or(MAX_BLOB).max(2 * PART_ROOM);
-        Self {
-            root,
-            entries,
-            members: vec![],
-            ends: vec![],
-            layer_of: vec![],
-            escaped,
-            outside,
-            max_blob,
-            takes_growth: false,
-        }
+        Self { root, entries, members: vec![], ends: vec![], layer_of: vec![], escaped, outside, max_blob }
     }
 
     /// Has these entries in layers, each a list of entries in their order. All others are in none.
@@ -114,14 +102,6 @@ impl Plan {
     /// The entries that are not below the root.
     pub(in crate::bundle) fn with_outside(self, outside: Outside) -> Self {
         Self { outside, ..self }
-    }
-
-    pub(in crate::bundle) fn taking_growth(self) -> Self {
-        Self { takes_growth: true, ..self }
-    }
-
-    pub(super) fn takes_growth(&self) -> bool {
-        self.takes_growth
     }
 
     pub(in crate::bundle) fn layers(&self) -> usize {

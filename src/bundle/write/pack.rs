@@ -149,8 +149,9 @@ pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&
             let sparse = layer.sparse(index);
             pending.extend(plan.header(index, tar_type(stored.size, sparse.map(|sparse| sparse.stored))));
             let (file, seen) = open(plan, index).map_err(|skip| unread(index, skip))?;
-            // Whether its beginning is what it was, the digest of the layer shows.
-            let seen = seen.as_it_was(stored.size, *known).ok_or(Unread::Changed(index))?;
+            if (seen.size, seen.stamp) != (stored.size, *known) {
+                return Err(Unread::Changed(index));
+            }
             // The map is forgotten only when the layer is not read any more.
             let map = sparse.map(|sparse| sparse.map.as_ref().ok_or(Unread::Changed(index))).transpose()?;
             let copied = copy(&file, &seen, map, &mut buffer, |bytes| {

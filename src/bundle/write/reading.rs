@@ -72,8 +72,7 @@ pub(super) fn open(plan: &Plan, index: Index) -> Result<(File, Seen), Skip> {
     about_entry(index);
     let file: File = ask(|| plan.open(index)).map_err(Skip::unreadable)?.into();
     let seen = ask(|| look(&file)).map_err(Skip::unreadable)?;
-    let seen = seen.ok_or_else(|| Skip::unreadable(Errno::NXIO))?;
-    Ok((file, seen.growing(plan.takes_growth())))
+    Ok((file, seen.ok_or_else(|| Skip::unreadable(Errno::NXIO))?))
 }
 
 /// The same; waits for whoever replaces it and has removed it first.

@@ -141,12 +141,12 @@ impl Taking<'_> {
     /// Has all of the tree in the registry. The second value: what was written meanwhile, where that matters.
     async fn look(&mut self) -> Result<(Arc<Pushed>, Option<String>), Error> {
         self.ask_again().await?;
-        let (tree, known, is_consistent) = (self.tree.clone(), self.known.clone(), self.wanted.is_consistent);
+        let (tree, known) = (self.tree.clone(), self.known.clone());
         let survey = blocking(move || {
             let survey = Survey::of(&tree, true)?;
             let unsettled = survey.unsettled(TICK);
             let (plan, sorted) = sort(survey, &known)?;
-            Ok((if is_consistent { plan } else { plan.taking_growth() }, sorted, unsettled))
+            Ok((plan, sorted, unsettled))
         });
         let (plan, sorted, unsettled) = survey.await?;
         let plan = Arc::new(plan);
