@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::BundleRun;
+use crate::api::spec::BundleRunSpec;
 use crate::bundle::{self, ListEntry, ListEntryKind};
 use crate::contract::{both_ends, size_for_people};
 
@@ -148,7 +149,15 @@ fn rows(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Row> 
 fn fields(run: &BundleRun) -> BTreeMap<String, String> {
     let status = run.status.clone().unwrap_or_default();
     let mut fields = BTreeMap::new();
-    flatten("spec", &json!(run.spec), &mut fields);
+    // But for what may change while a run lives: it is no part of what the run is.
+    let spec = BundleRunSpec {
+        suspend: false,
+        stop: false,
+        pod_retention: None,
+        ttl_seconds_after_finished: None,
+        ..run.spec.clone()
+    };
+    flatten("spec", &json!(spec), &mut fields);
     let inputs: BTreeMap<&str, &String> =
         status.inputs.iter().filter_map(|input| Some((input.path.as_str(), input.digest.as_ref()?))).collect();
     let recorded = json!({

@@ -103,7 +103,9 @@ struct Holder {
 /// What device plugins call GPUs, and parts of them.
 fn is_gpu(resource: &str) -> bool {
     let Some((_, name)) = resource.split_once('/') else { return false };
-    resource.contains("gpu") || name.starts_with("mig-")
+    // Of sharing plugins: parts of one.
+    let is_a_part = ["gpumem", "gpucores"].iter().any(|part| name.starts_with(part));
+    (resource.contains("gpu") && !is_a_part) || name.starts_with("mig-")
 }
 
 fn of_node(node: &Node, is_wanted: impl Fn(&str) -> bool) -> Vec<Gpu> {

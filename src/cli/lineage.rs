@@ -285,7 +285,7 @@ impl<R: Records> Search<R> {
             return Ok(self.run(&run, depth));
         }
         match (self.records.namespace(), node.namespace.as_deref()) {
-            (Some(here), Some(there)) if here != there => node.add(&format!("of namespace {}", there.to_owned())),
+            (Some(here), Some(there)) if here != there => node.add(&format!("of namespace {there}")),
             (Some(_), Some(_)) => node.add("not there any more"),
             _ => {}
         }
@@ -301,6 +301,13 @@ impl<R: Records> Search<R> {
         answer.inputs = inputs.iter().filter_map(|entry| read(entry)).collect();
         if answer.inputs.len() < inputs.len() {
             node.add("not all of its inputs are understood");
+        }
+        // Whoever may write to the store can write such a document: it leads to no other host.
+        let here = host(reference);
+        for (_, recorded) in &mut answer.inputs {
+            if let Some(there) = recorded.reference.take_if(|there| host(there) != here) {
+                node.add(&format!("{there} is on another host, and not looked up"));
+            }
         }
         Ok(answer)
     }
@@ -320,6 +327,10 @@ fn input_of(input: &Input, recorded: RecordedInput) -> (MadeFrom, Option<Wanted>
     };
     let (path, source) = (input.path.clone(), info::source(input));
     (MadeFrom { path, source, digest: recorded.digest, reference, from: None }, wanted)
+}
+
+fn host(reference: &str) -> Option<String> {
+    Reference::parse(reference).ok().map(|reference| reference.host)
 }
 
 /// An input as a document of the store has it: what the spec says, and what was recorded.
@@ -572,6 +583,20 @@ mod tests {
         let from = node.inputs.iter().filter_map(|input| input.from.as_deref());
         names.extend(from.flat_map(self::names));
         names
+    }
+
+    #[tokio::test]
+    async fn a_document_of_the_store_leads_to_no_other_host() {
+        let there = format!("127.0.0.1:9000/x@{}", digest('2'));
+        let input = |path: &str, reference: &str| json!({"path": path, "image": {"reference": reference}, "reference": reference});
+        let inputs = [input("there", &there), input("here", &bundle_of('3'))];
+        let document = json!({"name": "made", "namespace": "b", "uid": "u", "inputs": inputs});
+        let store = BTreeMap::from([(bundle_of('1'), Ok(vec![document]))]);
+        let mut search = Search::new(Fake { store, ..Fake::default() });
+        let node = search.of_bundle(&bundle_of('1')).await.unwrap();
+        assert_eq!(search.records.requests, 2, "of the top and of what is here");
+        assert!(node.note.unwrap().contains("is on another host, and not looked up"));
+        assert_eq!(node.inputs[0].reference, None, "nor verified");
     }
 
     #[tokio::test]

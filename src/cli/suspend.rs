@@ -62,7 +62,10 @@ fn suspended(run: &BundleRun) -> String {
                  `kubectl bundle resume {name}` begins another attempt, {next}"
             )
         }
-        Phase::Finalizing => format!("suspended {name}: its command has ended, and the run ends as that did"),
+        Phase::Finalizing => format!(
+            "suspended {name}: its command has ended or was told to; if another attempt would follow, it does not start \
+             before `kubectl bundle resume {name}`"
+        ),
         _ => format!("suspended {name}: it does not start before `kubectl bundle resume {name}`"),
     }
 }
@@ -70,7 +73,7 @@ fn suspended(run: &BundleRun) -> String {
 /// What happens next to a run that was resumed.
 fn resumed(run: &BundleRun) -> String {
     let name = runs::name(run);
-    let has_begun = run.status.as_ref().is_some_and(|status| status.start_time.is_some());
+    let has_begun = run.status.as_ref().is_some_and(|status| !status.attempts.is_empty());
     match (runs::phase(run), has_begun) {
         (Phase::Running | Phase::Finalizing, _) => {
             format!("resumed {name}: an attempt that is being ended is followed by another")

@@ -106,12 +106,19 @@ impl Cluster {
             && refused.is_invalid()
         {
             // A value that the schema does not take must not keep the ending off the object for ever.
-            warn!(error = refused.message, "the status was refused: it is written without its measured parts");
+            warn!(
+                error = refused.message,
+                "the status was refused: it is written without its measured parts and the blame"
+            );
             status.usage = None;
             status.output = None;
             status.timeline = None;
             status.duration = None;
             status.gpus = Vec::new();
+            // An older definition does not know every word for whose matter it is.
+            if let Some(result) = &mut status.result {
+                result.blame = None;
+            }
             answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
         }
         match answer {

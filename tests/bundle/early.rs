@@ -1,11 +1,15 @@
 //! Large files that are pushed while they are written.
 
-use crate::common::{Place, Registry, describe, fetch, save, tree};
+use crate::common::{Place, Registry, access, describe, fetch, save, tree};
 use crate::mapped::Mapped;
+use crate::proxy::{Fault, Proxy};
+use axum::http::Method;
 use bundlerun::bundle::{EarlyPushes, Outlook, Tree};
 use bundlerun::contract::Background;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -129,4 +133,35 @@ async fn what_was_stored_through_a_mapping_after_an_early_push_is_saved() {
     fetch(&registry.repository("a:t"), None, &place.dir, &registry.access()).await.unwrap();
     let saved = fs::read(place.dir.join("mapped")).unwrap();
     assert!(saved.len() == LARGE && saved.iter().all(|byte| *byte == b'b'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_refused_is_told_and_not_sent_again_as_it_is() {
+    let (registry, dir, beside) = (Registry::start(), on_disk(), on_disk());
+    let bodies = Arc::new(AtomicU64::new(0));
+    let counted = bodies.clone();
+    let refuses = move |method: &Method, _: &str, _| {
+        if method != Method::PATCH {
+            return Fault::None;
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Fault::Status(413)
+    };
+    let proxy = Proxy::before("127.0.0.1", &registry.host, refuses);
+    write_large(dir.path(), "huge", 1);
+    let tree = kept_tree(dir.path(), beside.path());
+    let mut pushes = EarlyPushes::default();
+    let (repository, access) = (format!("{}/a", proxy.host), access(&proxy.host));
+    while pushes.refused().is_none() {
+        pushes.round(&tree, &background(), &repository, &access).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let told = pushes.refused().unwrap();
+    assert!(told.starts_with("huge: ") && told.contains("413"), "{told}");
+    let sent = bodies.load(Ordering::Relaxed);
+    pushes.round(&tree, &background(), &repository, &access).await.unwrap();
+    assert_eq!(bodies.load(Ordering::Relaxed), sent);
+    fs::remove_file(dir.path().join("huge")).unwrap();
+    pushes.round(&tree, &background(), &repository, &access).await.unwrap();
+    assert_eq!(pushes.refused(), None);
 }

@@ -740,11 +740,13 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
     space.start("empty", json!({"command": nothing, "retry": {"resume": true}})).await;
     let first = at_second_step(&space, "fenced").await;
     at_second_step(&space, "other").await;
+    let empty = space.pod_running("empty-1").await;
     until_said(&space, "empty-1", "ready").await;
     node::kill(&first, "run");
-    node::kill(&space.pod_running("empty-1").await, "run");
+    node::kill(&empty, "run");
     let second = space.pod_running("fenced-2").await;
     until_said(&space, "fenced-2", "ready").await;
+    let empty = space.pod_running("empty-2").await;
     until_said(&space, "empty-2", "ready").await;
     // As if the first attempts' helpers had gone on.
     let repository = format!("{}/bundles/{}", std::env::var("REGISTRY_HOST").unwrap(), space.name);
@@ -752,7 +754,7 @@ async fn what_a_node_that_was_cut_off_still_pushes_is_not_resumed_from() {
     output("crane", &["tag", "--insecure", &pushed, &snapshot_tag(&space, "fenced").await]);
     output("crane", &["tag", "--insecure", &pushed, &snapshot_tag(&space, "empty").await]);
     node::kill(&second, "run");
-    node::kill(&space.pod_running("empty-2").await, "run");
+    node::kill(&empty, "run");
     let empty = space.end_of("empty").await;
     assert_eq!((stdout(&empty), empty.attempt), ("from : \n", Some(3)), "{empty:#?}");
     let ended = space.end_of("fenced").await;

@@ -166,11 +166,11 @@ impl<'a> Stored<'a> {
 
 /// The data of a sparse file are stored one after the other behind their map.
 fn behind_map(stored: u64, map: &[(u64, u64)]) -> Vec<Data> {
-    let all: u64 = map.iter().map(|(_, bytes)| bytes).sum();
+    let all = map.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
     let mut at = stored.saturating_sub(all);
     let place = |(start, bytes): &(u64, u64)| {
         let data = Data { start: *start, stored: at, bytes: *bytes };
-        at += bytes;
+        at = at.saturating_add(*bytes);
         data
     };
     map.iter().map(place).collect()

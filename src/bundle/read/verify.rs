@@ -44,7 +44,7 @@ pub async fn verify(reference: &str, access: &Access, progress: &Progress) -> Re
     };
     let layers = &image.manifest.layers;
     let blobs: Vec<&Descriptor> = [&image.manifest.config].into_iter().chain(layers).collect();
-    let bytes = blobs.iter().map(|blob| blob.size).sum();
+    let bytes = blobs.iter().fold(0, |sum: u64, blob| sum.saturating_add(blob.size));
     progress.total_bytes.store(bytes, Ordering::Relaxed);
 
     let Plan { files, mut extents, mut problems } = Plan::new(entries, layers);
@@ -67,7 +67,7 @@ pub async fn verify(reference: &str, access: &Access, progress: &Progress) -> Re
             Err(error) => return Err(error),
         }
         // A blob that is missing was all that there is of it.
-        progress.done_bytes.store(before + blob.size, Ordering::Relaxed);
+        progress.done_bytes.store(before.saturating_add(blob.size), Ordering::Relaxed);
     }
     let mut known = BTreeSet::new();
     problems.retain(|problem| known.insert(problem.clone()));

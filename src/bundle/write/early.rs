@@ -10,11 +10,12 @@ use super::layout::{self, Plan};
 use super::pace::Pace;
 use super::{Saving, walk};
 use crate::bundle::blocking::blocking;
+use crate::bundle::error::shown;
 use crate::bundle::registry::{Purpose, Repository};
-use crate::bundle::{Access, Error, GivenUp, Progress, Tree};
+use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, Tree};
 use crate::contract::Background;
 use crate::oci::Reference;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,8 @@ const PAUSE_PER_WALK: u32 = 9;
 #[derive(Debug, Default)]
 pub struct EarlyPushes {
     files: BTreeMap<Vec<u8>, Sent>,
+    /// What the registry takes for too large: as it was then, and its words. It is not pushed again as it is.
+    refused: BTreeMap<Vec<u8>, (State, String)>,
     /// Bytes of blobs that were pushed and are of no file any more.
     wasted: u64,
     /// Bytes of all files at the last look.
@@ -95,10 +98,17 @@ impl EarlyPushes {
             let (given_up, progress) = (GivenUp::default(), Progress::default());
             let kept = Kept::read(tree.kept.clone(), true);
             let saving = Saving::new(repository, kept, Pace::of(background.bytes_per_second), &given_up, &progress);
-            let work = due.into_iter().map(|file| push(&saving, &plan, file));
+            let work = due.into_iter().map(async |file| (file, push(&saving, &plan, file).await));
             let begin = Instant::now();
             let mut pushed = stream::iter(work).buffer_unordered(connections);
-            while let Some(file) = pushed.try_next().await? {
+            while let Some((of, file)) = pushed.next().await {
+                let file = match file {
+                    Err(error) if error.kind == ErrorKind::TooLarge => {
+                        self.refused.insert(of.path.clone(), (of.state, error.message));
+                        None
+                    }
+                    other => other?,
+                };
                 if let Some(file) = file {
                     let changes = self.files.get(&file.path).map_or(0, |sent| sent.changes);
                     let sent = Sent { state: Some(file.state), bytes: file.bytes, changes };
@@ -123,8 +133,16 @@ impl EarlyPushes {
         Some(Outlook { left_bytes: self.bytes.saturating_sub(there), bytes_per_second: self.rate? })
     }
 
+    /// A file that the registry takes for too large, and why; `None`: there is none, as things are.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        let (path, (_, why)) = self.refused.first_key_value()?;
+        Some(format!("{}: {why}", shown(path)))
+    }
+
     fn note_changes(&mut self, large: &[Large]) {
         let now: BTreeMap<&[u8], State> = large.iter().map(|file| (&*file.path, file.state)).collect();
+        self.refused.retain(|path, (state, _)| now.get(&**path) == Some(state));
         for (path, sent) in &mut self.files {
             if sent.state.is_some() && sent.state.as_ref() != now.get(&**path) {
                 sent.state = None;
@@ -138,6 +156,7 @@ impl EarlyPushes {
         let sent = self.files.get(&file.path);
         let patience = 1u32.checked_shl(sent.map_or(0, |sent| sent.changes)).unwrap_or(MOST_PATIENCE);
         sent.is_none_or(|sent| sent.state.is_none())
+            && !self.refused.contains_key(&file.path)
             && file.state.quiet_for() >= quiet * patience.clamp(1, MOST_PATIENCE)
     }
 }

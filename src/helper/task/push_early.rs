@@ -1,6 +1,6 @@
 //! The child that pushes large files while the command runs, at the lowest priority: what fails here the save does again.
 
-use crate::bundle::{EarlyPushes, Error, ErrorKind, Outlook};
+use crate::bundle::{EarlyPushes, Error, Outlook};
 use crate::contract::{Background, Request, SaveRequest, WarningKind, size_for_people, time_for_people};
 use crate::helper::child::runtime;
 use crate::helper::pressure;
@@ -20,19 +20,22 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
     let background = save.background.as_ref().ok_or("nothing is to be pushed early")?;
     let (runtime, mut pushes, mut said) = (runtime()?, EarlyPushes::default(), String::new());
     let mut warner = Warner::of(&paths.bin, WarningKind::SaveDeadlineExceeded);
-    let mut too_large = Warner::of(&paths.bin, WarningKind::OutputTooLarge);
+    let (mut too_large, mut was_too_large) = (Warner::of(&paths.bin, WarningKind::OutputTooLarge), false);
     loop {
         if pressure::is_high(&paths.root) {
             thread::sleep(BACK_OFF);
             continue;
         }
         let pause = runtime.block_on(round(&mut pushes, background, paths, request, save));
+        let refused =
+            pushes.refused().map(|file| format!("the store takes a file of the output for too large: {file}"));
+        let is_over = refused.is_none();
+        too_large.see(refused, is_over && was_too_large);
+        was_too_large = !is_over;
         if let Some(outlook) = pushes.outlook() {
             warn(&mut warner, outlook, save.deadline_seconds);
         }
         thread::sleep(pause.unwrap_or_else(|error| {
-            let is_too_large = error.kind == ErrorKind::TooLarge;
-            too_large.see(is_too_large.then(|| format!("the store refuses a file of the output: {error}")), false);
             if said != error.message {
                 eprintln!("bundle-operator helper push-early: {error}");
                 said = error.message;

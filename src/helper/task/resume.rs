@@ -71,7 +71,10 @@ async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) ->
             }
             return Ok(Found::Snapshot(digest));
         }
-        if bundle::find_snapshot(&save.repository, &tag_of_none(tag), access).await?.is_some() {
+        if let Some(digest) = bundle::find_snapshot(&save.repository, &tag_of_none(tag), access).await? {
+            for own in own.clone().filter(|own| *own != tag) {
+                bundle::add_tag(&save.repository, &digest, &tag_of_none(own), access).await?;
+            }
             return Ok(Found::Nothing);
         }
     }

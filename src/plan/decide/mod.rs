@@ -290,8 +290,8 @@ impl<'a> Decision<'a> {
         let namespace = self.run.metadata.namespace.as_deref().unwrap_or_default();
         let store = self.settings.store.as_ref().map(|store| store.repository(namespace));
         let mut pins = pin::pin(self.run, self.parents, store.as_deref())?;
-        // The pod may get to any node.
-        if self.capacity.is_some_and(|nodes| nodes.lacks_image_volumes) {
+        // The pod may get to any node. Where they are not known, it is copied, which any node can.
+        if self.capacity.is_none_or(|nodes| nodes.lacks_image_volumes) {
             for pin in pins.values_mut() {
                 pin.mountable = false;
             }
@@ -384,7 +384,8 @@ impl<'a> Decision<'a> {
             return plan.then(release);
         }
         let draft = self.draft().begun_anew(self.attempt, pod, outcome);
-        plan.write(draft).then(release).event(EventType::Warning, outcome.cause(), &outcome.message)
+        let type_ = if outcome.is_suspension() { EventType::Normal } else { EventType::Warning };
+        plan.write(draft).then(release).event(type_, outcome.cause(), &outcome.message)
     }
 
     fn entry(&self, attempt: u32) -> Option<&'a Attempt> {
@@ -456,7 +457,8 @@ impl<'a> Decision<'a> {
         if self.is_tried_again(outcome) {
             let after = validate::backoff(&self.run.spec.retry, self.failures() + 1);
             let draft = self.draft().followed(&end, after);
-            let type_ = if outcome.is_suspension() { EventType::Normal } else { EventType::Warning };
+            let is_wanted = outcome.cause() == Cause::Suspended.name();
+            let type_ = if is_wanted { EventType::Normal } else { EventType::Warning };
             return Plan::after(Duration::ZERO).write(draft).then(others).event(
                 type_,
                 outcome.cause(),

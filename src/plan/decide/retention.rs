@@ -15,6 +15,9 @@ use crate::plan::steps::{Observed, Plan, PodRef, Step};
 use crate::plan::validate;
 use crate::plan::words::condition::ConditionType;
 
+/// A clock is set back by less than this, if it is.
+const CLOCK_SET_BACK: SignedDuration = SignedDuration::from_hours(1);
+
 /// The run has been over for as long as it is to be kept.
 pub(super) fn is_past(observed: &Observed, now: Timestamp) -> bool {
     let status = observed.run.status.as_ref();
@@ -69,13 +72,15 @@ struct Over<'a> {
 
 impl<'a> Over<'a> {
     /// A run is over when its end was recorded: that may be long after the end of its command, and is by the clock of an
-    /// operator. A time that is ahead of ours was written before this operator began to act.
+    /// operator. A time that is far ahead of ours was written by another one, before this began to act; one that is a little
+    /// ahead may be our own, from before our clock was set back.
     fn of(status: &'a BundleRunStatus, observed: &Observed<'a>, now: Timestamp) -> Self {
         let finished = status.conditions.iter().find(|condition| condition.type_ == ConditionType::Finished.name());
         // Objects of earlier versions have no such condition.
         let recorded = finished.map(|condition| &condition.last_transition_time).or(status.finish_time.as_ref());
         let since = recorded.filter(|_| status.phase.is_some_and(Phase::is_terminal)).map(|time| time.0);
-        let since = since.map(|since| if since > now { observed.acting_since } else { since });
+        let is_far_ahead = |since: Timestamp| since.duration_since(now) > CLOCK_SET_BACK;
+        let since = since.map(|since| if is_far_ahead(since) { observed.acting_since } else { since });
         Self { run: observed.run, status, since, now }
     }
 

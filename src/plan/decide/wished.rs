@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{Decision, release_last};
+use crate::api::Phase;
 use crate::contract::PodOrder;
 use crate::plan::facts::pod::{PodFacts, StopOrder};
 use crate::plan::facts::stage::Stage;
@@ -28,7 +29,11 @@ impl Decision<'_> {
                 let order = PodOrder { at: self.now, is_followed: wish == Wish::Suspend };
                 return told.then(Step::OrderStop { pod: PodRef::of(pod), order });
             }
-            StopOrder::Given(at) if runs => patience.and_then(|patience| self.due(at, patience)),
+            StopOrder::Given(order) if runs && order.is_followed && wish == Wish::Stop => {
+                let order = PodOrder { is_followed: false, ..order };
+                return told.then(Step::OrderStop { pod: PodRef::of(pod), order });
+            }
+            StopOrder::Given(order) if runs => patience.and_then(|patience| self.due(order.at, patience)),
             _ => None,
         };
         match left {
@@ -39,8 +44,9 @@ impl Decision<'_> {
 
     /// There is no pod, and there is to be none.
     pub(super) fn suspended(&self) -> Plan {
-        if self.known(WaitStage::Suspended).is_some() {
-            return Plan::nothing();
+        if self.known(WaitStage::Suspended).is_some() && self.phase() == Some(Phase::Waiting) {
+            // What may change of its spec is seen.
+            return Plan::nothing().write(self.draft());
         }
         // First: once it is written, nobody looks at that pod again before the run goes on.
         let released = Plan::nothing().then(release_last(self.run, self.attempt));

@@ -33,8 +33,8 @@ pub enum StopOrder {
     NotListened,
     /// It can be given.
     NotGiven,
-    /// When it was.
-    Given(Timestamp),
+    /// It was.
+    Given(PodOrder),
 }
 
 /// What we use of a pod's spec.
@@ -266,7 +266,8 @@ impl PodFacts {
     /// It has none: nothing was fixed, or somebody took the annotation away.
     #[must_use]
     pub fn without_its_pins(&self) -> bool {
-        !self.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::PINS_ANNOTATION))
+        let text = self.metadata.annotations.as_ref().and_then(|all| all.get(names::PINS_ANNOTATION));
+        text.is_none_or(|text| serde_json::from_str::<Pins>(text).is_err())
     }
 
     /// The same, with these.
@@ -282,7 +283,7 @@ impl PodFacts {
     pub fn stop_order(&self) -> StopOrder {
         match self.metadata.annotations.as_ref().and_then(|all| all.get(names::STOP_ANNOTATION)) {
             None => StopOrder::NotListened,
-            Some(text) => text.parse::<PodOrder>().map_or(StopOrder::NotGiven, |order| StopOrder::Given(order.at)),
+            Some(text) => text.parse().map_or(StopOrder::NotGiven, StopOrder::Given),
         }
     }
 

@@ -29,6 +29,8 @@ pub(in crate::plan) struct Outcome {
     reason: Option<String>,
     /// Whose matter it is, where that is another's than the cause's own.
     blame: Option<Blame>,
+    /// It ended while the user had it suspended.
+    is_suspended: bool,
     pub(in crate::plan) message: String,
 }
 
@@ -48,7 +50,13 @@ pub(in crate::plan) struct Ending<'a> {
 
 impl Outcome {
     pub(in crate::plan) fn new(ended_as: Cause, message: impl Into<String>) -> Self {
-        Self { ended_as, reason: None, blame: None, message: message.into() }
+        Self {
+            ended_as,
+            reason: None,
+            blame: None,
+            is_suspended: ended_as == Cause::Suspended,
+            message: message.into(),
+        }
     }
 
     /// What the table says of it is all there is to say.
@@ -84,7 +92,7 @@ impl Outcome {
 
     /// `suspend` was set: it counts against nothing.
     pub(in crate::plan) fn is_suspension(&self) -> bool {
-        self.ended_as == Cause::Suspended
+        self.is_suspended
     }
 
     /// The user wished it to end, and the command had not started.
@@ -104,6 +112,11 @@ impl Outcome {
 
     /// The user wished it to end, and the platform ended the attempt for a reason of its own.
     pub(in crate::plan) fn wished_and_interrupted(wish: Wish, interruption: &Self) -> Self {
+        let cause = interruption.ended_as;
+        if wish == Wish::Suspend && (cause == Cause::NodeLost || cause.is_of_the_node()) {
+            // The next attempt must know which node that was.
+            return Self { is_suspended: true, ..interruption.clone() };
+        }
         Self::new(wish.cause(), format!("ended because {} was set: {}", wish.field(), interruption.message))
     }
 

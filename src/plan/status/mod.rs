@@ -25,7 +25,7 @@ use crate::plan::pod;
 use crate::plan::status::measured::{
     between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
 };
-use crate::plan::words::cause::Verdict;
+use crate::plan::words::cause::{Cause, Verdict};
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
@@ -302,7 +302,9 @@ impl<'a> Draft<'a> {
             ..Attempt::default()
         };
         self.record(entry);
-        let text = format!("the pod of attempt {attempt} had no node yet, and is made again: {}", outcome.message);
+        let when = if outcome.is_suspension() { " when suspend is taken back" } else { "" };
+        let text =
+            format!("the pod of attempt {attempt} had no node yet, and is made again{when}: {}", outcome.message);
         self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)))
     }
 
@@ -323,7 +325,8 @@ impl<'a> Draft<'a> {
         self.status.attempt = Some(attempt + 1);
         if outcome.is_suspension() {
             *self.status.suspensions.get_or_insert_default() += 1;
-            let text = format!("attempt {attempt} {}", outcome.message);
+            let was = if outcome.cause() == Cause::Suspended.name() { " " } else { INTERRUPTED };
+            let text = format!("attempt {attempt}{was}{}", outcome.message);
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
         }
         if outcome.verdict() != Verdict::Failed {

@@ -607,14 +607,14 @@ fn a_whole_bundle_is_mounted_by_the_node_where_it_can() {
         (images, format!("{} {}", whole.name, whole.sub_path.as_deref().unwrap()), secrets)
     };
     let by_node = (vec![bundle(DIGEST)], "input-0 contents".to_owned(), vec!["bundle-store".to_owned()]);
-    let mounted = |mountable, image_volumes| mounted_with(mountable, image_volumes, None);
+    let nodes = |lacks_image_volumes| Capacity { nodes: 2, lacks_image_volumes, ..Capacity::default() };
+    let mounted = |mountable, image_volumes| mounted_with(mountable, image_volumes, Some(&nodes(false)));
     assert_eq!(mounted(true, true), by_node);
     let staged = (vec![], "inputs 0".to_owned(), vec![]);
     assert_eq!(mounted(false, true), staged);
     assert_eq!(mounted(true, false), staged);
-    let nodes = |lacks_image_volumes| Capacity { nodes: 2, lacks_image_volumes, ..Capacity::default() };
-    assert_eq!(mounted_with(true, true, Some(&nodes(false))), by_node);
     assert_eq!(mounted_with(true, true, Some(&nodes(true))), staged, "the pod may get to any node");
+    assert_eq!(mounted_with(true, true, None), staged, "the nodes may not be read");
 }
 
 /// What is read of the run's service account, and the names of Secrets: for the node, and for the helper after the store's.
@@ -622,8 +622,10 @@ fn with_account(spec: Value, account: &[&str], image_volumes: bool) -> (Vec<Stri
     let (run, parents) = (run_of(spec), parents(Parent { mountable: true, ..prepare(Phase::Succeeded) }));
     let settings = Settings { image_volumes, ..with_store() };
     let names: Vec<String> = account.iter().map(|name| (*name).to_owned()).collect();
+    let nodes = Capacity { nodes: 2, ..Capacity::default() };
     let look = |pull_secrets| {
-        let observed = Observed { parents: &parents, pull_secrets, ..nothing_but(&run, PodSeen::Absent) };
+        let capacity = Some(&nodes);
+        let observed = Observed { parents: &parents, pull_secrets, capacity, ..nothing_but(&run, PodSeen::Absent) };
         plan(&observed, &settings, at(1))
     };
     let asked: Vec<_> = words(&look(None)).into_iter().filter(|step| step.starts_with("Ask")).collect();

@@ -1,6 +1,8 @@
 //! Whole lives: a script of what the pod looks like, and the steps of all plans in between.
 
 use super::*;
+use crate::contract::PodOrder;
+use crate::plan::facts::pod::StopOrder;
 
 /// A run and its operator: plans are made when something happens and when a timer is due; steps are applied.
 struct Life {
@@ -313,6 +315,36 @@ fn a_run_that_is_suspended_goes_on_with_another_attempt_and_is_charged_nothing()
         ],
         12,
     );
+}
+
+#[test]
+fn what_a_suspension_has_met_of_the_node_is_not_forgotten() {
+    let suspended = BundleRunStatus { suspended_at: Some(Time(at(40))), ..in_attempt(1).status.unwrap() };
+    let run = with_status(&run(), &suspended);
+    let refused = pod().running(3).failed("UnexpectedAdmissionError", "no healthy devices");
+    let told = with_status(&run, &written(&look_at(&run, &refused, 60)));
+    let status = told.status.clone().unwrap();
+    let cause = status.attempts.last().unwrap().cause.as_deref();
+    assert_eq!((cause, status.suspensions), (Some("UnexpectedAdmissionError"), Some(1)));
+    let goes_on = with_status(&told, &written(&look(&told, PodSeen::Absent, 61)));
+    let next = look(&goes_on, PodSeen::Absent, 600);
+    assert!(created(&next).spec.as_ref().unwrap().affinity.is_some(), "another node if there is one");
+}
+
+#[test]
+fn a_run_that_is_stopped_after_it_was_suspended_is_followed_by_nothing() {
+    let mut life = Life::of(run()).then(3, &told(None, pod().running(3))).until(39);
+    life.run.spec.suspend = true;
+    life = life.then(40, &told(None, pod().running(3)));
+    let order = |life: &Life| life.pod.as_ref().unwrap().stop_order();
+    let StopOrder::Given(first) = order(&life) else { panic!("{:?}", life.steps) };
+    assert!(first.is_followed);
+    life.run.spec.stop = true;
+    life.look();
+    assert_eq!(order(&life), StopOrder::Given(PodOrder { is_followed: false, ..first }));
+    let asked = Record { asked_to_stop: true, ..record(143) };
+    life = life.then(50, &told(Some(40), pod().reported(&asked)));
+    assert_eq!(life.run.status.unwrap().phase, Some(Phase::Stopped));
 }
 
 #[test]

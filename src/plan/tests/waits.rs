@@ -215,8 +215,10 @@ fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
     let parent = Parent { uid: "up".into(), phase: Some(Phase::Succeeded), mountable: true, ..Parent::default() };
     let parents = bundles::parents(Parent { bundle: Some(bundles::bundle(DIGEST)), ..parent });
     let settings = Settings { image_volumes: true, ..bundles::with_store() };
+    let nodes = Capacity { nodes: 2, ..Capacity::default() };
     let made_for = |run: &BundleRun, second| {
-        let seen = Observed { parents: &parents, pull_secrets: Some(&[]), ..nothing_but(run, PodSeen::Absent) };
+        let (pull_secrets, capacity) = (Some(&[][..]), Some(&nodes));
+        let seen = Observed { parents: &parents, pull_secrets, capacity, ..nothing_but(run, PodSeen::Absent) };
         created(&plan(&seen, &settings, at(second))).clone()
     };
     let images = |pod: &k8s_openapi::api::core::v1::Pod| -> Vec<_> {
