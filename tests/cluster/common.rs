@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bundlerun::api::{BundleRun, BundleRunStatus, Phase};
@@ -29,7 +30,7 @@ pub struct Space {
     pub client: Client,
     pub name: String,
     _left: Left,
-    _turn: Option<Turn>,
+    turn: Option<Arc<Turn>>,
 }
 
 /// What a test that fails leaves goes, unless it is to be looked at: it would take the node's time from the others.
@@ -65,7 +66,7 @@ impl Space {
     pub async fn with_own_operators() -> Self {
         let client = Client::try_default().await.unwrap();
         let turn = Turn::with_own_operators(&client).await;
-        Self { _turn: Some(turn), ..Self::in_new_namespace(client).await }
+        Self { turn: Some(Arc::new(turn)), ..Self::in_new_namespace(client).await }
     }
 
     /// For tests that stop or change what others use: no other runs meanwhile.
@@ -77,7 +78,12 @@ impl Space {
         let client = Client::try_default().await.unwrap();
         // A test that failed while it had stopped or changed the operator must not make the next ones fail.
         operators(&client, &Operators::default()).await;
-        Self { _turn: Some(turn), ..Self::in_new_namespace(client).await }
+        Self { turn: Some(Arc::new(turn)), ..Self::in_new_namespace(client).await }
+    }
+
+    /// Of what has to be put back before the turn ends.
+    pub fn turn(&self) -> Option<Arc<Turn>> {
+        self.turn.clone()
     }
 
     /// Another namespace for the same test.
@@ -90,7 +96,7 @@ impl Space {
         let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let name = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
         // A pod cannot be made before its namespace has this.
-        let space = Self { client, _left: Left { namespace: name.clone() }, name, _turn: None };
+        let space = Self { client, _left: Left { namespace: name.clone() }, name, turn: None };
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = space.api();
         eventually("the default service account", async || {
             accounts.get_opt("default").await.unwrap().ok_or("none yet")

@@ -148,9 +148,9 @@ async fn a_plugin_that_goes_and_comes_back_costs_no_run() {
 #[tokio::test]
 async fn gpus_that_cannot_be_used_are_looked_for_on_another_node_and_where_there_is_none_on_the_same() {
     let space = Space::with_devices().await;
-    let (first, second) = (std::env::var("NODE_NAME").unwrap(), SecondNode::open());
+    let (first, second) = (std::env::var("NODE_NAME").unwrap(), SecondNode::open(&space));
     let filler: Pod = serde_json::from_value(json!({"metadata": {"name": "filler"}, "spec": {
-        "nodeName": second.0, "terminationGracePeriodSeconds": 0, "containers": [{
+        "nodeName": second.name, "terminationGracePeriodSeconds": 0, "containers": [{
             "name": "filler", "image": "localhost:5000/busybox:local", "command": ["sleep", "1h"],
             "resources": {"requests": {"cpu": "1500m", "memory": "4Gi"}}}]}}))
     .unwrap();
@@ -168,9 +168,10 @@ async fn gpus_that_cannot_be_used_are_looked_for_on_another_node_and_where_there
         space.pods().delete(pod, &DeleteParams::default()).await.unwrap();
     }
     let (deleted, unusable) = tokio::join!(space.end_of("deleted"), space.run("unusable", gpu("true", "incomplete")));
-    for (ended, before, nodes) in
-        [(&deleted, "PodDeleted", [&first, &first, &first]), (&unusable, "GpuUnavailable", [&first, &second.0, &first])]
-    {
+    for (ended, before, nodes) in [
+        (&deleted, "PodDeleted", [&first, &first, &first]),
+        (&unusable, "GpuUnavailable", [&first, &second.name, &first]),
+    ] {
         assert!(ended.attempts.iter().take(2).all(|a| a.cause.as_deref() == Some(before)), "{ended:#?}");
         let on: Vec<_> = ended.attempts.iter().filter_map(|a| a.node.as_ref()).collect();
         assert_eq!(on, nodes, "{ended:#?}");

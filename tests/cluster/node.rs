@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use bundlerun::names::RUN_LABEL;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{eventually, output};
+use crate::common::{Space, eventually, output};
+use crate::turns::Turn;
 
 /// Id of a container of a pod, as the container runtime knows it.
 pub fn container_id(pod: &Pod, name: &str) -> String {
@@ -75,43 +77,49 @@ pub fn status_bytes(pid: Pid, field: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
 }
 
-/// The second node, which takes no pods but while this lives: other tests know one node.
-pub struct SecondNode(pub String);
+/// The second node, which takes no pods but while this lives, and the turn of its test with it: other tests know one node.
+pub struct SecondNode {
+    pub name: String,
+    _turn: Option<Arc<Turn>>,
+}
 
 impl SecondNode {
-    pub fn open() -> Self {
+    pub fn open(space: &Space) -> Self {
         let name = format!("{}-2", std::env::var("NODE_NAME").unwrap());
         output("kubectl", &["uncordon", &name]);
-        Self(name)
+        Self { name, _turn: space.turn() }
     }
 
     /// As an administrator does who knows that nothing runs there any more.
     pub fn declare_out_of_service(&self) {
-        output("kubectl", &["taint", "nodes", &self.0, &format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute")]);
+        output("kubectl", &["taint", "nodes", &self.name, &format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute")]);
     }
 }
 
 /// A node that takes no more pods while this lives: for tests that run alone.
-pub struct Cordoned(String);
+pub struct Cordoned {
+    name: String,
+    _turn: Option<Arc<Turn>>,
+}
 
 impl Cordoned {
     /// The first node.
-    pub fn first() -> Self {
+    pub fn first(space: &Space) -> Self {
         let name = std::env::var("NODE_NAME").unwrap();
         output("kubectl", &["cordon", &name]);
-        Self(name)
+        Self { name, _turn: space.turn() }
     }
 
     /// The runs that are on it are evicted, and saved; returns when their pods are gone.
     pub fn drain_runs(&self) {
         let selector = format!("--pod-selector={RUN_LABEL}");
-        output("kubectl", &["drain", &self.0, &selector, "--force", "--delete-emptydir-data", "--timeout=4m"]);
+        output("kubectl", &["drain", &self.name, &selector, "--force", "--delete-emptydir-data", "--timeout=4m"]);
     }
 }
 
 impl Drop for Cordoned {
     fn drop(&mut self) {
-        let _ = Command::new("kubectl").args(["uncordon", &self.0]).status();
+        let _ = Command::new("kubectl").args(["uncordon", &self.name]).status();
     }
 }
 
@@ -119,8 +127,8 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Drop for SecondNode {
     fn drop(&mut self) {
-        let _ = Command::new("kubectl").args(["cordon", &self.0]).status();
-        let _ = Command::new("kubectl").args(["taint", "nodes", &self.0, &format!("{OUT_OF_SERVICE}-")]).output();
+        let _ = Command::new("kubectl").args(["cordon", &self.name]).status();
+        let _ = Command::new("kubectl").args(["taint", "nodes", &self.name, &format!("{OUT_OF_SERVICE}-")]).output();
     }
 }
 

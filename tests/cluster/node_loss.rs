@@ -38,7 +38,7 @@ fn assert_resumed(ended: &BundleRunStatus) {
 /// Starts such a run while the second node is the only one that is open; later attempts may be on either. Returns the
 /// name of the first.
 async fn begun_on_the_second(space: &Space, name: &str, trace: &Path) -> String {
-    let first = Cordoned::first();
+    let first = Cordoned::first(space);
     space.start(name, waits()).await;
     space.pod_running(&format!("{name}-1")).await;
     drop(first);
@@ -77,9 +77,9 @@ async fn ready(space: &Space, node: &str) {
 #[tokio::test]
 async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_it_is_back() {
     let space = Space::exclusive().await;
-    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    let (node, trace) = (SecondNode::open(&space), space.claim("trace").await);
     let mut spec = waits();
-    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node.0});
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node.name});
     space.start("silent", spec).await;
     left(&trace, "here").await;
     space.until("silent", "to run", |s| s.phase == Some(Phase::Running)).await;
@@ -87,8 +87,8 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
     let told = space.until("silent", "to tell that its node is silent", says_silent).await;
     let waiting = told.waiting.clone().unwrap();
     let told_at = waiting.since.unwrap().0.as_second();
-    let after_sign = told_at - last_sign(&space, &node.0).await.as_second();
-    let after = told_at - silent_since(&space, &node.0).await.as_second();
+    let after_sign = told_at - last_sign(&space, &node.name).await.as_second();
+    let after = told_at - silent_since(&space, &node.name).await.as_second();
     println!(
         "told {after_sign} s after the kubelet's last sign, {after} s after the control plane knew: {}",
         waiting.message.as_deref().unwrap()
@@ -97,7 +97,7 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
     assert_eq!((told.phase, waiting.stage.as_deref()), (Some(Phase::Running), Some("Node")), "{told:#?}");
     assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
     assert!(waiting.hint.unwrap().contains("out of service"), "{told:#?}");
-    assert!(waiting.message.unwrap().starts_with(&format!("node {} has not answered since ", node.0)), "{told:#?}");
+    assert!(waiting.message.unwrap().starts_with(&format!("node {} has not answered since ", node.name)), "{told:#?}");
 
     drop(kubelet);
     let back = space.until("silent", "to take it back", |s| s.waiting.is_none()).await;
@@ -114,7 +114,7 @@ async fn a_node_whose_kubelet_is_dead_is_told_in_time_and_its_run_goes_on_when_i
 async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it_says_later_does_not_count() {
     let space = Space::exclusive().await;
     settings::changed_alone(&space, |settings| settings["nodeLost"] = json!({"giveUpAfter": "1m"})).await;
-    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    let (node, trace) = (SecondNode::open(&space), space.claim("trace").await);
     let first = begun_on_the_second(&space, "lost", &trace).await;
     let kubelet = Dead::kill("kubelet-2");
     let told = space.until("lost", "to tell that its node is silent", says_silent).await;
@@ -122,7 +122,7 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
     let ended = space.end_of("lost").await;
     let attempts: Vec<_> =
         ended.attempts.iter().map(|a| (a.cause.as_deref().unwrap(), a.node.as_deref().unwrap())).collect();
-    assert_eq!(attempts, [("NodeLost", node.0.as_str()), ("Completed", first.as_str())], "{ended:#?}");
+    assert_eq!(attempts, [("NodeLost", node.name.as_str()), ("Completed", first.as_str())], "{ended:#?}");
     assert_eq!(ended.phase, Some(Phase::Succeeded));
     assert_eq!(starts(&trace), ["lost 1", "lost 2"]);
     assert_resumed(&ended);
@@ -139,7 +139,7 @@ async fn a_silent_node_is_given_up_when_the_administrator_set_a_time_and_what_it
 #[ignore = "takes minutes: make test-cluster-long"]
 async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     let space = Space::exclusive().await;
-    let (node, trace) = (SecondNode::open(), space.claim("trace").await);
+    let (node, trace) = (SecondNode::open(&space), space.claim("trace").await);
     let first = begun_on_the_second(&space, "off", &trace).await;
     output("deploy/local/cluster", &["node-off", "2"]);
     space.until("off", "to tell that its node is silent", says_silent).await;
@@ -148,11 +148,15 @@ async fn a_node_that_is_declared_out_of_service_frees_its_runs() {
     let ended = space.end_of("off").await;
     let nodes_of: Vec<_> = ended.attempts.iter().map(|a| a.node.as_deref().unwrap()).collect();
     println!("the first attempt ended as {}", ended.attempts[0].cause.as_deref().unwrap());
-    assert_eq!((ended.phase, nodes_of), (Some(Phase::Succeeded), vec![node.0.as_str(), first.as_str()]), "{ended:#?}");
+    assert_eq!(
+        (ended.phase, nodes_of),
+        (Some(Phase::Succeeded), vec![node.name.as_str(), first.as_str()]),
+        "{ended:#?}"
+    );
     assert_eq!(starts(&trace), ["off 1", "off 2"]);
     assert_resumed(&ended);
-    output("kubectl", &["taint", "nodes", &node.0, "node.kubernetes.io/out-of-service-"]);
+    output("kubectl", &["taint", "nodes", &node.name, "node.kubernetes.io/out-of-service-"]);
     output("deploy/local/cluster", &["node-on", "2"]);
-    ready(&space, &node.0).await;
+    ready(&space, &node.name).await;
     space.end().await;
 }

@@ -193,10 +193,10 @@ async fn a_pod_that_the_node_cannot_set_up_is_told_why_and_given_up() {
 async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
     let space = Space::with_devices().await;
     let class = space.priority_class().await;
-    let node = SecondNode::open();
-    let gpus = output("kubectl", &["get", "node", &node.0, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]);
+    let node = SecondNode::open(&space);
+    let gpus = output("kubectl", &["get", "node", &node.name, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]);
     let on_it = |command: &str| {
-        json!({"command": command, "nodeSelector": {"kubernetes.io/hostname": node.0},
+        json!({"command": command, "nodeSelector": {"kubernetes.io/hostname": node.name},
             "resources": {"gpus": gpus.parse::<u32>().unwrap()}})
     };
     space.start("preempted", alone(on_it("sleep 1h"))).await;
@@ -207,9 +207,9 @@ async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
     let ended = space.end_of("preempted").await;
     assert_eq!((cause(&ended), blame(&ended)), ("PreemptionByScheduler", Some(Blame::Platform)), "{ended:#?}");
     space.pod_running("first-1").await;
-    output("kubectl", &["taint", "nodes", &node.0, "bundlerun.test/away=1:NoExecute"]);
+    output("kubectl", &["taint", "nodes", &node.name, "bundlerun.test/away=1:NoExecute"]);
     let ended = space.end_of("first").await;
-    output("kubectl", &["taint", "nodes", &node.0, "bundlerun.test/away-"]);
+    output("kubectl", &["taint", "nodes", &node.name, "bundlerun.test/away-"]);
     assert_eq!((cause(&ended), blame(&ended)), ("DeletionByTaintManager", Some(Blame::Platform)), "{ended:#?}");
     space.end().await;
 }

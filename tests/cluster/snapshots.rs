@@ -354,9 +354,9 @@ async fn a_run_whose_node_is_drained_goes_on_on_another_from_the_snapshot_that_i
         printed(&space, &at_second_step(&space, name).await).await
     }))
     .await;
-    let (drained, second) = (node::Cordoned::first(), node::SecondNode::open());
+    let (drained, second) = (node::Cordoned::first(&space), node::SecondNode::open(&space));
     drained.drain_runs();
-    let nodes = [std::env::var("NODE_NAME").unwrap(), second.0.clone()];
+    let nodes = [std::env::var("NODE_NAME").unwrap(), second.name.clone()];
     for ((name, _), kept) in runs.iter().zip(&kept) {
         let ended = space.end_of(name).await;
         assert_eq!((ended.phase, ended.attempts.len()), (Some(Phase::Succeeded), 2), "{ended:#?}");
@@ -618,10 +618,10 @@ async fn a_hundred_kills_lose_nothing_that_was_kept() {
 #[ignore = "takes minutes: make test-cluster-long"]
 async fn a_node_that_is_cut_off_goes_on_pushing_and_mixes_nothing() {
     let space = Space::exclusive().await;
-    let second = node::SecondNode::open();
+    let second = node::SecondNode::open(&space);
     let spaces = together((0..5).map(|_| space.beside())).await;
     let traces = together(spaces.iter().map(|space| space.claim("trace"))).await;
-    let first = node::Cordoned::first();
+    let first = node::Cordoned::first(&space);
     together(spaces.iter().map(async |space| {
         space.start("swept", swept(FEW)).await;
         space.pod_running("swept-1").await;
