@@ -40,6 +40,12 @@ async fn slowness(space: &Space, name: &str) -> usize {
     [start >= 9000, seen_running, told - finished >= 9].into_iter().map(usize::from).sum()
 }
 
+/// A start that takes ten seconds has the operator look why.
+fn assert_few_looks(counts: &mut BTreeMap<String, usize>, slow: usize) {
+    let looks = counts.remove("list events").unwrap_or_default();
+    assert!(looks <= slow, "{looks} looks at events, {slow} slow starts or ends");
+}
+
 fn counted(requests: Vec<String>) -> BTreeMap<String, usize> {
     requests.into_iter().fold(BTreeMap::new(), |mut counts, request| {
         *counts.entry(request).or_default() += 1;
@@ -64,11 +70,12 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
         if events >= 10 { Ok(all) } else { Err(events) }
     })
     .await;
-    let counts = counted(all);
+    let mut counts = counted(all);
     println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
     let slow = together(short.iter().chain(&long).map(|name| slowness(&space, name))).await.into_iter().sum::<usize>();
     println!("writes more that a busy node is good for: {slow}");
     let writes = counts["update bundleruns/status"];
+    assert_few_looks(&mut counts, slow);
     assert!((15..=15 + slow).contains(&writes), "{writes} status writes");
     let exact = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", writes)];
     assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
@@ -99,10 +106,11 @@ async fn a_run_that_is_told_of_its_disk_costs_one_write_and_one_event_more() {
         if events >= 2 { Ok(all) } else { Err(events) }
     })
     .await;
-    let counts = counted(all);
+    let mut counts = counted(all);
     println!("requests of the operator for a run whose disk is nearly full: {counts:#?}");
     let slow = slowness(&space, "long-full").await;
     let writes = counts["update bundleruns/status"];
+    assert_few_looks(&mut counts, slow);
     assert!((3..=3 + slow).contains(&writes), "{writes} status writes");
     let exact = [("create events", 2), ("create pods", 1), ("patch pods", 1), ("update bundleruns/status", writes)];
     assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
