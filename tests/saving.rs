@@ -93,7 +93,7 @@ fn a_saved_output_is_told_with_its_size() {
 #[test]
 fn a_name_of_the_output_that_the_command_has_taken_is_told() {
     let sandbox = saving_by(
-        r#"echo '{"digest":"sha256:abc","files":4,"bytes":99,"renamed":"ours is stdout.run"}' >"$bin/.draft"
+        r#"echo '{"digest":"sha256:abc","files":4,"bytes":99,"note":"ours is stdout.run"}' >"$bin/.draft"
 mv "$bin/.draft" "$bin/saved.json""#,
     );
     let (helper, runner) = start(&sandbox, &sh("echo mine >stderr; mkdir stdout; echo ours; exit 3"));
