@@ -102,6 +102,11 @@ pub(in crate::bundle) fn read(body: &[u8]) -> Result<Read, Error> {
     serde_json::from_value(value).map(Box::new).map(Read::Image).map_err(|error| wrong(&error.to_string()))
 }
 
+/// The tag of the index of referrers where a registry has no list of its own (OCI distribution specification).
+pub(in crate::bundle) fn referrers_tag(subject: &Digest) -> String {
+    subject.to_string().replace(':', "-")
+}
+
 /// What an index of referrers lists.
 pub(in crate::bundle) fn referrers(body: &[u8]) -> Result<Vec<Descriptor>, Error> {
     let index: Result<Index, _> = serde_json::from_slice(body);

@@ -48,7 +48,7 @@ async fn referrers(repository: &Repository, subject: &Digest) -> Result<Vec<Desc
         Err(error) if !has_none(&error) => return Err(error),
         _ => {}
     }
-    match repository.manifest(&subject.to_string().replace(':', "-")).await {
+    match repository.manifest(&image::referrers_tag(subject)).await {
         Ok(fetched) => ours(&fetched.body),
         Err(error) if error.kind == ErrorKind::NotFound => Ok(vec![]),
         Err(error) => Err(error),

@@ -1,7 +1,7 @@
 //! How a bundle was made: an artifact with the bundle as its subject, which registries list as a referrer.
 
 use crate::bundle::digest::Digest;
-use crate::bundle::format::image::{Descriptor, EMPTY, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE, TITLE};
+use crate::bundle::format::image::{Descriptor, EMPTY, EMPTY_TYPE, INDEX_TYPE, MANIFEST_TYPE, TITLE, referrers_tag};
 use crate::bundle::registry::Repository;
 use crate::bundle::{Error, ErrorKind};
 use crate::names::bundle::PROVENANCE;
@@ -52,7 +52,7 @@ pub(in crate::bundle) async fn push(
 /// still what I read". So whoever has written looks again after some times as long as reading and writing took, which is
 /// what another needs between the two, and writes again if it is not there any more.
 async fn add_to_tag(repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
-    let tag = subject.to_string().replace(':', "-");
+    let tag = referrers_tag(subject);
     let referrer = json!(referrer);
     for _ in 0..MOST_WRITES {
         let began = Instant::now();
