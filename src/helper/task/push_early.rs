@@ -30,6 +30,7 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
         let refused =
             pushes.refused().map(|file| format!("the store takes a file of the output for too large: {file}"));
         let is_over = refused.is_none();
+        // Of what was not ours to say, as that there are too many files, nothing is taken back.
         too_large.see(refused, is_over && was_too_large);
         was_too_large = !is_over;
         if let Some(outlook) = pushes.outlook() {

@@ -61,21 +61,21 @@ enum Found {
     NothingYet,
 }
 
+/// The name of a tag that an attempt has, and what it means.
+type Kind = (fn(&str) -> String, fn(String) -> Found);
+
 async fn find(request: &Request, save: &SaveRequest, access: &bundle::Access) -> Result<Found, Error> {
     let own = save.snapshots.as_ref().map(|snapshots| snapshots.tag.as_str()).into_iter();
+    let kinds: [Kind; 2] = [(str::to_owned, Found::Snapshot), (tag_of_none, |_| Found::Nothing)];
     // Its own is there after a try that was cut off.
     for tag in own.clone().chain(request.resume_from.iter().map(String::as_str)) {
-        if let Some(digest) = bundle::find_snapshot(&save.repository, tag, access).await? {
-            for own in own.clone().filter(|own| *own != tag) {
-                bundle::add_tag(&save.repository, &digest, own, access).await?;
+        for (named, found) in kinds {
+            if let Some(digest) = bundle::find_snapshot(&save.repository, &named(tag), access).await? {
+                for own in own.clone().filter(|own| *own != tag) {
+                    bundle::add_tag(&save.repository, &digest, &named(own), access).await?;
+                }
+                return Ok(found(digest));
             }
-            return Ok(Found::Snapshot(digest));
-        }
-        if let Some(digest) = bundle::find_snapshot(&save.repository, &tag_of_none(tag), access).await? {
-            for own in own.clone().filter(|own| *own != tag) {
-                bundle::add_tag(&save.repository, &digest, &tag_of_none(own), access).await?;
-            }
-            return Ok(Found::Nothing);
         }
     }
     Ok(Found::NothingYet)
