@@ -386,9 +386,13 @@ pub fn operator_pods(client: &Client) -> Api<Pod> {
     Api::namespaced(client.clone(), "bundlerun")
 }
 
-/// Of the pods there, those of the installed operator.
-pub fn of_the_operator() -> ListParams {
+fn of_the_operator() -> ListParams {
     ListParams::default().labels("app.kubernetes.io/name=bundle-operator")
+}
+
+/// Of the pods there, those of the installed operator.
+pub async fn the_operators(client: &Client) -> Vec<Pod> {
+    operator_pods(client).list(&of_the_operator()).await.unwrap().items
 }
 
 /// Kills the operator, without grace.
@@ -405,9 +409,8 @@ pub async fn scale_operator(client: &Client, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
     if replicas == 0 {
-        let pods = operator_pods(client);
         eventually("the operator to be gone", async || {
-            let left = pods.list(&of_the_operator()).await.unwrap().items.len();
+            let left = the_operators(client).await.len();
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::audit;
 use crate::common::{
-    Operators, Space, cause, eventually, of_the_operator, operator_pods, operators, scale_operator, starts, stdout,
+    Operators, Space, cause, eventually, operator_pods, operators, scale_operator, starts, stdout, the_operators,
     together, traced,
 };
 use crate::node::{container_id, first_process};
@@ -46,10 +46,6 @@ async fn nothing_happened_twice(space: &Space, trace: &Path, names: &[String]) {
     // An event that a stopped operator could not write any more is lost; none is told twice.
     assert!(told.values().all(|n| *n == 1), "{told:#?}");
     println!("{} runs, {} of their endings told", names.len(), told.len());
-}
-
-async fn the_operators(client: &Client) -> Vec<Pod> {
-    operator_pods(client).list(&of_the_operator()).await.unwrap().items
 }
 
 /// Name of the pod that leads.

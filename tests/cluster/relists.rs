@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::audit::{self, text};
-use crate::common::{Space, eventually, of_the_operator, operator_pods, output, run, together};
+use crate::common::{Space, eventually, operator_pods, output, run, the_operators, together};
 use crate::node::{container_id, first_process};
 
 /// More than two pages of the watch's list.
@@ -26,8 +26,8 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     }
     space.waits_at(&format!("many-{:04}", MANY - 1), "Inputs").await;
 
-    let operators = operator_pods(&space.client).list(&of_the_operator()).await.unwrap();
-    let process = first_process(&container_id(&operators.items[0], "operator"));
+    let operators = the_operators(&space.client).await;
+    let process = first_process(&container_id(&operators[0], "operator"));
     kill_process(process, Signal::STOP).unwrap();
     // A new API server knows nothing of before: a watch that goes on from there gets a 410.
     space.start("while-paused", json!({"command": "true"})).await;
@@ -53,7 +53,7 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     let ended = together(made.iter().map(|name| space.end_of(name))).await;
     assert!(ended.iter().all(|status| status.phase == Some(Phase::Succeeded) && status.attempt == Some(1)));
     // A watch whose version is still known goes on and lists nothing: only a 410 makes the same process list again.
-    let operator = operators.items[0].name_any();
+    let operator = operators[0].name_any();
     let pages = audit::of_operator(|event| {
         text(event, "/verb") == "list"
             && text(event, "/objectRef/resource") == "bundleruns"
