@@ -11,11 +11,11 @@ use crate::api::BundleRun;
 use crate::api::spec::BundleRunSpec;
 use crate::bundle::{self, ListEntry, ListEntryKind};
 use crate::contract::{both_ends, size_for_people};
+use crate::oci::digest_of;
 
 use super::clean;
 use super::failure::Failure;
 use super::files::{document, shown};
-use super::lineage::digest_of;
 use super::paint::{Colour, Paint};
 use super::runs;
 use super::session::{Answer, Format, Session};

@@ -17,7 +17,7 @@ use crate::api::status::RecordedInput;
 use crate::api::{BundleRun, Phase};
 use crate::bundle::{self, ErrorKind};
 use crate::cluster::GuardedRun;
-use crate::oci::{Digest, Reference, without_tag_and_digest};
+use crate::oci::{Digest, Reference, by_digest, digest_of};
 
 use super::failure::Failure;
 use super::info;
@@ -315,7 +315,7 @@ impl<R: Records> Search<R> {
 
 /// An input, and where it came from if that can be looked up.
 fn input_of(input: &Input, recorded: RecordedInput) -> (MadeFrom, Option<Wanted>) {
-    let reference = by_digest(&recorded);
+    let reference = pinned(&recorded);
     let wanted = match (&input.run, &reference) {
         (Some(run), reference) => {
             Some(Wanted::InputRun { name: run.name.clone(), uid: recorded.run_uid, reference: reference.clone() })
@@ -341,25 +341,19 @@ fn read(entry: &Value) -> Option<(Input, RecordedInput)> {
 
 fn image(name: Option<String>, digest: Option<String>) -> Option<String> {
     match (name, digest) {
-        (Some(name), Some(digest)) if !name.contains('@') => {
-            Some(format!("{}@{digest}", without_tag_and_digest(&name)))
-        }
+        (Some(name), Some(digest)) if !name.contains('@') => Some(by_digest(&name, &digest)),
         (name, _) => name,
     }
 }
 
 /// What was recorded of an image or a bundle.
-fn by_digest(recorded: &RecordedInput) -> Option<String> {
+fn pinned(recorded: &RecordedInput) -> Option<String> {
     let reference = recorded.reference.as_deref()?;
     if digest_of(reference).is_some() {
         return Some(reference.to_owned());
     }
     let digest = recorded.digest.as_ref()?;
-    Some(format!("{}@{digest}", without_tag_and_digest(reference)))
-}
-
-pub(super) fn digest_of(reference: &str) -> Option<Digest> {
-    Digest::parse(reference.rsplit_once('@')?.1).ok()
+    Some(by_digest(reference, digest))
 }
 
 /// All of a tree, from the top, without what is in it again.
@@ -419,8 +413,8 @@ impl Parent {
         let recorded = run.status.as_ref().map(|status| &status.inputs[..]).unwrap_or_default();
         let is_it = |input: &&Input| match recorded.iter().find(|recorded| recorded.path == input.path) {
             Some(RecordedInput { run_uid: Some(uid), .. }) => Some(uid) == self.uid.as_ref(),
-            Some(pinned) => {
-                let digest = by_digest(pinned).and_then(|reference| digest_of(&reference));
+            Some(recorded) => {
+                let digest = pinned(recorded).and_then(|reference| digest_of(&reference));
                 digest.is_some_and(|digest| self.bundles.contains(&digest))
             }
             // It waits for it.

@@ -139,9 +139,9 @@ impl Cluster {
         let _ = self.skew.subscribe().wait_for(Option::is_some).await; // fails only when the sender, ours, is gone
     }
 
-    /// Gathers what is known of a run, the pod of its current attempt and those of the attempts before it. The caches answer; only a pod the run
-    /// names and the cache lacks is looked for at the API server, before it is called lost, and so is the pod of a run
-    /// that is to be stopped or suspended, before it is said that there is nothing to end.
+    /// Gathers what is known of a run, the pod of its current attempt and those of the attempts before it. The caches
+    /// answer; only a pod the run names and the cache lacks is looked for at the API server, before it is called lost, and
+    /// so is the pod of a run that is to be stopped or suspended, before it is said that there is nothing to end.
     ///
     /// # Errors
     /// When that one look gets no answer.

@@ -9,7 +9,7 @@ mod digest;
 mod reference;
 
 pub use digest::Digest;
-pub use reference::{Reference, place, without_tag_and_digest};
+pub use reference::{Reference, by_digest, digest_of, place, without_tag_and_digest};
 
 use std::fmt;
 

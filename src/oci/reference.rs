@@ -58,6 +58,18 @@ pub fn without_tag_and_digest(reference: &str) -> &str {
     parts(reference).name
 }
 
+/// `<repository>@<digest>`, in the repository that a reference names.
+#[must_use]
+pub fn by_digest(reference: &str, digest: &str) -> String {
+    format!("{}@{digest}", without_tag_and_digest(reference))
+}
+
+/// The digest that a reference ends with.
+#[must_use]
+pub fn digest_of(reference: &str) -> Option<Digest> {
+    Digest::parse(reference.rsplit_once('@')?.1).ok()
+}
+
 /// The registry and the repository that a reference names, each written in one way only. Of `host` alone the repository
 /// is empty.
 #[must_use]

@@ -69,8 +69,8 @@ impl Decision<'_> {
         Some((pod.run_started_at()?.0, time.checked_add(KILL_PATIENCE)?))
     }
 
-    /// The run container ended at `ended`, or had to, and the helper has not in all the time that the kubelet gives it: it hangs, and
-    /// does not answer either. None: it has time.
+    /// The run container ended at `ended`, or had to, and the helper has not in all the time that the kubelet gives it: it
+    /// hangs, and does not answer either. None: it has time.
     pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
         let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);
         self.due(ended, grace.checked_add(SLACK)?).is_none().then(|| self.end_hung(pod, None))

@@ -143,6 +143,12 @@ fn end_of_others(pod: &PodFacts, grace: Duration) -> Option<Step> {
         .then(|| Step::DeletePod { pod: PodRef::of(pod), grace: Some(grace) })
 }
 
+/// The plan, and the event of an ending that it records.
+fn tell(plan: Plan, outcome: &Outcome) -> Plan {
+    let type_ = if outcome.is_as_wanted() { EventType::Normal } else { EventType::Warning };
+    plan.event(type_, outcome.cause(), &outcome.message)
+}
+
 /// The pod of the attempt before is let go with the next one and not where its end is recorded: a plan looks at one pod
 /// only, so a release that failed there would never be tried again.
 fn release_last(run: &BundleRun, attempt: u32) -> Option<Step> {
@@ -384,8 +390,7 @@ impl<'a> Decision<'a> {
             return plan.then(release);
         }
         let draft = self.draft().begun_anew(self.attempt, pod, outcome);
-        let type_ = if outcome.is_suspension() { EventType::Normal } else { EventType::Warning };
-        plan.write(draft).then(release).event(type_, outcome.cause(), &outcome.message)
+        tell(plan.write(draft).then(release), outcome)
     }
 
     fn entry(&self, attempt: u32) -> Option<&'a Attempt> {
@@ -457,24 +462,10 @@ impl<'a> Decision<'a> {
         if self.is_tried_again(outcome) {
             let after = validate::backoff(&self.run.spec.retry, self.failures() + 1);
             let draft = self.draft().followed(&end, after);
-            let is_wanted = outcome.cause() == Cause::Suspended.name();
-            let type_ = if is_wanted { EventType::Normal } else { EventType::Warning };
-            return Plan::after(Duration::ZERO).write(draft).then(others).event(
-                type_,
-                outcome.cause(),
-                &outcome.message,
-            );
+            return tell(Plan::after(Duration::ZERO).write(draft).then(others), outcome);
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::RemoveFinalizer(PodRef::of(p)));
-        let type_ = match outcome.verdict() {
-            Verdict::Succeeded | Verdict::Stopped => EventType::Normal,
-            Verdict::Failed | Verdict::Interrupted => EventType::Warning,
-        };
-        Plan::nothing().write(self.draft().ended(&end)).then(others).then(release).event(
-            type_,
-            outcome.cause(),
-            &outcome.message,
-        )
+        tell(Plan::nothing().write(self.draft().ended(&end)).then(others).then(release), outcome)
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -5,7 +5,6 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{Decision, release_last};
-use crate::api::Phase;
 use crate::contract::PodOrder;
 use crate::plan::facts::pod::{PodFacts, StopOrder};
 use crate::plan::facts::stage::Stage;
@@ -44,13 +43,11 @@ impl Decision<'_> {
 
     /// There is no pod, and there is to be none.
     pub(super) fn suspended(&self) -> Plan {
-        if self.known(WaitStage::Suspended).is_some() && self.phase() == Some(Phase::Waiting) {
-            // What may change of its spec is seen.
-            return Plan::nothing().write(self.draft());
-        }
-        // First: once it is written, nobody looks at that pod again before the run goes on.
-        let released = Plan::nothing().then(release_last(self.run, self.attempt));
-        released.write(self.draft().with_image(self.requested).suspended(self.attempt))
+        // First: once the wait is written, nobody looks at that pod again before the run goes on.
+        let is_told = self.known(WaitStage::Suspended).is_some();
+        let release = release_last(self.run, self.attempt).filter(|_| !is_told);
+        let draft = self.draft().with_image(self.requested).suspended(self.attempt);
+        Plan::nothing().then(release).write(draft)
     }
 
     /// `suspend` was taken back.

@@ -1,7 +1,7 @@
 //! Image references and digests: what was asked for, what ran, what to pull.
 
 use crate::api::{BundleRun, BundleRunStatus};
-use crate::oci::{Digest, without_tag_and_digest};
+use crate::oci::by_digest;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::settings::Settings;
 
@@ -12,19 +12,6 @@ pub(in crate::plan) fn requested(run: &BundleRun, pod: Option<&PodFacts>, settin
     let recorded = || run.status.as_ref()?.image.as_ref()?.requested.clone();
     let default = || if run.spec.resources.gpus == 0 { &settings.cpu_image } else { &settings.gpu_image };
     run.spec.image.clone().or_else(recorded).or_else(pinned).unwrap_or_else(|| default().clone())
-}
-
-/// The digest of a container's `imageID`. The repository before it may be another one that holds the same digest.
-/// Without one it is the id of an image's configuration, which the runtime shows for images that no registry gave it:
-/// nothing can be pulled by that.
-pub(in crate::plan) fn digest_of(image_id: &str) -> Option<Digest> {
-    let (_, digest) = image_id.rsplit_once('@')?;
-    Digest::parse(digest).ok()
-}
-
-/// `<repository>@<digest>`, in the repository that was asked for.
-pub(in crate::plan) fn by_digest(requested: &str, digest: &str) -> String {
-    format!("{}@{digest}", without_tag_and_digest(requested))
 }
 
 /// What to pull for an attempt: the requested reference first, later `<its repository>@<digest>`, so that all attempts

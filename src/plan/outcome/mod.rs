@@ -16,7 +16,7 @@ use crate::api::status::{Blame, Waiting};
 use crate::contract::{self, Message, MissingRecord, Record, Report, SaveFailure, Saved, SavedSoFar, size_for_people};
 use crate::plan::facts::pod::{PodFacts, TerminatedFacts};
 use crate::plan::facts::wish::Wish;
-use crate::plan::words::cause::{Cause, Verdict};
+use crate::plan::words::cause::{Cause, Subject, Verdict};
 use crate::plan::words::wait_reason::WaitStage;
 
 pub(in crate::plan) use self::given_up::gave_up;
@@ -70,6 +70,11 @@ impl Outcome {
 
     pub(in crate::plan) fn verdict(&self) -> Verdict {
         self.ended_as.verdict()
+    }
+
+    /// Nobody has to look into it: it succeeded, or the user ended it.
+    pub(in crate::plan) fn is_as_wanted(&self) -> bool {
+        self.ended_as.subject() == Subject::Wanted
     }
 
     /// CamelCase, becomes `status.reason` and `status.result.cause`.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Attempt;
 use super::valid_run::ValidRun;
-use crate::plan::facts::image::digest_of;
+use crate::oci::digest_of;
 
 /// What always fits: who it is, the image, the resources.
 pub(in crate::plan) fn identity(request: &ValidRun, attempt: &Attempt) -> Map<String, Value> {

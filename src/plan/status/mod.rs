@@ -16,8 +16,7 @@ use crate::api::status::{
 };
 use crate::bundle::sha256;
 use crate::contract::{Message, Record, Resumed, Saved, both_ends, time_for_people};
-use crate::oci::without_tag_and_digest;
-use crate::plan::facts::image::{by_digest, digest_of};
+use crate::oci::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::wish::Wish;
 use crate::plan::outcome::{Outcome, lacking, unsaved};
@@ -25,7 +24,7 @@ use crate::plan::pod;
 use crate::plan::status::measured::{
     between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
 };
-use crate::plan::words::cause::{Cause, Verdict};
+use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
 
@@ -39,6 +38,9 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 /// What `status.waiting.until` says of a wait that passes by itself.
 pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
 const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
+
+/// `Reconciling` and `Ready` of a run that is not over.
+const ACTIVE: [&str; 2] = ["True", "False"];
 
 /// What will go wrong, while the command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +140,9 @@ impl<'a> Draft<'a> {
         if matches!(wait.stage, WaitStage::Queue | WaitStage::Scheduling) {
             self.set(ConditionType::Scheduled, "False", wait.reason, "");
         }
-        self.active(phase, Some(wait.reason), Some(message))
+        // For kstatus: nothing is done about a run that the user holds.
+        let conditions = if wait.stage == WaitStage::Suspended { ["False", "Unknown"] } else { ACTIVE };
+        self.standing(phase, Some(wait.reason), Some(message), conditions)
     }
 
     /// How long the pod was in a queue is written down when it has left it: Kubernetes keeps no time of that.
@@ -260,10 +264,7 @@ impl<'a> Draft<'a> {
         let told =
             if attempt == 1 { String::new() } else { format!("; attempt {} is in status.attempts", attempt - 1) };
         let message = format!("suspend is set: attempt {attempt} begins when it is taken back{told}");
-        let mut held = self.waiting(Phase::Waiting, attempt, &Reason::Suspended.wait(&message), None);
-        held.set(ConditionType::Reconciling, "False", Reason::Suspended.name(), "");
-        held.set(ConditionType::Ready, "Unknown", Reason::Suspended.name(), "");
-        held
+        self.waiting(Phase::Waiting, attempt, &Reason::Suspended.wait(&message), None)
     }
 
     /// The user holds it no more.
@@ -325,7 +326,7 @@ impl<'a> Draft<'a> {
         self.status.attempt = Some(attempt + 1);
         if outcome.is_suspension() {
             *self.status.suspensions.get_or_insert_default() += 1;
-            let was = if outcome.cause() == Cause::Suspended.name() { " " } else { INTERRUPTED };
+            let was = if outcome.is_as_wanted() { " " } else { INTERRUPTED };
             let text = format!("attempt {attempt}{was}{}", outcome.message);
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
         }
@@ -390,13 +391,23 @@ impl<'a> Draft<'a> {
         self
     }
 
-    fn active(mut self, phase: Phase, reason: Option<&str>, message: Option<String>) -> Self {
+    fn active(self, phase: Phase, reason: Option<&str>, message: Option<String>) -> Self {
+        self.standing(phase, reason, message, ACTIVE)
+    }
+
+    fn standing(
+        mut self,
+        phase: Phase,
+        reason: Option<&str>,
+        message: Option<String>,
+        [reconciling, ready]: [&str; 2],
+    ) -> Self {
         self.status.phase = Some(phase);
         self.status.reason = reason.map(str::to_owned);
         self.status.message = message;
         let word = format!("{phase:?}");
-        self.set(ConditionType::Reconciling, "True", reason.unwrap_or(&word), "");
-        self.set(ConditionType::Ready, "False", reason.unwrap_or(&word), "");
+        self.set(ConditionType::Reconciling, reconciling, reason.unwrap_or(&word), "");
+        self.set(ConditionType::Ready, ready, reason.unwrap_or(&word), "");
         self
     }
 
@@ -405,6 +416,8 @@ impl<'a> Draft<'a> {
         self.status.attempt = Some(attempt);
         self.place(pod);
         let known = self.status.image.take().and_then(|i| i.digest);
+        // The repository before it may be another one that holds the same digest. Without one it is the id of an image's
+        // configuration, which the runtime shows for images that no registry gave it: nothing can be pulled by that.
         let digest = pod.run().and_then(|c| digest_of(&c.image_id)).map(|digest| digest.to_string()).or(known);
         let reference = digest.as_deref().map(|digest| by_digest(requested, digest));
         self.status.image = Some(RecordedImage { requested: Some(requested.to_owned()), digest, reference });
@@ -471,7 +484,7 @@ impl<'a> Draft<'a> {
             let repository = input.image.as_ref().map(|image| &image.reference).or(of_snapshot);
             if let Some(repository) = repository.filter(|_| entry.reference.is_none()) {
                 entry.digest = Some(digest.clone());
-                entry.reference = Some(format!("{}@{digest}", without_tag_and_digest(repository)));
+                entry.reference = Some(by_digest(repository, digest));
             }
         }
     }

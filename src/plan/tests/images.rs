@@ -1,8 +1,7 @@
 //! Which image is pulled, and what is recorded of it.
 
 use super::*;
-use crate::oci::without_tag_and_digest;
-use crate::plan::facts::image::digest_of;
+use crate::oci::{digest_of, without_tag_and_digest};
 
 fn pulled(run: &BundleRun) -> (String, String) {
     let plan = look(run, PodSeen::Absent, 0);
