@@ -113,7 +113,7 @@ start_namespaces() {
   (
     join_cgroups
     close_inherited
-    exec setsid unshare --net "$LOCAL_DIR/lib/init" "$STATE" uplink "$SERVICE_CIDR" "${addresses[@]}"
+    exec setsid unshare --net "$LOCAL_DIR/lib/init" "$STATE" uplink "$SERVICE_CIDR" "$POD_CIDR" "${addresses[@]}"
   ) </dev/null >>"$STATE/logs/supervisor.log" 2>&1 &
   pid=$!
   disown "$pid"
