@@ -35,8 +35,9 @@ supply-chain: ## Licences, sources and versions of the crates, by deny.toml.
 advisories: ## Known vulnerabilities of the crates, by today's RustSec database: needs GitHub.
 	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check advisories
 
+# With the features of the tests that need a cluster, so that the package is compiled once for all.
 test-pure: ## All tests that need no cluster.
-	cargo test --locked
+	cargo test --locked --features cluster-tests --lib --bins --test crd --test '[!bc]*'
 
 test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in user-mode Linux: no cluster.
 	tests/cgroup2/run
@@ -53,8 +54,9 @@ test-gpu-simulated: static ## The script of test-real-gpu with a made-up host: s
 test-cluster: static ## Tests of bundles in registries, and of the operator, on a local cluster of its own.
 	tests/cluster/run
 
-test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, on a local cluster of its own: no part of CI.
+test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, and whole tables of cases of which make test tries a part, on a local cluster of its own: no part of CI.
 	tests/cluster/run --ignored node_loss budgets snapshots
+	LONG=1 tests/cluster/run ha::two_operators hostile_archives:: limits::who_handles matrix:: security::
 
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run

@@ -73,7 +73,7 @@ async fn told(space: &Space, run: &str, reason: &str, words: &[&str]) -> BundleR
 
 #[tokio::test]
 async fn who_refuses_an_input_for_two_minutes_ends_the_run_and_the_object_says_so_before() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let registry = std::env::var("REGISTRY_HOST").unwrap();
     let zeros = "0".repeat(64);
     let cases = [
@@ -107,7 +107,7 @@ async fn who_refuses_an_input_for_two_minutes_ends_the_run_and_the_object_says_s
 
 #[tokio::test]
 async fn a_server_that_comes_back_lets_the_same_attempt_go_on() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let (file, image) = (free_address(), free_address());
     space.start("file", download(&format!("http://u:secret@{file}/f?secret"), SHA256)).await;
     space.start("image", with_input(json!({"image": {"reference": format!("{image}/a:1")}}))).await;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::turns::Turn;
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_mins(4);
+pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A namespace of one test.
 pub struct Space {
@@ -50,6 +50,11 @@ impl Space {
     /// For tests that leave the operator alone.
     pub async fn new() -> Self {
         Self::at(Turn::shared().await).await
+    }
+
+    /// For such that do little but wait for time to pass.
+    pub async fn waiting() -> Self {
+        Self::at(Turn::waiting().await).await
     }
 
     /// For such that need a node with little else on it.
@@ -352,6 +357,16 @@ pub async fn eventually_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
     }
 }
 
+/// Whether tests run in their long form (`LONG=1`); every pod costs the short one seconds.
+pub fn is_long() -> bool {
+    std::env::var_os("LONG").is_some()
+}
+
+/// Whether a cell of a table of cases is tried. The short form tries one in `of`, some of every row and every column.
+pub fn is_tried(row: usize, column: usize, of: usize) -> bool {
+    is_long() || (row + column).is_multiple_of(of)
+}
+
 /// Runs a program and returns what it printed.
 pub fn output(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
@@ -386,20 +401,10 @@ pub fn operator_pods(client: &Client) -> Api<Pod> {
     Api::namespaced(client.clone(), "bundlerun")
 }
 
-fn of_the_operator() -> ListParams {
-    ListParams::default().labels("app.kubernetes.io/name=bundle-operator")
-}
-
 /// Of the pods there, those of the installed operator.
 pub async fn the_operators(client: &Client) -> Vec<Pod> {
-    operator_pods(client).list(&of_the_operator()).await.unwrap().items
-}
-
-/// Kills the operator, without grace.
-pub async fn kill_operator(client: &Client) {
-    let pods = operator_pods(client);
-    let params = DeleteParams::default().grace_period(0);
-    pods.delete_collection(&params, &of_the_operator()).await.unwrap();
+    let installed = ListParams::default().labels("app.kubernetes.io/name=bundle-operator");
+    operator_pods(client).list(&installed).await.unwrap().items
 }
 
 /// Scales the operator and waits until it is so.
@@ -415,7 +420,7 @@ pub async fn scale_operator(client: &Client, replicas: i32) {
         })
         .await;
     } else {
-        operator_ready(client).await;
+        all_ready(client, 1).await;
     }
 }
 
@@ -465,10 +470,6 @@ pub async fn operators(client: &Client, how: &Operators) {
 }
 
 /// Waits until the operator's Deployment is complete.
-pub async fn operator_ready(client: &Client) {
-    all_ready(client, 1).await;
-}
-
 async fn all_ready(client: &Client, replicas: i32) {
     use k8s_openapi::api::apps::v1::Deployment;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");

@@ -6,7 +6,8 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, PropagationPolicy};
 use serde_json::{Value, json};
 
-use crate::common::{Space, scale_operator, together};
+use crate::common::{Space, together};
+use crate::settings::OwnOperator;
 
 /// A run in each phase that it can stay in, by name.
 async fn one_of_each(space: &Space) -> Vec<&'static str> {
@@ -83,9 +84,10 @@ async fn deleting_the_namespace_with_runs_in_every_phase_hangs_nowhere() {
 
 #[tokio::test]
 async fn a_run_deleted_while_the_operator_was_down_leaves_nothing() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
+    let operator = OwnOperator::usual(&space).await;
     let names = one_of_each(&space).await;
-    scale_operator(&space.client, 0).await;
+    operator.stop().await;
     for name in &names {
         space.runs().delete(name, &DeleteParams::default()).await.unwrap();
     }
@@ -93,21 +95,22 @@ async fn a_run_deleted_while_the_operator_was_down_leaves_nothing() {
     // The pods still hold what nobody has looked at.
     let held = space.pods().get("running-1").await.unwrap();
     assert!(!held.finalizers().is_empty());
-    scale_operator(&space.client, 1).await;
+    operator.go_on().await;
     all_gone(&space, &names).await;
     space.end().await;
 }
 
 #[tokio::test]
 async fn a_namespace_deleted_while_the_operator_was_down_goes_when_it_is_back() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
+    let operator = OwnOperator::usual(&space).await;
     one_of_each(&space).await;
-    scale_operator(&space.client, 0).await;
+    operator.stop().await;
     let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(space.client.clone());
     namespaces.delete(&space.name, &DeleteParams::default()).await.unwrap();
     // Kubernetes deletes a namespace's pods before all else, and these are held by our finalizer.
     space.pod_until("running-1", "to be deleted", |pod| pod.metadata.deletion_timestamp.is_some()).await;
-    scale_operator(&space.client, 1).await;
+    operator.go_on().await;
     crate::common::watch_until(namespaces, &space.name, "to be gone", |n| n.is_none()).await;
 }
 

@@ -152,7 +152,7 @@ async fn a_parent_made_anew_is_another_and_what_was_pinned_stays() {
 
 #[tokio::test]
 async fn an_input_that_is_not_there_is_told_with_its_name() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     space.run("parent", writes("x")).await;
     let input = |source: Value| {
         let mut input = source;

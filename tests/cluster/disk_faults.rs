@@ -101,7 +101,7 @@ async fn what_a_disk_fails_to_read_for_a_while_costs_nothing() {
 
 #[tokio::test]
 async fn what_a_disk_never_reads_is_named_and_all_the_rest_is_saved() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let cases = [
         ("bad", Fault::Fails, "cannot be read: Input/output error"),
         ("dir", Fault::Fails, "cannot be read: Input/output error"),
@@ -141,7 +141,7 @@ async fn what_a_disk_never_reads_is_named_and_all_the_rest_is_saved() {
 
 #[tokio::test]
 async fn a_command_that_hangs_on_its_disk_ends_with_what_can_be_read() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let sick = Sick::beside(&space).await;
     sick.set("hung", Fault::Hangs);
     let command = "echo said; echo fine >good; echo x >hung; cat hung; echo never";
@@ -169,7 +169,7 @@ async fn a_command_that_hangs_on_its_disk_ends_with_what_can_be_read() {
 /// Of a claim: the helper looks at the working directory alone, and ends.
 #[tokio::test]
 async fn a_command_that_hangs_elsewhere_is_tried_again() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let (at, disk) = (space.claim("sick").await, disk());
     std::fs::write(disk.backing().join("hung"), "x").unwrap();
     disk.set("hung", Fault::Hangs);

@@ -116,7 +116,7 @@ async fn the_hosts_driver_wins_whatever_bashrc_does_and_for_every_user_and_progr
 
 #[tokio::test]
 async fn gpus_that_cannot_be_used_are_an_interruption_that_says_what_is_missing() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let (incomplete, not_installed) = tokio::join!(
         space.run("incomplete", with_profile("incomplete", "echo ran")),
         space.run("not-installed", with_profile("not-installed", "echo ran")),

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::audit;
 use crate::common::{
-    Operators, Space, cause, eventually, operator_pods, operators, scale_operator, starts, stdout, the_operators,
-    together, traced,
+    Operators, Space, cause, eventually, is_long, operator_pods, operators, scale_operator, starts, stdout,
+    the_operators, together, traced,
 };
 use crate::node::{container_id, first_process};
 use crate::webhook::{Answer, Webhook};
@@ -86,7 +86,8 @@ async fn two_operators_at_once_without_a_lease_do_nothing_twice() {
     let space = Space::exclusive().await;
     operators(&space.client, &Operators { replicas: 2, ..Operators::default() }).await;
     let trace = space.claim("trace").await;
-    let names: Vec<_> = (0..100).map(|i| format!("run-{i:03}")).collect();
+    let runs = if is_long() { 100 } else { 32 };
+    let names: Vec<_> = (0..runs).map(|i| format!("run-{i:03}")).collect();
     together(names.iter().map(|name| space.start(name, traced("sleep 1; echo done")))).await;
     // So many pods at once take a small node minutes.
     let since = Instant::now();
@@ -176,7 +177,7 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
     let patient = Operators { replicas: 2, leader_election: true, probe_failures: 30, ..Operators::default() };
     operators(&space.client, &patient).await;
     let trace = space.claim("trace").await;
-    let names: Vec<_> = (0..64).map(|i| format!("run-{i:03}")).collect();
+    let names: Vec<_> = (0..40).map(|i| format!("run-{i:03}")).collect();
     let paused = some_leader(&space.client).await;
     let process = first_process(&container_id(&paused, "operator"));
     // In the midst of work: some runs end, some begin.
@@ -187,11 +188,11 @@ async fn a_leader_that_is_paused_for_a_minute_ends_without_a_write_when_it_goes_
         tokio::time::sleep(Duration::from_millis(300)).await;
         kill_process(process, Signal::STOP).unwrap();
     };
-    tokio::join!(together(names[8..56].iter().map(|name| space.start(name, traced("sleep 1; echo done")))), pause);
+    tokio::join!(together(names[8..32].iter().map(|name| space.start(name, traced("sleep 1; echo done")))), pause);
     let since = Instant::now();
     let (other, took) = another_leads(&space.client, &paused).await;
     println!("the leader was paused: another led after {took:?}");
-    together(names[56..].iter().map(|name| space.start(name, traced("echo done")))).await;
+    together(names[32..].iter().map(|name| space.start(name, traced("echo done")))).await;
     nothing_happened_twice(&space, &trace, &names).await;
 
     tokio::time::sleep(Duration::from_mins(1).saturating_sub(since.elapsed())).await; // the span of the claim

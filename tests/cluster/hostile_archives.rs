@@ -1,10 +1,11 @@
-//! Archives that attack who unpacks them, as inputs of runs: the real helper stages them.
+//! Archives that attack who unpacks them, as inputs of runs: the real helper stages them. `tests/bundle` has all of them
+//! without a cluster; here is the short form.
 
 use bundlerun::bundle::ErrorKind;
 use serde_json::json;
 
 use crate::archives::{self, Then};
-use crate::common::{Space, cause, stdout, together};
+use crate::common::{Space, cause, is_tried, stdout, together};
 use crate::push::push_image;
 
 /// Runs side by side.
@@ -14,8 +15,10 @@ const AT_ONCE: usize = 12;
 async fn a_hostile_archive_ends_its_run_with_a_cause_or_is_contained() {
     let space = Space::new().await;
     let registry = std::env::var("REGISTRY_HOST").unwrap();
-    let cases = archives::all();
+    let mut cases = archives::all();
     assert!(cases.len() > 40);
+    let mut index = 0..;
+    cases.retain(|_| is_tried(index.next().unwrap(), 0, 3));
     let mut ended = Vec::new();
     for (batch, cases) in cases.chunks(AT_ONCE).enumerate() {
         let (space, registry) = (&space, registry.as_str());

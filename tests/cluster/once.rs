@@ -10,7 +10,8 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, eventually, kill_operator, operator_ready, run, starts, stdout, together, traced};
+use crate::common::{Space, cause, eventually, run, starts, stdout, together, traced};
+use crate::settings::OwnOperator;
 
 #[tokio::test]
 async fn the_same_manifest_applied_again_changes_nothing() {
@@ -110,7 +111,8 @@ async fn a_deleted_pod_is_never_success() {
 
 #[tokio::test]
 async fn the_operator_killed_ten_times_starts_no_command_twice_and_loses_no_record() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
+    let operator = OwnOperator::usual(&space).await;
     let trace = space.claim("trace").await;
     let names: Vec<_> = (0..20).map(|i| format!("run-{i:02}")).collect();
     // Moments without pattern, the same in every run of the test.
@@ -122,9 +124,9 @@ async fn the_operator_killed_ten_times_starts_no_command_twice_and_loses_no_reco
             space.start(name, traced("sleep 2; echo done")).await;
         }
         tokio::time::sleep(Duration::from_millis(moment)).await;
-        kill_operator(&space.client).await;
+        operator.kill().await;
     }
-    operator_ready(&space.client).await;
+    operator.ready().await;
     let ended = together(names.iter().map(|name| space.end_of(name))).await;
     for (name, status) in names.iter().zip(&ended) {
         assert_eq!((status.phase, status.attempt), (Some(Phase::Succeeded), Some(1)), "{name}: {status:#?}");

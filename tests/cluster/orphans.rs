@@ -34,7 +34,8 @@ async fn a_pod_of_another_attempt_is_ended_and_released() {
 
 #[tokio::test]
 async fn pods_that_cannot_be_released_hold_up_no_others() {
-    let (stuck, free) = (Space::new().await, Space::new().await);
+    let stuck = Space::new().await;
+    let free = stuck.beside().await;
     let names: Vec<_> = (0..17).map(|i| format!("r{i}")).collect();
     // Never scheduled: what is about them is the finalizer alone.
     let waits = json!({"command": "true", "resources": {"gpus": 99}});

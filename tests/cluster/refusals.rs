@@ -61,7 +61,7 @@ async fn a_missing_service_account_is_told_and_ends_the_run_at_its_deadline() {
 
 #[tokio::test]
 async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let labelled = "has(object.metadata.labels) && 'team' in object.metadata.labels";
     let denial = PodPolicy::denying(&space, "CREATE", labelled, "every pod needs a label team").await;
     space.start("denied", json!({"command": "true"})).await;
@@ -82,7 +82,7 @@ async fn what_a_policy_denies_is_told_and_starts_when_it_is_allowed() {
 /// However a webhook fails: the run says so in its words, waits without a deadline, and starts when it is mended.
 #[tokio::test]
 async fn a_webhook_that_fails_is_told_after_its_first_answer_and_the_run_starts_when_it_is_mended() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let faults = [
         (Answer::Fails(500), "an error on the server"),
         (Answer::Fails(404), "could not find the requested resource"),
@@ -117,7 +117,7 @@ async fn a_webhook_that_fails_is_told_after_its_first_answer_and_the_run_starts_
 
 #[tokio::test]
 async fn a_webhook_that_denies_with_400_has_a_deadline_and_the_run_starts_when_it_allows() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let asked = Webhook::start(&space, Answer::Denies(400, "every pod needs a label team")).await;
     space.start("too-late", json!({"command": "true"})).await;
     let waiting = space.waits_at("too-late", "Admission").await.waiting.unwrap();

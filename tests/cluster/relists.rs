@@ -44,11 +44,11 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     kill_process(process, Signal::CONT).unwrap();
 
     let mut made = vec!["while-paused".to_owned(), "when-back".to_owned()];
-    for i in 0..40 {
+    for i in 0..20 {
         let name = format!("meanwhile-{i:02}");
         space.start(&name, json!({"command": "true"})).await;
         made.push(name);
-        tokio::time::sleep(Duration::from_millis(50)).await; // spread over the list
+        tokio::time::sleep(Duration::from_millis(100)).await; // spread over the list
     }
     let ended = together(made.iter().map(|name| space.end_of(name))).await;
     assert!(ended.iter().all(|status| status.phase == Some(Phase::Succeeded) && status.attempt == Some(1)));

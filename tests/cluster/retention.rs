@@ -8,9 +8,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::audit::{self, text};
-use crate::common::{
-    Space, condition_of, eventually, left, saved_file, scale_operator, stdout, together, traced, watch_until,
-};
+use crate::common::{Space, condition_of, eventually, left, saved_file, stdout, together, traced, watch_until};
+use crate::settings::OwnOperator;
 
 async fn set(space: &Space, run: &str, field: &str, value: Value) {
     let patch = Patch::Merge(json!({"spec": {field: value}}));
@@ -145,7 +144,8 @@ async fn a_run_is_deleted_in_time_and_those_that_have_it_as_input_go_on() {
 
 #[tokio::test]
 async fn an_operator_that_starts_goes_on_with_what_is_kept() {
-    let space = Space::exclusive().await;
+    let space = Space::with_own_operators().await;
+    let operator = OwnOperator::usual(&space).await;
     let kept = SignedDuration::from_secs(20);
     let (timed, lives, _, _) = tokio::join!(
         space.run("timed", json!({"command": "true", "podRetention": "20s"})),
@@ -153,10 +153,10 @@ async fn an_operator_that_starts_goes_on_with_what_is_kept() {
         space.run("changed", json!({"command": "true"})),
         space.run("kept", json!({"command": "true"})),
     );
-    scale_operator(&space.client, 0).await;
+    operator.stop().await;
     // As somebody does while the operator is away.
     set(&space, "changed", "podRetention", json!("1s")).await;
-    scale_operator(&space.client, 1).await;
+    operator.go_on().await;
     together(["timed-1", "changed-1"].map(|pod| space.gone::<Pod>(pod))).await;
     space.gone::<BundleRun>("lives").await;
     space.gone::<Pod>("lives-1").await;

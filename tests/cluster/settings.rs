@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::{Space, eventually, operator_pods, scale_operator, watch_until};
@@ -47,6 +47,13 @@ pub struct OwnOperator {
 }
 
 impl OwnOperator {
+    /// With the settings of the tests.
+    pub async fn usual(space: &Space) -> Self {
+        let own = Self::start(space, "", &[], &usual(space).await.to_string(), json!([])).await;
+        own.ready().await;
+        own
+    }
+
     /// For `space` and `others`. `suffix`: of its name, where a namespace has several.
     pub async fn start(space: &Space, suffix: &str, others: &[Space], settings: &str, env: Value) -> Self {
         let client = &space.client;
@@ -76,16 +83,46 @@ impl OwnOperator {
         Self { name, deployments, pods: operator_pods(client) }
     }
 
-    async fn ready(&self) {
+    /// Waits until it is.
+    pub async fn ready(&self) {
         let is_ready = |d: Option<&Deployment>| d.is_some_and(|d| d.status.as_ref().unwrap().ready_replicas == Some(1));
         watch_until(self.deployments.clone(), &self.name, "to be ready", is_ready).await;
+    }
+
+    /// Stops it, and waits until it is gone.
+    pub async fn stop(&self) {
+        self.scale(0).await;
+        eventually("the operator to be gone", async || {
+            let left = self.pods.list(&self.its()).await.unwrap().items.len();
+            if left == 0 { Ok(()) } else { Err(left) }
+        })
+        .await;
+    }
+
+    /// Starts it again, and waits until it is ready.
+    pub async fn go_on(&self) {
+        self.scale(1).await;
+        self.ready().await;
+    }
+
+    /// Kills it, without grace.
+    pub async fn kill(&self) {
+        self.pods.delete_collection(&DeleteParams::default().grace_period(0), &self.its()).await.unwrap();
+    }
+
+    async fn scale(&self, replicas: i32) {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        self.deployments.patch(&self.name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    fn its(&self) -> ListParams {
+        ListParams::default().labels(&format!("operator-of={}", self.name))
     }
 
     /// Waits until its container has ended, and returns whether it is ready nevertheless, and its last words.
     pub async fn last_words(&self) -> (bool, String) {
         eventually("the operator's last words", async || {
-            let its = ListParams::default().labels(&format!("operator-of={}", self.name));
-            let pods = self.pods.list(&its).await.unwrap();
+            let pods = self.pods.list(&self.its()).await.unwrap();
             let statuses = pods.items.into_iter().filter_map(|pod| pod.status?.container_statuses?.into_iter().next());
             let mut ended = statuses.filter_map(|container| {
                 let states = [container.state, container.last_state];

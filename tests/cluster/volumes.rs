@@ -47,7 +47,7 @@ async fn a_volume_that_cannot_be_mounted_is_told_and_given_up() {
 
 #[tokio::test]
 async fn a_volume_that_cannot_be_attached_or_mounted_goes_on_when_it_can() {
-    let space = Space::new().await;
+    let space = Space::waiting().await;
     let directory = space.claim_of_nothing("mended").await;
     let driver = json!({"csi": {"driver": "nowhere.bundlerun.test", "volumeHandle": "v"}});
     space.claim_of("detached", driver).await;
