@@ -228,17 +228,37 @@ fn received(headers: &HeaderMap) -> Option<u64> {
 /// Returns when `sent` has stood still for too long. A registry may take longer to answer when it has got everything: it
 /// moves all of the blob, of which `body` are only the last bytes.
 async fn stalled(sent: &AtomicU64, body: u64, size: u64) {
-    const LOOK: Duration = Duration::from_secs(2);
-    let confirm = CONFIRM + Duration::from_secs(size / CONFIRMED_PER_SECOND);
-    let (mut last, mut still) = (0, Duration::ZERO);
+    let mut patience = Patience { body, size, last: 0, still: Duration::ZERO };
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = sent.load(Ordering::Relaxed);
-        still = if now == last { still + LOOK } else { Duration::ZERO };
-        last = now;
-        if still >= if now >= body || now == 0 { confirm } else { ANSWER } {
+        if patience.ends(sent.load(Ordering::Relaxed)) {
             return;
         }
+    }
+}
+
+/// Between two looks at what was sent.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// For how long nothing may move of a body: the whole may take as long as it takes.
+struct Patience {
+    /// Bytes that are to be sent.
+    body: u64,
+    /// Of the blob.
+    size: u64,
+    /// What was sent by the last look.
+    last: u64,
+    /// Since when that is so.
+    still: Duration,
+}
+
+impl Patience {
+    /// Called every [`LOOK`] with what was sent by then.
+    fn ends(&mut self, sent: u64) -> bool {
+        self.still = if sent == self.last { self.still + LOOK } else { Duration::ZERO };
+        self.last = sent;
+        let confirm = CONFIRM + Duration::from_secs(self.size / CONFIRMED_PER_SECOND);
+        self.still >= if sent >= self.body || sent == 0 { confirm } else { ANSWER }
     }
 }
 
@@ -247,6 +267,27 @@ mod tests {
     use super::super::shapes;
     use super::*;
     use reqwest::header::HeaderValue;
+
+    /// After how many seconds the patience with a body of a blob ends, within two days, of which so much is sent by a time.
+    fn ends_after(body: u64, size: u64, sent: impl Fn(u64) -> u64) -> Option<u64> {
+        let mut patience = Patience { body, size, last: 0, still: Duration::ZERO };
+        (2..2 * 86_400).step_by(2).find(|seconds| patience.ends(sent(*seconds)))
+    }
+
+    #[test]
+    fn an_upload_may_take_long_while_it_moves_and_not_when_it_stands_still() {
+        const MIB: u64 = 1 << 20;
+        let large = 100 << 30;
+        assert_eq!(ends_after(large, large, |seconds| 1 + seconds / 50), None, "a byte every fifty seconds");
+        let stands_at = |most: u64| move |seconds: u64| (seconds * MIB).min(most);
+        assert_eq!(ends_after(large, large, stands_at(3600 * MIB)), Some(3660), "a minute after its last byte");
+        // Whoever has all of it may need the longer to move it to its place the larger it is.
+        for (size, patience) in [(2 * MIB, 300), (100 * MIB, 302), (5000 * MIB, 400)] {
+            assert_eq!(ends_after(size, size, stands_at(size)), Some(size / MIB + patience), "{size}");
+            assert_eq!(ends_after(1, size, |_| 1), Some(2 + patience), "{size}: the last byte alone was left to send");
+            assert_eq!(ends_after(0, size, |_| 0), Some(patience), "{size}: it is only said that it is all");
+        }
+    }
 
     #[test]
     fn what_a_registry_has_is_read() {
