@@ -62,6 +62,24 @@ pub(crate) async fn ends<T>(what: &str, work: impl Future<Output = T>) -> T {
     ended.unwrap_or_else(|_| panic!("{what}: it hangs"))
 }
 
+/// Lets the bodies of so many blobs go, which a proxy holds back, one by one: there are as many at once as there may be, and
+/// never more. Whatever comes after them is not held up.
+pub(crate) async fn let_go_one_by_one(proxy: &Proxy, blobs: usize, at_once: usize) {
+    let begun = || proxy.seen.held.lock().unwrap().len();
+    let is_end = |line: &&String| line.starts_with("PUT") && line.contains("/uploads/");
+    let ended = || proxy.seen.log.lock().unwrap().iter().filter(is_end).count();
+    for done in 0..blobs {
+        while begun() - done < at_once.min(blobs - done) || ended() < done {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(begun() - done <= at_once, "{} at once", begun() - done);
+        proxy.seen.let_one_go();
+    }
+    for _ in 0..100 {
+        proxy.seen.let_one_go();
+    }
+}
+
 /// Lines of `describe.py`.
 pub(crate) fn describe(what: &str, path: &Path) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bundle/describe.py");

@@ -113,6 +113,18 @@ impl Registry {
         blobs.join(hex.get(..2).unwrap()).join(hex).join("data").is_file()
     }
 
+    /// Has it lose what has this digest, as its garbage collection does.
+    #[allow(dead_code)] // not every test binary collects
+    pub(crate) fn lose_blob(&self, digest: &str) {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let found = Command::new("find").arg(self.dir.path().join("store")).args(["-name", hex]).output().unwrap();
+        let found = String::from_utf8(found.stdout).unwrap();
+        assert!(!found.is_empty(), "the store has no {digest}");
+        for path in found.lines() {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

@@ -1,6 +1,8 @@
 //! Snapshots of a tree that is being written.
 
-use crate::common::{Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, names, save, tree};
+use crate::common::{
+    Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, ends, let_go_one_by_one, names, save, tree,
+};
 use crate::early::on_disk;
 use crate::mapped::Mapped;
 use axum::http::Method;
@@ -49,6 +51,7 @@ impl Run {
             known: self.beside.path().join("known.json"),
             is_consistent: true,
             bytes_per_second: None,
+            connections: None,
         }
     }
 
@@ -149,7 +152,8 @@ async fn a_snapshot_is_an_input_as_any_bundle_is() {
     assert_eq!(fs::read_to_string(place.dir.join("d/step")).unwrap(), "3");
 }
 
-/// One file of a hundred is another at each snapshot; small ones and a log grow.
+/// One file of forty is another at each snapshot: written over, replaced by a new one, or kept under another name beside it,
+/// as programs keep the checkpoint before the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn little_more_is_pushed_than_has_changed() {
     let run = Run::new();
@@ -162,8 +166,19 @@ async fn little_more_is_pushed_than_has_changed() {
     run.take().await;
     let (mut pushed, mut changed) = (0, 0);
     for step in 0..60u8 {
-        run.write(&format!("part-{}", step % 40), step + 100, 2 * MIB);
-        run.write(&format!("small-{step}"), step + 100, 4000);
+        let (part, content) = (format!("part-{}", step % 40), step + 100);
+        match step % 3 {
+            0 => run.write(&part, content, 2 * MIB),
+            1 => {
+                run.write("part.new", content, 2 * MIB);
+                fs::rename(run.path("part.new"), run.path(&part)).unwrap();
+            }
+            _ => {
+                fs::rename(run.path(&part), run.path("part.before")).unwrap();
+                run.write(&part, content, 2 * MIB);
+            }
+        }
+        run.write(&format!("small-{step}"), content, 4000);
         pushed += run.take().await.pushed_bytes;
         changed += 2 * MIB + 4000;
     }
@@ -195,11 +210,11 @@ async fn what_is_stored_through_a_mapping_is_in_the_next_snapshot() {
     }
 }
 
-/// Two files that a program writes one after the other, all the time: each snapshot has both of one step, or there is none.
+/// Two files that a program writes one after the other, all the time, as new ones or through mappings: each snapshot has both
+/// of one step, or there is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_snapshot_mixes_two_steps() {
-    let run = Run::new();
-    let program = "import itertools, os, time
+    let renames = "import itertools, os, time
 for step in itertools.count():
     for name in ['a', 'b']:
         with open(name + '.tmp', 'wb') as file:
@@ -207,11 +222,29 @@ for step in itertools.count():
         os.rename(name + '.tmp', name)
     time.sleep(1.5)
 ";
+    let maps = "import itertools, mmap, os, time
+maps = []
+for name in ['a', 'b']:
+    with open(name + '.tmp', 'w+b') as file:
+        file.write(b'0'.rjust(3 << 20))
+        file.flush()
+        maps.append(mmap.mmap(file.fileno(), 0))
+    os.rename(name + '.tmp', name)
+for step in itertools.count():
+    for mapped in maps:
+        mapped[:] = str(step).encode().rjust(3 << 20)
+    time.sleep(1.5)
+";
+    tokio::join!(mixes_no_two_steps(renames), mixes_no_two_steps(maps));
+}
+
+async fn mixes_no_two_steps(program: &str) {
+    let run = Run::new();
     let mut writer = Command::new("python3").args(["-c", program]).current_dir(run.dir.path()).spawn().unwrap();
     while !run.path("b").exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut taken = 0;
+    let (mut taken, mut last) = (0, 0);
     for _ in 0..8 {
         match take(&run.tree(), &run.wanted(), &run.registry.access()).await {
             Ok(_) => taken += 1,
@@ -222,10 +255,11 @@ for step in itertools.count():
         // It is between `a` and `b` for some milliseconds, in which a snapshot that is not of one moment could be taken.
         let (a, b) = (step("a"), step("b"));
         assert!(a == b || a == b + 1, "{a} {b}");
+        last = a;
     }
     writer.kill().unwrap();
     writer.wait().unwrap();
-    assert!(taken > 0);
+    assert!(taken > 0 && last > 0, "{taken} snapshots, the last of step {last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,4 +393,60 @@ with open('log', 'r+b', buffering=0) as file:
     writer.wait().unwrap();
     let (place, _) = run.restored().await;
     assert_eq!(fs::read_to_string(place.dir.join("log")).unwrap(), "first\n");
+}
+
+/// Of what it had more than an hour ago the store is asked, and it is pushed again. Where it says of a manifest that it lacks
+/// something, the next snapshot pushes all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_has_lost_is_pushed_again() {
+    let run = Run::new();
+    run.write("lost", 1, 3 * MIB);
+    run.write("there", 2, 2 * MIB);
+    run.take().await;
+    let file = run.beside.path().join("known.json");
+    let known = || serde_json::from_slice::<serde_json::Value>(&fs::read(&file).unwrap()).unwrap();
+    let lose = || {
+        let known = known();
+        let is_it = |blob: &&serde_json::Value| blob["size"].as_u64().unwrap() > 3 * MIB;
+        let blob = known["blobs"].as_array().unwrap().iter().find(is_it).unwrap();
+        run.registry.lose_blob(blob["digest"].as_str().unwrap());
+    };
+    lose();
+    let mut before = known();
+    for blob in before["blobs"].as_array_mut().unwrap() {
+        blob["seenAt"] = (blob["seenAt"].as_u64().unwrap() - 3601).into();
+    }
+    fs::write(&file, before.to_string()).unwrap();
+    let again = run.take().await;
+    assert!((3 * MIB..4 * MIB).contains(&again.pushed_bytes), "{again:?}");
+    run.assert_restored().await;
+
+    lose();
+    run.write("new", 3, 10);
+    take(&run.tree(), &run.wanted(), &run.registry.access()).await.unwrap_err();
+    let again = run.take().await;
+    assert!((3 * MIB..4 * MIB).contains(&again.pushed_bytes), "{again:?}");
+    run.assert_restored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_of_a_snapshot_is_pushed_at_once_than_there_are_connections() {
+    for connections in [1, 3] {
+        let run = Run::new();
+        for n in 0..6 {
+            run.write(&n.to_string(), n, 2 * MIB);
+        }
+        let holds = |method: &Method, _: &str, _| if method == Method::PATCH { Fault::HoldBack } else { Fault::None };
+        let proxy = Proxy::before("127.0.0.1", &run.registry.host, holds);
+        let wanted = SnapshotWanted {
+            repository: proxy.reference("a"),
+            is_consistent: false,
+            connections: Some(connections.try_into().unwrap()),
+            ..run.wanted()
+        };
+        let (tree, access) = (run.tree(), access(&proxy.host));
+        let taken = Box::pin(async { take(&tree, &wanted, &access).await.unwrap() });
+        ends("a snapshot", async { tokio::join!(taken, let_go_one_by_one(&proxy, 6, connections)) }).await;
+        run.assert_restored().await;
+    }
 }

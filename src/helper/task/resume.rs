@@ -92,6 +92,7 @@ async fn note_none(paths: &Paths, save: &SaveRequest, access: &bundle::Access) -
         known: root.with_extension("json"),
         is_consistent: false,
         bytes_per_second: None,
+        connections: None,
     };
     bundle::snapshot(&Tree { root, ..Tree::default() }, &wanted, access, &Progress::default()).await.map(drop)
 }

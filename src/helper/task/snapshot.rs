@@ -25,6 +25,7 @@ pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested
         known: paths.bin.join(files::SNAPSHOT_KNOWN),
         is_consistent: is_requested,
         bytes_per_second: background.and_then(|background| background.bytes_per_second),
+        connections: background.map(|background| background.connections),
     };
     let runtime = runtime()?;
     let taken = runtime.block_on(bundle::snapshot(&tree, &wanted, &access(paths, request), &Progress::default()));

@@ -64,6 +64,8 @@ pub struct SnapshotWanted {
     pub is_consistent: bool,
     /// Bytes per second that are read to be pushed; none: no limit.
     pub bytes_per_second: Option<u64>,
+    /// Layers that are pushed at once; none: as many as when a bundle is saved.
+    pub connections: Option<u32>,
 }
 
 /// A snapshot in a registry.
@@ -151,7 +153,9 @@ impl Taking<'_> {
         let (plan, sorted, unsettled) = survey.await?;
         let plan = Arc::new(plan);
         let layers = stream::iter((0..plan.layers()).map(|number| self.saving.layer(&plan, number)));
-        let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(AT_ONCE).try_collect().await?;
+        let at_once = self.wanted.connections.and_then(|connections| usize::try_from(connections).ok());
+        let at_once = at_once.unwrap_or(AT_ONCE).max(1);
+        let mut layers: Vec<Arc<Layer>> = layers.buffer_unordered(at_once).try_collect().await?;
         layers.sort_by_key(|layer| layer.number);
         let new = layers.iter().flat_map(|layer| &layer.blobs).map(|blob| (blob.digest, blob.size));
         let new: Vec<(Digest, u64)> = new.collect();
