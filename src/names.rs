@@ -253,6 +253,8 @@ pub mod files {
     pub const STORE_CHECKED: &str = "store-checked";
     /// In [`super::paths::BIN`]: until when the output may be saved.
     pub const SAVE_UNTIL: &str = "save-until.json";
+    /// In [`super::paths::BIN`]: a child has begun to save the output.
+    pub const SAVE_BEGUN: &str = "save-begun";
     /// In [`super::paths::BIN`]: the [`crate::contract::Saved`] output, with its size.
     pub const SAVED: &str = "saved.json";
     /// In [`super::paths::BIN`]: the [`crate::contract::NotSaved`] of the last try.

@@ -163,7 +163,7 @@ fn doubt(page: &str, block: &Block) -> Option<String> {
         }
         ("console" | "sh" | "bash", Some(Mark::RunBy(file))) => {
             let Ok(script) = fs::read_to_string(root().join(file)) else { return Some(format!("{file} is not there")) };
-            let lines = block.text.lines().map(|line| line.trim_start_matches("$ "));
+            let lines = block.text.lines().map(|line| line.trim_start().trim_start_matches("$ "));
             let mut begins = lines.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
             (!begins.any(|begin| begin.contains(' ') && script.contains(&begin)))
                 .then(|| format!("{file} runs no command that begins like one of these"))

@@ -146,7 +146,7 @@ fn the_disk_is_watched_from_the_runners_start() {
     sandbox.write_request(&sh(""));
     let helper = Process::start(&sandbox);
     let _ = helper::wait_prepared(&sandbox.paths);
-    let is_watched = || helper.children().iter().any(|child| does(child, "watch-disk"));
+    let is_watched = || helper.child("watch-disk").is_some();
     // About a second later.
     await_that("how far staging is", || sandbox.paths.bin.join("progress.json").exists());
     assert!(!is_watched());
@@ -169,19 +169,13 @@ fn a_helper_that_is_started_again_watches_the_disk_although_it_sees_no_runner() 
     sandbox.write_request(&sh(""));
     fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
     let helper = Process::start(&sandbox);
-    await_that("the watch", || helper.children().iter().any(|child| does(child, "watch-disk")));
+    await_that("the watch", || helper.child("watch-disk").is_some());
     kill_process(pid(&helper), Signal::TERM).unwrap();
     assert!(helper.finish());
 }
 
 fn pid(helper: &Process) -> Pid {
     Pid::from_raw(i32::try_from(helper.id()).unwrap()).unwrap()
-}
-
-/// Whether this process is the helper's child for a task.
-fn does(process: &str, task: &str) -> bool {
-    let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-    words.split(|byte| *byte == 0).any(|word| word == task.as_bytes())
 }
 
 #[test]

@@ -8,13 +8,15 @@ mod helping;
 mod sandbox;
 
 use bundlerun::contract::{
-    InputSource, Message, MissingRecord, NotSaved, Report, RequestedInput, SaveFailure, SaveRequest, Saved,
+    Background, InputSource, Message, MissingRecord, NotSaved, Report, RequestedInput, SaveFailure, SaveRequest, Saved,
+    SnapshotRequest,
 };
 use bundlerun::helper;
 use helping::{Helper, Process, fresh, start, told};
 use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ fn saving_by(script: &str) -> Sandbox {
             exclude: vec![],
             deadline_seconds: 60,
             interrupted_seconds: 60,
+            follows_attempt: false,
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
             told_variables: vec![],
@@ -395,4 +398,65 @@ fn the_main_process_is_small() {
     helper.kill();
     let _ = rustix::process::kill_process(orphan, Signal::KILL);
     assert!(kib < 4096, "{kib} KiB");
+}
+
+/// Niceness, and the class in which the disk serves it.
+fn priority(pid: &str) -> (i32, String) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let nice = stat.rsplit(") ").next().and_then(|fields| fields.split(' ').nth(16)?.parse().ok());
+    let told = std::process::Command::new("ionice").args(["-p", pid]).output().unwrap().stdout;
+    let class = String::from_utf8(told).unwrap();
+    (nice.unwrap_or_default(), class.trim().split(':').next().unwrap().to_owned())
+}
+
+/// A store that never answers, so that who speaks to it stays, and a run that it is the store of.
+fn with_silent_store(change: impl FnOnce(&mut SaveRequest)) -> (TcpListener, Sandbox) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    let sandbox = saving_by(SAVES).requesting(|request| {
+        request.registries.insecure = vec![host.clone()];
+        let save = request.save.as_mut().unwrap();
+        save.repository = format!("{host}/bundles");
+        change(save);
+    });
+    (silent, sandbox)
+}
+
+/// Has a look at a helper while its command runs.
+fn beside_a_command(sandbox: &Sandbox, look: impl FnOnce(&Process)) {
+    let command = sh("touch ready; sleep 1000");
+    sandbox.write_request(&command);
+    let helper = Process::start(sandbox);
+    let _ = helper::wait_prepared(&sandbox.paths);
+    let _runner = sandbox.start(&command);
+    sandbox.await_file("ready");
+    look(&helper);
+    helper.kill();
+}
+
+#[test]
+fn what_nobody_waits_for_takes_only_what_nobody_else_wants() {
+    let snapshots = |every_seconds| {
+        Some(SnapshotRequest { tag: "run.1.s".to_owned(), exclude: None, every_seconds, at_end: false })
+    };
+    let (_silent, sandbox) = with_silent_store(|save| {
+        save.background =
+            Some(Background { quiet_seconds: 0, connections: 1, bytes_per_second: None, waste_percent: 0 });
+        save.snapshots = snapshots(Some(1));
+    });
+    beside_a_command(&sandbox, |helper| {
+        for task in ["push-early", "regular-snapshot"] {
+            let lowest = (19, "idle".to_owned());
+            await_that(task, || helper.child(task).is_some_and(|child| priority(&child) == lowest));
+        }
+    });
+
+    // The command waits for this one.
+    let (silent, sandbox) = with_silent_store(|save| save.snapshots = snapshots(None));
+    beside_a_command(&sandbox, |helper| {
+        fs::write(sandbox.paths.record.join("snapshots/0123456789abcdef"), "").unwrap();
+        let _asks = silent.accept().unwrap();
+        let usual = priority(&std::process::id().to_string());
+        assert_eq!(priority(&helper.child("snapshot").unwrap()), usual);
+    });
 }

@@ -107,6 +107,9 @@ pub struct Tree {
     pub kept: Option<PathBuf>,
     /// Digests that are found out now are added to it: large files are written to the disk before they are read.
     pub keeps_more: bool,
+    /// Someone may have sent the same before, of whom no digest is known: large files are read for theirs first, and sent
+    /// only where the registry has them not.
+    pub may_be_there: bool,
     /// No blob of it may have more bytes; none: 5 GiB. It is part of what the digest depends on.
     pub max_blob: Option<u64>,
     /// Bytes of memory that its entries may take; none: no limit. What does not fit is an error of the kind

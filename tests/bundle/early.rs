@@ -1,16 +1,20 @@
 //! Large files that are pushed while they are written.
 
-use crate::common::{Place, Registry, access, describe, fetch, save, tree};
+use crate::common::{Place, Registry, access, describe, ends, fetch, let_go_one_by_one, save, script, tree, try_save};
 use crate::mapped::Mapped;
 use crate::proxy::{Fault, Proxy};
 use axum::http::Method;
 use bundlerun::bundle::{EarlyPushes, Outlook, Tree};
 use bundlerun::contract::Background;
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify;
+use serde_json::Value;
 use std::fs;
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A layer of its own.
@@ -34,10 +38,16 @@ fn kept_tree(root: &Path, beside: &Path) -> Tree {
     Tree { kept: Some(beside.join("digests.json")), ..tree(root) }
 }
 
+/// The layers whose digests are kept.
+fn kept_layers(beside: &Path) -> Vec<String> {
+    let text = fs::read(beside.join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
+    let kept: Vec<(String, Value)> = serde_json::from_slice(&text).unwrap();
+    kept.into_iter().map(|(_, layer)| layer["blobs"][0]["digest"].as_str().unwrap().to_owned()).collect()
+}
+
 /// How many digests are kept.
 fn kept(beside: &Path) -> usize {
-    let text = fs::read(beside.join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
-    serde_json::from_slice::<Vec<serde_json::Value>>(&text).unwrap().len()
+    kept_layers(beside).len()
 }
 
 /// Pushes until so many digests are kept.
@@ -164,4 +174,148 @@ async fn a_file_that_is_refused_is_told_and_not_sent_again_as_it_is() {
     fs::remove_file(dir.path().join("huge")).unwrap();
     pushes.round(&tree, &background(), &repository, &access).await.unwrap();
     assert_eq!(pushes.refused(), None);
+}
+
+/// What no manifest refers to may be collected.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_has_lost_since_an_early_push_is_sent_again() {
+    let (registry, dir, beside) = (Registry::start(), on_disk(), on_disk());
+    for (name, byte) in [("one", 1), ("two", 2), ("three", 3)] {
+        write_large(dir.path(), name, byte);
+    }
+    let tree = kept_tree(dir.path(), beside.path());
+    push_until(&mut EarlyPushes::default(), &tree, beside.path(), &registry, 3).await;
+    let layers = kept_layers(beside.path());
+    assert!(layers.iter().all(|layer| registry.has_blob(layer)));
+
+    // Before a child that was started again looks, and before the save does.
+    registry.lose_blob(&layers[0]);
+    let (repository, access) = (registry.repository("a"), registry.access());
+    EarlyPushes::default().round(&tree, &background(), &repository, &access).await.unwrap();
+    assert!(registry.has_blob(&layers[0]));
+    registry.lose_blob(&layers[1]);
+    let saved = save(&tree, &repository, "t", &access).await;
+    assert!((LARGE as u64..LARGE as u64 + (1 << 20)).contains(&saved.pushed_bytes), "{saved:?}");
+    let place = Place::new();
+    fetch(&registry.repository("a:t"), None, &place.dir, &access).await.unwrap();
+    assert_eq!(describe("tree", &place.dir), describe("tree", dir.path()));
+}
+
+/// Tells whether files are read.
+struct Reads(OwnedFd);
+
+impl Reads {
+    fn of(dir: &Path, names: &[&str]) -> Self {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let reads = inotify::init(flags).unwrap();
+        for name in names {
+            inotify::add_watch(&reads, dir.join(name), inotify::WatchFlags::ACCESS).unwrap();
+        }
+        Self(reads)
+    }
+
+    /// Since the last question.
+    fn are_there(&self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reads = inotify::Reader::new(&self.0, &mut buffer);
+        let mut are_there = false;
+        while reads.next().is_ok() {
+            are_there = true;
+        }
+        are_there
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_is_neither_read_nor_sent_by_later_children_and_tries() {
+    let (registry, dir, beside) = (Registry::start(), on_disk(), on_disk());
+    write_large(dir.path(), "one", 1);
+    write_large(dir.path(), "two", 2);
+    let tree = kept_tree(dir.path(), beside.path());
+    push_until(&mut EarlyPushes::default(), &tree, beside.path(), &registry, 2).await;
+
+    // A child that is started again, a save that fails at its end, and another try.
+    let refuses = |_: &Method, path: &str, _| {
+        if path.ends_with("/manifests/refused") { Fault::Status(403) } else { Fault::None }
+    };
+    let proxy = Proxy::before("127.0.0.1", &registry.host, refuses);
+    let (repository, access) = (proxy.reference("a"), access(&proxy.host));
+    let reads = Reads::of(dir.path(), &["one", "two"]);
+    EarlyPushes::default().round(&tree, &background(), &repository, &access).await.unwrap();
+    try_save(&tree, &repository, "refused", &access).await.unwrap_err();
+    save(&Tree { keeps_more: true, ..tree.clone() }, &repository, "t", &access).await;
+    assert!(!reads.are_there());
+    let sent = proxy.seen.sent.load(Ordering::Relaxed);
+    assert!(sent < 100_000, "{sent} bytes were sent");
+    let log = proxy.seen.log.lock().unwrap().clone();
+    for layer in kept_layers(beside.path()) {
+        let asked = log.iter().filter(|line| line.starts_with("HEAD") && line.contains(&layer)).count();
+        // By the child, by each try, and by the last at its end.
+        assert_eq!(asked, 4, "{layer}: {log:#?}");
+    }
+
+    save(&Tree { kept: None, ..tree }, &repository, "t", &access).await;
+    assert!(reads.are_there(), "reads are seen");
+}
+
+/// An attempt had too little time for its save, and the next, on another node, leaves the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_attempt_has_sent_serves_the_next() {
+    let registry = Registry::start();
+    let refuses = |method: &Method, path: &str, _| {
+        let is_manifest = *method == Method::PUT && path.contains("/manifests/");
+        if is_manifest { Fault::Status(403) } else { Fault::None }
+    };
+    let proxy = Proxy::before("127.0.0.1", &registry.host, refuses);
+    let (first, second) = (on_disk(), on_disk());
+    write_large(first.path(), "same", 1);
+    try_save(&tree(first.path()), &proxy.reference("a"), "one", &access(&proxy.host)).await.unwrap_err();
+
+    script("sh", second.path(), &format!("cp {}/same .", first.path().display()));
+    write_large(second.path(), "other", 2);
+    let next = Tree { may_be_there: true, ..tree(second.path()) };
+    let saved = save(&next, &registry.repository("a"), "two", &registry.access()).await;
+    assert!((LARGE as u64..LARGE as u64 + (1 << 20)).contains(&saved.pushed_bytes), "{saved:?}");
+    // Who is the first reads once, and sends all.
+    let first = Tree { may_be_there: false, ..next };
+    let saved = save(&first, &registry.repository("a"), "three", &registry.access()).await;
+    assert!(saved.pushed_bytes > 2 * LARGE as u64, "{saved:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_files_are_pushed_at_once_than_there_are_connections() {
+    const FILES: usize = 3;
+    let registry = Registry::start();
+    for connections in [1, 2] {
+        let (dir, beside) = (on_disk(), on_disk());
+        for byte in 0..3 {
+            write_large(dir.path(), &byte.to_string(), byte + 10 * u8::try_from(connections).unwrap());
+        }
+        let holds = |method: &Method, _: &str, _| if method == Method::PATCH { Fault::HoldBack } else { Fault::None };
+        let proxy = Proxy::before("127.0.0.1", &registry.host, holds);
+        let (repository, access) = (proxy.reference("a"), access(&proxy.host));
+        let background = Background { quiet_seconds: 0, connections: connections.try_into().unwrap(), ..background() };
+        let (tree, mut pushes) = (kept_tree(dir.path(), beside.path()), EarlyPushes::default());
+        let round = async { pushes.round(&tree, &background, &repository, &access).await.unwrap() };
+        ends("a round", async { tokio::join!(round, let_go_one_by_one(&proxy, FILES, connections)) }).await;
+        assert_eq!(kept(beside.path()), FILES);
+    }
+}
+
+/// However many connections share it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_pushed_in_a_second_than_the_bandwidth() {
+    const RATE: u64 = 40 << 20;
+    let (registry, dir, beside) = (Registry::start(), on_disk(), on_disk());
+    write_large(dir.path(), "one", 1);
+    write_large(dir.path(), "two", 2);
+    let background = Background { quiet_seconds: 0, bytes_per_second: Some(RATE), ..background() };
+    let (tree, begin) = (kept_tree(dir.path(), beside.path()), Instant::now());
+    let mut pushes = EarlyPushes::default();
+    pushes.round(&tree, &background, &registry.repository("a"), &registry.access()).await.unwrap();
+    let took = begin.elapsed();
+    assert_eq!(kept(beside.path()), 2);
+    // All but the last pieces had to wait.
+    assert!(took >= Duration::from_secs(2 * (LARGE as u64) / RATE), "{took:?}");
+    assert_eq!(pushes.outlook(), None, "it tells nothing of how fast a save would be");
 }

@@ -69,6 +69,15 @@ impl Process {
         children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
+    /// The child for a task, if it is there.
+    pub(crate) fn child(&self, task: &str) -> Option<String> {
+        let does = |child: &String| {
+            let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == task.as_bytes())
+        };
+        self.children().into_iter().find(does)
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -104,6 +104,7 @@ pub async fn save(
     let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
     let kept = Kept::read(tree.kept.clone(), tree.keeps_more);
     let saving = Saving::new(repository, kept, Pace::default(), &tree.given_up, progress);
+    let saving = Saving { may_be_there: tree.may_be_there, ..saving };
     let work = saving.run(tree, &reference.manifest, made_by);
     let show = async {
         loop {
@@ -125,6 +126,8 @@ struct Saving<'a> {
     reading: Arc<Reading>,
     given_up: &'a GivenUp,
     progress: &'a Progress,
+    /// See [`Tree::may_be_there`].
+    may_be_there: bool,
     /// Bytes of layers that the registry had not.
     pushed: AtomicU64,
     /// Bytes that are in the registry, or on their way: less when a push has to be tried again.
@@ -136,7 +139,7 @@ impl<'a> Saving<'a> {
         let cancelled = Cancel::default();
         let reading = Arc::new(Reading::new(cancelled.0.clone(), kept, pace));
         let (pushed, done) = (AtomicU64::new(0), Arc::default());
-        Self { repository, _cancelled: cancelled, reading, given_up, progress, pushed, done }
+        Self { repository, _cancelled: cancelled, reading, given_up, progress, may_be_there: false, pushed, done }
     }
 
     async fn run(&self, tree: &Tree, tag: &str, made_by: &Value) -> Result<SavedBundle, Error> {
@@ -229,7 +232,7 @@ impl<'a> Saving<'a> {
         let index = plan.one_file(number)?;
         let What::File { size } = plan.entries.get(index)?.what else { return None };
         let kept = &self.reading.kept;
-        (size > layout::LARGE && !kept.adds() && !kept.knew(plan, number)).then_some(index)
+        (size > layout::LARGE && !self.may_be_there && !kept.adds() && !kept.knew(plan, number)).then_some(index)
     }
 
     /// The outer error: this entry hangs.

@@ -55,9 +55,12 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
         return Err(failed(SaveFailure::HelperFailed, "there is no store to save to", 0));
     };
     let runtime = runtime().map_err(helper_failed)?;
-    // A first try need not wait until large files are on the disk.
-    let keeps_more = markers::is_marked(&paths.bin, files::NOT_SAVED);
-    let tree = Tree { keeps_more, ..tree(paths, request, save) };
+    // A first try need not wait until large files are on the disk. Of one that was killed nothing else is known.
+    let keeps_more = markers::is_marked(&paths.bin, files::SAVE_BEGUN);
+    if let Err(error) = markers::mark(&paths.bin, files::SAVE_BEGUN, b"") {
+        eprintln!("bundle-operator helper: another try would send large files again: {error}");
+    }
+    let tree = Tree { keeps_more, may_be_there: save.follows_attempt, ..tree(paths, request, save) };
     open_to_owner(&paths.bundle);
     let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
     let access = access(paths, request);
@@ -191,6 +194,7 @@ pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveReque
         given_up: given_up(paths, save),
         kept: Some(paths.bin.join(files::DIGESTS)),
         keeps_more: false,
+        may_be_there: false,
         max_blob: save.max_blob_bytes,
         most_memory: room::for_entries(paths),
     }

@@ -2,6 +2,7 @@
 
 use std::{env, fs, path::Path};
 
+use super::bundles::{annotation, with_store};
 use super::*;
 
 fn check(name: &str, run: &BundleRun) {
@@ -69,6 +70,15 @@ fn a_pod_says_which_attempt_it_is() {
     assert_eq!(pod.metadata.labels.as_ref().unwrap()["bundlerun.dev/attempt"], "2");
     let env = pod.spec.as_ref().unwrap().containers[0].env.clone().unwrap();
     assert!(env.iter().any(|v| v.name == "BUNDLE_ATTEMPT" && v.value.as_deref() == Some("2")));
+}
+
+#[test]
+fn a_helper_knows_whether_another_attempt_may_have_sent_the_same() {
+    for (run, follows) in [(run(), false), (in_attempt(2), true)] {
+        let plan = plan(&nothing_but(&run, PodSeen::Absent), &with_store(), at(0));
+        let request: crate::contract::Request = annotation(&plan, crate::names::REQUEST_ANNOTATION);
+        assert_eq!(request.save.unwrap().follows_attempt, follows);
+    }
 }
 
 /// Requests and limits of the helper, and those of the pod: CPU and memory each.
