@@ -289,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_is_told_with_how_fast_it_does() {
+        let (bin, transfer) = (tempfile::tempdir().unwrap(), Arc::<bundle::Progress>::default());
+        transfer.total_bytes.store(1 << 40, Ordering::Relaxed);
+        let _telling = Telling::start(bin.path(), ProgressStage::Staging, vec![Arc::clone(&transfer)]);
+        let begin = Instant::now();
+        let told = loop {
+            assert!(begin.elapsed() < Duration::from_mins(1), "no rate is told");
+            transfer.done_bytes.fetch_add(1000, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(10));
+            let told: Option<Progress> = document(bin.path()).map(|told| serde_json::from_str(&told).unwrap());
+            if let Some(told) = told.filter(|told| told.bytes_per_second > 0) {
+                break told;
+            }
+        };
+        let all = u64::try_from(begin.elapsed().as_millis()).unwrap() * 100;
+        assert!(told.bytes_per_second <= 100_000 && told.done_bytes <= all && told.total_bytes == 1 << 40, "{told:?}");
+    }
+
+    #[test]
     fn what_is_waited_for_has_its_end_with_it() {
         let bin = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(bin.path().join(name), text).unwrap();

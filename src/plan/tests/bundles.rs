@@ -485,6 +485,44 @@ fn saving_that_lasts_is_told_twice_a_minute_with_how_far_it_is() {
 }
 
 #[test]
+fn how_fast_staging_and_saving_are_and_how_long_they_last_is_told() {
+    let words = "1.0 GiB of 3.0 GiB, 20.0 MiB a second, 1m42s left";
+    let told = |mut pod: PodCase, stage| {
+        pod.0["status"]["podIP"] = json!("10.0.0.7");
+        let (facts, run) = (stored(pod, &[]).facts(), run());
+        let (done_bytes, total_bytes, bytes_per_second) = (1 << 30, 3 << 30, 20 << 20);
+        let progress =
+            contract::Progress { done_bytes, total_bytes, bytes_per_second, ..contract::Progress::of(stage) };
+        let progress = ProgressSeen::Answered(Some(progress));
+        let observed = Observed { progress, ..nothing_but(&run, PodSeen::Ours(&facts)) };
+        written(&plan(&observed, &with_store(), at(30)))
+    };
+    let saving = told(pod().run_ended(0, "Completed"), contract::ProgressStage::Saving);
+    assert_eq!(saving.phase, Some(Phase::Finalizing));
+    assert_eq!(saving.message, Some(format!("the output is being saved: {words}")));
+    let staging = told(pod().running(5).staging(), contract::ProgressStage::Staging);
+    let wait = staging.waiting.unwrap();
+    assert_eq!((staging.phase, wait.reason.as_deref()), (Some(Phase::Pending), Some("StagingInputs")));
+    assert_eq!(wait.message, Some(format!("the inputs are being put in place: {words}")));
+    assert_eq!(wait.message, staging.message);
+}
+
+#[test]
+fn what_snapshots_leave_out_is_what_the_run_says_for_them() {
+    for (outputs, expected) in [
+        (json!({"exclude": ["*.tmp"]}), None),
+        (json!({"exclude": ["*.tmp"], "snapshots": {"exclude": ["logs/**"]}}), Some(vec!["logs/**".to_owned()])),
+        (json!({"exclude": ["*.tmp"], "snapshots": {"exclude": []}}), Some(vec![])),
+    ] {
+        let run = run_of(json!({"image": "i:1", "command": "true", "outputs": outputs}));
+        let plan = plan(&nothing_but(&run, PodSeen::Absent), &with_store(), at(1));
+        let save = annotation::<Request>(&plan, crate::names::REQUEST_ANNOTATION).save.unwrap();
+        assert_eq!(save.exclude, ["*.tmp"]);
+        assert_eq!(save.snapshots.unwrap().exclude, expected);
+    }
+}
+
+#[test]
 fn what_an_output_lacks_is_named_and_decides() {
     let lacks = |skipped, withheld, damaged, names: &[&str]| {
         let skipped_names = names.iter().map(|&name| name.to_owned()).collect();
