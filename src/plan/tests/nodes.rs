@@ -24,6 +24,7 @@ fn an_attempt_prefers_nodes_where_none_before_it_met_a_cause_of_the_node() {
         (&[("a", "UnexpectedAdmissionError")], &["a"]),
         (&[("a", "TopologyAffinityError")], &["a"]),
         (&[("a", "NeverStarted")], &["a"]),
+        (&[("a", "StagingFailed")], &["a"]),
         (&[("a", "PodDeleted")], &[]),
         (&[("a", "Evicted")], &[]),
         (&[("a", "NodeOutOfMemory")], &[]),
