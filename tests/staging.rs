@@ -429,7 +429,11 @@ fn a_registry_that_refuses_connections_is_not_called_silent() {
 fn image(text: &str) -> (Vec<u8>, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("f"), text).unwrap();
-    let tar = std::process::Command::new("tar").args(["-C", dir.path().to_str().unwrap(), "-c", "f"]).output();
+    image_of(dir.path())
+}
+
+fn image_of(dir: &std::path::Path) -> (Vec<u8>, Vec<u8>) {
+    let tar = std::process::Command::new("tar").args(["-C", dir.to_str().unwrap(), "-c", "."]).output();
     let (layer, config) = (tar.unwrap().stdout, b"{}".to_vec());
     let descriptor = |blob: &[u8], kind: &str| {
         let digest = format!("sha256:{}", sha256(blob));
@@ -450,7 +454,10 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
-        let (layer, manifest) = image(BODY);
+        Self::with(image(BODY))
+    }
+
+    fn with((layer, manifest): (Vec<u8>, Vec<u8>)) -> Self {
         let is_up = Arc::<AtomicBool>::default();
         let up = is_up.clone();
         let answer = move |uri: Uri| {
@@ -493,6 +500,35 @@ fn a_registry_that_comes_back_after_the_container_has_started_costs_no_attempt()
             assert!(run.record.detail.starts_with("input data: it is a file"), "{}", run.record.detail);
         }
     }
+}
+
+/// An image may take longer to look through than the container's start can wait: an attempt that is told what the one before
+/// has found out does not look.
+#[test]
+fn what_was_found_to_be_a_file_too_late_is_one_for_the_next_attempt() {
+    let registry = Registry::start();
+    let first = registry.with_input(Some("f"));
+    let (helper, runner) = start(&first, &sh("echo never"));
+    await_that("words", || first.paths.bin.join("awaited.json").exists());
+    registry.is_up.store(true, Ordering::SeqCst);
+    assert_eq!(runner.finish().record.cause, Some(Cause::StagingFailed));
+    helper.finish();
+    let found = told(&first);
+    assert_eq!(found.report.late_files, [0].into());
+
+    registry.is_up.store(false, Ordering::SeqCst);
+    let second = registry.with_input(Some("f")).requesting(|request| {
+        let reference = format!("{}/a@{}", registry.address, found.input_digests[&0]);
+        request.inputs[0].source = InputSource::Image { reference, path: Some("f".to_owned()) };
+        request.inputs[0].is_file = true;
+    });
+    let (helper, runner) = start(&second, &sh("cat ../.bundlerun/inputs/0"));
+    assert!(second.paths.inputs.join("0").is_file(), "nobody was asked, and nobody answers");
+    registry.is_up.store(true, Ordering::SeqCst);
+    let run = runner.finish();
+    helper.finish();
+    assert_eq!((run.record.cause, run.stdout().as_str()), (None, BODY), "{run:?}");
+    assert_eq!(told(&second).report.late_files, [].into());
 }
 
 /// A repository with what was tagged in it.

@@ -255,6 +255,11 @@ pub struct RecordedInput {
     /// Uid of the run whose output, or snapshot, it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
+
+    /// It is a file, which an attempt found out only when its container had a directory in the place: those that follow
+    /// know it from their begin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_file: bool,
 }
 
 /// Milliseconds spent in each stage of an attempt, in this order. All but `staging` and `running` are whole seconds, as

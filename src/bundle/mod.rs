@@ -37,7 +37,7 @@ pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file, rea
 pub use read::part::Part;
 pub use read::provenance::provenance;
 pub use read::verify::{Verified, verify};
-pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, restore};
+pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, resolve_telling, restore};
 pub use write::check::check_store;
 pub use write::early::{EarlyPushes, Outlook};
 pub(crate) use write::memory_of;

@@ -288,6 +288,15 @@ mod tests {
     }
 
     #[test]
+    fn all_inputs_that_were_found_to_be_files_too_late_are_told() {
+        let late_files: std::collections::BTreeSet<usize> = (0..64).collect();
+        let told = Report { late_files: late_files.clone(), ..report(&"x".repeat(DETAIL_MAX_BYTES)) };
+        let text = Message::encode(&told, b"out", b"err");
+        assert!(text.find('\n').unwrap() < FIRST_LINE_MAX_BYTES);
+        assert_eq!(Message::decode(&text).unwrap().report.late_files, late_files);
+    }
+
+    #[test]
     fn all_gpus_of_a_usual_node_fit_and_of_too_many_the_first() {
         let told = |devices, detail: &str| {
             let mut report = report(detail);

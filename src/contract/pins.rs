@@ -16,6 +16,9 @@ pub struct Pin {
     /// See [`Saved::mountable`](crate::contract::Saved::mountable).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mountable: bool,
+    /// An attempt before has found out that it is a file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_file: bool,
     /// It is a snapshot of the run, of which the helper finds out the digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotPin>,

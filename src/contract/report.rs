@@ -1,5 +1,7 @@
 //! What the helper says of the ending and of the output: helper -> operator.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
@@ -22,6 +24,9 @@ pub struct Report {
     /// The snapshot that the attempt went on from, `repository@sha256:<hex>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<String>,
+    /// Inputs that are files, as was found out when the container had directories in their places, by their index.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub late_files: BTreeSet<usize>,
     /// Regular files in the working directory at the end.
     pub files: u64,
     /// Their size in bytes.

@@ -129,13 +129,16 @@ pub struct RequestedInput {
     /// or 0755 where a text or a `ConfigMap`'s file begins with `#!`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
+    /// What is in a registry is a file: an attempt before has found that out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_file: bool,
 }
 
 impl RequestedInput {
-    /// An input whose files have the permission bits that are usual.
+    /// An input of which nothing more is known, whose files have the permission bits that are usual.
     #[must_use]
     pub fn new(path: impl Into<String>, source: InputSource) -> Self {
-        Self { path: path.into(), source, digest: None, mode: None }
+        Self { path: path.into(), source, digest: None, mode: None, is_file: false }
     }
 }
 

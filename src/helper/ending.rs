@@ -8,6 +8,7 @@ use crate::helper::saved::SavedOutput;
 use crate::helper::stop_order;
 use crate::helper::supervise::measuring;
 use crate::helper::supervise::saving::{self, Unsaved};
+use crate::helper::supervise::staging;
 use crate::helper::task::{resume, stage};
 use crate::helper::tree::{self, Size};
 use crate::helper::watch::End;
@@ -38,7 +39,8 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         Err(NotRead::Refused) => (None, Some(MissingRecord::Unreadable)),
     };
     let resumed_from = resume::resumed(paths);
-    let first = Report { record: known, missing, resumed_from, ..Report::default() };
+    let late_files = staging::late_files(paths);
+    let first = Report { record: known, missing, resumed_from, late_files, ..Report::default() };
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
     tell(paths, &message(&first))?;
 

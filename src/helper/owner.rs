@@ -103,13 +103,7 @@ mod tests {
         for dir in [&paths.bundle, &paths.record, &paths.bin] {
             fs::create_dir_all(dir).unwrap();
         }
-        let source = InputSource::Mounted;
-        let inputs = ["a/b/claim", "/data/x", "."].map(|path| RequestedInput {
-            path: path.to_owned(),
-            source: source.clone(),
-            digest: None,
-            mode: None,
-        });
+        let inputs = ["a/b/claim", "/data/x", "."].map(|path| RequestedInput::new(path, InputSource::Mounted));
         let request = Request { inputs: inputs.to_vec(), ..Request::new(Command::Shell(String::new()), 30) };
         mount_points::make(&paths, &request, |_| false).unwrap();
         let outside = root.path().join("outside");

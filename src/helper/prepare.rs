@@ -59,17 +59,20 @@ fn prepare_inputs(paths: &Paths, request: &Request, until: Instant, stop: Borrow
     if let Some(order) = &looked_up.order {
         markers::order(&paths.bin, order)?;
     }
+    let known = |index: &usize| request.inputs.get(*index).is_some_and(|input| input.is_file);
     let is_file = |index: usize| match request.inputs.get(index).map(|input| &input.source) {
         Some(InputSource::Text(_) | InputSource::Url { .. }) => true,
         Some(InputSource::Copied { file, .. }) => file.is_some(),
         Some(InputSource::Mounted) => false,
-        Some(InputSource::Image { .. } | InputSource::Snapshot(_)) | None => looked_up.files.contains(&index),
+        Some(InputSource::Image { .. } | InputSource::Snapshot(_)) | None => {
+            known(&index) || looked_up.files.contains(&index)
+        }
     };
     Ok(mount_points::make(paths, request, is_file)?)
 }
 
 fn look_up(paths: &Paths, request: &Request, until: Instant, stop: BorrowedFd<'_>) -> LookedUp {
-    if !request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {
+    if !request.inputs.iter().any(look_up::is_needed) {
         return LookedUp::default();
     }
     let mut pause = |time| wait_readable([stop], Some(time)) == [true];

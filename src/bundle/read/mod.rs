@@ -96,6 +96,20 @@ pub(in crate::bundle) fn wanted(path: Option<&str>) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// See [`ErrorKind`].
 pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Result<Resolved, Error> {
+    resolve_telling(reference, path, access, &Progress::default()).await
+}
+
+/// The same as [`resolve`], and tells of the layers that have to be looked through how much of them has come: they may be of
+/// any size.
+///
+/// # Errors
+/// See [`ErrorKind`].
+pub async fn resolve_telling(
+    reference: &str,
+    path: Option<&str>,
+    access: &Access,
+    progress: &Progress,
+) -> Result<Resolved, Error> {
     let path = wanted(path)?;
     let image = Image::open(reference, access).await?;
     let kind = if path.is_empty() {
@@ -109,18 +123,18 @@ pub async fn resolve(reference: &str, path: Option<&str>, access: &Access) -> Re
         let listed = bundle.lookup(&path).await?;
         kind_of(&listed).ok_or_else(|| not_there(reference, &path))?
     } else {
-        kind_in_layers(&image, &path, reference).await?
+        kind_in_layers(&image, &path, reference, progress).await?
     };
     Ok(Resolved { digest: image.digest, kind })
 }
 
 /// The last layer that has the path counts.
-async fn kind_in_layers(image: &Image, path: &[u8], reference: &str) -> Result<Kind, Error> {
+async fn kind_in_layers(image: &Image, path: &[u8], reference: &str, progress: &Progress) -> Result<Kind, Error> {
     let contents = Content::of(&image.manifest, reference)?;
     for (layer, content) in image.manifest.layers.iter().zip(contents).rev() {
         let wanted = path.to_vec();
         let download = Download::new(&image.repository, layer.digest, 0, layer.size);
-        match feed(download, Need::Some, None, move |feed| look(&content, feed, &wanted)).await? {
+        match feed(download, Need::Some, Some(progress), move |feed| look(&content, feed, &wanted)).await? {
             Seen::Here(kind) => return Ok(kind),
             Seen::Unusable(why) => return Err(Error::invalid(format!("{reference}: {why}"))),
             Seen::Gone => break,

@@ -12,6 +12,7 @@ use crate::names::files;
 use crate::runner::Paths;
 use crate::runner::signals::wait_readable;
 use rustix::fd::BorrowedFd;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
     }
     let is_looked_up = || is_over() || is_marked(&paths.bin, files::LOOKED_UP);
     let mut outcome = Outcome::Done;
-    if request.inputs.iter().any(|input| look_up::is_needed(&input.source)) {
+    if request.inputs.iter().any(look_up::is_needed) {
         outcome = retry_until(paths, Task::LookUp, until, &mut pause, &is_looked_up);
         report(take_in(paths, request));
     }
@@ -77,16 +78,18 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
 /// What was found out after the run container had started, or before: an input that is none, or one whose place was made
 /// for a directory and is mounted by now.
 fn take_in(paths: &Paths, request: &Request) -> Result<(), Error> {
-    let Some(LookedUp { files, order }) = markers::read_json(&paths.bin, files::LOOKED_UP) else { return Ok(()) };
-    if let Some(order) = order {
+    if let Some(LookedUp { order: Some(order), .. }) = markers::read_json(&paths.bin, files::LOOKED_UP) {
         return markers::order(&paths.bin, &order);
     }
-    let is_mounted_as_directory = |index: &&usize| paths.inputs.join(index.to_string()).is_dir();
-    let Some(input) = files.iter().find(is_mounted_as_directory).and_then(|index| request.inputs.get(*index)) else {
-        return Ok(());
-    };
-    let why = "it is a file, which its registry did not say before the container started: another attempt follows";
+    let Some(input) = late_files(paths).first().and_then(|index| request.inputs.get(*index)) else { return Ok(()) };
+    let why = "it is a file, which was found out only after the container had started: the next attempt knows it";
     order_end(&paths.bin, Cause::StagingFailed, &format!("input {}: {why}", input.path))
+}
+
+/// See [`Report::late_files`](crate::contract::Report).
+pub(in crate::helper) fn late_files(paths: &Paths) -> BTreeSet<usize> {
+    let LookedUp { files, .. } = markers::read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default();
+    files.into_iter().filter(|index| paths.inputs.join(index.to_string()).is_dir()).collect()
 }
 
 fn report(marked: Result<(), Error>) {

@@ -2,8 +2,10 @@
 //! before the run container starts, because its mounts need a file or a directory; by a child.
 
 use crate::bundle::retry::{Heard, listen};
-use crate::bundle::{self, Access, Kind};
-use crate::contract::{Cause, EndOrder, InputProblem, InputSource, Request, SnapshotInput, SnapshotPin};
+use crate::bundle::{self, Access, Kind, Progress};
+use crate::contract::{
+    Cause, EndOrder, InputProblem, InputSource, Request, RequestedInput, SnapshotInput, SnapshotPin,
+};
 use crate::helper::awaited::{Notes, awaited};
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
@@ -16,7 +18,8 @@ use futures::StreamExt;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How many registries' answers are awaited at once.
@@ -45,9 +48,11 @@ pub(in crate::helper) fn pins(paths: &Paths) -> Pins {
     read_json(&paths.bin, files::PINNED).unwrap_or_default()
 }
 
-/// Whether a registry has to be asked. A digest without a path in it says all there is to know.
-pub(in crate::helper) fn is_needed(source: &InputSource) -> bool {
-    source.in_a_registry().is_some_and(|(reference, path)| path.is_some() || !reference.contains('@'))
+/// Whether a registry has to be asked. A digest says all there is to know, unless there is a path in it of which nobody
+/// knows whether it is a file.
+pub(in crate::helper) fn is_needed(input: &RequestedInput) -> bool {
+    let is_open = |path: Option<&str>| path.is_some() && !input.is_file;
+    input.source.in_a_registry().is_some_and(|(reference, path)| is_open(path) || !reference.contains('@'))
 }
 
 /// `repository@digest`, whatever the reference had after its repository.
@@ -86,6 +91,48 @@ pub(in crate::helper) fn look_up(paths: &Paths, request: &Request) -> Result<(),
     Ok(mark_json(&paths.bin, files::LOOKED_UP, &looked_up)?)
 }
 
+/// An input whose registry has not said yet what it is.
+struct Unanswered<'a> {
+    input: &'a RequestedInput,
+    registry: &'a str,
+    heard: Heard,
+    progress: Arc<Progress>,
+    /// Bytes of its layers that had come at the last look.
+    came: u64,
+    /// That it does not come is told.
+    is_told: bool,
+}
+
+enum Look {
+    /// Its layers are being looked through, which may take long.
+    Comes,
+    /// To be told.
+    Silent(Failure),
+    Told,
+}
+
+impl<'a> Unanswered<'a> {
+    fn new(input: &'a RequestedInput, reference: &'a str, is_told: bool) -> Self {
+        let (heard, progress) = Default::default();
+        Self { input, registry: registry(reference), heard, progress, came: 0, is_told }
+    }
+
+    /// What there is to say after some time without an answer.
+    fn look(&mut self) -> Look {
+        let came = self.progress.done_bytes.load(Ordering::Relaxed);
+        if came > self.came {
+            (self.came, self.is_told) = (came, false);
+            return Look::Comes;
+        }
+        if std::mem::replace(&mut self.is_told, true) {
+            return Look::Told;
+        }
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let silence = || Failure::Transient(format!("no answer yet from {}", self.registry));
+        Look::Silent(heard.map_or_else(silence, Failure::from))
+    }
+}
+
 async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeSet<usize>, Failure> {
     let mut pins = pins(paths);
     let before = pins.clone();
@@ -93,21 +140,24 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
         .inputs
         .iter()
         .enumerate()
-        .filter(|(_, input)| is_needed(&input.source))
+        .filter(|(_, input)| is_needed(input))
         .filter_map(|(index, input)| {
             let (reference, path) = input.source.in_a_registry()?;
             Some((index, input, reference, path))
         })
         .collect();
-    let mut silent: BTreeMap<usize, _> = asked
+    // What the child before this one has seen says more than silence.
+    let seen = awaited(&paths.bin);
+    let mut silent: BTreeMap<usize, Unanswered> = asked
         .iter()
-        .map(|(index, input, reference, _)| (*index, (*input, registry(reference), Heard::default())))
+        .map(|(index, input, reference, _)| (*index, Unanswered::new(input, reference, seen.contains_key(index))))
         .collect();
-    let heard_of: BTreeMap<usize, Heard> = silent.iter().map(|(index, known)| (*index, known.2.clone())).collect();
+    let heard_of: BTreeMap<usize, _> =
+        silent.iter().map(|(index, of)| (*index, (of.heard.clone(), of.progress.clone()))).collect();
     let told = told_of_runs(paths);
     let mut answers = stream::iter(asked.into_iter().map(|(index, input, reference, path)| {
         // What an earlier life of the helper has found a tag to be is what it stays for this run.
-        let heard = heard_of.get(&index).cloned().unwrap_or_default();
+        let (heard, progress) = heard_of.get(&index).cloned().unwrap_or_default();
         let known = before.get(&index).cloned();
         let told = &told;
         let resolve = async move {
@@ -119,7 +169,7 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
                 (_, known) => known,
             };
             let reference = digest.map_or(reference.to_owned(), |digest| pinned(reference, &digest));
-            bundle::resolve(&reference, path, access).await.map_err(Failure::from)
+            bundle::resolve_telling(&reference, path, access, &progress).await.map_err(Failure::from)
         };
         async move { (index, input, listen(heard, resolve).await) }
     }))
@@ -127,16 +177,14 @@ async fn ask(paths: &Paths, request: &Request, access: &Access) -> Result<BTreeS
 
     let (mut found, mut trouble) = (BTreeSet::new(), None);
     let notes = Notes::of(&paths.bin);
-    // What the child before this one has seen says more than silence.
-    for index in awaited(&paths.bin).keys() {
-        silent.remove(index);
-    }
     loop {
         let Ok(answer) = tokio::time::timeout(SILENCE, answers.next()).await else {
-            for (index, (input, registry, heard)) in std::mem::take(&mut silent) {
-                let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let silence = || Failure::Transient(format!("no answer yet from {registry}"));
-                notes.trouble(index, &heard.map_or_else(silence, Failure::from).of_one(input, request));
+            for (index, of) in &mut silent {
+                match of.look() {
+                    Look::Comes => notes.comes(*index),
+                    Look::Silent(failure) => notes.trouble(*index, &failure.of_one(of.input, request)),
+                    Look::Told => {}
+                }
             }
             continue;
         };
@@ -222,10 +270,26 @@ mod tests {
 
     #[test]
     fn only_what_is_not_known_is_asked_for() {
-        let image = |reference: &str, path: Option<&str>| {
-            is_needed(&InputSource::Image { reference: reference.to_owned(), path: path.map(str::to_owned) })
+        let image = |reference: &str, path: Option<&str>, is_file| {
+            let source = InputSource::Image { reference: reference.to_owned(), path: path.map(str::to_owned) };
+            is_needed(&RequestedInput { is_file, ..RequestedInput::new("in", source) })
         };
-        assert!(image("a:tag", None) && image("a@sha256:0", Some("f")) && image("a", None));
-        assert!(!image("a@sha256:0", None) && !is_needed(&InputSource::Text(String::new())));
+        assert!(image("a:tag", None, false) && image("a@sha256:0", Some("f"), false) && image("a", None, false));
+        assert!(!image("a@sha256:0", None, false) && !image("a@sha256:0", Some("f"), true));
+        assert!(image("a:tag", Some("f"), true), "the tag may mean another image");
+        assert!(!is_needed(&RequestedInput::new("in", InputSource::Text(String::new()))));
+    }
+
+    #[test]
+    fn layers_that_are_looked_through_for_long_are_no_silence() {
+        let input = RequestedInput::new("in", InputSource::Mounted);
+        let mut of = Unanswered::new(&input, "host.io/a", true);
+        assert!(matches!(of.look(), Look::Told), "what was said of it before is more");
+        of.progress.done_bytes.store(1, Ordering::Relaxed);
+        assert!(matches!(of.look(), Look::Comes));
+        let silent =
+            |look| matches!(look, Look::Silent(Failure::Transient(why)) if why == "no answer yet from host.io");
+        assert!(silent(of.look()), "it came, and comes no more");
+        assert!(matches!(of.look(), Look::Told));
     }
 }

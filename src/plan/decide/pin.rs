@@ -33,7 +33,9 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents, store: Option<&str>) -> Re
         let entry = run.status.iter().flat_map(|s| &s.inputs).find(|entry| entry.path == input.path)?;
         let run_uid = entry.run_uid.clone();
         match &entry.reference {
-            Some(reference) => Some(Pin { reference: reference.clone(), run_uid, ..Pin::default() }),
+            Some(reference) => {
+                Some(Pin { reference: reference.clone(), run_uid, is_file: entry.is_file, ..Pin::default() })
+            }
             // The attempt before did not tell which one it had: its helper has left a tag.
             None => snapshot(&snapshot_of(input)?.name, run_uid?, parents, store),
         }
@@ -114,7 +116,7 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
         return Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame));
     };
     let (reference, run_uid) = (bundle.clone(), Some(parent.uid.clone()));
-    Ok(Pin { reference, run_uid, mountable: parent.mountable, snapshot: None })
+    Ok(Pin { reference, run_uid, mountable: parent.mountable, ..Pin::default() })
 }
 
 /// The run whose snapshot an input is.
@@ -131,7 +133,7 @@ fn snapshot(name: &str, uid: String, parents: &Parents, store: Option<&str>) -> 
         attempts: parent.map_or(ATTEMPTS_OF_ONE_GONE, |parent| parent.attempts),
         ended: parent.is_none_or(Parent::is_over),
     });
-    Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), mountable: false, snapshot })
+    Some(Pin { reference: repository.to_owned(), run_uid: Some(uid), snapshot, ..Pin::default() })
 }
 
 /// What became of the runs that went on when the pod was made, as in [`crate::names::AWAITED_RUNS_ANNOTATION`]; none: that

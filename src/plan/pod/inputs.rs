@@ -74,6 +74,7 @@ impl<'a> Inputs<'a> {
             },
             digest: None,
             mode: input.mode,
+            is_file: pin.is_some_and(|pin| pin.is_file),
         };
         self.each().map(requested).collect()
     }

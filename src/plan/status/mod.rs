@@ -487,6 +487,11 @@ impl<'a> Draft<'a> {
                 entry.reference = Some(by_digest(repository, digest));
             }
         }
+        for index in &message.report.late_files {
+            if let Some(entry) = self.status.inputs.get_mut(*index) {
+                entry.is_file = true;
+            }
+        }
     }
 
     /// Returns when it ended, by its record, or now; and that record, as far as it is to be believed.

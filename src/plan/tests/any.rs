@@ -136,7 +136,7 @@ fn saved() -> impl Strategy<Value = (Option<Saved>, Option<NotSaved>)> {
 fn any_pins() -> impl Strategy<Value = Pins> {
     let pin = any::<bool>().prop_map(|mountable| {
         let (reference, run_uid) = (format!("store:5000/bundles/n@{DIGEST}"), Some("up".to_owned()));
-        Pin { reference, run_uid, mountable, snapshot: None }
+        Pin { reference, run_uid, mountable, ..Pin::default() }
     });
     (of(Just("store:5000/bundles/n".to_owned())), of(Just("default:1".to_owned())), of(pin)).prop_map(
         |(repository, default_image, pin)| Pins {

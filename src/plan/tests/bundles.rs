@@ -249,6 +249,38 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     }
 }
 
+/// An image that takes long to look through is looked through once, and not by each attempt.
+#[test]
+fn a_later_attempt_is_told_which_inputs_an_earlier_one_found_to_be_files() {
+    let inputs = json!([
+        {"path": "weights", "image": {"reference": "r/models:1", "path": "w/weights"}},
+        {"path": "docs", "image": {"reference": "r/models:1", "path": "docs"}},
+    ]);
+    let run = run_of(json!({"image": "i:1", "command": "true", "inputs": inputs}));
+    let requested = |run: &BundleRun| {
+        let plan = look_with(run, &Parents::default(), 60);
+        annotation::<Request>(&plan, crate::names::REQUEST_ANNOTATION).inputs
+    };
+    assert!(requested(&run).iter().all(|input| !input.is_file));
+    let report = Report {
+        record: Some(Record { cause: Some(Cause::StagingFailed), ..record(125) }),
+        late_files: [0].into(),
+        ..Report::default()
+    };
+    let message = Message {
+        report,
+        input_digests: BTreeMap::from([(0, DIGEST.to_owned()), (1, DIGEST.to_owned())]),
+        ..Message::default()
+    };
+    let ended = pod().running(5).facts();
+    let outcome = crate::plan::outcome::Outcome::new(crate::plan::Cause::StagingFailed, "");
+    let draft = status::Draft::of(&run, at(9)).followed(&interrupted(1, &ended, &message, &outcome), Duration::ZERO);
+    let second = with_status(&run, &draft.changed().unwrap());
+    let told = requested(&second);
+    assert_eq!(told.iter().map(|input| input.is_file).collect::<Vec<_>>(), [true, false]);
+    assert!(told.iter().all(|input| input.source.in_a_registry().unwrap().0.ends_with(DIGEST)));
+}
+
 #[test]
 fn every_input_but_claims_and_secrets_has_a_digest_and_a_config_map_keeps_it() {
     let run = run_of(json!({"image": "i:1", "command": "true", "inputs": [

@@ -144,7 +144,7 @@ fn what_the_helper_found_is_what_later_attempts_get() {
     let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
     let snapshot = Some(SnapshotPin { attempts: 4, ended: false });
     let run_uid = Some("uid-of-prepare".to_owned());
-    let pin = Pin { reference: REPOSITORY.into(), run_uid: run_uid.clone(), mountable: false, snapshot };
+    let pin = Pin { reference: REPOSITORY.into(), run_uid: run_uid.clone(), snapshot, ..Pin::default() };
     assert_eq!(pins.inputs, BTreeMap::from([(0, pin)]));
 
     let report = Report { record: Some(Record { asked_to_stop: true, ..record(0) }), ..Report::default() };
