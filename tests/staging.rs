@@ -531,6 +531,79 @@ fn what_was_found_to_be_a_file_too_late_is_one_for_the_next_attempt() {
     assert_eq!(told(&second).report.late_files, [].into());
 }
 
+/// A file system of a few bytes that others have filled; gone with the value.
+struct Full<'a>(&'a std::path::Path);
+
+impl<'a> Full<'a> {
+    fn on(at: &'a std::path::Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", at.to_str().unwrap()];
+        assert!(std::process::Command::new("mount").args(mount).status().unwrap().success());
+        let full = Self(at);
+        let error = fs::write(at.join("of-others"), vec![0; 1 << 17]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        full
+    }
+}
+
+impl Drop for Full<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// What the run may put there is counted: it was not the run that filled it, and another node has room. Nobody waits for this
+/// one.
+#[test]
+fn a_disk_that_others_have_filled_ends_the_attempt_at_once() {
+    let registry = Registry::start();
+    registry.is_up.store(true, Ordering::SeqCst);
+    let (_web, address) = serve();
+    let image = InputSource::Image { reference: format!("{}/a:1", registry.address), path: None };
+    for input in [
+        download(address, "file", &sha256(BODY)),
+        input("data", image),
+        input("map", InputSource::config_map("map", None)),
+    ] {
+        let path = input.path.clone();
+        let sandbox = with_inputs(vec![input])
+            .requesting(|request| request.registries.insecure = vec![registry.address.to_string()]);
+        config_map(&sandbox, 0);
+        let full = Full::on(&sandbox.paths.inputs);
+        let (helper, runner) = start(&sandbox, &sh("echo never"));
+        let run = runner.finish();
+        helper.finish();
+        drop(full);
+        let record = told(&sandbox).report.record.unwrap();
+        assert_eq!((record.cause, run.code), (Some(Cause::StagingFailed), 125), "{record:?}");
+        assert!(record.detail.starts_with(&format!("input {path}: the disk of the node is full")), "{}", record.detail);
+    }
+}
+
+/// Each takes something of a disk, however small it is.
+#[test]
+fn an_input_of_too_many_files_is_refused_with_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..200 {
+        fs::write(dir.path().join(n.to_string()), "").unwrap();
+    }
+    for (disk, says) in [(100 * 512, Some("more than 100 files, directories and links")), (201 * 512, None)] {
+        let registry = Registry::with(image_of(dir.path()));
+        registry.is_up.store(true, Ordering::SeqCst);
+        let sandbox = registry.with_input(None).disk(disk);
+        let (helper, runner) = start(&sandbox, &sh("set -- ../.bundlerun/inputs/0/*; echo $#"));
+        let run = runner.finish();
+        helper.finish();
+        match says {
+            Some(says) => {
+                assert_eq!(run.record.cause, Some(Cause::InputTooLarge), "{run:?}");
+                assert_eq!(run.record.detail, format!("input data: {says}"));
+            }
+            None => assert_eq!(run.stdout(), "200\n", "{run:?}"),
+        }
+    }
+}
+
 /// A repository with what was tagged in it.
 struct Tags {
     address: SocketAddr,
