@@ -4,16 +4,17 @@ use crate::common::*;
 use crate::faulty_disk::FaultyDisk;
 use crate::logins::HTPASSWD;
 use crate::proxy::{Seen, forward};
-use crate::registry::make_certificate;
+use crate::registry::{make_certificate, stored_in};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bundlerun::bundle::{Access, ErrorKind, Limits, Progress};
-use serde_json::json;
+use bundlerun::bundle::{Access, ErrorKind, Limits, Progress, Tree};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A registry behind a proxy that follows a rule.
@@ -371,8 +372,13 @@ async fn a_reference_to_nothing_ends_a_fetch() {
     assert_eq!(error.kind, ErrorKind::NotFound);
 }
 
-/// Saves to a registry that does not say what it has not, and that knows blobs again only after so many questions.
-async fn save_with_late_blobs(questions: u64) -> Result<bundlerun::bundle::SavedBundle, bundlerun::bundle::Error> {
+/// Saves to a registry that does not say what it has not, and that answers so wrongly, after the manifest, as many questions
+/// for the blobs whose digests end so.
+async fn save_with_late_blobs(
+    questions: u64,
+    wrongly: Fault,
+    of: String,
+) -> Result<bundlerun::bundle::SavedBundle, bundlerun::bundle::Error> {
     let registry = Registry::start();
     let (dir, written, late) = (tempfile::tempdir().unwrap(), AtomicBool::default(), AtomicU64::default());
     fs::write(dir.path().join("file"), "content").unwrap();
@@ -382,19 +388,85 @@ async fn save_with_late_blobs(questions: u64) -> Result<bundlerun::bundle::Saved
         }
         match (*method == Method::HEAD && path.contains("/blobs/"), written.load(Ordering::SeqCst)) {
             (true, false) => Fault::Status(403),
-            (true, true) if late.fetch_add(1, Ordering::SeqCst) < questions => Fault::Status(404),
+            (true, true) if path.ends_with(&of) && late.fetch_add(1, Ordering::SeqCst) < questions => wrongly,
             _ => Fault::None,
         }
     });
     try_save(&tree(dir.path()), &format!("{}/a", proxy.host), "t", &access(&proxy.host)).await
 }
 
+/// Also a store that has lost the end of one blob has taken the manifest.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_blob_is_asked_for_after_the_manifest() {
-    assert!(save_with_late_blobs(4).await.is_ok(), "a replica may be late");
-    let error = save_with_late_blobs(u64::MAX).await.unwrap_err();
-    assert!(
-        error.kind == ErrorKind::Invalid && error.message.contains("took the manifest, and has no blob"),
-        "{error}"
-    );
+async fn every_blob_is_asked_for_after_the_manifest_and_has_its_size() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "content").unwrap();
+    let saved = save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
+    let blobs = blobs_of(&manifest(&format!("{}@{}", registry.repository("a"), saved.digest)));
+    assert_eq!(blobs.len(), 3, "a layer, the list, the configuration: {blobs:?}");
+    let tries = [Fault::Status(404), Fault::Shorter].into_iter().map(async |wrongly| {
+        let late = save_with_late_blobs(4, wrongly, String::new()).await;
+        assert!(late.is_ok(), "a replica may be late: {wrongly:?}: {late:?}");
+        let all = blobs.iter().map(async |(digest, size)| {
+            let error = save_with_late_blobs(u64::MAX, wrongly, digest.clone()).await.unwrap_err();
+            let says = format!("took the manifest, and has no blob {digest} of {size} bytes");
+            assert!(error.kind == ErrorKind::Invalid && error.message.contains(&says), "{wrongly:?}: {error}");
+        });
+        futures::future::join_all(all).await
+    });
+    futures::future::join_all(tries).await;
+}
+
+fn manifest(reference: &str) -> Value {
+    serde_json::from_slice(&crane(&["manifest", "--insecure", reference])).unwrap()
+}
+
+/// Digests and sizes of what a manifest has.
+fn blobs_of(manifest: &Value) -> Vec<(String, u64)> {
+    let layers = manifest["layers"].as_array().into_iter().flatten();
+    let all = layers.chain(manifest.get("config"));
+    all.map(|blob| (blob["digest"].as_str().unwrap().to_owned(), blob["size"].as_u64().unwrap())).collect()
+}
+
+/// Layers are pushed side by side and come to an end in any order; some registries take a manifest without looking.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_manifest_is_pushed_before_all_its_blobs_are_there() {
+    const FILES: usize = 6;
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..FILES {
+        script("sh", dir.path(), &format!("head -c 700000 /dev/urandom >{n}"));
+    }
+    // What the registry has when a manifest comes.
+    let there = Arc::<Mutex<Vec<(String, BTreeSet<String>)>>>::default();
+    let (seen, store, begun) = (there.clone(), registry.store(), AtomicBool::default());
+    let proxy = before(&registry, move |method, path, _| {
+        if *method == Method::PUT && path.contains("/manifests/") {
+            seen.lock().unwrap().push((path.rsplit('/').next().unwrap().to_owned(), stored_in(&store)));
+        }
+        // The first layer to come is the last to be there.
+        if *method == Method::POST && !begun.swap(true, Ordering::SeqCst) { Fault::HoldBack } else { Fault::None }
+    });
+    let tree = Tree { max_blob: Some(1 << 20), ..tree(dir.path()) };
+    let others_are_pushed = async {
+        let is_pushed = |line: &&String| line.starts_with("PUT ") && line.contains("/blobs/");
+        while proxy.seen.log.lock().unwrap().iter().filter(is_pushed).count() < FILES - 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        proxy.seen.let_one_go();
+    };
+    let (repository, access) = (proxy.reference("a"), access(&proxy.host));
+    let saving = async { tokio::join!(save(&tree, &repository, "t", &access), others_are_pushed) };
+    let (saved, ()) = ends("a save", saving).await;
+    assert_eq!(saved.skipped, 0);
+    let there = there.lock().unwrap();
+    let mut layers = 0;
+    for (reference, there) in &*there {
+        let at = if reference.contains(':') { "@" } else { ":" };
+        let blobs = blobs_of(&manifest(&format!("{}{at}{reference}", registry.repository("a"))));
+        layers = layers.max(blobs.len());
+        let lacks: Vec<_> = blobs.iter().filter(|(digest, _)| !there.contains(digest)).collect();
+        assert!(lacks.is_empty(), "{reference} came before {lacks:?}");
+    }
+    assert!(layers >= FILES + 2, "with the list and the configuration: {layers}");
 }

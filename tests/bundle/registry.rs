@@ -1,6 +1,7 @@
 //! A registry of a test's own: by `BUNDLE_TEST_REGISTRY` CNCF distribution (`distribution`, the default), Debian's
 //! `docker-registry`, which is distribution 2.8, or `crane registry serve` (`crane`).
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +25,11 @@ impl Program {
         match env::var("BUNDLE_TEST_REGISTRY").as_deref() {
             Ok("docker-registry") => Self::DockerRegistry,
             Ok("crane") if more.is_empty() => Self::Crane,
-            Err(_) | Ok("distribution" | "crane") => Self::Distribution,
+            Ok("crane") => {
+                left_out("crane has no TLS and no logins: distribution is in its place");
+                Self::Distribution
+            }
+            Err(_) | Ok("distribution") => Self::Distribution,
             Ok(other) => panic!("BUNDLE_TEST_REGISTRY={other}: none of distribution, docker-registry, crane"),
         }
     }
@@ -102,15 +107,22 @@ impl Registry {
     /// Whether it goes on with an upload that was cut off. Distribution 2.8 forgets it when asked how much it has.
     #[allow(dead_code)] // not every test binary asks
     pub(crate) fn takes_up_uploads(&self) -> bool {
-        self.program == Program::Distribution
+        let takes_up = self.program == Program::Distribution;
+        if !takes_up {
+            left_out(&format!("{:?} forgets uploads that are cut off", self.program));
+        }
+        takes_up
+    }
+
+    /// Where it stores.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
     }
 
     /// Whether it stored what has this digest.
     #[allow(dead_code)] // not every test binary asks
     pub(crate) fn has_blob(&self, digest: &str) -> bool {
-        let hex = digest.strip_prefix("sha256:").unwrap();
-        let blobs = self.dir.path().join("store/docker/registry/v2/blobs/sha256");
-        blobs.join(hex.get(..2).unwrap()).join(hex).join("data").is_file()
+        stored_in(&self.store()).contains(digest)
     }
 
     /// Has it lose what has this digest, as its garbage collection does.
@@ -131,6 +143,27 @@ impl Registry {
             let _ = child.wait();
         }
     }
+}
+
+/// Says by name what this test does not show of the registry that was asked for.
+fn left_out(why: &str) {
+    println!("LEFT OUT: {}: {why}", std::thread::current().name().unwrap_or_default());
+}
+
+/// The digests of the blobs that are in the store of a registry: files of that name, or directories of that name with the
+/// `data`.
+pub(crate) fn stored_in(dir: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap_or_default());
+        let is_digest = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_digest && (path.is_file() || path.join("data").is_file()) {
+            found.insert(format!("sha256:{name}"));
+        } else if path.is_dir() {
+            found.extend(stored_in(&path));
+        }
+    }
+    found
 }
 
 /// Makes `<name>.pem` and `<name>.key`, the certificate of a registry at an address, and `<name>.ca`, its authority.
