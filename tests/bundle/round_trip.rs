@@ -1,7 +1,7 @@
 //! What is saved comes back, and others see the same.
 
 use crate::common::*;
-use bundlerun::bundle::{ErrorKind, Kind, Limits, ListEntryKind, Progress, Tree, download};
+use bundlerun::bundle::{Budget, ErrorKind, Kind, Limits, ListEntryKind, Progress, Tree, download};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -614,4 +614,31 @@ async fn whatever_was_saved_can_be_named() {
         fetch(&reference, Some(&format!("dir{name}")), &place.dir, &access).await.unwrap();
         assert_eq!(fs::read_to_string(place.dir.join(name)).unwrap(), format!("dir{name}/{name}"));
     }
+}
+
+/// As many as the memory of who stages them has room for are known only when their list is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_more_entries_than_memory_has_room_for_is_refused_with_the_limit() {
+    let registry = Registry::start();
+    let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
+    // What links say takes room as names do.
+    for n in 0..3000 {
+        std::os::unix::fs::symlink(format!("{n:01000}"), dir.path().join(n.to_string())).unwrap();
+    }
+    save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
+    let reference = registry.repository("a:t");
+    let fetch = async |memory: u64, place: &Path| {
+        let budget = Budget::from(NO_LIMITS).within_memory(Some(memory));
+        bundlerun::bundle::fetch(&reference, None, place, budget, &access, &Progress::default()).await
+    };
+    let place = Place::new();
+    let error = fetch(1 << 20, &place.dir).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
+    let says = error.message.strip_prefix("more than ").unwrap();
+    let (entries, says) = says.split_once(' ').unwrap();
+    assert_eq!(says, "files, directories and links: the helper's memory has 1 MiB for them");
+    assert!((1000..1100).contains(&entries.parse::<u64>().unwrap()), "{entries}");
+    assert!(names(&place.dir).is_empty(), "nothing is made of what will not be whole");
+    fetch(4 << 20, &place.dir).await.unwrap();
+    assert_eq!(names(&place.dir).len(), 3000);
 }
