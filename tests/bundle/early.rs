@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A layer of its own.
-const LARGE: usize = 65 << 20;
+pub(crate) const LARGE: usize = 65 << 20;
 
 fn background() -> Background {
     Background { quiet_seconds: 1, connections: 2, bytes_per_second: None, waste_percent: 100 }
@@ -34,20 +34,29 @@ pub(crate) fn on_disk() -> TempDir {
 }
 
 /// The tree of a run, with digests kept beside it.
-fn kept_tree(root: &Path, beside: &Path) -> Tree {
+pub(crate) fn kept_tree(root: &Path, beside: &Path) -> Tree {
     Tree { kept: Some(beside.join("digests.json")), ..tree(root) }
+}
+
+/// What is kept: of each file its path and its layer.
+fn all_kept(beside: &Path) -> Vec<(String, Value)> {
+    let text = fs::read(beside.join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
+    serde_json::from_slice(&text).unwrap()
 }
 
 /// The layers whose digests are kept.
 fn kept_layers(beside: &Path) -> Vec<String> {
-    let text = fs::read(beside.join("digests.json")).unwrap_or_else(|_| b"[]".to_vec());
-    let kept: Vec<(String, Value)> = serde_json::from_slice(&text).unwrap();
-    kept.into_iter().map(|(_, layer)| layer["blobs"][0]["digest"].as_str().unwrap().to_owned()).collect()
+    all_kept(beside).iter().map(|(_, layer)| layer["blobs"][0]["digest"].as_str().unwrap().to_owned()).collect()
 }
 
 /// How many digests are kept.
 fn kept(beside: &Path) -> usize {
-    kept_layers(beside).len()
+    all_kept(beside).len()
+}
+
+/// How many are, of files that were quiet, or were not, when they were read.
+pub(crate) fn kept_as(beside: &Path, quiet: bool) -> usize {
+    all_kept(beside).iter().filter(|(_, layer)| layer["isSettled"] == quiet).count()
 }
 
 /// Pushes until so many digests are kept.

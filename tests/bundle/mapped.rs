@@ -1,7 +1,9 @@
 //! Files that are changed through a mapping: the file system does not tell.
 
 use crate::common::{Fault, Place, Proxy, Registry, access, fetch, tree, try_save};
+use crate::early::{LARGE, kept_as, kept_tree, on_disk};
 use axum::http::Method;
+use bundlerun::bundle::Tree;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -114,4 +116,26 @@ async fn what_was_stored_between_two_tries_is_saved() {
     mapped.store("b");
     try_save(&tree, &registry.repository("a"), "t", &registry.access()).await.unwrap();
     assert!(is_saved_as(&registry, "b").await);
+}
+
+/// A try to save after one that failed keeps the digests of large files for the next: on a disk, in a file that outlives the
+/// process.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_after_its_digest_was_kept_by_a_try_that_failed_is_saved() {
+    let (registry, dir, beside) = (Registry::start(), on_disk(), on_disk());
+    let refuses = Proxy::before("127.0.0.1", &registry.host, |method, path, _| {
+        if *method == Method::PUT && path.contains("/manifests/") { Fault::Status(403) } else { Fault::None }
+    });
+    let tree = Tree { keeps_more: true, ..kept_tree(dir.path(), beside.path()) };
+    let mut mapped = Mapped::in_dir(dir.path(), LARGE);
+    // Its digest is good only if the file has been quiet for a while, so that the first store after that is the one to be
+    // seen.
+    while kept_as(beside.path(), true) == 0 {
+        try_save(&tree, &refuses.reference("a"), "t", &access(&refuses.host)).await.unwrap_err();
+    }
+    mapped.fill("b");
+    try_save(&tree, &registry.repository("a"), "t", &registry.access()).await.unwrap();
+    let place = Place::new();
+    fetch(&registry.repository("a:t"), None, &place.dir, &registry.access()).await.unwrap();
+    assert_eq!(fs::read_to_string(place.dir.join("mapped")).unwrap(), "b".repeat(LARGE));
 }
