@@ -198,37 +198,3 @@ async fn an_immutable_tag_that_is_ours_is_success_and_of_another_is_refused() {
     let error = try_save(&tree(dir.path()), &proxy.reference("a"), "t", &access(&proxy.host)).await.unwrap_err();
     assert!(error.kind == ErrorKind::Denied && error.message.contains("immutable"), "{error}");
 }
-
-/// Names a reference to the child that has the proxy in its environment.
-const VIA_PROXY: &str = "BUNDLE_TEST_VIA_PROXY";
-
-/// The environment is a process's: the test runs itself in another.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_of_the_environment_is_used() {
-    if let Ok(reference) = std::env::var(VIA_PROXY) {
-        let place = Place::new();
-        fetch(&reference, None, &place.dir, &access("registry.invalid:5000")).await.unwrap();
-        return assert_eq!(names(&place.dir), ["file"]);
-    }
-    let registry = Registry::start();
-    let dir = tempfile::tempdir().unwrap();
-    script("sh", dir.path(), "echo file >file");
-    save(&tree(dir.path()), &registry.repository("a"), "t", &registry.access()).await;
-    let guard = |State(seen): State<Arc<Seen>>, mut request: Request| async move {
-        assert_eq!(request.uri().host(), Some("registry.invalid"), "a proxy is asked for whole URLs");
-        *request.uri_mut() = request.uri().path_and_query().unwrap().as_str().parse().unwrap();
-        forward(State(seen), request).await
-    };
-    let seen = Seen::of(&registry.host, |_, _, _| Fault::None);
-    let proxy = Proxy::start("127.0.0.1", seen, |router| router.fallback(guard));
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "logins::a_proxy_of_the_environment_is_used"])
-        .envs([("HTTP_PROXY", format!("http://{}", proxy.host)), ("NO_PROXY", "other.invalid".to_owned())])
-        .env(VIA_PROXY, "registry.invalid:5000/a:t")
-        .output()
-        .unwrap();
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-    let output = String::from_utf8(child.stdout).unwrap();
-    assert!(output.contains("1 passed"), "{output}");
-    assert!(!proxy.seen.log.lock().unwrap().is_empty());
-}

@@ -10,6 +10,7 @@ mod blocks;
 mod common;
 mod disk_faults;
 mod early;
+mod egress;
 mod faults;
 #[path = "../faulty_disk/mod.rs"]
 mod faulty_disk;
