@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-chart test-chart-cluster crd docs chart down clean
+.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean
 
 help: ## The targets, and what each does.
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
@@ -57,6 +57,9 @@ test-cluster: static ## Tests of bundles in registries, and of the operator, on 
 test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, and whole tables of cases of which make test tries a part, on a local cluster of its own: no part of CI.
 	tests/cluster/run --ignored node_loss budgets snapshots
 	LONG=1 tests/cluster/run ha::two_operators hostile_archives:: limits::who_handles matrix:: security::
+
+test-registries: ## All tests of bundles in registries, on each registry that can be had: no cluster, no part of CI, which has the tests that registries answer differently.
+	tests/bundle/run
 
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run
