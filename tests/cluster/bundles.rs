@@ -241,12 +241,19 @@ async fn every_source_of_an_input_is_there_read_only_and_no_part_of_the_output()
 async fn a_user_writes_beside_an_input_and_moves_its_directory() {
     let space = Space::new().await;
     space.run("parent", json!({"command": "echo in >f"})).await;
+    // The user has /home/user from the image; what is made in it for a mount is the container runtime's, as the page says.
     let command = "set -e; echo out >data/out; mkdir data/more; mv data moved; cat moved/in/f; \
-        if rm -rf moved/in || echo x >moved/in/g; then exit 1; fi 2>/dev/null; rmdir moved/more";
-    let spec = json!({"image": "localhost:5000/nonroot:local", "command": command,
-        "inputs": [{"path": "data/in", "run": {"name": "parent"}}]});
+        if rm -rf moved/in || echo x >moved/in/g; then exit 1; fi 2>/dev/null; rmdir moved/more; \
+        echo mine >/home/user/beside; cat /home/user/own /home/user/.cache/x/shared; \
+        if echo no >/home/user/.cache/x/beside; then exit 1; fi 2>/dev/null";
+    let inputs = json!([
+        {"path": "data/in", "run": {"name": "parent"}},
+        {"path": "/home/user/own", "text": "own "},
+        {"path": "/home/user/.cache/x/shared", "text": "shared"},
+    ]);
+    let spec = json!({"image": "localhost:5000/nonroot:local", "command": command, "inputs": inputs});
     let ended = space.run("mover", spec).await;
-    assert_eq!((cause(&ended), stdout(&ended)), ("Completed", "in\n"), "{ended:#?}");
+    assert_eq!((cause(&ended), stdout(&ended)), ("Completed", "in\nown shared"), "{ended:#?}");
     let exported = export(&ended);
     let contents = exported.path().join("contents");
     assert_eq!(std::fs::read_to_string(contents.join("moved/out")).unwrap(), "out\n");
