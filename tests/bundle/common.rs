@@ -80,6 +80,19 @@ pub(crate) async fn let_go_one_by_one(proxy: &Proxy, blobs: usize, at_once: usiz
     }
 }
 
+/// A test that is ignored, to be run in a process of its own by [`passes`]: what it sets or shares is the process's.
+pub(crate) fn alone(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored"]);
+    command
+}
+
+pub(crate) fn passes(test: &mut Command) {
+    let output = test.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// Lines of `describe.py`.
 pub(crate) fn describe(what: &str, path: &Path) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bundle/describe.py");

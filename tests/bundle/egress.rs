@@ -10,7 +10,6 @@ use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -38,14 +37,12 @@ async fn there_and_back() {
 
 /// Runs [`there_and_back`] with this environment and no proxy beside those in it.
 fn go(repository: &str, variables: &[(&str, &str)]) {
-    let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", "egress::there_and_back", "--ignored"]).env(REPOSITORY, repository);
+    let mut child = alone("egress::there_and_back");
+    child.env(REPOSITORY, repository);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         child.env_remove(name).env_remove(name.to_lowercase());
     }
-    let output = child.envs(variables.iter().copied()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    passes(child.envs(variables.iter().copied()));
 }
 
 #[test]
