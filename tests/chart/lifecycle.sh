@@ -27,7 +27,6 @@ source "$here/monitoring.sh"
 nothing_was_forbidden 3
 
 step "Helm: settings that are wrong leave the operator that there is"
-helm upgrade "${release[@]}" "$chart" --reuse-values "${wait[@]}" --set leaderElection.enabled=true >/dev/null || wrong "helm upgrade to a lease"
 mistake='{"resourceName": "a.b/c", "driver": {"hostPath": {"path": "/a", "mountPath": "/usr/lib"}}}'
 helm upgrade "${release[@]}" "$chart" --reuse-values --set-json "settings.gpuProfiles.mistaken=$mistake" >/dev/null || wrong "the schema refuses what the test needs"
 told='gpuProfiles.mistaken.driver.hostPath.mountPath: "/usr/lib" would cover'

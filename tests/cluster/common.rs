@@ -436,7 +436,7 @@ pub struct Operators {
 }
 
 impl Default for Operators {
-    /// As `deploy/install` does.
+    /// As `tests/cluster/run` does.
     fn default() -> Self {
         Self {
             replicas: 1,
@@ -479,6 +479,13 @@ async fn all_ready(client: &Client, replicas: i32) {
             status.observed_generation == d.metadata.generation
                 && [status.ready_replicas, status.replicas, status.updated_replicas] == [Some(replicas); 3]
         })
+    })
+    .await;
+    // One that is ending may still act, and none of a Deployment counts it.
+    eventually("the operators of before to be gone", async || {
+        let all = the_operators(client).await;
+        let ending = all.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        if ending == 0 { Ok(()) } else { Err(ending) }
     })
     .await;
 }
