@@ -10,6 +10,7 @@ mod places;
 mod queue;
 mod reconcile;
 mod settings;
+mod take_over;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,28 +22,26 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, future, stream};
 use kube::Client;
 use kube_runtime::controller::{self, applier};
-use kube_runtime::reflector::{self, ObjectRef, Store};
+use kube_runtime::reflector::{self, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::{self, Cluster, GuardedRun, Leases, Nodes, WriteGuard};
 use crate::names;
-use crate::plan::PodFacts;
 use backoff::Backoff;
 use leader::Leadership;
 use observability::http::Health;
 use observability::metrics::Metrics;
 use queue::Triggers;
 use reconcile::Context;
+use take_over::TakeOver;
 
 pub use commands::{SmokeTest, Uninstall, check_settings, smoke_test, uninstall};
 pub use observability::{Log, LogFormat, Metric, metrics, start_log};
 
 /// How many runs are looked at side by side.
 const CONCURRENCY: u16 = 32;
-/// How long the first plans wait for the list of nodes.
-const NODES_PATIENCE: Duration = Duration::from_secs(20);
 /// How long reconciles under way may take after we were asked to stop. Mostly they take milliseconds. A request that takes
 /// longer, because a webhook is slow, must not keep the next leader waiting: whether it was carried out, that one finds out.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -127,19 +126,17 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let (work_is_done, work_done) = oneshot::channel();
     let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
     let stop = stopped()?.shared();
-    let all_runs = runs.clone();
-    let caches = Arc::clone(&cluster);
+    let take_over = TakeOver {
+        cluster: Arc::clone(&cluster),
+        runs: runs.clone(),
+        pods,
+        nodes,
+        triggers: triggers.clone(),
+        orphans,
+    };
     let triggered = async {
-        caches_filled(&pods, &all_runs, &caches, &nodes).await;
-        leadership.begun().await;
-        if options.leader_election {
-            // They have what the last leader wrote.
-            answered("tell whether the caches are current", || caches.caught_up(&options.namespaces)).await;
-        }
-        // What happened before was nobody's or the last leader's matter, and may have been left half done.
-        triggers.open();
-        let all: Vec<_> = all_runs.state().iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
-        orphans.check_all();
+        let elected = options.leader_election.then_some(options.namespaces.as_slice());
+        let all = take_over.all_runs(&leadership, elected).await;
         stream::iter(all).inspect(move |run| triggers.count(run)).chain(triggered)
     };
     let counted = Arc::clone(&metrics);
@@ -250,19 +247,6 @@ async fn too_long(stop: impl Future<Output = ()>) {
     stop.await;
     info!("asked to stop: finishing what is under way");
     tokio::time::sleep(SHUTDOWN_GRACE).await;
-}
-
-/// Waits until all is known that a plan needs.
-async fn caches_filled(pods: &Store<PodFacts>, runs: &Store<GuardedRun>, cluster: &Cluster, nodes: &Nodes) {
-    // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
-    // Nor is a run that others wait for.
-    let _ = (pods.wait_until_ready().await, runs.wait_until_ready().await); // fail only when we are stopping
-    // Nor is a run understood before it is known what it can say.
-    cluster.skew_known().await;
-    // What is told of a wait would be told twice.
-    if tokio::time::timeout(NODES_PATIENCE, nodes.settled()).await.is_err() {
-        warn!("the nodes are not listed yet: runs go on without");
-    }
 }
 
 /// Keeps the lease, where there is one, until the work is done.
