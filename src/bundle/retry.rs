@@ -1,6 +1,7 @@
 //! Trying again what can pass by itself.
 
 use crate::bundle::Error;
+use crate::contract::log_line;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,7 +72,7 @@ impl Tries {
         });
         let wait = self.wait_at_least(failure.after.unwrap_or_default());
         if wait > WORTH_SAYING {
-            eprintln!("bundle-operator: {}; asked again in {} s", failure.error, wait.as_secs());
+            log_line!("bundle-operator: {}; asked again in {} s", failure.error, wait.as_secs());
         }
         tokio::time::sleep(wait).await;
         Ok(())

@@ -29,4 +29,6 @@ pub use request::{
     SaveRequest, SnapshotInput, SnapshotRequest, VARIABLES_MAX_BYTES,
 };
 pub use snapshot::{Resumed, SnapshotAnswer};
-pub use text::{DETAIL_MAX_BYTES, beginning, both_ends, one_line, size_for_people, time_for_people};
+#[cfg(feature = "operator")]
+pub(crate) use text::log_line;
+pub use text::{DETAIL_MAX_BYTES, beginning, both_ends, one_line, printable, size_for_people, time_for_people};

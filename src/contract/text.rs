@@ -10,6 +10,25 @@ pub fn one_line(text: &str) -> String {
     beginning(text.trim(), DETAIL_MAX_BYTES)
 }
 
+/// Text of others as one line in which nothing hides: control characters, and what else ends a line, as their escapes.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let ends_a_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let shown = |c: char| if ends_a_line(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// Writes one line to standard error, whatever is in it: a file's name, or the words of a server, must not look like
+/// another line of the log.
+#[cfg(feature = "operator")]
+macro_rules! log_line {
+    ($($words:tt)*) => {
+        eprintln!("{}", $crate::contract::printable(&format!($($words)*)))
+    };
+}
+#[cfg(feature = "operator")]
+pub(crate) use log_line;
+
 /// What is left out of a text.
 const ELLIPSIS: &str = "...";
 /// A word that is longer is cut through.
@@ -81,6 +100,16 @@ pub fn time_for_people(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_makes_no_line_of_its_own_in_a_log() {
+        let name = "a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}ünï";
+        let shown = printable(&format!("cannot open {name}"));
+        assert_eq!(
+            shown,
+            r"cannot open a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}ünï"
+        );
+    }
 
     #[test]
     fn a_long_text_is_cut_between_words() {

@@ -3,6 +3,7 @@
 //! Children do it: a disk that gives no answer would keep a thread of ours, and with it this process, for ever. They are
 //! started when the runner is there: nobody writes before, and while a pod starts its node has other things to do.
 
+use crate::contract::log_line;
 use crate::helper::child::Task;
 use crate::helper::supervise::retry_until;
 use crate::helper::until_dropped::UntilDropped;
@@ -39,7 +40,7 @@ impl Beside {
             retry_until(&paths, task, None, &mut pause, &|| is_done(&paths));
         });
         let thread = started
-            .inspect_err(|error| eprintln!("bundle-operator helper {}: cannot start a thread: {error}", task.word()))
+            .inspect_err(|error| log_line!("bundle-operator helper {}: cannot start a thread: {error}", task.word()))
             .ok();
         Self { begun, thread }
     }

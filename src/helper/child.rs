@@ -1,5 +1,6 @@
 //! The children of the helper's main process: what may crash, or take much memory, is theirs.
 
+use crate::contract::log_line;
 use crate::helper::error::Error;
 use crate::helper::markers;
 use crate::names::files;
@@ -79,7 +80,7 @@ fn limit_memory(cgroup: &Path) {
     if most.is_some()
         && let Err(error) = setrlimit(Resource::Data, Rlimit { current: most, maximum: most })
     {
-        eprintln!("bundle-operator helper: this process can use up the container's memory: {error}");
+        log_line!("bundle-operator helper: this process can use up the container's memory: {error}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The record and the output become the helper's last words.
 
 use crate::bundle::untrusted::{NotRead, read_tail};
-use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report, Request};
+use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report, Request, log_line};
 use crate::helper::markers::mark;
 use crate::helper::record::read_record;
 use crate::helper::saved::SavedOutput;
@@ -52,7 +52,7 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     };
     let mut tell_how_it_stands = |stands: &Unsaved| {
         if let Err(error) = tell(paths, &message(&with(stands))) {
-            eprintln!("bundle-operator helper: {error}");
+            log_line!("bundle-operator helper: {error}");
         }
     };
     let interrupted = is_interrupted(paths, end, record.as_ref().ok());

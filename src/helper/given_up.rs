@@ -1,5 +1,6 @@
 //! When what the command waits for is given up: noted by whoever keeps the time, for those who ask how far it is.
 
+use crate::contract::log_line;
 use crate::helper::markers::{mark_json, read_json};
 use crate::names::files;
 use crate::runner::since_epoch_ms;
@@ -32,7 +33,7 @@ impl Awaited {
 pub(super) fn note(bin: &Path, awaited: Awaited, left: Duration) {
     let at = SystemTime::now().checked_add(left).map(since_epoch_ms);
     if let Some(Err(error)) = at.map(|at| mark_json(bin, &awaited.mark(), &at)) {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
 }
 

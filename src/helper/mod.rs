@@ -55,7 +55,7 @@ mod until_dropped;
 mod warnings;
 mod watch;
 
-use crate::contract::{Cause, Request, one_line};
+use crate::contract::{Cause, Request, log_line, one_line};
 use crate::names::files;
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
@@ -120,7 +120,7 @@ fn stay_while_this_container_cannot_end(paths: &Paths) {
         return;
     }
     if let Err(error) = markers::mark(&paths.bin, files::CANNOT_END, b"") {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
     while left_behind::count() > 0 {
         thread::sleep(Duration::from_secs(1));
@@ -138,13 +138,13 @@ fn stage_and_watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, sto
             if let Err(error) = thread::Builder::new().name("staging".to_owned()).spawn_scoped(scope, stage) {
                 let told =
                     markers::order_end(&paths.bin, Cause::StagingFailed, &format!("cannot start a thread: {error}"));
-                eprintln!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
+                log_line!("bundle-operator helper: inputs are not staged: {error}; {told:?}");
             }
         }
         if request.is_some_and(|request| request.save.is_some()) {
             let check = move || store::check(paths, stop, over);
             if let Err(error) = thread::Builder::new().name("store".to_owned()).spawn_scoped(scope, check) {
-                eprintln!("bundle-operator helper: the store is not asked: cannot start a thread: {error}");
+                log_line!("bundle-operator helper: the store is not asked: cannot start a thread: {error}");
                 store::allow(paths);
             }
         }
@@ -176,7 +176,7 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
                 markers::read(&paths.bin, files::TROUBLE).unwrap_or_else(|| "the helper did not say why".to_owned());
             let detail = format!("not prepared within {} s: {why}", most.as_secs());
             if let Err(error) = markers::order_end(&paths.bin, Cause::StagingFailed, &detail) {
-                eprintln!("bundle-operator helper: {error}");
+                log_line!("bundle-operator helper: {error}");
             }
             return;
         }
@@ -214,7 +214,7 @@ pub fn run_task(paths: &Paths, task: Task) -> ExitCode {
 }
 
 fn fail(why: &str) -> ExitCode {
-    eprintln!("bundle-operator helper: {why}");
+    log_line!("bundle-operator helper: {why}");
     ExitCode::FAILURE
 }
 

@@ -3,7 +3,7 @@
 //! With `runAsUser` it does from the start, because that user made it. Else the image says who it is, and the helper learns
 //! that from the file that the runner makes first. A runner that is not the owner waits for the mark.
 
-use crate::contract::{InputSource, Request, RequestedInput};
+use crate::contract::{InputSource, Request, RequestedInput, log_line};
 use crate::helper::markers::{is_marked, mark};
 use crate::helper::mount_points;
 use crate::names::files;
@@ -24,7 +24,7 @@ pub(super) fn give(paths: &Paths, request: Option<&Request>) {
     }
     for dir in mount_points::ours(paths, request) {
         if let Err(error) = fchown(&dir, Some(user), Some(group)) {
-            eprintln!("bundle-operator helper: cannot give the working directory to user {user}: {error}");
+            log_line!("bundle-operator helper: cannot give the working directory to user {user}: {error}");
             break;
         }
     }
@@ -35,7 +35,7 @@ pub(super) fn give(paths: &Paths, request: Option<&Request>) {
         give_all(paths, request);
     }
     if let Err(error) = mark(&paths.bin, files::OWNED, b"") {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) fn give_all(paths: &Paths, request: &Request) {
                 continue;
             }
             if let Err(error) = lchown(&path, Some(user), Some(group)) {
-                eprintln!("bundle-operator helper: cannot give what was put back to user {user}: {error}");
+                log_line!("bundle-operator helper: cannot give what was put back to user {user}: {error}");
                 return;
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -82,7 +82,7 @@ pub(super) fn give_input(paths: &Paths, index: usize, input: &RequestedInput) {
     let below = std::fs::read_dir(&place).into_iter().flatten().flatten().map(|entry| entry.path());
     for file in below.chain([place.clone()]) {
         if let Err(error) = lchown(&file, Some(user), Some(group)) {
-            eprintln!("bundle-operator helper: cannot give input {} to user {user}: {error}", input.path);
+            log_line!("bundle-operator helper: cannot give input {} to user {user}: {error}", input.path);
             break;
         }
     }

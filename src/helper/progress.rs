@@ -1,7 +1,7 @@
 //! How far staging or saving has come: written by the child that does it, served by the main process.
 
 use crate::bundle;
-use crate::contract::{NotSaved, Progress, ProgressStage, Resumed, StoreTrouble, one_line};
+use crate::contract::{NotSaved, Progress, ProgressStage, Resumed, StoreTrouble, log_line, one_line};
 use crate::helper::awaited;
 use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
@@ -100,7 +100,7 @@ pub(super) fn serve(paths: &Paths) {
         thread::Builder::new().name("progress".to_owned()).spawn(move || answer_all(&listener, &bin)).map(drop)
     });
     if let Err(error) = serving {
-        eprintln!("bundle-operator helper: progress is not served at port {port}: {error}");
+        log_line!("bundle-operator helper: progress is not served at port {port}: {error}");
     }
 }
 

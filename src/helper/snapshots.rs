@@ -4,7 +4,7 @@
 //! begins are answered by it; who asks later gets the next one.
 
 use crate::bundle::untrusted::{open_in, open_mount};
-use crate::contract::{SnapshotAnswer, SnapshotRequest};
+use crate::contract::{SnapshotAnswer, SnapshotRequest, log_line};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::{self, mark_json, read_json};
@@ -35,7 +35,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub(super) fn serve(paths: &Paths, request: &SnapshotRequest) -> Option<UntilDropped> {
     let (paths, every) = (paths.clone(), request.every_seconds.map(Duration::from_secs));
     let started = UntilDropped::start("snapshots", move |over| Server { paths: &paths, every, over }.run());
-    started.inspect_err(|error| eprintln!("bundle-operator helper: no snapshots are taken: no thread: {error}")).ok()
+    started.inspect_err(|error| log_line!("bundle-operator helper: no snapshots are taken: no thread: {error}")).ok()
 }
 
 struct Server<'a> {
@@ -158,7 +158,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 
 fn report(done: Result<(), Error>) {
     if let Err(error) = done {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The user's order to end: an annotation of the pod, which the kubelet shows as a file. A pod that is deleted instead is
 //! the platform's to end, and has less time to save.
 
-use crate::contract::{EndOrder, PodOrder};
+use crate::contract::{EndOrder, PodOrder, log_line};
 use crate::helper::markers;
 use crate::helper::until_dropped::UntilDropped;
 use crate::names::files;
@@ -34,7 +34,7 @@ pub(super) fn await_it(paths: &Paths) -> Option<UntilDropped> {
         while !over.is_over() {
             if is_given(&paths) {
                 if let Err(error) = markers::order(&paths.bin, &EndOrder::stop()) {
-                    eprintln!("bundle-operator helper: {error}");
+                    log_line!("bundle-operator helper: {error}");
                 } else {
                     return;
                 }
@@ -43,7 +43,7 @@ pub(super) fn await_it(paths: &Paths) -> Option<UntilDropped> {
         }
     });
     started
-        .inspect_err(|error| eprintln!("bundle-operator helper: `stop` waits for the kubelet: no thread: {error}"))
+        .inspect_err(|error| log_line!("bundle-operator helper: `stop` waits for the kubelet: no thread: {error}"))
         .ok()
 }
 

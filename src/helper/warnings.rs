@@ -1,7 +1,7 @@
 //! What will go wrong if the command goes on as it does: the children beside it leave a mark for each kind, which
 //! [`super::progress`] serves until the command has ended.
 
-use crate::contract::{Warning, WarningKind, one_line};
+use crate::contract::{Warning, WarningKind, log_line, one_line};
 use crate::helper::markers;
 use crate::names::files;
 use std::path::{Path, PathBuf};
@@ -38,9 +38,9 @@ impl Warner {
         let Some(detail) = danger.filter(|_| !is_said && self.again.is_none_or(|again| Instant::now() >= again)) else {
             return;
         };
-        eprintln!("bundle-operator helper: {detail}");
+        log_line!("bundle-operator helper: {detail}");
         if let Err(error) = markers::mark(&self.bin, &mark, one_line(&detail).as_bytes()) {
-            eprintln!("bundle-operator helper: {error}");
+            log_line!("bundle-operator helper: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From the start of the runner to its death.
 
-use crate::contract::{MissingRecord, Request};
+use crate::contract::{MissingRecord, Request, log_line};
 use crate::helper::beside::Beside;
 use crate::helper::child::Task;
 use crate::helper::markers::is_marked;
@@ -90,7 +90,7 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
             }
         },
         Err(error) => {
-            eprintln!("bundle-operator helper: looking for the end of the runner instead of waiting for it: {error}");
+            log_line!("bundle-operator helper: looking for the end of the runner instead of waiting for it: {error}");
             while flock(lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
                 interrupted |= wait_readable([stop], Some(Duration::ZERO)) == [true] && at_work();
                 thread::sleep(LOOK);

@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::never_ran::NeverRan;
-use crate::contract::Cause;
+use crate::contract::{Cause, printable};
 use rustix::fd::OwnedFd;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -158,8 +158,7 @@ pub(crate) fn find(name: &OsStr, search_path: &OsStr, directory: &Path) -> Resul
 
 /// A name for people: a carriage return or another control character is shown, because without it the name looks right.
 fn shown(name: &OsStr) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    name.to_string_lossy().chars().map(shown).collect()
+    printable(&name.to_string_lossy())
 }
 
 /// Whether an error of starting a program is about the program. All others (no process, memory or descriptor to be had)

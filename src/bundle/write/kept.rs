@@ -14,6 +14,7 @@ use super::layout::Plan;
 use crate::bundle::FileId;
 use crate::bundle::digest::Digest;
 use crate::bundle::format::tar_header::Type;
+use crate::contract::log_line;
 use rustix::fd::AsFd;
 use rustix::fs::{Stat, fdatasync, fstat, fstatfs};
 use rustix::io::Errno;
@@ -166,7 +167,7 @@ impl Kept {
         let mut layers = self.layers();
         layers.insert(keeping.key, kept);
         if let Err(error) = self.write(&layers) {
-            eprintln!("bundle-operator helper: a digest is not kept: {error}");
+            log_line!("bundle-operator helper: a digest is not kept: {error}");
         }
     }
 

@@ -7,6 +7,7 @@ pub(super) mod saving;
 pub(super) mod staging;
 pub(super) mod store;
 
+use crate::contract::log_line;
 use crate::helper::child::Task;
 use crate::runner::Paths;
 use std::io;
@@ -73,7 +74,7 @@ pub(in crate::helper) fn retry_until(
             },
             Err(error) => format!("cannot be started: {error}"),
         };
-        eprintln!("bundle-operator helper {}: {end}", task.word());
+        log_line!("bundle-operator helper {}: {end}", task.word());
         let next = Instant::now()
             + back_off(task, tries.failed, until.map(|until| until.saturating_duration_since(Instant::now())));
         tries.failed += 1;

@@ -1,6 +1,6 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
-use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request};
+use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request, log_line};
 use crate::helper::awaited::{self, Waits};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
@@ -94,7 +94,7 @@ pub(in crate::helper) fn late_files(paths: &Paths) -> BTreeSet<usize> {
 
 fn report(marked: Result<(), Error>) {
     if let Err(error) = marked {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
 }
 

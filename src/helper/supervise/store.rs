@@ -1,7 +1,7 @@
 //! Sees to it that a command does not start whose output the store would refuse, and that it waits no longer than that
 //! is worth: a refusal is waited out for two minutes, a store that does not answer is no reason to wait at all.
 
-use crate::contract::{Cause, InputPatience};
+use crate::contract::{Cause, InputPatience, log_line};
 use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::given_up::{self, Awaited};
@@ -79,7 +79,7 @@ pub(in crate::helper) fn allow(paths: &Paths) {
 
 fn report(marked: Result<(), Error>) {
     if let Err(error) = marked {
-        eprintln!("bundle-operator helper: {error}");
+        log_line!("bundle-operator helper: {error}");
     }
 }
 

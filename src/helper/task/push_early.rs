@@ -1,7 +1,7 @@
 //! The child that pushes large files while the command runs, at the lowest priority: what fails here the save does again.
 
 use crate::bundle::{EarlyPushes, Error, Outlook};
-use crate::contract::{Background, Request, SaveRequest, WarningKind, size_for_people, time_for_people};
+use crate::contract::{Background, Request, SaveRequest, WarningKind, log_line, size_for_people, time_for_people};
 use crate::helper::child::runtime;
 use crate::helper::pressure;
 use crate::helper::task::login::access;
@@ -38,7 +38,7 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
         }
         thread::sleep(pause.unwrap_or_else(|error| {
             if said != error.message {
-                eprintln!("bundle-operator helper push-early: {error}");
+                log_line!("bundle-operator helper push-early: {error}");
                 said = error.message;
             }
             BACK_OFF

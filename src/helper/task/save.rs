@@ -2,7 +2,8 @@
 
 use crate::bundle::{self, ErrorKind, GivenUp, Progress, SavedBundle, Tree, free_name, sha256};
 use crate::contract::{
-    InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, one_line,
+    InputSource, NotSaved, ProgressStage, Record, Request, RequestedInput, SaveFailure, SaveRequest, Saved, log_line,
+    one_line,
 };
 use crate::helper::child::runtime;
 use crate::helper::error::Error;
@@ -122,7 +123,7 @@ fn open_to_owner(root: &Path) {
         if mode & 0o500 != 0o500
             && let Err(error) = fs::set_permissions(&root, fs::Permissions::from_mode(mode | 0o700))
         {
-            eprintln!("bundle-operator helper: cannot open {}: {error}", root.display());
+            log_line!("bundle-operator helper: cannot open {}: {error}", root.display());
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The child that takes a snapshot of the working directory while it is written.
 
 use crate::bundle::{self, GivenUp, Progress, SnapshotWanted, Tree};
-use crate::contract::{Request, SnapshotAnswer, one_line};
+use crate::contract::{Request, SnapshotAnswer, log_line, one_line};
 use crate::helper::child::runtime;
 use crate::helper::markers::mark_json;
 use crate::helper::task::login::access;
@@ -33,7 +33,7 @@ pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested
     let answer = match taken {
         Ok(snapshot) => SnapshotAnswer::Taken(format!("{}@{}", save.repository, snapshot.digest)),
         Err(error) => {
-            eprintln!("bundle-operator helper snapshot: {error}");
+            log_line!("bundle-operator helper snapshot: {error}");
             SnapshotAnswer::Failed(one_line(&error.message))
         }
     };

@@ -2,7 +2,7 @@
 //! nobody reads them.
 
 use crate::bundle::{self, Access, Budget, Limits, Progress};
-use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, one_line};
+use crate::contract::{Cause, InputSource, ProgressStage, Request, RequestedInput, log_line, one_line};
 use crate::helper::awaited::Notes;
 use crate::helper::child::runtime;
 use crate::helper::failure::Failure;
@@ -224,7 +224,7 @@ fn tell_of_left_out(input: &RequestedInput, progress: &Progress) {
     let left_out = progress.left_out.load(Ordering::Relaxed);
     if left_out > 0 {
         let path = one_line(&input.path);
-        eprintln!(
+        log_line!(
             "bundle-operator helper: input {path}: left out {left_out} devices, FIFOs and sparse archive members"
         );
     }

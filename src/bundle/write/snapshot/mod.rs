@@ -36,6 +36,7 @@ use crate::bundle::format::image::{self, EMPTY};
 use crate::bundle::moving_tag;
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, Progress, Tree};
+use crate::contract::log_line;
 use crate::oci::Reference;
 use known::{Known, KnownBlob, KnownFile};
 use pushed::Pushed;
@@ -221,7 +222,7 @@ impl Taking<'_> {
                 }
             })?;
         if let Err(error) = known.write(&self.wanted.known, number) {
-            eprintln!("bundle-operator helper: the next snapshot pushes all again: {error}");
+            log_line!("bundle-operator helper: the next snapshot pushes all again: {error}");
         }
         let bytes = known.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
         let (digest, files) = (Digest::of(&manifest).to_string(), known.files.len() as u64);

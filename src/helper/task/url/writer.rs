@@ -2,6 +2,7 @@
 
 use super::version::Version;
 use crate::bundle::{Digester, Error};
+use crate::contract::log_line;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::oci::Digest;
 use bytes::Bytes;
@@ -79,7 +80,7 @@ impl Writer {
             && let Err(error) = mark_json(&self.mark.bin, &self.mark.name, &version)
         {
             // It costs no more than that another process begins anew.
-            eprintln!("bundle-operator helper: {error}");
+            log_line!("bundle-operator helper: {error}");
         }
         Ok(())
     }
