@@ -41,7 +41,7 @@ A field can change after the run was created only where it says so.
 const STATUS: &str = "
 ## status: what happened
 
-Written by the operator alone. Once the phase is final, nothing but `observedGeneration` changes.
+Written by the operator alone. Once the phase is final, nothing but `observedGeneration` changes, its own and that of its conditions.
 
 ";
 

@@ -106,6 +106,8 @@ impl<'a> Draft<'a> {
         // Older versions wrote reasons as they came, and the definition refuses a status with such a one.
         for condition in &mut self.status.conditions {
             condition.reason = condition::as_reason(&condition.reason);
+            // All of them hold for what was looked at, also those that have not changed.
+            condition.observed_generation = self.status.observed_generation;
         }
         Some(self.status)
     }
@@ -342,7 +344,7 @@ impl<'a> Draft<'a> {
         self.waiting(Phase::Pending, attempt + 1, &wait, None).passing_by(due, NEXT_STARTS_THEN)
     }
 
-    /// The run's end. After this nothing but `observedGeneration` changes.
+    /// The run's end. After this nothing but `observedGeneration` changes, its own and that of its conditions.
     pub(in crate::plan) fn ended(mut self, end: &AttemptEnd) -> Self {
         let (finish, record) = self.end_attempt(end);
         let record = record.as_ref();
@@ -548,7 +550,7 @@ impl<'a> Draft<'a> {
             reason: condition::as_reason(reason),
             message: message.into(),
             last_transition_time: flipped_at,
-            observed_generation: None,
+            observed_generation: self.run.metadata.generation,
         };
         match known {
             Some(known) => *known = condition,

@@ -93,6 +93,40 @@ fn observed_generation_is_the_one_that_was_acted_on() {
     assert_eq!(written(&look_at(&run(), &pod().running(5), 60)).observed_generation, Some(1));
 }
 
+/// `kubectl wait` and kstatus take a condition of an earlier generation for none.
+#[test]
+fn every_condition_is_of_the_generation_that_was_acted_on() {
+    let of = |status: &BundleRunStatus| -> Vec<_> {
+        assert!(!status.conditions.is_empty());
+        status.conditions.iter().map(|condition| condition.observed_generation).collect()
+    };
+    let generation = |mut run: BundleRun, generation| {
+        run.metadata.generation = Some(generation);
+        run
+    };
+    let waiting = with_status(&run(), &written(&look_at(&run(), &pod().unschedulable("0/3"), 2)));
+    let running = with_status(&run(), &written(&look_at(&waiting, &pod().running(5), 60)));
+    let ended = with_status(&run(), &written(&look_at(&running, &pod().reported(&record(0)), 70)));
+    for run in [&waiting, &running, &ended] {
+        assert!(of(run.status.as_ref().unwrap()).iter().all(|seen| *seen == Some(1)), "{run:#?}");
+    }
+    // Also those that this change does not touch: `Scheduled`, and all of a run that is over.
+    let suspends = {
+        let mut run = generation(running, 2);
+        run.spec.suspend = true;
+        run
+    };
+    let suspending = written(&look_at(&suspends, &pod().running(5), 65));
+    assert!(of(&suspending).iter().all(|seen| *seen == Some(2)), "{suspending:#?}");
+    let later = written(&look(&generation(ended.clone(), 3), PodSeen::Absent, 99));
+    assert!(of(&later).iter().all(|seen| *seen == Some(3)), "{later:#?}");
+
+    // An older version wrote conditions without: an upgrade is no reason to write to every run that is over.
+    let mut old = ended;
+    old.status.as_mut().unwrap().conditions.iter_mut().for_each(|condition| condition.observed_generation = None);
+    assert_eq!(look(&old, PodSeen::Absent, 99), Plan::default());
+}
+
 /// What `metav1.Condition` takes; the definition has the same pattern.
 fn is_a_reason(word: &str) -> bool {
     let pattern = regex::Regex::new(crate::api::CONDITION_REASON).unwrap();
