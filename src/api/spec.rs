@@ -49,6 +49,7 @@ pub const DEFAULT_GPU_PROFILE: &str = "default";
     printcolumn(name = "Node", json_path = ".status.node", type_ = "string", priority = 1),
     printcolumn(name = "Duration", json_path = ".status.duration", type_ = "string", priority = 1),
     printcolumn(name = "Exit", json_path = ".status.exitCode", type_ = "integer", priority = 1),
+    printcolumn(name = "Output", json_path = ".status.output.bundle", type_ = "string", priority = 1),
     printcolumn(name = "Message", json_path = ".status.message", type_ = "string", priority = 1)
 )]
 #[serde(rename_all = "camelCase", remote = "Self")] // read and written by the impls below
