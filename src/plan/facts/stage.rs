@@ -89,9 +89,12 @@ impl PodFacts {
             .unwrap_or(Stage::Starting)
     }
 
-    /// An input that the node mounts is what the message is about: of image volumes the kubelet speaks as of images.
+    /// An input that the node mounts is what the message is about: of image volumes that cannot be pulled the kubelet speaks
+    /// as of images, and of one that cannot be mounted the runtime does not say which it is.
     fn mounts_what_is_named_in(&self, message: &str) -> bool {
-        self.pins().inputs.values().any(|pin| pin.mountable && message.contains(&pin.reference))
+        let fails = || meaning(Source::Runtime, message) == Some(Meaning::ImageVolumeFails);
+        let inputs = self.pins().inputs;
+        inputs.values().any(|pin| pin.mountable && (message.contains(&pin.reference) || fails()))
     }
 
     /// The command runs, and the helper has something to report.

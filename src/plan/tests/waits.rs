@@ -226,20 +226,50 @@ fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
     };
     let first = made_for(&run, 1);
     let [image] = images(&first).try_into().unwrap();
-    let says = format!("failed to pull image \"{}\": not found", image.reference.unwrap());
-    let mut fails = pod().run_waits("ErrImagePull").saying(&says);
-    fails.0["metadata"]["annotations"] = json!(first.metadata.annotations);
-    let plan = look_at(&run, &fails, 4);
-    assert_eq!((words(&plan)[1].as_str(), plan.next), ("Tell InputNotMounted", seconds(40)));
-    let told = after(&run, &plan);
-    let gone = PodCase::deleted(fails, 44).failed("", "");
-    let plan = look_at(&told, &gone, 46);
-    assert_eq!(words(&plan), ["Write Pending", "Tell InputNotMounted"]);
-    let second = made_for(&after(&told, &plan), 300);
-    assert_eq!((second.metadata.name.as_deref(), images(&second)), (Some("r-2"), vec![]));
-    let mounts = second.spec.unwrap().containers[0].volume_mounts.clone().unwrap();
-    let is_copied = mounts.iter().any(|mount| mount.mount_path == "/bundle/whole" && mount.name == "inputs");
-    assert!(is_copied, "{mounts:#?}");
+    let image = image.reference.unwrap();
+    // As the kubelet 1.36 says it of what cannot be pulled, containerd 2.1 and 2.2 of what cannot be mounted, and CRI-O.
+    for (reason, says) in [
+        (
+            "ErrImagePull",
+            format!("failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": not found"),
+        ),
+        ("ImagePullBackOff", format!("Back-off pulling image \"{image}\": ErrImagePull: context deadline exceeded")),
+        (
+            "CreateContainerError",
+            format!("failed to mount image volume: failed to get image volume ref \"{image}\": not found"),
+        ),
+        (
+            "CreateContainerError",
+            "failed to mount image volume: ImageVolumeMountFailed: failed to mount image volume component \
+             \"/run/containerd/io.containerd.grpc.v1.cri/image-volumes/9a1f/7e4c\": input/output error"
+                .to_owned(),
+        ),
+        (
+            "CreateContainerError",
+            "failed to mount image volume: ImageVolumeMountFailed: failed to ensure image subpath \"contents\" in \
+             \"/run/containerd/io.containerd.grpc.v1.cri/image-volumes/9a1f/7e4c\": no such file or directory"
+                .to_owned(),
+        ),
+        ("CreateContainerError", "ImageVolumeMountFailed: mount point does not exist".to_owned()),
+    ] {
+        let mut fails = pod().run_waits(reason).saying(&says);
+        fails.0["metadata"]["annotations"] = json!(first.metadata.annotations);
+        let plan = look_at(&run, &fails, 4);
+        assert_eq!((words(&plan)[1].as_str(), plan.next), ("Tell InputNotMounted", seconds(40)), "{says}");
+        let told = after(&run, &plan);
+        assert_eq!(words(&look_at(&told, &fails, 44)), ["Delete r-1"]);
+        let gone = PodCase::deleted(fails, 44).failed("", "");
+        let plan = look_at(&told, &gone, 46);
+        assert_eq!(words(&plan), ["Write Pending", "Tell InputNotMounted"]);
+        let second = made_for(&after(&told, &plan), 300);
+        assert_eq!((second.metadata.name.as_deref(), images(&second)), (Some("r-2"), vec![]));
+        let mounts = second.spec.unwrap().containers[0].volume_mounts.clone().unwrap();
+        let is_copied = mounts.iter().any(|mount| mount.mount_path == "/bundle/whole" && mount.name == "inputs");
+        assert!(is_copied, "{mounts:#?}");
+    }
+    // Of a pod that mounts none the same words are about something else.
+    let other = pod().run_waits("CreateContainerError").saying("ImageVolumeMountFailed: mount point does not exist");
+    assert_eq!(written(&look_at(&run, &other, 4)).waiting.unwrap().reason.as_deref(), Some("CreateContainerError"));
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub(in crate::plan) enum Meaning {
     ImageDoesNotFit,
     /// For the container runtime to start anything.
     MemoryIsTooSmall,
+    /// An image that is there cannot be mounted as a volume.
+    ImageVolumeFails,
     /// The node cannot make or start the container.
     NodeFails,
 
@@ -108,10 +110,10 @@ const fn row(source: Source, means: Meaning, words: &'static [&'static str]) -> 
 use Meaning::{
     AdmissionFails, ClaimIsMissing, ConfigIsMissing, CudaIsTooNew, EmptyDirIsFull, EphemeralStorageIsUsedUp,
     GpuIsUnavailable, HostIsUnknown, ImageDoesNotFit, ImageIsDenied, ImageIsForOtherPlatform, ImageIsMissing,
-    ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, LimitRange, MemoryIsTooSmall, NameIsMissing, NameServiceFails,
-    NamespaceIsGoing, NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot, PodIsInvalid, PodSecurity,
-    PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaIsMissing, QuotaNeedsLimits, QuotaUsedUp,
-    RegistryIsUnavailable, RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
+    ImageIsNotSigned, ImageIsTooOld, ImageNameIsInvalid, ImageVolumeFails, LimitRange, MemoryIsTooSmall, NameIsMissing,
+    NameServiceFails, NamespaceIsGoing, NoNodeFits, NodeFails, NodeFailsToPull, NodeIsShort, OperatorMayNot,
+    PodIsInvalid, PodSecurity, PodSecurityOfDriver, PodSecurityOfRoot, PolicyDenies, QuotaIsMissing, QuotaNeedsLimits,
+    QuotaUsedUp, RegistryIsUnavailable, RootIsForbidden, RuntimeClassIsMissing, UserIsUnknown,
 };
 use Source::{Admission, Eviction, Image, Runtime, Scheduler};
 
@@ -261,6 +263,9 @@ const TABLE: &[Row] = &[
     row(Image, ImageIsMissing, &["name unknown"]),
     row(Image, ImageIsMissing, &["did not resolve to an alias"]),
     row(Image, ImageIsMissing, &["not found"]),
+    // containerd 2.1 and later, and the word that the kubelet's interface has for it (CRI-O): before what it says of files and places.
+    row(Runtime, ImageVolumeFails, &["failed to mount image volume"]),
+    row(Runtime, ImageVolumeFails, &["imagevolumemountfailed"]),
     // The kubelet, before it asks the container runtime.
     row(Runtime, RootIsForbidden, &["container has runasnonroot and image"]),
     row(Runtime, RootIsForbidden, &["runasuser breaks non-root policy"]),
