@@ -223,8 +223,11 @@ fn how_far(report: &Report) -> String {
 /// The output was to be saved, and was not.
 fn output_lost(ending: &Ending) -> Option<Outcome> {
     let report = &ending.message?.report;
-    ending.pod.pins().repository.filter(|_| report.saved.is_none())?;
+    if report.saved.is_some() {
+        return None;
+    }
     let Some(lost) = &report.not_saved else {
+        ending.pod.pins().repository?;
         let words = "the command exited with 0, and the helper ended before its output was saved";
         return Some(Outcome::new(Cause::HelperGone, format!("{words}{}", how_far(report))));
     };
@@ -252,7 +255,8 @@ fn output_in_part(ending: &Ending) -> Option<Outcome> {
         Saved { withheld: 1.., .. } => Cause::SavedInPart,
         Saved { .. } => return None,
     };
-    Some(Outcome::new(cause, format!("{}: {}", cause.words(), lacking(saved)?)))
+    let names = lacking(saved).map(|lacking| format!(": {lacking}")).unwrap_or_default();
+    Some(Outcome::new(cause, cause.words() + &names))
 }
 
 /// `5 entries were not saved: a.sock (a socket), b (a FIFO), c (a device) and 2 more, which the bundle lists`; none: all
