@@ -72,8 +72,14 @@ impl Decision<'_> {
     /// The run container ended at `ended`, or had to, and the helper has not in all the time that the kubelet gives it: it
     /// hangs, and does not answer either. None: it has time.
     pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
+        pod.spec.termination_grace_period_seconds?;
+        self.until_overdue(pod, ended).is_none().then(|| self.end_hung(pod, None))
+    }
+
+    /// How long until then; none: it is, or the pod does not say how long it has.
+    pub(super) fn until_overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Duration> {
         let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);
-        self.due(ended, grace.checked_add(SLACK)?).is_none().then(|| self.end_hung(pod, None))
+        self.due(ended, grace.checked_add(SLACK)?)
     }
 
     /// The pod is deleted although it will not go: the node shall end it as soon as it can, and tell that it is no more of

@@ -364,7 +364,13 @@ impl<'a> Decision<'a> {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
                 let ended = ended.map_or(self.now, |t| t.0);
                 let reason = self.wish_acted_on().map(Wish::reason);
-                self.overdue(pod, ended).unwrap_or_else(|| self.finalizing(pod, ended, reason))
+                self.overdue(pod, ended).unwrap_or_else(|| {
+                    let plan = self.finalizing(pod, ended, reason);
+                    match self.until_overdue(pod, ended) {
+                        Some(left) => plan.or_after(left),
+                        None => plan,
+                    }
+                })
             }
             Stage::Deleting => self.deleting(pod),
             Stage::Hung => self.hung(pod),
@@ -406,7 +412,7 @@ impl<'a> Decision<'a> {
     fn deleting(&self, pod: &PodFacts) -> Plan {
         if pod.run_started_at().is_none() && self.waits_until_a_deadline() {
             // Nothing of it has to be saved, and what it waited for decides about its ending.
-            return Plan::nothing();
+            return self.given_up_and_held_up(pod);
         }
         if let Some(plan) = self.held_up(pod) {
             return plan;
@@ -423,7 +429,8 @@ impl<'a> Decision<'a> {
         if is_told && self.is_past_its_time(pod) {
             return self.past_its_time(pod);
         }
-        let next = self.until_past_its_time(pod);
+        // Of one that is past it already, as after a time without an operator, the record that it runs comes first.
+        let next = if self.is_past_its_time(pod) { Some(Duration::ZERO) } else { self.until_past_its_time(pod) };
         if is_told && (phase == Some(Phase::Finalizing) || !(pod.has_news() || self.warns())) {
             return Plan::nothing_until(next);
         }

@@ -11,6 +11,7 @@ use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::stage::Stage;
 use crate::plan::outcome::Outcome;
+use crate::plan::status::POD_HAS_TO_END;
 use crate::plan::steps::{EventType, Plan, Step};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::wait_reason::{Reason, WaitStage};
@@ -71,10 +72,31 @@ impl Decision<'_> {
         if self.known(WaitStage::Node).is_some() {
             return Some(Plan::nothing());
         }
+        let (reason, message) = self.not_confirmed(pod)?;
+        let wait = reason.wait(&message);
+        let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
+        Some(Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message))
+    }
+
+    /// The same of a pod that was given up before its command had started. What it waited for stays on the object: it
+    /// decides about the ending.
+    pub(super) fn given_up_and_held_up(&self, pod: &PodFacts) -> Plan {
+        if let Some(left) = self.until_held_up(pod) {
+            return Plan::after(left);
+        }
+        let is_told = self.status().and_then(|s| s.waiting.as_ref()?.until.as_deref()) == Some(POD_HAS_TO_END);
+        let Some((reason, message)) = self.not_confirmed(pod).filter(|_| !is_told) else { return Plan::nothing() };
+        let wait = reason.wait(&message);
+        let draft = self.draft().given_up_and_held_up(&message, wait.hint());
+        Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message)
+    }
+
+    /// Who does not confirm that a deleted pod has ended; none: it has no node.
+    fn not_confirmed(&self, pod: &PodFacts) -> Option<(Reason, String)> {
         let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
         let node = pod.spec.node_name.as_deref()?;
         let by_force = if pod.is_deleted_by_force() { "was deleted by force and " } else { "" };
-        let (reason, message) = match self.node {
+        Some(match self.node {
             NodeSeen::Answers => (
                 Reason::PodNotEnding,
                 format!(
@@ -89,10 +111,7 @@ impl Decision<'_> {
                      still run there; the run goes on when the node is back or its Node object is deleted"
                 ),
             ),
-        };
-        let wait = reason.wait(&message);
-        let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
-        Some(Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message))
+        })
     }
 
     /// How long until a pod that was deleted counts as held up by its node; none: it does, or is not being deleted.

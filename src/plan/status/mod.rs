@@ -39,6 +39,9 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
 const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
+/// The same of one that is past its deadline, and whose pod does not go.
+pub(in crate::plan) const POD_HAS_TO_END: &str = "no deadline: the deadline has passed, and the pod has to end";
+
 /// `Reconciling` and `Ready` of a run that is not over.
 const ACTIVE: [&str; 2] = ["True", "False"];
 
@@ -170,6 +173,18 @@ impl<'a> Draft<'a> {
             waiting.deadline = Some(Time(at));
             waiting.until = Some(then.to_owned());
         }
+        self
+    }
+
+    /// The wait was given up, and the pod does not go: what it was for stays, because that decides about the ending.
+    pub(in crate::plan) fn given_up_and_held_up(mut self, why: &str, hint: String) -> Self {
+        if let Some(waiting) = &mut self.status.waiting {
+            waiting.hint = Some(hint);
+            waiting.until = Some(POD_HAS_TO_END.to_owned());
+            waiting.since.get_or_insert(Time(self.now));
+        }
+        self.status.phase.get_or_insert(Phase::Pending);
+        self.status.message = Some(cut(why));
         self
     }
 

@@ -130,6 +130,31 @@ fn a_stopped_run_on_a_node_that_is_given_up_is_stopped() {
 }
 
 #[test]
+fn a_pod_that_was_given_up_and_does_not_end_is_told_and_what_it_waited_for_decides() {
+    let typo = pod().run_waits("ErrImagePull").saying("manifest unknown");
+    let told = after(&run(), &look_on(NodeSeen::Answers, &run(), &typo, &settings(), 4));
+    assert_eq!(words(&look_on(NodeSeen::Answers, &told, &typo, &settings(), 44)), ["Delete r-1"]);
+    // The end of its grace is at 104.
+    let goes = typo.deleted(44);
+    let waits = look_on(NodeSeen::Answers, &told, &goes, &settings(), 60);
+    assert_eq!((words(&waits), waits.next), (vec![], seconds(104)));
+    let plan = look_on(NodeSeen::Answers, &told, &goes, &settings(), 164);
+    assert_eq!(words(&plan), ["Write Pending", "Tell PodNotEnding"]);
+    let stuck = after(&told, &plan);
+    let waiting = stuck.status.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!(waiting.until.as_deref(), Some("no deadline: the deadline has passed, and the pod has to end"));
+    assert_eq!(
+        (waiting.reason.as_deref(), waiting.message.as_deref()),
+        (Some("ErrImagePull"), Some("manifest unknown"))
+    );
+    assert!(stuck.status.as_ref().unwrap().message.as_ref().unwrap().contains("has not confirmed it"));
+    assert_eq!(look_on(NodeSeen::Answers, &stuck, &goes, &settings(), 999), Plan::default(), "told once");
+    // It ends at last: the image is still why.
+    let plan = look_on(NodeSeen::Answers, &stuck, &goes.failed("", ""), &settings(), 1000);
+    assert_eq!(written(&plan).result.unwrap().cause, "ImagePullFailed");
+}
+
+#[test]
 fn a_pod_that_does_not_end_on_a_node_that_answers_is_not_said_to_be_on_a_silent_one() {
     let mut forced = pod().running(5).deleted(100);
     forced.0["metadata"]["deletionTimestamp"] = json!(time(100));
