@@ -1,5 +1,6 @@
 //! The content of one file: what its file system says of it, where its holes are, its bytes.
 
+use super::buffer::{Buffer, READ};
 use super::cancel::Cancelled;
 use super::hang::ask;
 use super::skip::Skip;
@@ -12,9 +13,6 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Deref, Range};
-
-/// Bytes of a file that are read at once.
-pub(super) const READ: usize = 256 << 10;
 
 /// A file that has more holes than that, and more than data, is saved as a sparse one. The holes of others are zeros in
 /// the archive: all programs read those, and nodes can mount them.
@@ -35,7 +33,7 @@ pub(super) enum CopyEnd {
 
 /// Bytes of a file as they were read: whoever keeps them takes the buffer with them instead of a copy.
 pub(super) enum Part<'a> {
-    Read(&'a mut Vec<u8>),
+    Read(&'a mut Buffer),
     Made(&'a [u8]),
 }
 
@@ -53,7 +51,7 @@ impl Deref for Part<'_> {
 impl Part<'_> {
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
-            Self::Read(bytes) => std::mem::take(bytes).into(),
+            Self::Read(buffer) => buffer.take(),
             Self::Made(bytes) => Bytes::copy_from_slice(bytes),
         }
     }
@@ -161,7 +159,7 @@ pub(super) fn copy(
     file: &File,
     seen: &Seen,
     map: Option<&SparseMap>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     sink: impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     copy_part(file, seen, map, 0..u64::MAX, buffer, sink)
@@ -173,7 +171,7 @@ pub(super) fn copy_part(
     seen: &Seen,
     map: Option<&SparseMap>,
     part: Range<u64>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     mut sink: impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     match map {
@@ -191,7 +189,7 @@ fn copy_sparse(
     file: &File,
     map: &SparseMap,
     part: &Range<u64>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     let mut at = 0;
@@ -215,7 +213,7 @@ fn copy_whole(
     file: &File,
     mut at: u64,
     size: u64,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     while at < size {
@@ -235,20 +233,19 @@ fn copy_data(
     file: &File,
     mut at: u64,
     end: u64,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     sink: &mut impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), CopyEnd> {
     while at < end {
-        buffer.clear();
-        buffer.reserve_exact(READ);
-        match ask(|| rustix::io::pread(file, spare_capacity(buffer), at)) {
+        let bytes = buffer.emptied();
+        match ask(|| rustix::io::pread(file, spare_capacity(bytes), at)) {
             Ok(0) => return Err(CopyEnd::Changed),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(error) => return Err(CopyEnd::Failed(error)),
         }
-        buffer.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
-        at += buffer.len() as u64;
+        bytes.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+        at += bytes.len() as u64;
         sink(Part::Read(buffer)).map_err(CopyEnd::Sink)?;
     }
     Ok(())

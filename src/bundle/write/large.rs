@@ -9,6 +9,7 @@
 //! Where the cuts are depends on the size of what is kept of the file and on the largest blob alone. All parts are of one
 //! version of the file, which stays open while they are read.
 
+use super::buffer::Buffer;
 use super::content::{CopyEnd, Part, Seen, copy_part, map_of, zeros};
 use super::entries::Index;
 use super::layer::{Blob, Layer, SparseFile, StoredFile, StoredPart};
@@ -139,7 +140,7 @@ impl LargeFile {
         let from = from.saturating_sub(before.len() as u64);
         let length = content.end - content.start;
         let part = content.start + from.min(length)..content.end;
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         let copied = copy_part(&self.file, &self.seen, self.map.as_ref(), part, &mut buffer, |bytes| {
             taken(bytes, true).map_err(|_| Error::new(ErrorKind::Local, "not taken"))
         });

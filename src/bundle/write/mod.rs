@@ -24,6 +24,7 @@
 //! | `provenance` | how a bundle was made |
 //! | `check` | whether the store would accept one |
 
+mod buffer;
 mod cancel;
 pub(super) mod check;
 mod content;

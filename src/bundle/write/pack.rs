@@ -1,6 +1,7 @@
 //! The bytes of a layer, read from the tree: once to learn its digest, and again, the same, for every try to push it.
 
-use super::content::{CopyEnd, READ, Seen, Stamp, copy, map_of, zeros};
+use super::buffer::{Buffer, READ};
+use super::content::{CopyEnd, Seen, Stamp, copy, map_of, zeros};
 use super::entries::Index;
 use super::large;
 use super::layer::{Blob, Layer, SparseFile, StoredFile};
@@ -49,7 +50,7 @@ pub(in crate::bundle) fn hash(
         skipped: vec![],
     };
     let mut digester = Digester::default();
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     for &index in members {
         reading.cancelled.check()?;
         let first = plan.entries.first_name(index);
@@ -90,7 +91,7 @@ fn hash_file(
     index: Index,
     digester: &mut Digester,
     position: &mut u64,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     reading: &Reading,
 ) -> Result<Result<Hashed, Skip>, Error> {
     for _ in 0..MOST_READS {
@@ -135,7 +136,7 @@ fn hash_file(
 
 /// Gives the bytes of a hashed layer to `take`, which says whether it takes more.
 pub(in crate::bundle) fn read(plan: &Plan, layer: &Layer, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     // Small entries go out together.
     let mut pending: Vec<u8> = Vec::with_capacity(READ);
     let taken = |taken: bool| if taken { Ok(()) } else { Err(Unread::NotTaken) };

@@ -6,6 +6,7 @@ use super::known::{Known, KnownFile};
 use super::survey::{Marks, Survey};
 use crate::bundle::Error;
 use crate::bundle::digest::{Digest, Digester};
+use crate::bundle::write::buffer::Buffer;
 use crate::bundle::write::content::{Part, copy};
 use crate::bundle::write::entries::{Index, What};
 use crate::bundle::write::kept::{SETTLED, State};
@@ -32,7 +33,7 @@ pub(super) struct Sorted {
 /// The plan has what is to be pushed in its layers.
 pub(super) fn sort(survey: Survey, known: &Known) -> Result<(Plan, Sorted), Error> {
     let Survey { at, plan, states, marks, is_relied_on } = survey;
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     let mut reused = Vec::with_capacity(states.len());
     for (index, state) in plan.entries.indices().zip(&states) {
         let same = state.and_then(|state| {
@@ -59,7 +60,7 @@ fn is_same(
     state: &State,
     known: &KnownFile,
     is_relied_on: bool,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
 ) -> bool {
     if is_relied_on && known.is_settled && *state == known.state {
         return true;
@@ -69,7 +70,7 @@ fn is_same(
 }
 
 /// None: it cannot be read, or changes meanwhile.
-fn digest(plan: &Plan, index: Index, buffer: &mut Vec<u8>) -> Option<Digest> {
+fn digest(plan: &Plan, index: Index, buffer: &mut Buffer) -> Option<Digest> {
     let (file, seen) = open(plan, index).ok()?;
     let mut digester = Digester::default();
     let sink = |bytes: Part| {
