@@ -436,7 +436,7 @@ pub struct Operators {
 }
 
 impl Default for Operators {
-    /// As `tests/cluster/run` does.
+    /// As `deploy/install` does.
     fn default() -> Self {
         Self {
             replicas: 1,

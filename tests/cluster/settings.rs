@@ -71,8 +71,7 @@ impl OwnOperator {
         let all: Vec<&str> = std::iter::once(space).chain(others).map(|space| space.name.as_str()).collect();
         let container = &mut template["spec"]["containers"][0];
         let variables = container["env"].as_array_mut().unwrap();
-        // The lease is the installed one's.
-        variables.retain(|variable| variable["name"] != "NAMESPACES" && variable["name"] != "LEADER_ELECTION");
+        variables.retain(|variable| variable["name"] != "NAMESPACES");
         variables.push(json!({"name": "NAMESPACES", "value": all.join(",")}));
         variables.extend(env.as_array().unwrap().iter().cloned());
         let volumes = template["spec"]["volumes"].as_array_mut().unwrap();
