@@ -256,8 +256,8 @@ pub struct RecordedInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
 
-    /// It is a file, which an attempt found out only when its container had a directory in the place: those that follow
-    /// know it from their begin.
+    /// True if this input is a file. Set when an attempt found that out only after its container had started with a
+    /// directory in its place; later attempts use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_file: bool,
 }

@@ -47,6 +47,7 @@ impl Decision<'_> {
             pins,
             digests: &digests,
             account_pull_secrets: &[],
+            follows_command: self.follows_command(),
         };
         Some(pod::build(&request, &attempt, self.settings))
     }

@@ -55,14 +55,24 @@ impl Decision<'_> {
         }
         let times_up = self.its_time(pod).and_then(|(started, time)| started.checked_add(time).ok());
         let times_up = times_up.unwrap_or(self.now);
-        match self.progress_of(ProgressStage::Saving) {
-            Some(_) => self.finalizing(pod, times_up, None),
-            // It says nothing of an end, and would have had time for it.
-            None => self.overdue(pod, times_up).unwrap_or_else(|| Plan::after(ASK_AGAIN)),
+        if self.progress_of(ProgressStage::Saving).is_some() {
+            return self.finalizing(pod, times_up, None);
         }
+        // It says nothing of an end, and would have had time for it.
+        let at_the_latest = times_up.checked_add(self.longest_staging()).unwrap_or(Timestamp::MAX);
+        self.overdue(pod, at_the_latest).unwrap_or_else(|| Plan::after(ASK_AGAIN))
     }
 
-    /// When the command began, and how long it has, by its time limit and its grace; none: it has all time.
+    /// How long after its container the command may have begun: that waits for what the command goes on from.
+    fn longest_staging(&self) -> SignedDuration {
+        let spec = &self.run.spec;
+        if spec.inputs.is_empty() && !spec.retry.resume {
+            return SignedDuration::ZERO;
+        }
+        SignedDuration::try_from(self.settings.staging_deadline).unwrap_or(SignedDuration::MAX)
+    }
+
+    /// When the command began at the earliest, and how long it has, by its time limit and its grace; none: it has all time.
     fn its_time(&self, pod: &PodFacts) -> Option<(Timestamp, SignedDuration)> {
         let limit = parse_seconds(self.run.spec.time_limit.as_deref()?).ok()?;
         let time = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;

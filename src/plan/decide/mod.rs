@@ -272,6 +272,7 @@ impl<'a> Decision<'a> {
                     pins: &pins,
                     digests: &digests,
                     account_pull_secrets: self.pull_secrets.unwrap_or_default(),
+                    follows_command: self.follows_command(),
                 };
                 if self.pull_secrets.is_none() && pod::needs_pull_secrets_of_account(&request, &attempt, self.settings)
                 {
@@ -290,6 +291,12 @@ impl<'a> Decision<'a> {
                 plan
             }
         }
+    }
+
+    /// Whether the command began in an attempt before.
+    fn follows_command(&self) -> bool {
+        let entries = self.status().map_or(&[][..], |status| &status.attempts);
+        entries.iter().any(|entry| entry.attempt < self.attempt && entry.start_time.is_some())
     }
 
     fn pins(&self) -> Result<BTreeMap<usize, Pin>, Unready> {

@@ -96,6 +96,11 @@ impl Decision<'_> {
         let ends = pod.metadata.deletion_timestamp.as_ref()?.0;
         let node = pod.spec.node_name.as_deref()?;
         let by_force = if pod.is_deleted_by_force() { "was deleted by force and " } else { "" };
+        let may_be_left = if pod.run_started_at().is_some() {
+            "the command may still run there"
+        } else {
+            "a container of it may still be there"
+        };
         Some(match self.node {
             NodeSeen::Answers => (
                 Reason::PodNotEnding,
@@ -107,8 +112,8 @@ impl Decision<'_> {
             _ => (
                 Reason::NodeNotResponding,
                 format!(
-                    "the pod {by_force}was to end by {ends}, and node {node} has not confirmed it: the command may \
-                     still run there; the run goes on when the node is back or its Node object is deleted"
+                    "the pod {by_force}was to end by {ends}, and node {node} has not confirmed it: {may_be_left}; \
+                     the run goes on when the node is back or its Node object is deleted"
                 ),
             ),
         })

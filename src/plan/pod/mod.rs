@@ -53,6 +53,8 @@ pub(in crate::plan) struct Attempt<'a> {
     pub(in crate::plan) digests: &'a BTreeMap<usize, String>,
     /// Names of the pull secrets of the service account, where they were asked for.
     pub(in crate::plan) account_pull_secrets: &'a [String],
+    /// The command began in an attempt before: large files of its output may be in the store.
+    pub(in crate::plan) follows_command: bool,
 }
 
 /// The pod of one attempt.
@@ -158,7 +160,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             exclude: request.exclude.clone(),
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
-            follows_attempt: attempt.number > 1,
+            follows_attempt: attempt.follows_command,
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
             max_blob_bytes: store.max_blob_bytes,

@@ -39,8 +39,8 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
 const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
-/// The same of one that is past its deadline, and whose pod does not go.
-pub(in crate::plan) const POD_HAS_TO_END: &str = "no deadline: the deadline has passed, and the pod has to end";
+/// The same of a run whose pod was deleted and does not end.
+pub(in crate::plan) const POD_HAS_TO_END: &str = "the end of the pod, which has no deadline";
 
 /// `Reconciling` and `Ready` of a run that is not over.
 const ACTIVE: [&str; 2] = ["True", "False"];

@@ -159,6 +159,22 @@ fn a_run_of_which_nothing_is_heard_long_after_its_time_is_ended() {
 }
 
 #[test]
+fn a_command_that_may_have_waited_long_for_its_inputs_has_all_its_time() {
+    let mut run = BundleRun { spec: limited(0).spec, ..in_phase(Phase::Running) };
+    run.spec.inputs = vec![serde_json::from_value(json!({"path": "a", "text": "b"})).unwrap()];
+    let mut silent = pod().running(5);
+    silent.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    let facts = silent.facts();
+    let asked = |second| {
+        let observed = Observed { progress: ProgressSeen::Answered(None), ..nothing_but(&run, PodSeen::Ours(&facts)) };
+        words(&plan(&observed, &settings(), at(second)))
+    };
+    // The inputs of these settings may take an hour.
+    assert_eq!(asked(115 + 3600), [""; 0]);
+    assert_eq!(asked(300 + 3600), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
 fn a_command_that_has_its_time_before_it_is_left_alone() {
     let told = in_phase(Phase::Running);
     for (limit, next) in [("10s", seconds(95)), ("1h", seconds(3685)), ("365d", seconds(365 * 86_400 + 85))] {

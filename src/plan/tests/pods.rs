@@ -74,7 +74,9 @@ fn a_pod_says_which_attempt_it_is() {
 
 #[test]
 fn a_helper_knows_whether_another_attempt_may_have_sent_the_same() {
-    for (run, follows) in [(run(), false), (in_attempt(2), true)] {
+    let mut began = in_attempt(2);
+    began.status.as_mut().unwrap().attempts[0].start_time = Some(Time(at(0)));
+    for (run, follows) in [(run(), false), (in_attempt(2), false), (began, true)] {
         let plan = plan(&nothing_but(&run, PodSeen::Absent), &with_store(), at(0));
         let request: crate::contract::Request = annotation(&plan, crate::names::REQUEST_ANNOTATION);
         assert_eq!(request.save.unwrap().follows_attempt, follows);

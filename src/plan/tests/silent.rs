@@ -142,7 +142,7 @@ fn a_pod_that_was_given_up_and_does_not_end_is_told_and_what_it_waited_for_decid
     assert_eq!(words(&plan), ["Write Pending", "Tell PodNotEnding"]);
     let stuck = after(&told, &plan);
     let waiting = stuck.status.as_ref().unwrap().waiting.clone().unwrap();
-    assert_eq!(waiting.until.as_deref(), Some("no deadline: the deadline has passed, and the pod has to end"));
+    assert_eq!(waiting.until.as_deref(), Some("the end of the pod, which has no deadline"));
     assert_eq!(
         (waiting.reason.as_deref(), waiting.message.as_deref()),
         (Some("ErrImagePull"), Some("manifest unknown"))
