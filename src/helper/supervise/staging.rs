@@ -82,7 +82,7 @@ fn take_in(paths: &Paths, request: &Request) -> Result<(), Error> {
         return markers::order(&paths.bin, &order);
     }
     let Some(input) = late_files(paths).first().and_then(|index| request.inputs.get(*index)) else { return Ok(()) };
-    let why = "it is a file, which was found out only after the container had started: the next attempt knows it";
+    let why = "it is a file, which was found out only after the container had started: another attempt would know it";
     order_end(&paths.bin, Cause::StagingFailed, &format!("input {}: {why}", input.path))
 }
 

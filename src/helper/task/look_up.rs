@@ -122,6 +122,8 @@ impl<'a> Unanswered<'a> {
         let came = self.progress.done_bytes.load(Ordering::Relaxed);
         if came > self.came {
             (self.came, self.is_told) = (came, false);
+            // What was said before it came is no reason for a silence after it.
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Look::Comes;
         }
         if std::mem::replace(&mut self.is_told, true) {

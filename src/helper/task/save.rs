@@ -59,7 +59,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     // A first try need not wait until large files are on the disk. Of one that was killed nothing else is known.
     let keeps_more = markers::is_marked(&paths.bin, files::SAVE_BEGUN);
     if let Err(error) = markers::mark(&paths.bin, files::SAVE_BEGUN, b"") {
-        eprintln!("bundle-operator helper: another try would send large files again: {error}");
+        log_line!("bundle-operator helper: another try would send large files again: {error}");
     }
     let tree = Tree { keeps_more, may_be_there: save.follows_attempt, ..tree(paths, request, save) };
     open_to_owner(&paths.bundle);
