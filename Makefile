@@ -25,7 +25,8 @@ static: ## The binaries of the image, and kubectl-bundle: static, so that they w
 
 lint: ## Formatting, clippy and the documentation of the code; warnings are errors.
 	cargo fmt --check
-	cargo clippy --locked --all-targets --features cluster-tests -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test bundle --test cgroup2 --test cluster -- -D warnings
 	cargo clippy --locked --no-default-features --bin bundle-runner -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 
@@ -35,9 +36,8 @@ supply-chain: ## Licences, sources and versions of the crates, by deny.toml.
 advisories: ## Known vulnerabilities of the crates, by today's RustSec database: needs GitHub.
 	PATH="$$(deploy/cargo-tool cargo-deny $(CARGO_DENY)):$$PATH" cargo deny --locked check advisories
 
-# With the features of the tests that need a cluster, so that the package is compiled once for all.
 test-pure: ## All tests that need no cluster.
-	cargo test --locked --features cluster-tests --lib --bins --test crd --test '[!bc]*'
+	cargo test --locked
 
 test-cgroup2: ## The runner and the helper on cgroup v2 and out of memory, in user-mode Linux: no cluster.
 	tests/cgroup2/run

@@ -45,7 +45,7 @@ fn tree(then: &str, grace: &str) -> Value {
 #[tokio::test]
 async fn the_time_limit_ends_every_process_first_with_term_then_with_kill() {
     // Whose processes have all ended waits for no grace, and a grace that is over is not waited for any longer.
-    for (then, grace, seconds) in [("kill -KILL $$", "10m", 3.0..600.0), ("true", "4s", 7.0..600.0)] {
+    for (then, grace, seconds) in [("kill -KILL $$", "10m", 3.0..600.0), ("true", "4s", 7.0..120.0)] {
         let space = Space::new().await;
         let trace = space.claim("trace").await;
         let ended = space.run("tree", tree(then, grace)).await;
@@ -319,7 +319,6 @@ async fn a_run_that_fills_its_disk_is_ended_by_the_helper_and_its_record_is_comp
         let late = wall_seconds(&ended) - crossed;
         let over = output.bytes.unwrap().saturating_sub(limit);
         println!("{name}: ended {late:.2} s and {} MB after it crossed {limit} bytes", over / 1_000_000);
-        assert!(over > 0, "{name}: {ended:#?}");
         assert_eq!(output.files, Some(3), "{name}: large, stdout, stderr");
         assert!(cpu_seconds(&ended) > 0.0 && memory_peak(&ended) > MI && ended.finish_time.is_some(), "{ended:#?}");
         let pod = space.pods().get(&format!("{name}-1")).await.unwrap().status.unwrap();
