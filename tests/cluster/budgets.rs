@@ -89,7 +89,8 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     pod["metadata"]["managedFields"] = Value::Null;
     let pod_bytes = size(pod);
     println!("bytes: object {object_bytes}, pod without status {pod_bytes}");
-    assert!(object_bytes < 4096 && pod_bytes < 7 * 1024, "object {object_bytes}, pod {pod_bytes}");
+    // A sixteenth over 4 KiB: each of its conditions says of which generation it is.
+    assert!(object_bytes < 4352 && pod_bytes < 7 * 1024, "object {object_bytes}, pod {pod_bytes}");
     space.end().await;
 }
 
