@@ -29,7 +29,7 @@ fn saving_by(script: &str) -> Sandbox {
             exclude: vec![],
             deadline_seconds: 60,
             interrupted_seconds: 60,
-            follows_attempt: false,
+            follows_command: false,
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
             told_variables: vec![],

@@ -305,9 +305,9 @@ pub struct SaveRequest {
     pub deadline_seconds: u64,
     /// Longest time for saving after the platform asked for the end, in seconds.
     pub interrupted_seconds: u64,
-    /// An earlier attempt may have sent some of it: what is the same is not sent again.
+    /// The command began in an earlier attempt, which may have sent some of it: what is the same is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub follows_attempt: bool,
+    pub follows_command: bool,
     /// What cannot be read in three tries over this time, in seconds, is given up, and the rest is saved.
     #[serde(default = "give_up_seconds")]
     pub give_up_seconds: u64,

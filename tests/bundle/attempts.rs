@@ -21,7 +21,7 @@ fn attempt(host: &str, number: u32, more: &Value) -> Sandbox {
     let tag = |number| format!("run.{number}.s");
     let mut save = json!({
         "repository": format!("{host}/a"), "tag": format!("run.{number}"), "deadlineSeconds": 600,
-        "interruptedSeconds": 600, "followsAttempt": number > 1, "snapshots": {"tag": tag(number)},
+        "interruptedSeconds": 600, "followsCommand": number > 1, "snapshots": {"tag": tag(number)},
     });
     save.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let sandbox = fresh().requesting(|request| {

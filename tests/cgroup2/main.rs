@@ -58,7 +58,7 @@ fn saving_to(host: &str) -> Sandbox {
             exclude: vec![],
             deadline_seconds: 600,
             interrupted_seconds: 600,
-            follows_attempt: false,
+            follows_command: false,
             give_up_seconds: 300,
             made_by: serde_json::Map::new(),
             told_variables: vec![],

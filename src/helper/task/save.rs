@@ -61,7 +61,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     if let Err(error) = markers::mark(&paths.bin, files::SAVE_BEGUN, b"") {
         log_line!("bundle-operator helper: another try would send large files again: {error}");
     }
-    let tree = Tree { keeps_more, may_be_there: save.follows_attempt, ..tree(paths, request, save) };
+    let tree = Tree { keeps_more, may_be_there: save.follows_command, ..tree(paths, request, save) };
     open_to_owner(&paths.bundle);
     let made_by = made_by(paths, request, save, read_record(&paths.record).ok().as_ref());
     let access = access(paths, request);

@@ -160,7 +160,7 @@ fn complete(request: &ValidRun, attempt: &Attempt, settings: &Settings) -> Reque
             exclude: request.exclude.clone(),
             deadline_seconds: store.deadline.as_secs(),
             interrupted_seconds: store.when_interrupted.as_secs(),
-            follows_attempt: attempt.follows_command,
+            follows_command: attempt.follows_command,
             give_up_seconds: GIVE_UP_SECONDS,
             made_by: provenance::identity(request, attempt),
             max_blob_bytes: store.max_blob_bytes,

@@ -79,7 +79,7 @@ fn a_helper_knows_whether_another_attempt_may_have_sent_the_same() {
     for (run, follows) in [(run(), false), (in_attempt(2), false), (began, true)] {
         let plan = plan(&nothing_but(&run, PodSeen::Absent), &with_store(), at(0));
         let request: crate::contract::Request = annotation(&plan, crate::names::REQUEST_ANNOTATION);
-        assert_eq!(request.save.unwrap().follows_attempt, follows);
+        assert_eq!(request.save.unwrap().follows_command, follows);
     }
 }
 
