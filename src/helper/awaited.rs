@@ -1,7 +1,8 @@
 //! Inputs that cannot be had, and are waited for: noted by the children that try, for the main process, which serves it and
 //! ends the attempt.
 
-use crate::contract::{InputPatience, InputProblem, InputTrouble, log_line};
+use crate::contract::{InputPatience, InputProblem, InputTrouble};
+use crate::helper::error::log_failure;
 use crate::helper::failure::Failure;
 use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, mark_json, read_json};
@@ -53,9 +54,7 @@ impl Notes {
     }
 
     fn write(&self, known: &ByIndex) {
-        if let Err(error) = mark_json(&self.bin, files::AWAITED, known) {
-            log_line!("bundle-operator helper: {error}");
-        }
+        log_failure(mark_json(&self.bin, files::AWAITED, known));
     }
 }
 

@@ -1,7 +1,8 @@
 //! The record and the output become the helper's last words.
 
 use crate::bundle::untrusted::{NotRead, read_tail};
-use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report, Request, log_line};
+use crate::contract::{MESSAGE_MAX_BYTES, Message, MissingRecord, Record, Report, Request};
+use crate::helper::error::log_failure;
 use crate::helper::markers::mark;
 use crate::helper::record::read_record;
 use crate::helper::saved::SavedOutput;
@@ -51,9 +52,7 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         ..first.clone()
     };
     let mut tell_how_it_stands = |stands: &Unsaved| {
-        if let Err(error) = tell(paths, &message(&with(stands))) {
-            log_line!("bundle-operator helper: {error}");
-        }
+        log_failure(tell(paths, &message(&with(stands))));
     };
     let interrupted = is_interrupted(paths, end, record.as_ref().ok());
     let saved = save.map(|save| {

@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::fmt;
 
+use crate::contract::log_line;
+
 /// What was tried, and why it failed: shown with all that caused it.
 #[derive(Debug, thiserror::Error)]
 pub(super) struct Error {
@@ -28,6 +30,13 @@ impl Error {
     /// `what` was tried.
     pub(super) fn new(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { what: what.into(), source: source.into() }
+    }
+}
+
+/// Says in the log what could not be done, where it is no reason to stop.
+pub(super) fn log_failure(done: Result<(), impl fmt::Display>) {
+    if let Err(error) = done {
+        log_line!("bundle-operator helper: {error}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! When what the command waits for is given up: noted by whoever keeps the time, for those who ask how far it is.
 
-use crate::contract::log_line;
+use crate::helper::error::log_failure;
 use crate::helper::markers::{mark_json, read_json};
 use crate::names::files;
 use crate::runner::since_epoch_ms;
@@ -31,9 +31,8 @@ impl Awaited {
 
 /// It is given up when this time has passed.
 pub(super) fn note(bin: &Path, awaited: Awaited, left: Duration) {
-    let at = SystemTime::now().checked_add(left).map(since_epoch_ms);
-    if let Some(Err(error)) = at.map(|at| mark_json(bin, &awaited.mark(), &at)) {
-        log_line!("bundle-operator helper: {error}");
+    if let Some(at) = SystemTime::now().checked_add(left).map(since_epoch_ms) {
+        log_failure(mark_json(bin, &awaited.mark(), &at));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The helper's marks: small files in the bin directory by which it goes on after a crash, and which the runner reads.
 
 use crate::bundle::is_full;
-use crate::contract::{Cause, EndOrder, log_line, one_line};
-use crate::helper::error::Error;
+use crate::contract::{Cause, EndOrder, one_line};
+use crate::helper::error::{Error, log_failure};
 use crate::names::files;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
@@ -102,9 +102,7 @@ pub(super) fn read_json<T: DeserializeOwned>(bin: &Path, name: &str) -> Option<T
 
 /// Notes what stands in the way so far, for whoever runs out of patience.
 pub(super) fn trouble(bin: &Path, why: &str) {
-    if let Err(error) = mark(bin, files::TROUBLE, one_line(why).as_bytes()) {
-        log_line!("bundle-operator helper: {error}");
-    }
+    log_failure(mark(bin, files::TROUBLE, one_line(why).as_bytes()));
 }
 
 /// Orders the runner to end the command, or not to begin it.

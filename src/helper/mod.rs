@@ -60,7 +60,7 @@ use crate::names::files;
 use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
 pub use child::Task;
-use error::Error;
+use error::{Error, log_failure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;
@@ -119,9 +119,7 @@ fn stay_while_this_container_cannot_end(paths: &Paths) {
     if left_behind::count() == 0 {
         return;
     }
-    if let Err(error) = markers::mark(&paths.bin, files::CANNOT_END, b"") {
-        log_line!("bundle-operator helper: {error}");
-    }
+    log_failure(markers::mark(&paths.bin, files::CANNOT_END, b""));
     while left_behind::count() > 0 {
         thread::sleep(Duration::from_secs(1));
     }
@@ -175,9 +173,7 @@ fn wait_prepared_for(paths: &Paths, most: Duration) {
             let why =
                 markers::read(&paths.bin, files::TROUBLE).unwrap_or_else(|| "the helper did not say why".to_owned());
             let detail = format!("not prepared within {} s: {why}", most.as_secs());
-            if let Err(error) = markers::order_end(&paths.bin, Cause::StagingFailed, &detail) {
-                log_line!("bundle-operator helper: {error}");
-            }
+            log_failure(markers::order_end(&paths.bin, Cause::StagingFailed, &detail));
             return;
         }
         thread::sleep(Duration::from_millis(10));

@@ -4,6 +4,7 @@
 //! that from the file that the runner makes first. A runner that is not the owner waits for the mark.
 
 use crate::contract::{InputSource, Request, RequestedInput, log_line};
+use crate::helper::error::log_failure;
 use crate::helper::markers::{is_marked, mark};
 use crate::helper::mount_points;
 use crate::names::files;
@@ -34,9 +35,7 @@ pub(super) fn give(paths: &Paths, request: Option<&Request>) {
     if let Some(request) = request.filter(|request| !request.resume_from.is_empty()) {
         give_all(paths, request);
     }
-    if let Err(error) = mark(&paths.bin, files::OWNED, b"") {
-        log_line!("bundle-operator helper: {error}");
-    }
+    log_failure(mark(&paths.bin, files::OWNED, b""));
 }
 
 /// Gives all that was put back into the working directory to the owner of the runner's first file, if that is there. Whoever

@@ -6,7 +6,7 @@
 use crate::bundle::untrusted::{open_in, open_mount};
 use crate::contract::{SnapshotAnswer, SnapshotRequest, log_line};
 use crate::helper::child::Task;
-use crate::helper::error::Error;
+use crate::helper::error::{Error, log_failure};
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::pressure;
 use crate::helper::supervise::{Outcome, retry_until};
@@ -65,7 +65,7 @@ impl Server<'_> {
             }
             if let Some(answer) = self.take(Task::Snapshot) {
                 for name in asking {
-                    report(self.answer(&name, &answer));
+                    log_failure(self.answer(&name, &answer));
                 }
                 last = Some(Instant::now());
             }
@@ -154,12 +154,6 @@ fn names(dir: &Path) -> BTreeSet<String> {
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|of| of.is_file()));
     let names = files.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| runner::snapshot::is_name(name)).take(MOST_REQUESTS).collect()
-}
-
-fn report(done: Result<(), Error>) {
-    if let Err(error) = done {
-        log_line!("bundle-operator helper: {error}");
-    }
 }
 
 #[cfg(test)]

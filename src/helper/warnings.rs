@@ -2,6 +2,7 @@
 //! [`super::progress`] serves until the command has ended.
 
 use crate::contract::{Warning, WarningKind, log_line, one_line};
+use crate::helper::error::log_failure;
 use crate::helper::markers;
 use crate::names::files;
 use std::path::{Path, PathBuf};
@@ -39,9 +40,7 @@ impl Warner {
             return;
         };
         log_line!("bundle-operator helper: {detail}");
-        if let Err(error) = markers::mark(&self.bin, &mark, one_line(&detail).as_bytes()) {
-            log_line!("bundle-operator helper: {error}");
-        }
+        log_failure(markers::mark(&self.bin, &mark, one_line(&detail).as_bytes()));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sees to it that the output is saved, by children, until it is or until there is no more time for it.
 
-use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, SavedSoFar, log_line, one_line};
+use crate::contract::{NotSaved, Progress, SaveFailure, SaveRequest, SavedSoFar, one_line};
 use crate::helper::child::Task;
+use crate::helper::error::log_failure;
 use crate::helper::markers::{self, is_marked, mark_json, read_json};
 use crate::helper::saved::{FailedTry, SaveUntil, SavedOutput};
 use crate::helper::supervise::{Outcome, Tries, retry_until};
@@ -74,9 +75,7 @@ pub(in crate::helper) fn save(
     let so_far = how_it_stands(paths, told.so_far).so_far;
     markers::unmark(&paths.bin, files::PROGRESS);
     result.map_err(|not_saved| {
-        if let Err(error) = mark_json(&paths.bin, files::NOT_SAVED, &not_saved) {
-            log_line!("bundle-operator helper: {error}");
-        }
+        log_failure(mark_json(&paths.bin, files::NOT_SAVED, &not_saved));
         Unsaved { not_saved: Some(not_saved), so_far }
     })
 }
@@ -103,9 +102,7 @@ fn time_left(paths: &Paths, most: Duration) -> Duration {
     }
     let milliseconds = |time: Duration| u64::try_from(now.saturating_add(time).as_millis()).unwrap_or(u64::MAX);
     let until = SaveUntil { ms: milliseconds(most), give_up_ms: Some(milliseconds(most / 4 * 3)) };
-    if let Err(error) = mark_json(&paths.bin, files::SAVE_UNTIL, &until) {
-        log_line!("bundle-operator helper: {error}");
-    }
+    log_failure(mark_json(&paths.bin, files::SAVE_UNTIL, &until));
     most
 }
 

@@ -1,9 +1,9 @@
 //! Sees to it that inputs are staged, by children, while the user's image is pulled and the runner waits.
 
-use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request, log_line};
+use crate::contract::{Cause, InputProblem, InputSource, InputTrouble, Request};
 use crate::helper::awaited::{self, Waits};
 use crate::helper::child::Task;
-use crate::helper::error::Error;
+use crate::helper::error::{Error, log_failure};
 use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{self, is_marked, order_end};
 use crate::helper::supervise::{Outcome, Tries, retry_until};
@@ -36,7 +36,7 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
         // The time counts from when there is a command that waits: while its image is pulled nothing is held up.
         let has_started = rustix::fs::lstat(paths.record.join(files::STARTED)).is_ok();
         if let Some((problem, why)) = waits.in_vain(&paths.bin, has_started) {
-            report(order_end(&paths.bin, problem.ends_as(), &why));
+            log_failure(order_end(&paths.bin, problem.ends_as(), &why));
         }
         wait_readable([stop], Some(time)) == [true] || cancel.load(Ordering::Relaxed) || is_over()
     };
@@ -49,13 +49,13 @@ pub(in crate::helper) fn stage(paths: &Paths, request: &Request, stop: BorrowedF
     let mut outcome = Outcome::Done;
     if request.inputs.iter().any(look_up::is_needed) {
         outcome = retry_until(paths, Task::LookUp, until, &mut pause, &is_looked_up);
-        report(take_in(paths, request));
+        log_failure(take_in(paths, request));
     }
     if outcome == Outcome::Done {
         let is_staged = || is_over() || is_marked(&paths.bin, files::STAGED);
         outcome = retry_until(paths, Task::Stage, until, &mut pause, &is_staged);
     }
-    report(match outcome {
+    log_failure(match outcome {
         Outcome::Done => Ok(()),
         Outcome::TimeIsUp(tries) => {
             let seconds = seconds.unwrap_or_default();
@@ -90,12 +90,6 @@ fn take_in(paths: &Paths, request: &Request) -> Result<(), Error> {
 pub(in crate::helper) fn late_files(paths: &Paths) -> BTreeSet<usize> {
     let LookedUp { files, .. } = markers::read_json(&paths.bin, files::LOOKED_UP).unwrap_or_default();
     files.into_iter().filter(|index| paths.inputs.join(index.to_string()).is_dir()).collect()
-}
-
-fn report(marked: Result<(), Error>) {
-    if let Err(error) = marked {
-        log_line!("bundle-operator helper: {error}");
-    }
 }
 
 /// Since *prepare* was done, maybe in an earlier life.

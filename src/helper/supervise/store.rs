@@ -1,9 +1,9 @@
 //! Sees to it that a command does not start whose output the store would refuse, and that it waits no longer than that
 //! is worth: a refusal is waited out for two minutes, a store that does not answer is no reason to wait at all.
 
-use crate::contract::{Cause, InputPatience, log_line};
+use crate::contract::{Cause, InputPatience};
 use crate::helper::child::Task;
-use crate::helper::error::Error;
+use crate::helper::error::log_failure;
 use crate::helper::given_up::{self, Awaited};
 use crate::helper::markers::{is_marked, mark, mark_json, order_end};
 use crate::helper::store_answer::{Answer, answer};
@@ -53,13 +53,13 @@ fn check_with(patience: Patience, paths: &Paths, stop: BorrowedFd<'_>, cancel: &
                 });
                 if since.elapsed() >= patience.hold {
                     let detail = format!("{:?}: {}", why.failure, why.detail);
-                    report(order_end(&paths.bin, Cause::StoreRefused, &detail));
+                    log_failure(order_end(&paths.bin, Cause::StoreRefused, &detail));
                     return true;
                 }
             }
             Some(Answer::Fails(_)) => allow(paths),
             None if begin.elapsed() >= patience.answer => {
-                report(mark_json(&paths.bin, files::STORE, &Answer::silent()));
+                log_failure(mark_json(&paths.bin, files::STORE, &Answer::silent()));
                 allow(paths);
             }
             Some(Answer::Accepts | Answer::Refuses(_)) | None => {}
@@ -74,13 +74,7 @@ fn check_with(patience: Patience, paths: &Paths, stop: BorrowedFd<'_>, cancel: &
 
 /// The command may start.
 pub(in crate::helper) fn allow(paths: &Paths) {
-    report(mark(&paths.bin, files::STORE_CHECKED, b""));
-}
-
-fn report(marked: Result<(), Error>) {
-    if let Err(error) = marked {
-        log_line!("bundle-operator helper: {error}");
-    }
+    log_failure(mark(&paths.bin, files::STORE_CHECKED, b""));
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::version::Version;
 use crate::bundle::{Digester, Error};
-use crate::contract::log_line;
+use crate::helper::error::log_failure;
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::oci::Digest;
 use bytes::Bytes;
@@ -76,11 +76,9 @@ impl Writer {
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(|error| Error::local("empty the file", error))?;
         (self.hash, self.length) = (Digester::default(), 0);
-        if let Some(version) = version
-            && let Err(error) = mark_json(&self.mark.bin, &self.mark.name, &version)
-        {
-            // It costs no more than that another process begins anew.
-            log_line!("bundle-operator helper: {error}");
+        if let Some(version) = version {
+            // A failure costs no more than that another process begins anew.
+            log_failure(mark_json(&self.mark.bin, &self.mark.name, &version));
         }
         Ok(())
     }
