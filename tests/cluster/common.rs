@@ -362,6 +362,14 @@ pub fn is_long() -> bool {
     std::env::var_os("LONG").is_some()
 }
 
+/// The cells of a table of cases that are tried, see [`is_tried`].
+pub fn tried<'a, R, C: Copy>(rows: &'a [R], columns: &'a [C], of: usize) -> impl Iterator<Item = (&'a R, C)> {
+    rows.iter().enumerate().flat_map(move |(row, case)| {
+        let cells = columns.iter().enumerate().filter(move |(column, _)| is_tried(row, *column, of));
+        cells.map(move |(_, column)| (case, *column))
+    })
+}
+
 /// Whether a cell of a table of cases is tried. The short form tries one in `of`, some of every row and every column.
 pub fn is_tried(row: usize, column: usize, of: usize) -> bool {
     is_long() || (row + column).is_multiple_of(of)
@@ -401,24 +409,37 @@ pub fn operator_pods(client: &Client) -> Api<Pod> {
     Api::namespaced(client.clone(), "bundlerun")
 }
 
+/// The label of the pods of the installed operator.
+const INSTALLED: &str = "app.kubernetes.io/name=bundle-operator";
+
 /// Of the pods there, those of the installed operator.
 pub async fn the_operators(client: &Client) -> Vec<Pod> {
-    let installed = ListParams::default().labels("app.kubernetes.io/name=bundle-operator");
-    operator_pods(client).list(&installed).await.unwrap().items
+    operator_pods(client).list(&ListParams::default().labels(INSTALLED)).await.unwrap().items
+}
+
+/// Waits until there is no pod with this label.
+pub async fn operator_gone(client: &Client, label: &str) {
+    let its = ListParams::default().labels(label);
+    eventually("the operator to be gone", async || {
+        let left = operator_pods(client).list(&its).await.unwrap().items.len();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+/// Sets how many pods an operator's Deployment has.
+pub async fn set_replicas(client: &Client, deployment: &str, replicas: i32) {
+    use k8s_openapi::api::apps::v1::Deployment;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    deployments.patch(deployment, &PatchParams::default(), &patch).await.unwrap();
 }
 
 /// Scales the operator and waits until it is so.
 pub async fn scale_operator(client: &Client, replicas: i32) {
-    use k8s_openapi::api::apps::v1::Deployment;
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "bundlerun");
-    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    deployments.patch("bundle-operator", &PatchParams::default(), &patch).await.unwrap();
+    set_replicas(client, "bundle-operator", replicas).await;
     if replicas == 0 {
-        eventually("the operator to be gone", async || {
-            let left = the_operators(client).await.len();
-            if left == 0 { Ok(()) } else { Err(left) }
-        })
-        .await;
+        operator_gone(client, INSTALLED).await;
     } else {
         all_ready(client, 1).await;
     }

@@ -9,7 +9,7 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::admission::{PodPolicy, of_volume};
-use crate::common::{Space, cause, condition, eventually, export, is_tried, saved_file, seconds, stdout, together};
+use crate::common::{Space, cause, condition, eventually, export, saved_file, seconds, stdout, together, tried};
 use crate::node;
 
 const MI: u64 = 1 << 20;
@@ -114,11 +114,7 @@ async fn who_handles_sigterm_saves_at_every_ordered_end() {
         ),
     ];
     let ends = ["limit", "stop", "delete", "drain"];
-    let cells = commands.iter().enumerate().flat_map(|(row, command)| {
-        let tried = ends.iter().enumerate().filter(move |(column, _)| is_tried(row, *column, 2));
-        tried.map(move |(_, end)| (command, *end))
-    });
-    let ended = together(cells.map(async |((of, command), end)| {
+    let ended = together(tried(&commands, &ends, 2).map(async |((of, command), end)| {
         let name = format!("{of}-{end}");
         let spec = json!({"command": format!("touch began; {command}"), "inputs": [{"path": "/t.py", "text": TRAINER}],
             "timeLimit": if end == "limit" { "8s" } else { "200s" }, "retry": {"interruptions": 0}, "stopGrace": "1m",

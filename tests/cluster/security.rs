@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, condition_of, eventually, export, is_tried, left, stdout, together};
+use crate::common::{Space, cause, condition, condition_of, eventually, export, left, stdout, together, tried};
 use crate::hostile::{RECORDS, RECORDS_PRELUDE, TREES, TRIED, search};
 use crate::node;
 
@@ -16,13 +16,6 @@ const USERS: [Option<i64>; 2] = [None, Some(1000)];
 
 fn name(of: &str, user: Option<i64>) -> String {
     format!("{of}-{}", if user.is_some() { "user" } else { "root" })
-}
-
-/// Each case with each user, or in the short form with one of them.
-fn with_users<T>(cases: &[T]) -> impl Iterator<Item = (&T, Option<i64>)> {
-    let cells =
-        cases.iter().enumerate().flat_map(|(row, case)| (0..USERS.len()).map(move |column| (row, column, case)));
-    cells.filter(|(row, column, _)| is_tried(*row, *column, 2)).map(|(_, column, case)| (case, USERS[column]))
 }
 
 /// Makes a spec one for this user.
@@ -71,7 +64,7 @@ async fn a_hostile_command_finds_no_credential_and_no_way_out() {
 #[tokio::test]
 async fn a_hostile_tree_leads_the_helper_nowhere() {
     let space = Space::new().await;
-    let ended = together(with_users(&TREES).map(|((of, command), user)| {
+    let ended = together(tried(&TREES, &USERS, 2).map(|((of, command), user)| {
         let space = &space;
         async move {
             // Commands that need root fail as a user: the tree is what counts.
@@ -170,7 +163,7 @@ async fn who_swaps_what_the_helper_walks_and_saves_gains_nothing_and_stops_nothi
 #[tokio::test]
 async fn whatever_a_command_does_to_its_record_the_kubelet_knows_better() {
     let space = Space::new().await;
-    let ended = together(with_users(&RECORDS).map(|((of, command, expected), user)| {
+    let ended = together(tried(&RECORDS, &USERS, 2).map(|((of, command, expected), user)| {
         let space = &space;
         async move {
             let command = format!("{RECORDS_PRELUDE}echo began; {command}\nexit 3");

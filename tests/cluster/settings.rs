@@ -1,11 +1,12 @@
 //! Operators with other settings than those of the tests, each for namespaces of its own.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{Space, eventually, operator_pods, scale_operator, watch_until};
+use crate::common::{Space, eventually, operator_gone, operator_pods, scale_operator, set_replicas, watch_until};
 
 /// The settings of the tests.
 async fn usual(space: &Space) -> Value {
@@ -34,24 +35,23 @@ pub async fn changed_alone(space: &Space, change: impl FnOnce(&mut Value)) {
 }
 
 /// Starts an operator for a namespace, with the settings of the tests and these environment variables.
-pub async fn with_env(space: &Space, env: Value) {
-    let settings = usual(space).await.to_string();
-    OwnOperator::start(space, "", &[], &settings, env).await.ready().await;
+pub async fn with_env(space: &Space, env: Value) -> OwnOperator {
+    let own = OwnOperator::start(space, "", &[], &usual(space).await.to_string(), env).await;
+    own.ready().await;
+    own
 }
 
 /// An operator of a test: a Deployment like that of the installed one, which goes with the test's namespace.
 pub struct OwnOperator {
     name: String,
     deployments: Api<Deployment>,
-    pods: Api<Pod>,
+    client: Client,
 }
 
 impl OwnOperator {
     /// With the settings of the tests.
     pub async fn usual(space: &Space) -> Self {
-        let own = Self::start(space, "", &[], &usual(space).await.to_string(), json!([])).await;
-        own.ready().await;
-        own
+        with_env(space, json!([])).await
     }
 
     /// For `space` and `others`. `suffix`: of its name, where a namespace has several.
@@ -80,7 +80,7 @@ impl OwnOperator {
         let deployment = json!({"metadata": metadata, "spec": {"replicas": 1, "template": template,
             "selector": {"matchLabels": {"operator-of": name}}}});
         deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
-        Self { name, deployments, pods: operator_pods(client) }
+        Self { name, deployments, client: client.clone() }
     }
 
     /// Waits until it is.
@@ -91,38 +91,33 @@ impl OwnOperator {
 
     /// Stops it, and waits until it is gone.
     pub async fn stop(&self) {
-        self.scale(0).await;
-        eventually("the operator to be gone", async || {
-            let left = self.pods.list(&self.its()).await.unwrap().items.len();
-            if left == 0 { Ok(()) } else { Err(left) }
-        })
-        .await;
+        set_replicas(&self.client, &self.name, 0).await;
+        operator_gone(&self.client, &self.label()).await;
     }
 
     /// Starts it again, and waits until it is ready.
     pub async fn go_on(&self) {
-        self.scale(1).await;
+        set_replicas(&self.client, &self.name, 1).await;
         self.ready().await;
     }
 
     /// Kills it, without grace.
     pub async fn kill(&self) {
-        self.pods.delete_collection(&DeleteParams::default().grace_period(0), &self.its()).await.unwrap();
+        let its = ListParams::default().labels(&self.label());
+        let at_once = DeleteParams::default().grace_period(0);
+        operator_pods(&self.client).delete_collection(&at_once, &its).await.unwrap();
     }
 
-    async fn scale(&self, replicas: i32) {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        self.deployments.patch(&self.name, &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    fn its(&self) -> ListParams {
-        ListParams::default().labels(&format!("operator-of={}", self.name))
+    /// The label of its pods.
+    fn label(&self) -> String {
+        format!("operator-of={}", self.name)
     }
 
     /// Waits until its container has ended, and returns whether it is ready nevertheless, and its last words.
     pub async fn last_words(&self) -> (bool, String) {
         eventually("the operator's last words", async || {
-            let pods = self.pods.list(&self.its()).await.unwrap();
+            let its = ListParams::default().labels(&self.label());
+            let pods = operator_pods(&self.client).list(&its).await.unwrap();
             let statuses = pods.items.into_iter().filter_map(|pod| pod.status?.container_statuses?.into_iter().next());
             let mut ended = statuses.filter_map(|container| {
                 let states = [container.state, container.last_state];
