@@ -151,7 +151,7 @@ PATH=$STATE/bin:\$PATH exec bin/containerd --config config/$CONTAINERD.toml
 EOF
 
   # All nodes share one bridge; each gives its pods addresses of its own range. What leaves them is masqueraded by one
-  # rule for all (`init`): the plugins' own rules for each pod and its ports are a tenth of what its start costs.
+  # rule for all (`init`): for rules of each pod and its ports the plugins run iptables some 26 times a pod.
   cat >"$STATE/config/cni-$index/10-pods.conflist" <<EOF
 {"cniVersion": "1.0.0", "name": "$NODE", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,

@@ -1,5 +1,5 @@
-//! What is read of files. A buffer that was sent comes back and is filled again: new ones would cost a third of the time
-//! that the kernel needs for what is sent, because each of their pages is a fault.
+//! What is read of files. A buffer that was sent comes back and is filled again: each page of a new one is a fault, and for
+//! a GiB there were up to 62,000.
 
 use bytes::Bytes;
 use std::mem;
