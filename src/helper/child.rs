@@ -95,8 +95,8 @@ pub(super) fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
+    // Files are read, written and hashed by threads of their own: more for the connections only wait for each other.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::new("cannot start threads", error))

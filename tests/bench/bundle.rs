@@ -7,7 +7,7 @@ use bundlerun::contract::Registries;
 use std::path::PathBuf;
 use std::time::Instant;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -34,6 +34,9 @@ pub(crate) enum Fault {
     HoldRequest,
     /// The registry has done it, but nobody hears of it.
     HoldAnswer,
+    /// The answer is that of a slow store: it comes after 200 ms.
+    #[allow(dead_code)] // not every test binary has a slow one
+    Late,
     /// The request goes on when the test says so: [`Seen::let_one_go`].
     #[allow(dead_code)] // not every test binary holds one back
     HoldBack,
@@ -201,6 +204,7 @@ pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> 
     match fault {
         Fault::Altered if !bytes.is_empty() => bytes[middle] ^= 1,
         Fault::HoldAnswer => return hold(&seen, parts.uri.path()).await,
+        Fault::Late => tokio::time::sleep(Duration::from_millis(200)).await,
         Fault::Reset => {
             bytes.truncate(middle);
             let broken = futures::stream::iter([Ok(bytes), Err(std::io::Error::other("reset"))]);

@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::destination::{Made, Maker, Piece};
 use super::feed::{Need, feed};
-use super::staged::{COPY, Content, LayerRange, Planner, Segment, Tree, copy, ranges_of, time_of};
+use super::staged::{Content, LayerRange, Planner, Segment, Tree, copy, ranges_of, time_of};
 use super::way::{Way, below};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::image::{Descriptor, Manifest};
@@ -152,10 +152,7 @@ impl<'a> Bundle<'a> {
     ) -> Result<(), Error> {
         let download = self.download(&ranges_of(file))?;
         let content = Content::from(file);
-        feed(download, Need::Some, progress, move |mut feed| {
-            copy(&mut feed, &content, "the file", &mut vec![0; COPY], &mut take)
-        })
-        .await
+        feed(download, Need::Some, progress, move |mut feed| copy(&mut feed, &content, "the file", &mut take)).await
     }
 
     pub(super) fn download(&self, ranges: &[LayerRange]) -> Result<Download<'_>, Error> {

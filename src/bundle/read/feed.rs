@@ -6,11 +6,12 @@ use crate::bundle::registry::{Download, verified};
 use crate::bundle::{Error, Progress};
 use bytes::{Buf, Bytes};
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Pieces that wait to be read; a piece is what a socket gave at once.
-const PIECES: usize = 16;
+/// Bytes that wait to be read: what comes must not wait for a disk, nor the disk for what comes.
+const WAITING: usize = 4 << 20;
 
 enum Piece {
     Bytes(Bytes),
@@ -19,20 +20,49 @@ enum Piece {
 
 /// What the thread reads. It ends only where the download has ended.
 pub(in crate::bundle) struct Feed {
-    receiver: mpsc::Receiver<Piece>,
+    receiver: mpsc::UnboundedReceiver<Piece>,
+    /// Of [`WAITING`]: what may come.
+    room: Arc<Semaphore>,
     current: Bytes,
     ended: bool,
 }
 
-impl Read for Feed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Feed {
+    /// What came, up to so many bytes of it; empty at the end.
+    pub(in crate::bundle) fn take(&mut self, most: u64) -> io::Result<Bytes> {
+        self.fill()?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Ok(self.current.split_to(self.current.len().min(most)))
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
         while self.current.is_empty() && !self.ended {
             match self.receiver.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.current = bytes,
+                Some(Piece::Bytes(bytes)) => {
+                    self.room.add_permits(permits(&bytes) as usize);
+                    self.current = bytes;
+                }
                 Some(Piece::End) => self.ended = true,
                 None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the download was cut off")),
             }
         }
+        Ok(())
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}
+
+fn permits(bytes: &Bytes) -> u32 {
+    u32::try_from(bytes.len().min(WAITING)).unwrap_or(u32::MAX)
+}
+
+impl Read for Feed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill()?;
         let length = self.current.len().min(buffer.len());
         if let Some(part) = buffer.get_mut(..length) {
             self.current.copy_to_slice(part);
@@ -57,8 +87,10 @@ pub(in crate::bundle) async fn feed<T: Send + 'static>(
     progress: Option<&Progress>,
     work: impl FnOnce(Feed) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let work = blocking(move || work(Feed { receiver, current: Bytes::new(), ended: false }));
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(WAITING));
+    let feed = Feed { receiver, room: room.clone(), current: Bytes::new(), ended: false };
+    let work = blocking(move || work(feed));
     let mut sender = Some(sender);
     let mut digester = Digester::default();
     let host = download.host().to_owned();
@@ -70,21 +102,24 @@ pub(in crate::bundle) async fn feed<T: Send + 'static>(
             if let Need::All(_) = need {
                 digester.update(&bytes);
             }
-            if let Some(open) = &sender
-                && open.send(Piece::Bytes(bytes)).await.is_err()
+            let Some(open) = &sender else { continue };
+            if let Ok(permit) = room.acquire_many(permits(&bytes)).await
+                && open.send(Piece::Bytes(bytes)).is_ok()
             {
-                // The reader has enough.
-                sender = None;
-                if let Need::Some = need {
-                    return Ok(());
-                }
+                permit.forget();
+                continue;
+            }
+            // The reader has enough.
+            sender = None;
+            if let Need::Some = need {
+                return Ok(());
             }
         }
         if let Need::All(expected) = need {
             verified(digester, &expected, &host)?;
         }
         if let Some(open) = &sender {
-            let _ = open.send(Piece::End).await;
+            let _ = open.send(Piece::End);
         }
         Ok(())
     };

@@ -4,17 +4,21 @@ use super::budget::{Budget, Held};
 use super::destination::{Maker, Piece, checked};
 use super::feed::Feed;
 use super::path_log::PathLog;
+use crate::bundle::blocking::beside;
 use crate::bundle::digest::{Digest, Digester};
 use crate::bundle::error::shown;
 use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
 use crate::bundle::format::sparse;
 use crate::bundle::{Error, ErrorKind};
+use bytes::Bytes;
 use std::collections::HashMap;
-use std::io::Read;
 
 /// Less than it between two wanted files is read and thrown away: a request costs more.
 const GAP: u64 = 256 << 10;
-pub(super) const COPY: usize = 128 << 10;
+/// A file of so many bytes is hashed by another thread while it is written.
+const WORTH_A_THREAD: u64 = 8 << 20;
+/// Pieces that wait to be hashed.
+const PIECES: usize = 4;
 /// What a segment takes beside its files.
 const SEGMENT_BYTES: u64 = 256;
 
@@ -208,21 +212,20 @@ impl Segment {
     }
 
     pub(super) fn write(self, mut feed: Feed, mut maker: Maker) -> Result<(), Error> {
-        let mut buffer = vec![0; COPY];
         self.files.each(|path, [gap, size, mode, stored, seconds, nanoseconds], digest| {
-            skip(&mut feed, gap, &mut buffer)?;
+            skip(&mut feed, gap)?;
             let mut new = maker.file(path)?;
             let digest = Digest::new(digest.try_into().unwrap_or_default());
             let content = Content { size, stored: (stored > 0).then_some(stored), digest };
-            copy(&mut feed, &content, &shown(path), &mut buffer, &mut |piece| new.put(&piece))?;
+            copy(&mut feed, &content, &shown(path), &mut |piece| new.put(&piece))?;
             new.finish(u32::try_from(mode).unwrap_or_default(), time_of([seconds, nanoseconds]))
         })
     }
 }
 
-fn skip(feed: &mut Feed, mut bytes: u64, buffer: &mut [u8]) -> Result<(), Error> {
+fn skip(feed: &mut Feed, mut bytes: u64) -> Result<(), Error> {
     while bytes > 0 {
-        bytes -= part(feed, bytes, buffer)?.len() as u64;
+        bytes -= part(feed, bytes)?.len() as u64;
     }
     Ok(())
 }
@@ -248,7 +251,6 @@ pub(super) fn copy(
     feed: &mut Feed,
     content: &Content,
     name: &str,
-    buffer: &mut [u8],
     take: &mut impl FnMut(Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut digester = Digester::default();
@@ -256,22 +258,17 @@ pub(super) fn copy(
         None => vec![(0, content.size)],
         Some(stored) => sparse::read(feed, content.size, stored, &mut digester)?,
     };
-    let mut at = 0;
-    for (start, length) in pieces {
-        if start > at {
-            take(Piece::Hole(start - at))?;
-        }
-        let mut left = length;
-        while left > 0 {
-            let bytes = part(feed, left, buffer)?;
-            digester.update(bytes);
-            left -= bytes.len() as u64;
-            take(Piece::Bytes(bytes))?;
-        }
-        at = start + length;
-    }
-    if content.size > at {
-        take(Piece::Hole(content.size - at))?;
+    let bytes: u64 = pieces.iter().map(|(_, length)| length).sum();
+
+    if bytes < WORTH_A_THREAD {
+        let hash = |bytes: Bytes| {
+            digester.update(&bytes);
+            true
+        };
+        copy_pieces(feed, &pieces, content.size, hash, take)?;
+    } else {
+        let hash = |bytes: Bytes| digester.update(&bytes);
+        beside(PIECES, hash, |hash| copy_pieces(feed, &pieces, content.size, hash, take))?;
     }
     if digester.finish() == content.digest {
         return Ok(());
@@ -279,12 +276,40 @@ pub(super) fn copy(
     Err(Error::invalid(format!("{name:?} has another sha256 in its layer than in the bundle's list")))
 }
 
-fn part<'a>(feed: &mut Feed, most: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
-    let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
-    let part = buffer.get_mut(..most).unwrap_or_default();
-    match feed.read(part) {
-        Ok(0) => Err(Error::invalid("a layer ends in the middle of a file")),
-        Ok(got) => Ok(buffer.get(..got).unwrap_or_default()),
+/// The same with what hashes the bytes; it says whether it goes on.
+fn copy_pieces(
+    feed: &mut Feed,
+    pieces: &[(u64, u64)],
+    size: u64,
+    mut hash: impl FnMut(Bytes) -> bool,
+    take: &mut impl FnMut(Piece<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut at = 0;
+    for (start, length) in pieces {
+        if *start > at {
+            take(Piece::Hole(start - at))?;
+        }
+        let mut left = *length;
+        while left > 0 {
+            let bytes = part(feed, left)?;
+            left -= bytes.len() as u64;
+            if !hash(bytes.clone()) {
+                return Err(Error::new(ErrorKind::Local, "there is no thread to hash with"));
+            }
+            take(Piece::Bytes(&bytes))?;
+        }
+        at = start + length;
+    }
+    if size > at {
+        take(Piece::Hole(size - at))?;
+    }
+    Ok(())
+}
+
+fn part(feed: &mut Feed, most: u64) -> Result<Bytes, Error> {
+    match feed.take(most) {
+        Ok(bytes) if bytes.is_empty() => Err(Error::invalid("a layer ends in the middle of a file")),
+        Ok(bytes) => Ok(bytes),
         Err(error) => Err(Error::new(ErrorKind::Unreachable, error.to_string())),
     }
 }

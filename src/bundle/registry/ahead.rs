@@ -14,11 +14,11 @@ use super::blob_stream::{BlobStream, Range};
 use crate::bundle::Error;
 
 /// What one request asks for, in bytes. So much of each is in memory.
-const PART: u64 = 8 << 20;
+const PART: u64 = 4 << 20;
 /// Parts that are loaded at once.
 const PARTS: usize = 4;
 /// Less than this is left to one connection.
-pub(super) const WORTH_IT: u64 = 8 * PART;
+pub(super) const WORTH_IT: u64 = 64 << 20;
 
 /// One in the process: others are loaded beside it, each by one connection.
 static TURN: Semaphore = Semaphore::const_new(1);

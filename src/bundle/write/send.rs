@@ -10,7 +10,7 @@ use super::pack;
 use super::reading::Unread;
 use super::skip::Skip;
 use super::{PIECES, Saving};
-use crate::bundle::blocking::blocking;
+use crate::bundle::blocking::{beside, blocking};
 use crate::bundle::digest::Digest;
 use crate::bundle::format::listing::ListLayer;
 use crate::bundle::registry::Upload;
@@ -269,7 +269,12 @@ fn unread(plan: &Arc<Plan>, file: &Arc<LargeFile>, blob: u64, hashing: &Arc<Mute
     let size = file.size(plan, blob);
     let (plan, file, hashed_by) = (plan.clone(), file.clone(), hashing.clone());
     let read = move |from: u64, take: &mut dyn FnMut(Bytes) -> bool| {
-        beside(&hashed_by, |hash| {
+        // To hash it, once as a part of the blob and once as a part of the file, takes longer than to read it. Without a
+        // thread nothing is sent, which is tried again.
+        let mut hashing = lock(&hashed_by);
+        let hashing = &mut *hashing;
+        let hash = |Piece { position, bytes, is_content }: Piece| hashing.add(position, &bytes, is_content);
+        beside(PIECES, hash, |hash| {
             let mut position = from;
             file.read(&plan, blob, from, |part, is_content| {
                 let bytes = part.into_bytes();
@@ -288,28 +293,6 @@ struct Piece {
     position: u64,
     bytes: Bytes,
     is_content: bool,
-}
-
-/// Enough to hash with: a child's memory is small, and stacks count.
-const HASHING_STACK: usize = 256 << 10;
-
-/// Lets `read` have pieces hashed by another thread: to hash them, once as a part of the blob and once as a part of the
-/// file, takes longer than to read them. All that it takes is hashed when this returns.
-fn beside<T>(hashing: &Mutex<Hashing>, read: impl FnOnce(&mut dyn FnMut(Piece) -> bool) -> T) -> T {
-    let (sender, pieces) = std::sync::mpsc::sync_channel::<Piece>(PIECES);
-    std::thread::scope(|scope| {
-        let hash = || {
-            let mut hashing = lock(hashing);
-            for Piece { position, bytes, is_content } in pieces {
-                hashing.add(position, &bytes, is_content);
-            }
-        };
-        // Without a thread nothing is taken, which is tried again.
-        let _ = std::thread::Builder::new().stack_size(HASHING_STACK).spawn_scoped(scope, hash);
-        let result = read(&mut |piece| sender.send(piece).is_ok());
-        drop(sender);
-        result
-    })
 }
 
 fn lock(hashing: &Mutex<Hashing>) -> std::sync::MutexGuard<'_, Hashing> {
