@@ -7,7 +7,9 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Decision;
+use crate::api::Phase;
 use crate::api::duration::parse_seconds;
+use crate::api::status::Waiting;
 use crate::contract::{Message, ProgressStage};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{self, Outcome};
@@ -53,14 +55,32 @@ impl Decision<'_> {
         if let Some(asks) = self.ask(pod) {
             return asks;
         }
-        let times_up = self.its_time(pod).and_then(|(started, time)| started.checked_add(time).ok());
-        let times_up = times_up.unwrap_or(self.now);
+        let (started, time) = self.its_time(pod).unwrap_or((self.now, SignedDuration::ZERO));
         if self.progress_of(ProgressStage::Saving).is_some() {
-            return self.finalizing(pod, times_up, None);
+            return self.finalizing(pod, started.checked_add(time).unwrap_or(self.now), None);
         }
         // It says nothing of an end, and would have had time for it.
-        let at_the_latest = times_up.checked_add(self.longest_staging()).unwrap_or(Timestamp::MAX);
-        self.overdue(pod, at_the_latest).unwrap_or_else(|| Plan::after(ASK_AGAIN))
+        let at_the_longest = time.saturating_add(self.longest_staging());
+        self.overdue(pod, started, at_the_longest).unwrap_or_else(|| Plan::after(ASK_AGAIN))
+    }
+
+    /// The helper was to give up what the command waits for, as was told, and does not answer. None: it has time, or
+    /// answers.
+    pub(super) fn staging_hangs(&self, pod: &PodFacts, told: &Waiting) -> Option<Plan> {
+        let (since, time) = time_of(told)?;
+        if self.until_overdue(pod, since, time).is_some() {
+            return None;
+        }
+        if let Some(asks) = self.ask(pod) {
+            return Some(asks);
+        }
+        if self.answer().is_some() { None } else { self.overdue(pod, since, time) }
+    }
+
+    /// How long until then.
+    pub(super) fn until_staging_hangs(&self, pod: &PodFacts, told: &Waiting) -> Option<Duration> {
+        let (since, time) = time_of(told)?;
+        self.until_overdue(pod, since, time)
     }
 
     /// How long after its container the command may have begun: that waits for what the command goes on from.
@@ -76,20 +96,23 @@ impl Decision<'_> {
     fn its_time(&self, pod: &PodFacts) -> Option<(Timestamp, SignedDuration)> {
         let limit = parse_seconds(self.run.spec.time_limit.as_deref()?).ok()?;
         let time = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;
-        Some((pod.run_started_at()?.0, time.checked_add(KILL_PATIENCE)?))
+        let started = pod.run_started_at()?.0;
+        // By a node's clock that is ahead it is yet to start.
+        let started = if started > self.now { self.was_in(Phase::Running) } else { started };
+        Some((started, time.checked_add(KILL_PATIENCE)?))
     }
 
-    /// The run container ended at `ended`, or had to, and the helper has not in all the time that the kubelet gives it: it
-    /// hangs, and does not answer either. None: it has time.
-    pub(super) fn overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Plan> {
+    /// The run container ended at `since`, or had to within `time` of it, and the helper has not in all the time that the
+    /// kubelet gives it: it hangs, and does not answer either. None: it has time.
+    pub(super) fn overdue(&self, pod: &PodFacts, since: Timestamp, time: SignedDuration) -> Option<Plan> {
         pod.spec.termination_grace_period_seconds?;
-        self.until_overdue(pod, ended).is_none().then(|| self.end_hung(pod, None))
+        self.until_overdue(pod, since, time).is_none().then(|| self.end_hung(pod, None))
     }
 
     /// How long until then; none: it is, or the pod does not say how long it has.
-    pub(super) fn until_overdue(&self, pod: &PodFacts, ended: Timestamp) -> Option<Duration> {
+    pub(super) fn until_overdue(&self, pod: &PodFacts, since: Timestamp, time: SignedDuration) -> Option<Duration> {
         let grace = SignedDuration::from_secs(pod.spec.termination_grace_period_seconds?);
-        self.due(ended, grace.checked_add(SLACK)?)
+        self.due(since, time.saturating_add(grace).saturating_add(SLACK))
     }
 
     /// The pod is deleted although it will not go: the node shall end it as soon as it can, and tell that it is no more of
@@ -111,4 +134,10 @@ impl Decision<'_> {
         }
         plan
     }
+}
+
+/// Since when a run waits, and for how long at most.
+fn time_of(wait: &Waiting) -> Option<(Timestamp, SignedDuration)> {
+    let (since, deadline) = (wait.since.as_ref()?.0, wait.deadline.as_ref()?.0);
+    Some((since, deadline.duration_since(since).max(SignedDuration::ZERO)))
 }

@@ -31,9 +31,18 @@ impl Decision<'_> {
     /// The container is there and waits for its inputs.
     pub(super) fn staging(&self, pod: &PodFacts) -> Plan {
         let since = pod.run_started_at().map_or(self.now, |t| t.0);
-        let told = self.known(WaitStage::Staging).is_some();
+        let wait = self.known(WaitStage::Staging);
+        let told = wait.is_some();
         let moves = pod.pins().repository.is_some() || pod.run().is_some_and(|c| c.started == Some(false));
-        self.lasting(pod, since, told, moves, None, |this| {
+        // One that can be asked again and again is, in its turn.
+        let is_asked = moves && pod.status.pod_ip.is_some();
+        if let Some(wait) = wait.filter(|_| !is_asked || self.is_silent())
+            && let Some(plan) = self.staging_hangs(pod, wait)
+        {
+            return plan;
+        }
+        let next = wait.and_then(|wait| self.until_staging_hangs(pod, wait));
+        self.lasting(pod, since, told, moves, next, |this| {
             if told && this.is_silent() {
                 return Plan::nothing();
             }
@@ -60,7 +69,10 @@ impl Decision<'_> {
         let said = said.and_then(|ms| Timestamp::from_second(ms.div_euclid(1000)).ok());
         said.or_else(|| {
             let helper = pod.helper().and_then(|c| c.state.running.as_ref()?.started_at.as_ref());
-            let begun = helper.or(pod.run_started_at()).map_or(self.now, |t| t.0);
+            let begun = helper.or(pod.run_started_at()).map(|t| t.0);
+            // A node's clock that is ahead gives it no more time.
+            let since = || self.known(WaitStage::Staging).and_then(|wait| Some(wait.since.as_ref()?.0));
+            let begun = begun.filter(|begun| *begun <= self.now).or_else(since).unwrap_or(self.now);
             begun.checked_add(self.settings.staging_deadline).ok()
         })
     }
@@ -69,7 +81,12 @@ impl Decision<'_> {
     /// `next`: something else is due then.
     pub(super) fn with_news(&self, pod: &PodFacts, next: Option<Duration>) -> Plan {
         if self.progress == ProgressSeen::NotAsked {
-            return self.ask(pod).unwrap_or_else(|| Plan::nothing_until(next));
+            let asks = self.ask(pod);
+            // Without an address it cannot be asked, which hides nothing of what the kubelet says.
+            if asks.is_none() && self.phase() != Some(Phase::Running) {
+                return self.tell_running(pod, next, &self.lasting_doubts(pod));
+            }
+            return asks.unwrap_or_else(|| Plan::nothing_until(next));
         }
         if self.is_silent() && (self.warns() || self.known(WaitStage::Staging).is_some()) {
             return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());

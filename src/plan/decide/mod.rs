@@ -95,6 +95,7 @@ fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         pull_secrets: observed.pull_secrets,
         pod_events: observed.pod_events,
         written_at: observed.written_at,
+        acting_since: observed.acting_since,
     };
     match (seen, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
@@ -177,6 +178,7 @@ struct Decision<'a> {
     pull_secrets: Option<&'a [String]>,
     pod_events: Option<&'a [PodEvent]>,
     written_at: Option<Timestamp>,
+    acting_since: Timestamp,
 }
 
 impl<'a> Decision<'a> {
@@ -368,12 +370,14 @@ impl<'a> Decision<'a> {
             Stage::Waiting(wait) => self.waiting(pod, &wait),
             Stage::Running => self.running(pod),
             Stage::Finalizing => {
-                let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref());
-                let ended = ended.map_or(self.now, |t| t.0);
+                let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0);
+                // A kubelet that has lost the container does not say when: it may be long ago.
+                let since = ended.unwrap_or(Timestamp::UNIX_EPOCH);
+                let ended = ended.unwrap_or_else(|| self.was_in(Phase::Finalizing));
                 let reason = self.wish_acted_on().map(Wish::reason);
-                self.overdue(pod, ended).unwrap_or_else(|| {
-                    let plan = self.finalizing(pod, ended, reason);
-                    match self.until_overdue(pod, ended) {
+                self.overdue(pod, ended, SignedDuration::ZERO).unwrap_or_else(|| {
+                    let plan = self.finalizing(pod, since, reason);
+                    match self.until_overdue(pod, ended, SignedDuration::ZERO) {
                         Some(left) => plan.or_after(left),
                         None => plan,
                     }
@@ -480,6 +484,13 @@ impl<'a> Decision<'a> {
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::RemoveFinalizer(PodRef::of(p)));
         tell(Plan::nothing().write(self.draft().ended(&end)).then(others).then(release), outcome)
+    }
+
+    /// When the run was in this phase at the latest: the status says that it is, or it is only now.
+    fn was_in(&self, phase: Phase) -> Timestamp {
+        // What the status says was written by this process, or before it.
+        let told = self.written_at.unwrap_or(self.acting_since);
+        if self.phase() == Some(phase) { told } else { self.now }
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -1,9 +1,12 @@
 //! Whatever is seen, a plan keeps its promises.
 
+use std::sync::Mutex;
+
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::contract::{
@@ -147,7 +150,7 @@ fn any_pins() -> impl Strategy<Value = Pins> {
     )
 }
 
-fn any_progress() -> impl Strategy<Value = ProgressSeen> {
+pub(super) fn any_progress() -> impl Strategy<Value = ProgressSeen> {
     let stage = select(vec![ProgressStage::Staging, ProgressStage::Running, ProgressStage::Saving]);
     let trouble = (any::<bool>(), "\\PC{0,20}").prop_map(|(holds, detail)| StoreTrouble {
         not_saved: NotSaved { failure: SaveFailure::StoreUnreachable, detail },
@@ -198,8 +201,46 @@ fn any_parents() -> impl Strategy<Value = Parents> {
     })
 }
 
+/// A pod whose helper has reported: mostly of a command that did well, and in words that fit each other.
+fn reported_pod() -> impl Strategy<Value = PodCase> {
+    let record = prop_oneof![4 => Just(record(0)), 1 => (1..256i32).prop_map(record), 1 => any_record()];
+    let order = of(prop_oneof![Just(String::new()), Just(at(7).to_string())]);
+    let ended = of((second(), 0i64..600));
+    (record, saved(), of(any_pins()), any::<bool>(), ended, order).prop_map(
+        |(record, (saved, not_saved), pins, held, deleted, order)| {
+            let report =
+                Report { record: Some(record.clone()), saved, not_saved, files: 2, bytes: 7, ..Report::default() };
+            let code = record.container_exit_code();
+            let mut pod = pod()
+                .run_ended(code, if code == 0 { "Completed" } else { "Error" })
+                .helper_ended(0, &Message::encode(&report, b"out\n", b"err\n"));
+            pod.0["metadata"]["annotations"] = json!({});
+            pod.0["spec"]["terminationGracePeriodSeconds"] = json!(600);
+            if let Some(pins) = pins {
+                pod.0["metadata"]["annotations"][crate::names::PINS_ANNOTATION] =
+                    json!(serde_json::to_string(&pins).unwrap());
+            }
+            if let Some(order) = order {
+                pod.0["metadata"]["annotations"][crate::names::STOP_ANNOTATION] = json!(order);
+            }
+            if let Some((second, grace)) = deleted {
+                pod.0["metadata"]["deletionTimestamp"] = json!(time(second));
+                pod.0["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+            }
+            if held { pod } else { pod.let_go() }
+        },
+    )
+}
+
+/// A pod as Kubernetes may show it.
+pub(super) fn any_pod() -> BoxedStrategy<PodCase> {
+    // Else the frames of all together are too much for the stack of a test.
+    prop_oneof![2 => odd_pod().boxed(), 1 => reported_pod().boxed()].boxed()
+}
+
 prop_compose! {
-    fn any_pod()(
+    /// A pod of which no part has to fit another.
+    fn odd_pod()(
         phase in select(vec!["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
         why in of((reason(), "\\PC{0,40}")),
         node in of(Just("node-a")),
@@ -236,6 +277,7 @@ prop_compose! {
                 status[field] = json!(value);
             }
         }
+        pod.0["spec"]["terminationGracePeriodSeconds"] = json!(600);
         pod.0["spec"]["schedulingGates"] = gates.iter().map(|name| json!({"name": name})).collect();
         pod.0["status"]["podIP"] = json!(ip.then_some("10.0.0.7"));
         pod.0["status"]["phase"] = json!(phase);
@@ -254,7 +296,7 @@ prop_compose! {
 
 prop_compose! {
     /// A run in any phase, in its first attempt or a later one, that was told to wait for something or not.
-    fn any_run()(
+    pub(super) fn any_run()(
         phase in of(select(&Phase::ALL[..])),
         attempt in 1..6u32,
         recorded in any::<bool>(),
@@ -266,6 +308,7 @@ prop_compose! {
         (retries, failures) in (of(0..4u32), 0..6u32),
         (suspend, suspended_at) in (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)),
         (pods_kept, kept) in (of(select(vec!["0s", "1m", "later"])), of(0..100u32)),
+        (seen, generation) in (of(1..3i64), 1..3i64),
     ) -> BundleRun {
         let mut status = json!({"attempt": attempt, "phase": phase, "retriedFailures": failures.min(attempt - 1)});
         if stopped_at {
@@ -279,6 +322,17 @@ prop_compose! {
         }
         if let Some((kind, reason, since, deadline)) = waiting {
             status["waiting"] = json!({"stage": kind.name(), "reason": reason, "since": since.map(time), "deadline": deadline.map(time)});
+        }
+        if let Some(seen) = seen {
+            status["observedGeneration"] = json!(seen);
+            let type_ = if phase.is_some_and(Phase::is_terminal) { "Finished" } else { "Reconciling" };
+            status["conditions"] = json!([{"type": type_, "status": "True", "reason": "Completed", "message": "words",
+                "lastTransitionTime": time(1), "observedGeneration": seen}]);
+        }
+        if phase.is_some_and(Phase::is_terminal) {
+            status["result"] = json!({"cause": "Completed"});
+            status["output"] = json!({"bundle": format!("store:5000/bundles/n@{DIGEST}"), "files": 2, "stdoutTail": "out"});
+            status["exitCode"] = json!(0);
         }
         let run = if valid { run() } else { run_of(json!({})) };
         let mut run = with_status(&run, &serde_json::from_value(status).unwrap());
@@ -297,11 +351,12 @@ prop_compose! {
         }
         run.spec.time_limit = limited.then(|| "10s".to_owned());
         run.metadata.deletion_timestamp = deleted.then(|| Time(at(0)));
+        run.metadata.generation = Some(generation);
         run
     }
 }
 
-fn any_node() -> impl Strategy<Value = NodeSeen> {
+pub(super) fn any_node() -> impl Strategy<Value = NodeSeen> {
     prop_oneof![
         Just(NodeSeen::Unknown),
         Just(NodeSeen::Gone),
@@ -310,7 +365,7 @@ fn any_node() -> impl Strategy<Value = NodeSeen> {
     ]
 }
 
-fn any_event() -> impl Strategy<Value = PodEvent> {
+pub(super) fn any_event() -> impl Strategy<Value = PodEvent> {
     let reasons = vec!["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "Unhealthy"];
     (select(reasons), "\\PC{0,30}", of(second())).prop_map(|(reason, note, seen)| PodEvent {
         reason: reason.to_owned(),
@@ -332,7 +387,7 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
         words().prop_map(Refusal::Unavailable),
         words().prop_map(Refusal::PodSecurity),
         words().prop_map(Refusal::Invalid),
-        of(any_pod().boxed()).prop_map(|pod| Refusal::NameTaken(pod.map(|pod| Box::new(pod.facts())))),
+        of(any_pod()).prop_map(|pod| Refusal::NameTaken(pod.map(|pod| Box::new(pod.facts())))),
         Just(Refusal::NamespaceTerminating),
     ]
 }
@@ -359,7 +414,80 @@ fn nothing_is_lost(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     assert!(run.is_over() || written.is_some_and(|written| written < gone), "{plan:?}");
 }
 
-fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
+/// How often a promise was put to the test: one whose premise is never met is kept by anything.
+#[derive(Default)]
+pub(super) struct Reached(Mutex<BTreeMap<&'static str, u32>>);
+
+impl Reached {
+    pub(super) fn note(&self, what: &'static str) {
+        *self.0.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    /// Each so often at least.
+    pub(super) fn at_least(&self, expected: &[(&str, u32)]) {
+        let reached = self.0.lock().unwrap();
+        for (what, least) in expected {
+            let often = reached.get(what).copied().unwrap_or_default();
+            assert!(often >= *least, "{what}: {often} times, not {least}: {reached:?}");
+        }
+    }
+}
+
+/// Many cases, of which the one that fails is made as small as it goes.
+pub(super) fn for_all<S: Strategy>(cases: u32, strategy: &S, holds: impl Fn(S::Value)) {
+    let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(cases) };
+    let result = TestRunner::new(config).run(strategy, |value| {
+        holds(value);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Where the pod was made for a store, the output is there, as it is; where it was not, the record says so.
+fn it_is_saved(pod: &PodFacts, status: &BundleRunStatus, reached: &Reached) {
+    let report = pod.message().expect("succeeded without a report").report;
+    let condition = status.conditions.iter().find(|c| c.type_ == "OutputSaved").map(|c| (&*c.status, &*c.reason));
+    let bundle = status.output.as_ref().and_then(|output| output.bundle.as_deref());
+    if let Some(repository) = pod.pins().repository {
+        reached.note("succeeded with a store");
+        let saved = report.saved.as_ref().expect("the helper saved nothing");
+        assert!(report.not_saved.is_none() && saved.damaged == 0, "{report:?}");
+        assert_eq!(bundle, Some(format!("{repository}@{}", saved.digest).as_str()));
+        assert!(matches!(condition, Some(("True", "Saved" | "SavedInPart"))), "{condition:?}");
+    } else if report.saved.is_some() || report.not_saved.is_some() {
+        // Somebody took the annotation away, or changed it.
+        reached.note("succeeded with a store that the pod does not name");
+        assert!(report.not_saved.is_none(), "it is not saved");
+    } else {
+        reached.note("succeeded without a store");
+        let began = report.record.is_some_and(|record| record.started_at_ms.is_some());
+        assert_eq!((bundle, condition), (None, began.then_some(("False", "NoStore"))));
+    }
+}
+
+/// What is not over goes on by itself, or the operator looks again, or the object says what it waits for. Only a command
+/// without a limit runs for as long as it likes.
+fn it_has_a_bound(run: &BundleRun, pod: PodSeen, plan: &Plan, status: &BundleRunStatus, reached: &Reached) {
+    if status.waiting.is_some() {
+        reached.note("waits");
+        return;
+    }
+    if plan.next.is_some() {
+        reached.note("is looked at again");
+        return;
+    }
+    if plan.steps.iter().any(|step| matches!(step, Step::DeletePod { .. })) {
+        // That the pod goes, or does not, is seen.
+        reached.note("is ended");
+        return;
+    }
+    reached.note("has no bound");
+    assert_eq!(status.phase, Some(Phase::Running), "{plan:?}");
+    assert!(run.spec.time_limit.is_none(), "{plan:?}");
+    assert!(matches!(pod, PodSeen::Ours(pod) if pod.stage() == Stage::Running), "{plan:?}");
+}
+
+fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan, reached: &Reached) {
     nothing_is_lost(run, pod, plan);
     let steps = words(plan);
     let count = |word: &str| steps.iter().filter(|s| s.starts_with(word)).count();
@@ -373,9 +501,12 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         let moved = !goes && seen != run.metadata.generation;
         assert_eq!(count("Write"), usize::from(moved), "{steps:?}");
         if moved {
-            let known = BundleRunStatus { observed_generation: seen, ..written(plan) };
-            assert_eq!(Some(known), run.status, "nothing else changes");
+            let mut known = run.status.clone().unwrap();
+            known.observed_generation = run.metadata.generation;
+            known.conditions.iter_mut().for_each(|known| known.observed_generation = run.metadata.generation);
+            assert_eq!(written(plan), known, "nothing else changes");
         }
+        reached.note(if moved { "over, and told of another generation" } else { "over or deleted, and not written" });
         return;
     }
     if count("Create") > 0 {
@@ -398,13 +529,15 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
         let record = pod.message().and_then(|m| m.report.record).expect("succeeded without a record");
         assert_eq!((record.exit_code, record.asked_to_stop, record.cause), (Some(0), false, None));
         assert_eq!(record.usage.oom_kills, 0);
-        assert!(pod.pins().repository.is_none() || status.output.as_ref().unwrap().bundle.is_some(), "it is not saved");
+        it_is_saved(pod, &status, reached);
     }
     if result.is_over() {
+        reached.note("ends");
         assert!(status.result.is_some() && status.finish_time.is_some() && status.waiting.is_none());
         let again = look(&result, pod, 1000);
         assert!(words(&again).iter().all(|s| s.starts_with("Release") || s.starts_with("Delete")), "{again:?}");
     } else {
+        it_has_a_bound(run, pod, plan, &status, reached);
         // Whatever waits says for what.
         assert!(status.result.is_none() && status.finish_time.is_none());
         assert!(status.waiting.as_ref().is_none_or(|w| w.reason.is_some() && w.since.is_some()));
@@ -421,54 +554,78 @@ fn all_is_well(run: &BundleRun, pod: PodSeen, plan: &Plan) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn a_plan_keeps_its_promises_whatever_the_pod_looks_like(
-        run in any_run().boxed(), pod in any_pod().boxed(), now in second(), wrote in of(second()), progress in any_progress().boxed(),
-        (store, gives_up) in any::<(bool, bool)>(), node in any_node(), events in of(vec(any_event(), 0..3)),
-    ) {
+#[test]
+fn a_plan_keeps_its_promises_whatever_the_pod_looks_like() {
+    let reached = Reached::default();
+    let seen = (any_run().boxed(), any_pod(), second(), of(second()), any_progress().boxed());
+    let around = (any::<(bool, bool)>(), any_node(), of(vec(any_event(), 0..3)));
+    for_all(4000, &(seen, around), |((run, pod, now, wrote, progress), ((store, gives_up), node, events))| {
         let facts = pod.facts();
         let seen = PodSeen::Ours(&facts);
         let capacity = Capacity { nodes: 2, largest: [("cpu".into(), 500)].into(), ..Capacity::default() };
         let capacity = Some(&capacity);
         let pod_events = events.as_deref();
-        let observed = Observed { written_at: wrote.map(at), progress, node, capacity, pod_events, ..nothing_but(&run, seen) };
+        let observed =
+            Observed { written_at: wrote.map(at), progress, node, capacity, pod_events, ..nothing_but(&run, seen) };
         let settings = if store { super::bundles::with_store() } else { settings() };
         let settings = Settings { node_lost_after: gives_up.then(|| Duration::from_mins(2)), ..settings };
-        all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
-    }
+        all_is_well(&run, seen, &plan(&observed, &settings, at(now)), &reached);
+    });
+    reached.at_least(&[
+        ("succeeded with a store", 5),
+        ("succeeded with a store that the pod does not name", 10),
+        ("succeeded without a store", 10),
+        ("over, and told of another generation", 50),
+        ("over or deleted, and not written", 100),
+        ("ends", 200),
+        ("waits", 50),
+        ("is looked at again", 100),
+    ]);
+}
 
-    #[test]
-    fn a_plan_keeps_its_promises_where_there_is_no_pod(
-        run in any_run(), foreign in any::<bool>(), refusal in of(any_refusal()), now in second(),
-        parents in any_parents(), store in any::<bool>(), account in any::<bool>(), skew in any_skew(),
-    ) {
+#[test]
+fn a_plan_keeps_its_promises_where_there_is_no_pod() {
+    let reached = Reached::default();
+    let seen = (any_run().boxed(), any::<bool>(), of(any_refusal().boxed()), second(), any_parents());
+    let around = (any::<(bool, bool)>(), any_skew());
+    for_all(4000, &(seen, around), |((run, foreign, refusal, now, parents), ((store, account), skew))| {
         let other = super::foreign("other").facts();
         let seen = if foreign { PodSeen::Foreign(&other) } else { PodSeen::Absent };
         let pull_secrets = account.then_some(&[][..]);
-        let observed = Observed { skew: &skew, refusal: refusal.as_ref(), parents: &parents, pull_secrets, ..nothing_but(&run, seen) };
+        let refusal = refusal.as_ref();
+        let observed = Observed { skew: &skew, refusal, parents: &parents, pull_secrets, ..nothing_but(&run, seen) };
         let settings = if store { super::bundles::with_store() } else { settings() };
-        all_is_well(&run, seen, &plan(&observed, &settings, at(now)));
-    }
+        all_is_well(&run, seen, &plan(&observed, &settings, at(now)), &reached);
+    });
+    reached.at_least(&[
+        ("over, and told of another generation", 200),
+        ("over or deleted, and not written", 200),
+        ("ends", 200),
+        ("waits", 100),
+        ("is looked at again", 20),
+    ]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// The same facts a moment later ask for nothing new: nothing is written twice.
     #[test]
     fn a_status_is_not_written_again(
-        run in any_run().boxed(), pod in any_pod().boxed(), events in of(vec(any_event(), 0..3)), now in 0i64..400,
+        run in any_run().boxed(), pod in any_pod(), events in of(vec(any_event(), 0..3)), now in 0i64..400,
     ) {
         let facts = pod.facts();
-        let look_at = |run: &BundleRun| {
-            let observed = Observed { pod_events: events.as_deref(), ..nothing_but(run, PodSeen::Ours(&facts)) };
+        let look_at = |run: &BundleRun, written_at: Option<Timestamp>| {
+            let pod_events = events.as_deref();
+            let observed = Observed { pod_events, written_at, ..nothing_but(run, PodSeen::Ours(&facts)) };
             plan(&observed, &settings(), at(now))
         };
-        let first = look_at(&run);
+        let first = look_at(&run, None);
         if words(&first).iter().any(|s| s.starts_with("Write")) {
             let next = with_status(&run, &written(&first));
             // A new attempt has another pod.
             if crate::plan::current_pod(&next) == crate::plan::current_pod(&run) {
-                let second = look_at(&next);
+                let second = look_at(&next, Some(at(now)));
                 prop_assert!(words(&second).iter().all(|s| !s.starts_with("Write") && !s.starts_with("Tell")), "{second:?}");
             }
         }

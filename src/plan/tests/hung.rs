@@ -170,8 +170,32 @@ fn a_command_that_may_have_waited_long_for_its_inputs_has_all_its_time() {
         words(&plan(&observed, &settings(), at(second)))
     };
     // The inputs of these settings may take an hour.
-    assert_eq!(asked(115 + 3600), [""; 0]);
+    for second in [115, 1000, 115 + 3600] {
+        assert_eq!(asked(second), [""; 0]);
+    }
     assert_eq!(asked(300 + 3600), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
+fn a_command_on_a_node_whose_clock_is_ahead_has_all_its_time() {
+    for ahead in [60, 3600, 365 * 24 * 3600] {
+        let mut pod = pod().running(5 + ahead);
+        pod.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+        let told = with_status(&limited(0), &written(&look_at(&limited(0), &pod, 6)));
+        let looked = |now, written_at: Option<i64>| {
+            let facts = pod.facts();
+            let written_at = written_at.map(at);
+            plan(
+                &Observed { written_at, acting_since: at(7), ..nothing_but(&told, PodSeen::Ours(&facts)) },
+                &settings(),
+                at(now),
+            )
+        };
+        assert_eq!(words(&looked(7, Some(6))), [""; 0], "ahead by {ahead} s");
+        assert_eq!(words(&looked(7, None)), [""; 0], "ahead by {ahead} s, for an operator that was started anew");
+        let hangs = ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"];
+        assert_eq!(words(&looked(1000, Some(6))), hangs, "ahead by {ahead} s");
+    }
 }
 
 #[test]
@@ -202,4 +226,41 @@ fn a_helper_that_hangs_and_says_nothing_has_the_time_that_the_kubelet_gives_it()
     assert_eq!(words(&answered(&limited(0), &pod, None, 167)), ["Ask 10.0.0.7"]);
     let plan = answered(&limited(0), &pod, None, 168);
     assert_eq!(words(&plan), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+}
+
+#[test]
+fn a_helper_that_hangs_while_it_puts_inputs_in_place_is_given_up() {
+    let mut pod = pod().running(5);
+    pod.0["status"]["containerStatuses"][0]["started"] = json!(false);
+    pod.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    let facts = pod.facts();
+    let asked = |run: &BundleRun, progress, second| {
+        let observed = Observed { progress, ..nothing_but(run, PodSeen::Ours(&facts)) };
+        plan(&observed, &settings(), at(second))
+    };
+    let silent = || ProgressSeen::Answered(None);
+    let told = with_status(&limited(0), &written(&asked(&limited(0), silent(), 20)));
+    assert_eq!(told.status.as_ref().unwrap().reason.as_deref(), Some("StagingInputs"));
+    // It would have given up an hour after it began, and has its grace and a minute.
+    assert_eq!(words(&asked(&told, silent(), 5 + 3600 + 115)), [""; 0]);
+    let hangs = ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"];
+    assert_eq!(words(&asked(&told, silent(), 5 + 3600 + 125)), hangs);
+    let alive = || ProgressSeen::Answered(Some(Progress::of(ProgressStage::Staging)));
+    assert!(!words(&asked(&told, alive(), 5 + 3600 + 125)).contains(&hangs[0].to_owned()));
+}
+
+#[test]
+fn a_helper_that_hangs_is_found_out_where_the_end_of_the_command_has_no_time() {
+    let mut pod = pod().run_ended(137, "ContainerStatusUnknown");
+    pod.0["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = json!(null);
+    pod.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    let facts = pod.facts();
+    let look_at = |run: &BundleRun, second| {
+        let (progress, written_at) = (ProgressSeen::Answered(None), Some(at(20)));
+        plan(&Observed { progress, written_at, ..nothing_but(run, PodSeen::Ours(&facts)) }, &settings(), at(second))
+    };
+    let told = with_status(&limited(0), &written(&look_at(&limited(0), 20)));
+    assert_eq!(told.status.as_ref().unwrap().phase, Some(Phase::Finalizing));
+    assert!(!words(&look_at(&told, 135)).contains(&"Tell NodeHung".to_owned()));
+    assert!(words(&look_at(&told, 145)).contains(&"Tell NodeHung".to_owned()));
 }

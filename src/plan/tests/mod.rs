@@ -1,6 +1,7 @@
 //! Tests of `plan`: values in, values out. Here are the builders; a test says only what matters to it.
 
 mod any;
+mod bounds;
 mod budgets;
 mod bundles;
 mod conditions;
