@@ -1,6 +1,6 @@
 //! `ls`: the runs, each in a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
@@ -220,11 +220,12 @@ async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: &
             }
             Ok(Event::InitDone) => {
                 was_answered = true;
+                session.out.print(&changes.gone(&listed))?;
                 std::mem::take(&mut listed)
             }
             Ok(Event::Apply(run)) => vec![run],
             Ok(Event::Delete(run)) => {
-                session.out.print(&changes.deleted(&run, filter))?;
+                session.out.print(&changes.deleted(&run))?;
                 continue;
             }
             // What was understood once is asked for again until there is an answer: a laptop sleeps.
@@ -233,9 +234,9 @@ async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: &
                 None => continue,
             },
         };
-        let runs: Vec<GuardedRun> = runs.into_iter().filter(|run| filter.lets_through(run)).collect();
+        let runs: Vec<GuardedRun> = runs.into_iter().filter(|run| changes.is_shown(run, filter)).collect();
         if args.answer.output.is_for_people() {
-            session.out.print(&changes.lines(&runs, Timestamp::now()))?;
+            session.out.print(&changes.lines(&runs, filter, Timestamp::now()))?;
             continue;
         }
         for run in runs::understood(session, runs) {
@@ -264,31 +265,60 @@ impl Changes {
         Self { format, all_namespaces, table, shown: BTreeMap::new() }
     }
 
-    fn lines(&mut self, runs: &[GuardedRun], now: Timestamp) -> String {
+    /// One that the filter lets through no more is shown once more, as what it is now.
+    fn is_shown(&mut self, run: &GuardedRun, filter: &Filter) -> bool {
+        if filter.lets_through(run) {
+            self.shown.entry(key(run)).or_default();
+            return true;
+        }
+        self.shown.remove(&key(run)).is_some()
+    }
+
+    fn lines(&mut self, runs: &[GuardedRun], filter: &Filter, now: Timestamp) -> String {
         let mut rows = Vec::new();
         for run in runs {
             // That a run grows older is nothing new.
             let same = row(run, self.format, self.all_namespaces, Timestamp::UNIX_EPOCH);
-            let key = (run.namespace().unwrap_or_default(), run.name_any());
-            if self.shown.get(&key) != Some(&same) {
-                self.shown.insert(key, same);
+            if self.shown.get(&key(run)) != Some(&same) {
+                if filter.lets_through(run) {
+                    self.shown.insert(key(run), same);
+                }
                 rows.push(row(run, self.format, self.all_namespaces, now));
             }
         }
         self.table.rows(&rows)
     }
 
-    fn deleted(&mut self, run: &GuardedRun, filter: &Filter) -> String {
-        self.shown.remove(&(run.namespace().unwrap_or_default(), run.name_any()));
-        if !self.format.is_for_people() || !filter.lets_through(run) {
+    /// Those that are in the list no more: they were deleted while nothing was heard of the cluster.
+    fn gone(&mut self, listed: &[GuardedRun]) -> String {
+        let there: BTreeSet<_> = listed.iter().map(key).collect();
+        let gone = self.shown.extract_if(.., |key, _| !there.contains(key));
+        let rows: Vec<_> = gone.map(|(_, cells)| cells).collect();
+        self.rows_of_deleted(rows)
+    }
+
+    fn deleted(&mut self, run: &GuardedRun) -> String {
+        let was_shown = self.shown.remove(&key(run)).is_some();
+        let cells = row(run, self.format, self.all_namespaces, Timestamp::now());
+        self.rows_of_deleted(was_shown.then_some(cells).into_iter().collect())
+    }
+
+    fn rows_of_deleted(&mut self, mut rows: Vec<Vec<Cell>>) -> String {
+        // Programs get objects, and see what was deleted by a watch of their own.
+        if !self.format.is_for_people() {
             return String::new();
         }
-        let mut cells = row(run, self.format, self.all_namespaces, Timestamp::now());
-        if let Some(phase) = cells.get_mut(if self.all_namespaces { 2 } else { 1 }) {
-            *phase = Cell::from("Deleted");
+        for cells in &mut rows {
+            if let Some(phase) = cells.get_mut(if self.all_namespaces { 2 } else { 1 }) {
+                *phase = Cell::from("Deleted");
+            }
         }
-        self.table.rows(&[cells])
+        self.table.rows(&rows)
     }
+}
+
+fn key(run: &GuardedRun) -> (String, String) {
+    (run.namespace().unwrap_or_default(), run.name_any())
 }
 
 fn headers(format: Format, all_namespaces: bool) -> Vec<&'static str> {
@@ -451,16 +481,48 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
             table: Table::new(headers(Format::Table, false), Paint::default()),
             shown: BTreeMap::new(),
         };
-        let first = changes.lines(&guarded(&[examples::waiting(), examples::new()]), examples::now());
+        let all = Filter::default();
+        let first = changes.lines(&guarded(&[examples::waiting(), examples::new()]), &all, examples::now());
         assert_eq!(first.lines().count(), 3);
         // It is older, and nothing else.
         let later = examples::now().checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
-        assert_eq!(changes.lines(&guarded(&[examples::waiting()]), later), "");
-        let mut running = examples::waiting();
-        running.status.as_mut().unwrap().phase = Some(Phase::Running);
-        assert_eq!(changes.lines(&guarded(&[running.clone()]), later), "big    Running  Unschedulable  99    2h0m\n");
-        let deleted = changes.deleted(&guarded(&[running])[0], &Filter::default());
+        assert_eq!(changes.lines(&guarded(&[examples::waiting()]), &all, later), "");
+        let running = guarded(&[in_phase(Phase::Running)]);
+        assert_eq!(changes.lines(&running, &all, later), "big    Running  Unschedulable  99    2h0m\n");
+        let deleted = changes.deleted(&running[0]);
         assert!(deleted.starts_with("big    Deleted"), "{deleted}");
+        assert_eq!(changes.deleted(&running[0]), "", "it was told");
+        // Nothing was heard of the cluster when the other one was deleted.
+        let gone = changes.gone(&running);
+        assert!(gone.starts_with("fresh  Deleted") && gone.lines().count() == 1, "{gone}");
+    }
+
+    #[test]
+    fn a_run_that_is_watched_for_its_phase_is_shown_once_more_when_it_leaves_it() {
+        let mut changes = Changes {
+            format: Format::Table,
+            all_namespaces: false,
+            table: Table::new(headers(Format::Table, false), Paint::default()),
+            shown: BTreeMap::new(),
+        };
+        let running = Filter { phases: vec![Phase::Running], creator: None };
+        let mut seen = |phase| {
+            let runs = guarded(&[in_phase(phase)]);
+            let lines =
+                changes.is_shown(&runs[0], &running).then(|| changes.lines(&runs, &running, examples::now()))?;
+            lines.lines().last()?.split_whitespace().nth(1).map(str::to_owned)
+        };
+        assert_eq!(seen(Phase::Pending), None);
+        assert_eq!(seen(Phase::Running).as_deref(), Some("Running"));
+        assert_eq!(seen(Phase::Finalizing).as_deref(), Some("Finalizing"));
+        assert_eq!(seen(Phase::Succeeded), None);
+        assert_eq!(seen(Phase::Running).as_deref(), Some("Running"));
+    }
+
+    fn in_phase(phase: Phase) -> BundleRun {
+        let mut run = examples::waiting();
+        run.status.as_mut().unwrap().phase = Some(phase);
+        run
     }
 
     #[test]
