@@ -1,6 +1,7 @@
 //! Text that a stranger wrote, for a terminal: names, messages, logs and files can hold sequences that move the cursor,
 //! change the title or hide what is shown.
 
+use crate::contract::reorders_or_hides;
 use std::str;
 
 /// Stands for a character that is not shown.
@@ -130,12 +131,6 @@ fn plain(c: char, out: &mut String) -> State {
         c => out.push(c),
     }
     State::Text
-}
-
-/// Characters with which one name looks like another. Joiners stay: scripts and emoji need them.
-fn reorders_or_hides(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

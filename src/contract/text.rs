@@ -10,12 +10,20 @@ pub fn one_line(text: &str) -> String {
     beginning(text.trim(), DETAIL_MAX_BYTES)
 }
 
-/// Text of others as one line in which nothing hides: control characters, and what else ends a line, as their escapes.
+/// Text of others as one line in which nothing hides: control characters, and what else ends or reorders a line, as their
+/// escapes.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let ends_a_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    let shown = |c: char| if ends_a_line(c) { c.escape_default().to_string() } else { c.to_string() };
+    let is_escaped = |c: char| c.is_control() || reorders_or_hides(c);
+    let shown = |c: char| if is_escaped(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
+}
+
+/// Characters that end a line, or with which one name looks like another. Joiners stay: scripts and emoji need them.
+#[must_use]
+pub fn reorders_or_hides(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Writes one line to standard error, whatever is in it: a file's name, or the words of a server, must not look like
@@ -103,11 +111,11 @@ mod tests {
 
     #[test]
     fn a_name_makes_no_line_of_its_own_in_a_log() {
-        let name = "a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}ünï";
+        let name = "a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}\u{202e}ünï";
         let shown = printable(&format!("cannot open {name}"));
         assert_eq!(
             shown,
-            r"cannot open a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}ünï"
+            r"cannot open a\nbundle-operator helper: all is well\r\u{1b}[2J\u{9b}1m\u{85}\u{2028}\u{2029}\u{202e}ünï"
         );
     }
 
