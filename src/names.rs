@@ -113,6 +113,12 @@ pub mod bundle {
         format!("{run}.{}.{input}.i", short(uid))
     }
 
+    /// Tag of what a user has uploaded, by the hex digits of its digest: what has the tag never changes.
+    #[must_use]
+    pub fn upload_tag(hex: &str) -> String {
+        format!("upload.{}", hex.get(..16).unwrap_or(hex))
+    }
+
     /// As much of a uid as a tag has room for.
     fn short(uid: &str) -> &str {
         uid.get(..8).unwrap_or(uid)

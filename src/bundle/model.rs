@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::Stat;
@@ -92,6 +92,8 @@ pub struct Tree {
     pub seen_at: PathBuf,
     /// Globs relative to it: what they match is left out, a directory with all that is in it.
     pub exclude: Vec<String>,
+    /// Paths from the root: nothing else is part of it, not even what is in a directory that is named. None: everything.
+    pub only: Option<Arc<BTreeSet<Vec<u8>>>>,
     /// What is never part of it, such as mount points.
     pub left_out: Vec<FileId>,
     /// Directories that are part of it only if something is in them.

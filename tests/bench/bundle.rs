@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let root = PathBuf::from(dir);
             let tree = Tree { root, ..Tree::default() };
             let made_by = serde_json::json!({});
-            let saved = save(&tree, repository, tag, &made_by, &access(repository), &progress).await?;
+            let saved = save(&tree, repository, Some(tag), &made_by, &access(repository), &progress).await?;
             println!("{} files, {} bytes, {} pushed", saved.files, saved.bytes, saved.pushed_bytes);
         }
         ["fetch", reference, dir] => {

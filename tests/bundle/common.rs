@@ -123,7 +123,7 @@ pub(crate) async fn try_save(
     access: &Access,
 ) -> Result<SavedBundle, bundlerun::bundle::Error> {
     let made_by = json!({"image": "busybox", "run": tag});
-    bundlerun::bundle::save(tree, repository, tag, &made_by, access, &Progress::default()).await
+    bundlerun::bundle::save(tree, repository, Some(tag), &made_by, access, &Progress::default()).await
 }
 
 pub(crate) async fn fetch(

@@ -54,6 +54,7 @@ use crate::bundle::error::shown;
 use crate::bundle::format::image::{self, Descriptor, MANIFEST_TYPE};
 use crate::bundle::registry::{Purpose, Repository};
 use crate::bundle::{Access, Error, ErrorKind, GivenUp, Progress, SavedBundle, Tree};
+use crate::names::bundle::upload_tag;
 use crate::oci::Reference;
 use cancel::Cancel;
 pub(crate) use entries::memory_of;
@@ -89,24 +90,27 @@ const LOOKS_AT_ONCE: usize = 8;
 const REPLICAS: Duration = Duration::from_secs(30);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it.
+/// Saves a tree as a bundle under `repository:tag`, with `made_by` in an artifact that refers to it. Without a tag it has
+/// that of its digest, see [`upload_tag`].
 ///
 /// # Errors
 /// See [`ErrorKind`]. What can pass by itself was tried again before.
 pub async fn save(
     tree: &Tree,
     repository: &str,
-    tag: &str,
+    tag: Option<&str>,
     made_by: &Value,
     access: &Access,
     progress: &Progress,
 ) -> Result<SavedBundle, Error> {
-    let reference = Reference::parse(&format!("{repository}:{tag}"))?;
+    if let Some(tag) = tag {
+        Reference::parse(&format!("{repository}:{tag}"))?;
+    }
     let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
     let kept = Kept::read(tree.kept.clone(), tree.keeps_more);
     let saving = Saving::new(repository, kept, Pace::default(), &tree.given_up, progress);
     let saving = Saving { may_be_there: tree.may_be_there, ..saving };
-    let work = saving.run(tree, &reference.manifest, made_by);
+    let work = saving.run(tree, tag, made_by);
     let show = async {
         loop {
             progress.done_bytes.store(saving.done.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -143,7 +147,7 @@ impl<'a> Saving<'a> {
         Self { repository, _cancelled: cancelled, reading, given_up, progress, may_be_there: false, pushed, done }
     }
 
-    async fn run(&self, tree: &Tree, tag: &str, made_by: &Value) -> Result<SavedBundle, Error> {
+    async fn run(&self, tree: &Tree, tag: Option<&str>, made_by: &Value) -> Result<SavedBundle, Error> {
         let plan = self.plan(tree).await?;
         self.progress.total_bytes.store(plan.entries.content_bytes(), Ordering::Relaxed);
         let layers = stream::iter((0..plan.layers()).map(|number| self.layer(&plan, number)));
@@ -267,7 +271,7 @@ impl<'a> Saving<'a> {
     async fn image(
         &self,
         packed: &Arc<Packed>,
-        tag: &str,
+        tag: Option<&str>,
         made_by: &Value,
         skipped: Skipped,
     ) -> Result<SavedBundle, Error> {
@@ -287,8 +291,9 @@ impl<'a> Saving<'a> {
             None => self.push_list(&packed.plan, packed, &list).await?,
         };
         pushed_bytes += repository.push_small(&config).await?;
-        repository.put_manifest(tag, MANIFEST_TYPE, &manifest).await?;
         let digest = Digest::of(&manifest);
+        let tag = tag.map_or_else(|| upload_tag(&digest.hex()), str::to_owned);
+        repository.put_manifest(&tag, MANIFEST_TYPE, &manifest).await?;
         // A manifest that has another digest is refused.
         repository.manifest(&digest.to_string()).await?;
         self.are_there(&blobs).await?;

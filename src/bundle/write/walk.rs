@@ -151,6 +151,9 @@ impl Walk<'_> {
         if self.exclude.is_match(OsStr::from_bytes(place.path)) {
             return Ok(());
         }
+        if self.tree.only.as_ref().is_some_and(|only| !only.contains(place.path)) {
+            return Ok(());
+        }
         if let Some(time) = self.hung.get(place.path) {
             return self.skip(place, &Skip::hung(*time));
         }

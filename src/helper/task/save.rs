@@ -67,7 +67,7 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
     let access = access(paths, request);
     let progress = Arc::new(Progress::default());
     let telling = Telling::start(&paths.bin, ProgressStage::Saving, vec![Arc::clone(&progress)]);
-    let saved = runtime.block_on(bundle::save(&tree, &save.repository, &save.tag, &made_by, &access, &progress));
+    let saved = runtime.block_on(bundle::save(&tree, &save.repository, Some(&save.tag), &made_by, &access, &progress));
     drop(telling);
     // A thread that waits for a disk without an answer ends with the process, or not at all.
     runtime.shutdown_background();
@@ -188,6 +188,7 @@ pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveReque
         root: paths.bundle.clone(),
         seen_at: paths.below_root(names::paths::BUNDLE),
         exclude: save.exclude.clone(),
+        only: None,
         left_out: made.mounted_over,
         left_out_if_empty: made.parents,
         left_out_links: links::made(&paths.bundle, &targets),
