@@ -1,7 +1,7 @@
 //! Completion for `kubectl bundle`, as `kubectl` asks its plugins for it: by `kubectl_complete-bundle`, which is
 //! `exec kubectl bundle __complete "$@"`.
 
-use clap::{Arg, Command, Parser as _};
+use clap::{Arg, Command, Parser as _, ValueHint};
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 
@@ -15,6 +15,8 @@ pub(super) const VERB: &str = "__complete";
 
 /// Says that there is nothing else, files for example.
 const NOTHING_ELSE: &str = ":4\n";
+/// Says that the shell is to propose files and directories.
+const PATHS: &str = ":0\n";
 
 /// They say of which cluster and namespace runs are.
 const PLACE: [&str; 3] = ["namespace", "context", "kubeconfig"];
@@ -25,12 +27,15 @@ enum Wanted {
     OneOf(Vec<String>),
     /// Names of runs, of the cluster that these options name.
     Runs(Vec<String>),
+    /// Of this machine.
+    Path,
 }
 
 /// The proposals for the last word, a line each. Where there is trouble there are none: nobody asked for an error.
 pub(super) async fn complete(words: &[String], command: &Command) -> String {
     let partial = words.last().map(String::as_str).unwrap_or_default();
     let proposals = match wanted(words, command) {
+        Wanted::Path => return PATHS.to_owned(),
         Wanted::OneOf(words) => words,
         Wanted::Runs(options) => names(options).await.unwrap_or_default(),
     };
@@ -64,6 +69,9 @@ fn wanted(words: &[String], command: &Command) -> Wanted {
         let mut given = vec![word.clone()];
         if !has_value {
             let Some(value) = before.next() else {
+                if option.get_value_hint() == ValueHint::AnyPath {
+                    return Wanted::Path;
+                }
                 let values = option.get_possible_values();
                 return Wanted::OneOf(values.iter().map(|value| value.get_name().to_owned()).collect());
             };
@@ -82,6 +90,7 @@ fn wanted(words: &[String], command: &Command) -> Wanted {
             let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
             Wanted::OneOf(verbs.map(|verb| verb.get_name().to_owned()).collect())
         }
+        (Some("upload"), 0) => Wanted::Path,
         (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree" | "verify"), 0)
         | (Some("diff"), 0 | 1)
         | (Some("wait" | "stop" | "suspend" | "resume" | "rm"), _) => Wanted::Runs(place),
@@ -139,13 +148,14 @@ mod tests {
         assert_eq!(proposed(&["ls", "-o", "j"]).await, format!("json\n{NOTHING_ELSE}"));
         assert!(proposed(&["logs", "--"]).await.contains("--tail\n"));
         assert_eq!(proposed(&[]).await, NOTHING_ELSE);
+        assert_eq!(proposed(&["upload", "d"]).await, PATHS);
     }
 
     #[test]
     fn a_word_becomes_what_may_stand_there() {
         let has = |line: &str, word: &str| match of(line) {
             Wanted::OneOf(words) => words.iter().any(|known| known == word),
-            Wanted::Runs(_) => false,
+            Wanted::Runs(_) | Wanted::Path => false,
         };
         assert!(has("", "logs") && has("-n a l", "ls") && !has("", "__complete"));
         assert!(has("run --", "--gpus") && has("run --", "--namespace") && has("--", "--context"));
@@ -160,6 +170,10 @@ mod tests {
         for line in ["rm a b ", "suspend a ", "resume ", "diff a "] {
             assert_eq!(of(line), Wanted::Runs(Vec::new()), "{line}");
         }
+        for line in ["upload ", "upload --allow-large d", "run --code ", "download a --to ", "--kubeconfig "] {
+            assert_eq!(of(line), Wanted::Path, "{line}");
+        }
+        assert_eq!(of("upload d "), Wanted::OneOf(Vec::new()));
         assert_eq!(of("cat a "), Wanted::OneOf(Vec::new()), "files of the output are not known here");
     }
 }

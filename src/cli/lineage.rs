@@ -20,6 +20,7 @@ use crate::cluster::GuardedRun;
 use crate::oci::{Digest, Reference, by_digest, digest_of};
 
 use super::failure::Failure;
+use super::git::WorkingTree;
 use super::info;
 use super::runs;
 use super::session::{Connection, Session};
@@ -295,6 +296,10 @@ impl<R: Records> Search<R> {
             }
             Some(_) if node.uid.as_deref() != uid => node.add("another run that has made the same"),
             _ => {}
+        }
+        if let Some(upload) = document.get("upload") {
+            let git = serde_json::from_value::<WorkingTree>(upload.get("git").cloned().unwrap_or_default());
+            node.add(&git.map_or_else(|_| "uploaded".to_owned(), |git| format!("uploaded: {}", git.summary())));
         }
         node.image = image(text(document, "image"), text(document, "imageDigest"));
         let inputs: Vec<&Value> = document.get("inputs").and_then(Value::as_array).into_iter().flatten().collect();

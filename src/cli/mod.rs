@@ -11,6 +11,7 @@
 //! | `ls`, `info`, `why`, `top`, `gpus`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
 //! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
+//! | `upload` (with `sources` and `git`) | what goes in |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
 //! | `tree`, `diff`, `verify` | where it came from, what is different, whether it is as it was |
 //!
@@ -25,6 +26,7 @@ mod download;
 mod examples;
 mod failure;
 mod files;
+mod git;
 mod gpus;
 mod info;
 mod lineage;
@@ -41,6 +43,7 @@ mod runs;
 mod saved_log;
 mod session;
 mod sink;
+mod sources;
 mod stamps;
 mod stop;
 mod store;
@@ -48,6 +51,7 @@ mod suspend;
 mod table;
 mod top;
 mod tree;
+mod upload;
 mod verify;
 mod version;
 mod wait;
@@ -93,6 +97,9 @@ enum Verb {
     /// Run a command
     #[command(after_help = "Example: kubectl bundle run --gpus 1 --input data=prepare/train.csv -f -- python train.py")]
     Run(Box<run::Run>),
+    /// Make a directory, or a file, of this machine a bundle that runs can have as an input
+    #[command(after_help = "Example: kubectl bundle run -i data=image:$(kubectl bundle upload data) -- ls data")]
+    Upload(upload::Upload),
     /// List runs: phase, why in one word, GPUs, age
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -199,6 +206,7 @@ async fn answer(asked: Asked) -> Result<(), Failure> {
 async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
     match verb {
         Verb::Run(args) => Box::pin(run::run(session, args)).await,
+        Verb::Upload(args) => upload::upload(session, args).await,
         Verb::Ls(args) => ls::ls(session, args).await,
         Verb::Info(args) => info::info(session, args).await,
         Verb::Why(args) => why::why(session, args).await,
@@ -272,6 +280,7 @@ mod tests {
             "cat -o json a b",
             "download -o json a",
             "rerun -l x a",
+            "upload -l x .",
         ] {
             let error = Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap_err();
             assert_eq!((error.exit_code(), error.kind()), (2, clap::error::ErrorKind::UnknownArgument), "{line}");
@@ -284,6 +293,7 @@ mod tests {
             "suspend -l x -o json",
             "rm -l x -o yaml",
             "version -o json",
+            "upload -o json .",
         ] {
             Cli::try_parse_from(["kubectl-bundle"].into_iter().chain(line.split(' '))).unwrap();
         }

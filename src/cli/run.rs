@@ -1,6 +1,7 @@
 //! `run`: a command becomes a run.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kube::api::{ObjectMeta, PostParams};
@@ -14,7 +15,9 @@ use crate::api::{BundleRun, BundleRunSpec, Quantity};
 use super::failure::Failure;
 use super::runs;
 use super::session::{Answer, Connection, FIELD_MANAGER, Format, Session};
+use super::sources::{self, Allowed, Sources};
 use super::store::StoreOptions;
+use super::upload;
 use super::{logs, wait};
 
 #[derive(Debug, Args)]
@@ -53,6 +56,14 @@ pub(super) struct Run {
     /// claim:NAME[/DIR], configmap:NAME[/KEY], secret:NAME[/KEY]. A colon may stand for the equals sign
     #[arg(short, long, value_name = "PATH=RUN[/FILE]", value_parser = input)]
     input: Vec<Input>,
+    /// Upload a directory, less what its .gitignore files name, and have its files, read-only, in the working directory: the
+    /// command is what it would be here
+    #[arg(long, value_name = "DIR", conflicts_with = "only_checked")]
+    code: Option<PathBuf>,
+    /// Repository that --code is uploaded to, which the cluster reads too. Default: `$BUNDLE_REPOSITORY`, else where the runs
+    /// of the namespace have their outputs
+    #[arg(long, value_name = "REPOSITORY[:TAG]", requires = "code")]
+    code_to: Option<String>,
     /// A claim that the command may write to
     #[arg(long, value_name = "PATH=CLAIM[/DIR]", value_parser = volume)]
     volume: Vec<Volume>,
@@ -110,8 +121,13 @@ pub(super) struct Then {
 }
 
 pub(super) async fn run(session: &Session, args: &Run) -> Result<(), Failure> {
-    let run = made(args);
+    let mut run = made(args);
+    let code = args.code.as_deref().map(|dir| sources(dir, &run)).transpose()?;
     let connection = session.connect().await?;
+    if let Some(code) = code {
+        let to = args.code_to.as_deref();
+        run.spec.inputs.push(uploaded(session, &connection, code, to, &args.then.store).await?);
+    }
     if args.only_checked {
         let checked = create(&connection, &run, true).await?;
         let asked = args.then.answer.output;
@@ -127,6 +143,39 @@ pub(super) async fn run(session: &Session, args: &Run) -> Result<(), Failure> {
         return session.out.document(format, &BundleRun { metadata, spec: checked.spec, status: None });
     }
     submit(session, &connection, &run, &args.then).await
+}
+
+/// What of a directory becomes what is in the working directory.
+fn sources(dir: &Path, run: &BundleRun) -> Result<Sources, Failure> {
+    let sources = sources::find(dir, Allowed::default())?;
+    if sources.file.is_some() {
+        return Err(Failure::usage(format!("--code is a directory, and {} is a file", dir.display())));
+    }
+    let inputs = run.spec.inputs.iter().map(|input| input.path.as_str());
+    if inputs.clone().any(|path| path == ".") {
+        return Err(Failure::usage("--code is what is at `.`: no other input can be"));
+    }
+    sources.check_free(inputs.chain(run.spec.volumes.iter().map(|volume| volume.path.as_str())))?;
+    Ok(sources)
+}
+
+async fn uploaded(
+    session: &Session,
+    connection: &Connection,
+    sources: Sources,
+    to: Option<&str>,
+    store: &StoreOptions,
+) -> Result<Input, Failure> {
+    let to = match upload::destination(to)? {
+        Some(to) => to,
+        None => upload::of_namespace(connection).await?,
+    };
+    let uploaded = upload::push(session, sources, &to, store).await?;
+    Ok(Input {
+        path: ".".to_owned(),
+        image: Some(ImageSource { reference: uploaded.bundle, path: None }),
+        ..Input::default()
+    })
 }
 
 /// Creates a run and does what shall be done then.
@@ -414,6 +463,8 @@ mod tests {
             &["-e", "SURELY_NOT_SET_HERE", "--", "true"],
             &["--label", "a", "--", "true"],
             &["--dry-run", "--wait", "--", "true"],
+            &["--dry-run", "--code", ".", "--", "true"],
+            &["--code-to", "r.example/a", "--", "true"],
             &["--gpus", "1"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");

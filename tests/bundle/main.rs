@@ -32,4 +32,5 @@ mod round_trip;
 #[path = "../sandbox/mod.rs"]
 mod sandbox;
 mod snapshots;
+mod upload;
 mod verify;
