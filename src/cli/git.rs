@@ -72,6 +72,15 @@ pub(super) fn working_tree(
     Some(WorkingTree { commit, branch, is_changed: !changed.is_empty(), diff })
 }
 
+/// Files of a directory, by their paths from there, that are in Git although a .gitignore names them.
+pub(super) fn tracked_though_ignored(dir: &Path) -> Vec<PathBuf> {
+    let words = ["ls-files", "--cached", "--ignored", "--exclude-standard", "-z"].map(OsString::from);
+    let (text, _) = git(dir, words, MOST_NAMES).unwrap_or_default();
+    // The last one has its end, or is cut off.
+    let paths = text.split_inclusive(|byte| *byte == 0).filter_map(|path| path.strip_suffix(&[0]));
+    paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect()
+}
+
 /// A path as Git takes it, whatever characters it has.
 fn magic(words: &str, path: &Path) -> OsString {
     let mut pathspec = OsString::from(format!(":({words})"));

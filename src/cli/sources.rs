@@ -15,6 +15,7 @@ use crate::contract::size_for_people;
 
 use super::clean;
 use super::failure::Failure;
+use super::git;
 
 /// A larger file is more often a checkpoint or data than code.
 const LARGE: u64 = 100 << 20;
@@ -188,20 +189,35 @@ impl Found {
                     continue;
                 }
             };
-            let Ok(path) = entry.path().strip_prefix(&root) else { continue };
-            let Some(kind) = entry.file_type().filter(|_| entry.depth() > 0) else { continue };
-            if kind.is_file() {
-                self.file(path, entry.metadata().map_or(0, |metadata| metadata.len()));
-            } else if kind.is_symlink() {
-                self.add(path);
-                self.links.extend(entry.path().canonicalize().map(|target| (path.to_owned(), target)));
-            } else if !kind.is_dir() {
-                self.sources.left_out.push(format!("{} (neither a file, a directory nor a link)", shown(path)));
+            if entry.depth() > 0
+                && let Ok(path) = entry.path().strip_prefix(&root)
+            {
+                self.entry(path);
+            }
+        }
+        // What was added to Git all the same is ignored by nobody.
+        for path in git::tracked_though_ignored(&root) {
+            if !self.sources.secrets.has(&path) {
+                self.entry(&path);
             }
         }
         let mut hidden = hidden.lock().unwrap_or_else(PoisonError::into_inner);
         self.sources.left_out.extend(hidden.drain(..).map(|path| format!("{path} (the name of a secret)")));
         self.sources.left_out.sort_unstable();
+    }
+
+    /// What is not there any more is no part of it.
+    fn entry(&mut self, path: &Path) {
+        let whole = self.sources.root.join(path);
+        let Ok(metadata) = whole.symlink_metadata() else { return };
+        if metadata.is_file() {
+            self.file(path, metadata.len());
+        } else if metadata.is_symlink() {
+            self.add(path);
+            self.links.extend(whole.canonicalize().map(|target| (path.to_owned(), target)));
+        } else if !metadata.is_dir() {
+            self.sources.left_out.push(format!("{} (neither a file, a directory nor a link)", shown(path)));
+        }
     }
 
     fn file(&mut self, path: &Path, size: u64) {

@@ -11,6 +11,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
+/// What is to be uploaded of [`working_tree`].
+const FILES: [&str; 7] = [".gitignore", "lib", "lib/a.py", "numbers", "out", "out/kept", "train.py"];
+
 /// The program, with nothing of this machine's user but the `PATH`.
 fn bundle(home: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-bundle"));
@@ -33,7 +36,8 @@ fn working_tree() -> TempDir {
     let text = "git init -q -b main; mkdir lib; echo 'import lib.a' >train.py; echo 'x = 1' >lib/a.py; \
          printf '*.pyc\n/out/\n' >.gitignore; git add -A; \
          git -c user.name=a -c user.email=a@example.com -c commit.gpgsign=false commit -q -m first; \
-         echo 'x = 2' >lib/a.py; echo token=1 >.env; mkdir out; echo big >out/model; echo c >lib/a.pyc; echo k >key.pem; \
+         echo 'x = 2' >lib/a.py; echo token=1 >.env; mkdir out; echo big >out/model; \
+         echo kept >out/kept; git add -f out/kept; echo c >lib/a.pyc; echo k >key.pem; \
          seq 100000 >numbers; chmod +x train.py";
     script("sh", dir.path(), text);
     dir
@@ -58,11 +62,11 @@ async fn a_directory_is_uploaded_once_without_what_git_ignores_and_without_secre
     assert!(pushed > 0 && first["sentBytes"].as_u64().unwrap() > first["bytes"].as_u64().unwrap(), "{first}");
     assert_eq!(
         (&first["files"], &first["git"]["branch"], &first["git"]["isChanged"]),
-        (&json!(4), &json!("main"), &json!(true))
+        (&json!(5), &json!("main"), &json!(true))
     );
     let left_out = [".env (the name of a secret)", "key.pem (the name of a secret)"];
     assert_eq!(first["leftOut"], json!(left_out));
-    assert!(said.contains(&format!("left out: {}", left_out.join(", "))) && said.contains("4 files, "), "{said}");
+    assert!(said.contains(&format!("left out: {}", left_out.join(", "))) && said.contains("5 files, "), "{said}");
 
     // Of the same tree nothing is sent, and what has its digest has its tag.
     let second = bundle(home.path(), &["upload", path, "--to", &repository]);
@@ -81,9 +85,16 @@ async fn a_directory_is_uploaded_once_without_what_git_ignores_and_without_secre
     assert!(blobs() > pushed && !third.contains(&digest), "{third}");
     assert!(third.contains(String::from_utf8(crane(&["digest", "--insecure", &tagged])).unwrap().trim()));
 
+    // One file is one in a bundle of its own.
+    let file = dir.path().join("numbers");
+    let file = succeeded(&bundle(home.path(), &["upload", file.to_str().unwrap(), "--to", &repository]));
+    let place = Place::new();
+    fetch(file.trim(), None, &place.dir, &access(&proxy.host)).await.unwrap();
+    assert_eq!(names(&place.dir), ["numbers"]);
+
     let (place, reference) = (Place::new(), format!("{repository}@{digest}"));
     fetch(&reference, None, &place.dir, &access(&proxy.host)).await.unwrap();
-    assert_eq!(names(&place.dir), [".gitignore", "lib", "lib/a.py", "numbers", "train.py"]);
+    assert_eq!(names(&place.dir), FILES);
     assert_eq!(fs::read_to_string(place.dir.join("lib/a.py")).unwrap(), "x = 2\n");
     let made_by = bundlerun::bundle::provenance(&reference, &access(&proxy.host)).await.unwrap();
     let git = &made_by[0]["upload"]["git"];
@@ -163,5 +174,5 @@ async fn a_run_has_a_directory_by_its_digest_where_runs_have_their_outputs() {
     assert_eq!((&created["spec"]["inputs"], &created["spec"]["command"]), (&inputs, &json!("python3 train.py")));
     let place = Place::new();
     fetch(&reference, None, &place.dir, &registry.access()).await.unwrap();
-    assert_eq!(names(&place.dir), [".gitignore", "lib", "lib/a.py", "numbers", "train.py"]);
+    assert_eq!(names(&place.dir), FILES);
 }
