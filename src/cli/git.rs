@@ -91,7 +91,7 @@ fn magic(words: &str, path: &Path) -> OsString {
 /// What Git prints, and whether it is all of it: no more is read than so many bytes. None: it is not there, or fails.
 fn git(dir: &Path, words: impl IntoIterator<Item = OsString>, most: u64) -> Option<(Vec<u8>, bool)> {
     let mut command = Command::new("git");
-    // Nothing that the configuration of a repository names is started, and nothing is written.
+    // No watcher of files is started, and nothing is written.
     command.args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]).args(words);
     command.current_dir(dir).env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
