@@ -451,6 +451,14 @@ fn what_nobody_waits_for_takes_only_what_nobody_else_wants() {
         }
     });
 
+    // One that nobody waits for is in the way of none that the command waits for.
+    let (_silent, sandbox) = with_silent_store(|save| save.snapshots = snapshots(Some(1)));
+    beside_a_command(&sandbox, |helper| {
+        await_that("regular-snapshot", || helper.child("regular-snapshot").is_some());
+        fs::write(sandbox.paths.record.join("snapshots/0123456789abcdef"), "").unwrap();
+        await_that("snapshot", || helper.child("snapshot").is_some());
+    });
+
     // The command waits for this one.
     let (silent, sandbox) = with_silent_store(|save| save.snapshots = snapshots(None));
     beside_a_command(&sandbox, |helper| {

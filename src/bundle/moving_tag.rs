@@ -21,18 +21,16 @@ pub(super) async fn read(repository: &Repository, tag: &str) -> Result<Option<Di
 
 /// Has it mean this manifest. `number` is that of the last write, 0 before the first one; returns that of this one.
 pub(super) async fn write(repository: &Repository, tag: &str, manifest: &Bytes, number: u64) -> Result<u64, Error> {
-    let mut number = number;
-    if number == 0 {
-        match repository.put_manifest(tag, MANIFEST_TYPE, manifest).await {
-            Ok(_) => return Ok(0),
-            Err(error) if !matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) => return Err(error),
-            // Refused for another reason, as long as there is no such tag.
-            Err(error) => digest(repository, tag).await?.ok_or(error)?,
-        };
-        number = last_number(repository, tag).await?;
-    }
-    repository.put_manifest(&numbered(tag, number + 1), MANIFEST_TYPE, manifest).await?;
-    Ok(number + 1)
+    let (number, wanted) = if number == 0 { (0, tag.to_owned()) } else { (number + 1, numbered(tag, number + 1)) };
+    match repository.put_manifest(&wanted, MANIFEST_TYPE, manifest).await {
+        Ok(_) => return Ok(number),
+        Err(error) if !matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) => return Err(error),
+        // Refused for another reason, as long as there is no such tag. Whoever wrote it last may not have lived to say so.
+        Err(error) => digest(repository, &wanted).await?.ok_or(error)?,
+    };
+    let number = last_number(repository, tag).await? + 1;
+    repository.put_manifest(&numbered(tag, number), MANIFEST_TYPE, manifest).await?;
+    Ok(number)
 }
 
 fn numbered(tag: &str, number: u64) -> String {

@@ -78,12 +78,12 @@ impl Server<'_> {
         since.elapsed() >= every && (since.elapsed() >= every * 2 || !pressure::is_high(&self.paths.root))
     }
 
-    /// None: it is over.
+    /// None: it is over, or one that nobody waits for was in the way of one that somebody does.
     fn take(&self, task: Task) -> Option<SnapshotAnswer> {
         markers::unmark(&self.paths.bin, files::SNAPSHOT);
         let mut pause = |time| {
             thread::park_timeout(time);
-            self.over.is_over()
+            self.over.is_over() || (task == Task::RegularSnapshot && !self.asking().is_empty())
         };
         let answer = || read_json::<SnapshotAnswer>(&self.paths.bin, files::SNAPSHOT);
         let is_done = || answer().is_some();

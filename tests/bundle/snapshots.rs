@@ -279,6 +279,24 @@ async fn a_file_that_is_written_all_the_time_is_named_unless_it_is_excluded() {
     writer.wait().unwrap();
 }
 
+/// It is not put back, and another process may print all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_printed_while_a_snapshot_is_taken_is_in_nobodys_way() {
+    let run = Run::new();
+    run.write("model", 1, MIB);
+    let stdout = run.beside.path().join("stdout");
+    let program = "while :; do echo line >> stdout; done";
+    let mut writer = Command::new("sh").args(["-c", program]).current_dir(run.beside.path()).spawn().unwrap();
+    while !stdout.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let tree = Tree { outside: vec![("stdout".to_owned(), stdout)], ..run.tree() };
+    take(&tree, &run.wanted(), &run.registry.access()).await.unwrap();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert_eq!(names(&run.restored().await.0.dir), ["model"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_refuses_is_told_and_the_snapshot_before_stays() {
     let run = Run::new();
@@ -343,10 +361,16 @@ async fn where_no_tag_is_written_twice_the_last_of_numbered_ones_counts() {
     });
     let access = access(&proxy.host);
     let wanted = SnapshotWanted { repository: format!("{}/a", proxy.host), ..run.wanted() };
-    for step in 0..7 {
+    let known = run.beside.path().join("known.json");
+    let mut before = Vec::new();
+    for step in 0..8 {
         run.write("a", step, 2 * MIB);
-        if step == 5 {
-            fs::remove_file(run.beside.path().join("known.json")).unwrap();
+        match step {
+            4 => before = fs::read(&known).unwrap(),
+            5 => fs::remove_file(&known).unwrap(),
+            // Whoever took those after it was killed before it could note so.
+            6 => fs::write(&known, &before).unwrap(),
+            _ => {}
         }
         let taken = take(&run.tree(), &wanted, &access).await.unwrap();
         let found = find_snapshot(&wanted.repository, "run.1.s", &access).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::bundle::{EarlyPushes, Error, Outlook};
 use crate::contract::{Background, Request, SaveRequest, WarningKind, log_line, size_for_people, time_for_people};
-use crate::helper::child::runtime;
+use crate::helper::child::{Task, runtime};
 use crate::helper::pressure;
 use crate::helper::task::login::access;
 use crate::helper::task::save;
@@ -19,8 +19,8 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
     let save = request.save.as_ref().ok_or("there is no store to push to")?;
     let background = save.background.as_ref().ok_or("nothing is to be pushed early")?;
     let (runtime, mut pushes, mut said) = (runtime()?, EarlyPushes::default(), String::new());
-    let mut warner = Warner::of(&paths.bin, WarningKind::SaveDeadlineExceeded);
-    let (mut too_large, mut was_too_large) = (Warner::of(&paths.bin, WarningKind::OutputTooLarge), false);
+    let mut warner = Warner::of(&paths.bin, WarningKind::SaveDeadlineExceeded, Task::PushEarly);
+    let mut too_large = Warner::of(&paths.bin, WarningKind::OutputTooLarge, Task::PushEarly);
     loop {
         if pressure::is_high(&paths.root) {
             thread::sleep(BACK_OFF);
@@ -30,9 +30,7 @@ pub(in crate::helper) fn push_early(paths: &Paths, request: &Request) -> Result<
         let refused =
             pushes.refused().map(|file| format!("the store takes a file of the output for too large: {file}"));
         let is_over = refused.is_none();
-        // Of what was not ours to say, as that there are too many files, nothing is taken back.
-        too_large.see(refused, is_over && was_too_large);
-        was_too_large = !is_over;
+        too_large.see(refused, is_over);
         if let Some(outlook) = pushes.outlook() {
             warn(&mut warner, outlook, save.deadline_seconds);
         }
@@ -78,7 +76,7 @@ mod tests {
     #[test]
     fn a_deadline_that_will_not_hold_is_told_of() {
         let bin = tempfile::tempdir().unwrap();
-        let mut warner = Warner::of(bin.path(), WarningKind::SaveDeadlineExceeded);
+        let mut warner = Warner::of(bin.path(), WarningKind::SaveDeadlineExceeded, Task::PushEarly);
         let mut warn = |left: u64| {
             warn(&mut warner, Outlook { left_bytes: left << 30, bytes_per_second: 50 << 20 }, 3600);
         };

@@ -3,6 +3,7 @@
 
 use crate::bundle::memory_of;
 use crate::contract::{Cause, Request, WarningKind, size_for_people};
+use crate::helper::child::Task;
 use crate::helper::error::Error;
 use crate::helper::markers::order_end;
 use crate::helper::room;
@@ -20,8 +21,8 @@ const PAUSE_PER_WALK: u32 = 9;
 /// Ends when it has ended the run.
 pub(in crate::helper) fn watch(paths: &Paths, request: &Request) -> Result<(), Error> {
     let room = request.save.as_ref().and_then(|_| room::for_entries(paths));
-    let mut too_large = Warner::of(&paths.bin, WarningKind::OutputTooLarge);
-    let mut nearly_full = Warner::of(&paths.bin, WarningKind::DiskNearlyFull);
+    let mut too_large = Warner::of(&paths.bin, WarningKind::OutputTooLarge, Task::WatchDisk);
+    let mut nearly_full = Warner::of(&paths.bin, WarningKind::DiskNearlyFull, Task::WatchDisk);
     let disk_bytes = |dir| tree::measure(dir, &[], |_| true).disk_bytes;
     loop {
         let begin = Instant::now();
@@ -89,7 +90,7 @@ mod tests {
         std::fs::create_dir_all(&paths.bin).unwrap();
         let names = |count| Names { count, bytes: 16 * count };
         let room = memory_of(1_000_000, 16_000_000);
-        let mut warner = Warner::of(&paths.bin, WarningKind::OutputTooLarge);
+        let mut warner = Warner::of(&paths.bin, WarningKind::OutputTooLarge, Task::WatchDisk);
         let mut warn = |count| warn_of_names(&mut warner, names(count), room);
         let said = || warnings::said(&paths.bin).pop().map(|warning| warning.detail);
         warn(790_000);
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn a_disk_that_is_nearly_full_is_told_of() {
         let bin = tempfile::tempdir().unwrap();
-        let mut warner = Warner::of(bin.path(), WarningKind::DiskNearlyFull);
+        let mut warner = Warner::of(bin.path(), WarningKind::DiskNearlyFull, Task::WatchDisk);
         let mut warn = |used: u64| warn_of_the_disk(&mut warner, (used << 20, "the working directory"), 100 << 20);
         let said = || warnings::said(bin.path()).pop().map(|warning| warning.detail);
         warn(89);

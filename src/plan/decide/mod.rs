@@ -420,9 +420,13 @@ impl<'a> Decision<'a> {
         Ending { pod, message, waiting, shared_memory_bytes, hangs, wish: self.wish_acted_on() }
     }
 
+    /// Nothing of it has to be saved, and what it waited for decides about its ending.
+    fn was_given_up(&self, pod: &PodFacts) -> bool {
+        pod.run_started_at().is_none() && self.waits_until_a_deadline()
+    }
+
     fn deleting(&self, pod: &PodFacts) -> Plan {
-        if pod.run_started_at().is_none() && self.waits_until_a_deadline() {
-            // Nothing of it has to be saved, and what it waited for decides about its ending.
+        if self.was_given_up(pod) {
             return self.given_up_and_held_up(pod);
         }
         if let Some(plan) = self.held_up(pod) {

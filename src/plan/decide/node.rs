@@ -31,6 +31,10 @@ impl Decision<'_> {
             return Some(self.give_up_node(pod, node, since));
         }
         let left = deadline.map(|deadline| until(self.now, deadline));
+        if *stage == Stage::Deleting && self.was_given_up(pod) {
+            let plan = self.given_up_and_held_up(pod);
+            return Some(left.into_iter().fold(plan, Plan::or_after));
+        }
         let known = self.told(Reason::NodeNotResponding);
         if known.is_some_and(|known| known.deadline.as_ref().map(|t| t.0) == deadline) {
             return Some(Plan::nothing_until(left));

@@ -149,6 +149,12 @@ fn a_pod_that_was_given_up_and_does_not_end_is_told_and_what_it_waited_for_decid
     );
     assert!(stuck.status.as_ref().unwrap().message.as_ref().unwrap().contains("has not confirmed it"));
     assert_eq!(look_on(NodeSeen::Answers, &stuck, &goes, &settings(), 999), Plan::default(), "told once");
+    // Its node falls silent, before that is told or after.
+    let silent = NodeSeen::Silent(at(150));
+    assert_eq!(look_on(silent, &stuck, &goes, &settings(), 999), Plan::default());
+    let plan = look_on(silent, &told, &goes, &settings(), 200);
+    assert_eq!(words(&plan), ["Write Pending", "Tell NodeNotResponding"]);
+    assert_eq!(written(&plan).waiting.unwrap().reason.as_deref(), Some("ErrImagePull"));
     // It ends at last: the image is still why.
     let plan = look_on(NodeSeen::Answers, &stuck, &goes.failed("", ""), &settings(), 1000);
     assert_eq!(written(&plan).result.unwrap().cause, "ImagePullFailed");

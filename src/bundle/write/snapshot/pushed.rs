@@ -49,7 +49,8 @@ impl Pushed {
                 let number = plan.layer_of(index);
                 let layer = layers.get(number);
                 let stored = layer.and_then(|layer| layer.stored(index));
-                let before = state.filter(|_| keeps_last).and_then(|state| known.file(state.id()));
+                let is_ours = || plan.is_outside(&plan.entries.path(index));
+                let before = state.filter(|_| keeps_last || is_ours()).and_then(|state| known.file(state.id()));
                 if let (Some(state), Some(stored), Some(blob)) = (*state, stored, first_blobs.get(number)) {
                     file = Some(KnownFile {
                         state,
@@ -87,7 +88,8 @@ impl Pushed {
             What::Skipped(skip) if skip.because == Because::OfTheRun => Some((index, &*skip.why)),
             _ => None,
         });
-        let of_files = self.skipped.first().map(|(index, why)| (*index, &**why));
+        let is_ours = |index| self.plan.is_outside(&entries.path(index));
+        let of_files = self.skipped.iter().map(|(index, why)| (*index, &**why)).find(|(index, _)| !is_ours(*index));
         let Some((index, why)) = of_walk.or(of_files) else { return Ok(()) };
         let path = shown(&entries.path(index));
         let why = format!("{path} ({why}): let it be read, or exclude it by outputs.snapshots.exclude");

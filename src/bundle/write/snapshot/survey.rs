@@ -55,14 +55,18 @@ impl Survey {
         let (mut states, mut marks) = (Vec::with_capacity(many), Vec::with_capacity(many));
         for index in plan.entries.indices() {
             let seen = plan.has_content(index).then(|| see(&plan, index, one_by_one)).flatten();
+            let path = plan.entries.path(index);
             let mut hasher = DefaultHasher::new();
-            plan.entries.path(index).hash(&mut hasher);
+            path.hash(&mut hasher);
             if let Some(entry) = plan.entries.get(index) {
                 let target = if let What::Link { target } = entry.what { target } else { &[] };
                 (entry.mode, std::mem::discriminant(&entry.what), target, plan.entries.first_name(index))
                     .hash(&mut hasher);
             }
-            seen.hash(&mut hasher);
+            // What the command prints goes on, and nobody goes on from it.
+            if !plan.is_outside(&path) {
+                seen.hash(&mut hasher);
+            }
             states.push(seen);
             marks.push(hasher.finish());
         }
@@ -72,8 +76,9 @@ impl Survey {
     /// A file that was written a moment ago may be written again without a change of its state.
     pub(super) fn unsettled(&self, time: Duration) -> Option<String> {
         let is_new = |state: &Option<State>| state.is_some_and(|state| state.quiet_until(self.at) < time);
-        let found = self.states.iter().position(is_new)?;
-        Some(shown(&self.plan.entries.path(Index::try_from(found).unwrap_or_default())))
+        let new = self.plan.entries.indices().zip(&self.states).filter(|(_, state)| is_new(state));
+        let paths = new.map(|(index, _)| self.plan.entries.path(index));
+        paths.into_iter().find(|path| !self.plan.is_outside(path)).map(|path| shown(&path))
     }
 }
 
