@@ -39,7 +39,7 @@ impl WorkingTree {
 }
 
 /// Asks Git about a directory, or about one file of it. Where there is no Git, or no commit, it says nothing. Of what
-/// `is_left_out` nothing is told: paths are from the top of the repository.
+/// `is_left_out`, by absolute paths, nothing is told.
 pub(super) fn working_tree(
     dir: &Path,
     file: Option<&Path>,
@@ -51,6 +51,7 @@ pub(super) fn working_tree(
         Some(text.trim_end().to_owned())
     };
     let commit = line(&["rev-parse", "--verify", "HEAD"])?;
+    let top = PathBuf::from(line(&["rev-parse", "--show-toplevel"])?);
     let branch = line(&["symbolic-ref", "--short", "--quiet", "HEAD"]);
     let what = file.map_or(OsString::from("."), |file| magic("literal", file));
 
@@ -59,11 +60,12 @@ pub(super) fn working_tree(
     // Two letters, a space, a path.
     let paths = status.split(|byte| *byte == 0).filter_map(|entry| entry.get(3..));
     let paths = paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
-    let (secret, changed): (Vec<_>, Vec<_>) = paths.partition(|path| is_left_out(path));
+    let (secret, changed): (Vec<_>, Vec<_>) = paths.partition(|path| is_left_out(&top.join(path)));
 
     let mut diff = None;
     if is_whole && !changed.is_empty() {
-        let words = ["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "HEAD", "--"];
+        let words =
+            ["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short", "HEAD", "--"];
         let words = words.map(OsString::from).into_iter().chain([what]);
         let words = words.chain(secret.iter().map(|path| magic("top,exclude,literal", path)));
         let (text, is_whole) = git(dir, words, LARGEST_DIFF)?;
@@ -91,9 +93,18 @@ fn magic(words: &str, path: &Path) -> OsString {
 /// What Git prints, and whether it is all of it: no more is read than so many bytes. None: it is not there, or fails.
 fn git(dir: &Path, words: impl IntoIterator<Item = OsString>, most: u64) -> Option<(Vec<u8>, bool)> {
     let mut command = Command::new("git");
-    // No watcher of files is started, and nothing is written.
-    command.args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]).args(words);
-    command.current_dir(dir).env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
+    // Nothing is written or fetched, and no watcher or hook is started. Filters that a repository's configuration names
+    // are, as by each `git status`.
+    for setting in
+        ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.quotePath=false", "diff.autoRefreshIndex=false"]
+    {
+        command.args(["-c", setting]);
+    }
+    command.args(words).current_dir(dir);
+    for other in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"] {
+        command.env_remove(other);
+    }
+    command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_NO_LAZY_FETCH", "1").env("LC_ALL", "C");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let mut text = Vec::new();
     let read = child.stdout.take()?.take(most.saturating_add(1)).read_to_end(&mut text);

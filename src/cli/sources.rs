@@ -24,8 +24,8 @@ const LARGE: u64 = 100 << 20;
 const GIT: &str = ".git";
 
 /// Names that keys, passwords and logins have, with those of directories that are full of them.
-const SECRETS: [&str; 31] = [
-    ".env",
+const SECRETS: [&str; 39] = [
+    "*.env",
     ".env.*",
     ".envrc",
     "*.pem",
@@ -40,6 +40,14 @@ const SECRETS: [&str; 31] = [
     "id_dsa",
     "id_ecdsa",
     "id_ed25519",
+    "id_*_sk",
+    "kaggle.json",
+    ".huggingface",
+    ".cache/huggingface/token",
+    ".config/gh",
+    ".config/rclone",
+    ".s3cfg",
+    "*.tfstate",
     ".ssh",
     ".gnupg",
     ".aws",
@@ -127,7 +135,7 @@ pub(super) fn find(target: &Path, allowed: Allowed) -> Result<Sources, Failure> 
     let secrets = Secrets::new(allowed)?;
     let unreadable = |error| Failure::new(format!("cannot read {}: {error}", target.display()));
     let place = target.canonicalize().map_err(unreadable)?;
-    if secrets.has(&place) {
+    if secrets.has(&place) || secrets.has(target) {
         return Err(Failure::new(format!("{} has a name that secrets have", place.display()))
             .hint("kubectl bundle upload --include-secrets uploads it all the same"));
     }
@@ -175,7 +183,7 @@ impl Found {
             if entry.file_name() == OsStr::new(GIT) {
                 return false;
             }
-            let is_secret = entry.depth() > 0 && secrets.has(path);
+            let is_secret = entry.depth() > 0 && secrets.has(entry.path());
             if is_secret {
                 to.lock().unwrap_or_else(PoisonError::into_inner).push(shown(path));
             }
@@ -197,7 +205,7 @@ impl Found {
         }
         // What was added to Git all the same is ignored by nobody.
         for path in git::tracked_though_ignored(&root) {
-            if !self.sources.secrets.has(&path) {
+            if !self.sources.secrets.has(&root.join(&path)) {
                 self.entry(&path);
             }
         }
@@ -354,6 +362,18 @@ mod tests {
             let refused = find(&dir.path().join(named), Allowed::default()).unwrap_err();
             assert!(refused.message.ends_with("has a name that secrets have"), "{}", refused.message);
         }
+    }
+
+    #[test]
+    fn the_directory_that_is_uploaded_counts_for_the_names_of_secrets() {
+        let dir = tree(&[".docker/config.json", ".docker/Dockerfile", ".config/gcloud/credentials.db", ".config/x"]);
+        let left = |name: &str| paths(&find(&dir.path().join(name), Allowed::default()).unwrap());
+        assert_eq!(left(".docker"), ["Dockerfile"]);
+        assert_eq!(left(".config"), ["x"]);
+        symlink("config/dev", dir.path().join("prod.env")).unwrap();
+        fs::create_dir(dir.path().join("config")).unwrap();
+        fs::write(dir.path().join("config/dev"), "").unwrap();
+        assert!(find(&dir.path().join("prod.env"), Allowed::default()).is_err(), "its own name counts");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Bytes that wait to be read: what comes must not wait for a disk, nor the disk for what comes.
-const WAITING: usize = 4 << 20;
+const WAITING: usize = 1 << 20;
 
 enum Piece {
     Bytes(Bytes),

@@ -98,7 +98,7 @@ impl Decision<'_> {
         let time = SignedDuration::try_from(Duration::from_secs(limit).saturating_add(self.stop_grace())).ok()?;
         let started = pod.run_started_at()?.0;
         // By a node's clock that is ahead it is yet to start.
-        let started = if started > self.now { self.was_in(Phase::Running) } else { started };
+        let started = if started > self.now { self.was_in(&[Phase::Running, Phase::Finalizing]) } else { started };
         Some((started, time.checked_add(KILL_PATIENCE)?))
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Decision;
@@ -24,6 +25,8 @@ const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 const NEWS_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// The reason of the event that an attempt found no snapshot to go on from.
 const NOT_RESUMED: &str = "NotResumed";
+/// Deadlines that differ by less are one.
+const SAME_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 /// A helper whose store refuses the output is asked again after this.
 const HELD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -88,8 +91,12 @@ impl Decision<'_> {
             }
             return asks.unwrap_or_else(|| Plan::nothing_until(next));
         }
-        if self.is_silent() && (self.warns() || self.known(WaitStage::Staging).is_some()) {
-            return Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min());
+        let wait = self.known(WaitStage::Staging);
+        if self.is_silent() && (self.warns() || wait.is_some()) {
+            let hangs = wait.and_then(|wait| self.staging_hangs(pod, wait));
+            // What is due now is so only once the helper has said what the command does.
+            let next = next.filter(|next| !next.is_zero());
+            return hangs.unwrap_or_else(|| Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min()));
         }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
@@ -174,16 +181,14 @@ impl Decision<'_> {
 
     fn held(&self, pod: &PodFacts, reason: Reason, message: &str) -> Plan {
         let wait = reason.wait(message);
-        // Told once: the words can differ each time, as with the number of a request in them.
-        if self.known(WaitStage::Staging).is_some_and(|known| known.reason.as_deref() == Some(wait.reason)) {
-            return Plan::nothing();
-        }
         let deadline = self.given_up_at(pod);
-        Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline)).event(
-            EventType::Warning,
-            wait.reason,
-            wait.message,
-        )
+        let plan = Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
+        let known = self.known(WaitStage::Staging).filter(|known| known.reason.as_deref() == Some(wait.reason));
+        let Some(known) = known else { return plan.event(EventType::Warning, wait.reason, wait.message) };
+        // Told once: the words can differ each time, as with the number of a request in them. Another input that is waited
+        // for has a deadline of its own.
+        let is_told = |(told, now): (&Time, Timestamp)| now.duration_since(told.0).abs() <= SAME_DEADLINE;
+        if known.deadline.as_ref().zip(deadline).is_none_or(is_told) { Plan::nothing() } else { plan }
     }
 
     fn store_trouble(&self) -> Option<&StoreTrouble> {

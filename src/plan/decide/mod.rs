@@ -371,9 +371,11 @@ impl<'a> Decision<'a> {
             Stage::Running => self.running(pod),
             Stage::Finalizing => {
                 let ended = pod.run().and_then(|c| c.state.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0);
-                // A kubelet that has lost the container does not say when: it may be long ago.
+                // A kubelet that has lost the container does not say when, and one whose clock is ahead says nothing of use:
+                // it may be long ago.
+                let ended = ended.filter(|ended| ended.duration_since(self.now) < CLOCKS_APART);
                 let since = ended.unwrap_or(Timestamp::UNIX_EPOCH);
-                let ended = ended.unwrap_or_else(|| self.was_in(Phase::Finalizing));
+                let ended = ended.unwrap_or_else(|| self.was_in(&[Phase::Finalizing]));
                 let reason = self.wish_acted_on().map(Wish::reason);
                 self.overdue(pod, ended, SignedDuration::ZERO).unwrap_or_else(|| {
                     let plan = self.finalizing(pod, since, reason);
@@ -490,11 +492,11 @@ impl<'a> Decision<'a> {
         tell(Plan::nothing().write(self.draft().ended(&end)).then(others).then(release), outcome)
     }
 
-    /// When the run was in this phase at the latest: the status says that it is, or it is only now.
-    fn was_in(&self, phase: Phase) -> Timestamp {
+    /// When the run was in one of these phases at the latest: the status says that it is, or it is only now.
+    fn was_in(&self, phases: &[Phase]) -> Timestamp {
         // What the status says was written by this process, or before it.
         let told = self.written_at.unwrap_or(self.acting_since);
-        if self.phase() == Some(phase) { told } else { self.now }
+        if self.phase().is_some_and(|phase| phases.contains(&phase)) { told } else { self.now }
     }
 
     /// How long until `since + wait`; none when that has passed. `since` is by a node's clock or the API server's: one

@@ -1,7 +1,7 @@
 //! Pods that do not end, because something in them cannot be killed.
 
 use super::*;
-use crate::contract::{Progress, ProgressStage, Saved};
+use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, Saved, StoreTrouble};
 
 fn unkillable(record: Record) -> Record {
     let detail = "process 7 (cat, state D) could not be killed".to_owned();
@@ -263,4 +263,46 @@ fn a_helper_that_hangs_is_found_out_where_the_end_of_the_command_has_no_time() {
     assert_eq!(told.status.as_ref().unwrap().phase, Some(Phase::Finalizing));
     assert!(!words(&look_at(&told, 135)).contains(&"Tell NodeHung".to_owned()));
     assert!(words(&look_at(&told, 145)).contains(&"Tell NodeHung".to_owned()));
+}
+
+/// Its end is ahead as well.
+#[test]
+fn a_helper_on_a_node_whose_clock_is_ahead_has_all_its_time_to_save() {
+    let mut pod = pod().run_ended(0, "Completed");
+    pod.0["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = json!(time(3600));
+    pod.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    let facts = pod.facts();
+    let look_at = |run: &BundleRun, written_at: Option<i64>, second| {
+        let (progress, written_at) = (ProgressSeen::Answered(None), written_at.map(at));
+        plan(&Observed { progress, written_at, ..nothing_but(run, PodSeen::Ours(&facts)) }, &settings(), at(second))
+    };
+    let first = look_at(&limited(0), None, 20);
+    assert_eq!(words(&first), ["Write Finalizing"]);
+    let told = with_status(&limited(0), &written(&first));
+    assert!(!words(&look_at(&told, Some(20), 135)).contains(&"Tell NodeHung".to_owned()));
+    assert!(words(&look_at(&told, Some(20), 145)).contains(&"Tell NodeHung".to_owned()), "one that hangs is found out");
+}
+
+#[test]
+fn a_helper_that_held_the_command_and_hangs_then_is_given_up_without_haste() {
+    let run = limited(0);
+    let mut pod = pod().running(5);
+    pod.0["status"]["initContainerStatuses"][0]["ready"] = json!(false);
+    pod.0["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    let facts = pod.facts();
+    let look_at = |run: &BundleRun, progress, second| {
+        let observed = Observed { progress, written_at: Some(at(20)), ..nothing_but(run, PodSeen::Ours(&facts)) };
+        plan(&observed, &settings(), at(second))
+    };
+    let not_saved = NotSaved { failure: SaveFailure::StoreDenied, detail: "403".to_owned() };
+    let store = Some(StoreTrouble { not_saved, holds: true });
+    let given_up_at_ms = Some(at(125).as_millisecond());
+    let held = Progress { store, given_up_at_ms, ..Progress::of(ProgressStage::Staging) };
+    let told = with_status(&run, &written(&look_at(&run, ProgressSeen::Answered(Some(held)), 20)));
+    assert_eq!(told.status.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(), Some("StoreRefused"));
+    // The time limit has passed by now, and no look follows at once.
+    let silent = look_at(&told, ProgressSeen::Answered(None), 200);
+    assert_eq!((words(&silent), silent.next), (vec![], seconds(10)));
+    let hangs = ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"];
+    assert_eq!(words(&look_at(&told, ProgressSeen::Answered(None), 250)), hangs);
 }
