@@ -73,6 +73,8 @@ pub(super) struct Allowed {
     pub(super) secrets: bool,
     /// Files of more than [`LARGE`].
     pub(super) large: bool,
+    /// What .gitignore files name.
+    pub(super) ignored: bool,
 }
 
 /// What is uploaded.
@@ -85,6 +87,8 @@ pub(super) struct Sources {
     pub(super) only: BTreeSet<Vec<u8>>,
     /// Paths from there of what is no part of it though Git does not ignore it, with the reason, for people.
     pub(super) left_out: Vec<String>,
+    /// What is no part of it because Git ignores it, without what is in directories of which all is ignored.
+    pub(super) ignored: Vec<String>,
     /// Links that lead to nothing of it, with their targets, for people.
     pub(super) dangling: Vec<String>,
     /// The path of the one file that is all of it, if it is no directory.
@@ -143,7 +147,7 @@ pub(super) fn find(target: &Path, allowed: Allowed) -> Result<Sources, Failure> 
     let mut found = Found { sources: Sources { secrets, ..Sources::default() }, ..Found::default() };
     if metadata.is_dir() {
         found.sources.root = place;
-        found.walk();
+        found.walk(allowed);
     } else {
         let (Some(root), Some(name), true) = (place.parent(), place.file_name(), metadata.is_file()) else {
             return Err(Failure::new(format!("{} is neither a file nor a directory", target.display())));
@@ -170,7 +174,7 @@ struct Found {
 }
 
 impl Found {
-    fn walk(&mut self) {
+    fn walk(&mut self, allowed: Allowed) {
         let root = self.sources.root.clone();
         let (secrets, hidden) = (self.sources.secrets.clone(), Arc::new(Mutex::new(Vec::new())));
         let (from, to) = (root.clone(), Arc::clone(&hidden));
@@ -178,6 +182,9 @@ impl Found {
         let is_in_repository = root.ancestors().any(|dir| dir.join(GIT).exists());
         let mut walk = WalkBuilder::new(&root);
         walk.hidden(false).ignore(false).parents(is_in_repository).require_git(is_in_repository);
+        if allowed.ignored {
+            walk.standard_filters(false);
+        }
         walk.filter_entry(move |entry| {
             let path = entry.path().strip_prefix(&from).unwrap_or(entry.path());
             if entry.file_name() == OsStr::new(GIT) {
@@ -189,6 +196,7 @@ impl Found {
             }
             !is_secret
         });
+        let (mut seen, mut directories) = (BTreeSet::new(), vec![root.clone()]);
         for entry in walk.build() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -201,6 +209,10 @@ impl Found {
                 && let Ok(path) = entry.path().strip_prefix(&root)
             {
                 self.entry(path);
+                seen.insert(path.to_owned());
+            }
+            if entry.depth() > 0 && entry.file_type().is_some_and(|kind| kind.is_dir()) {
+                directories.push(entry.into_path());
             }
         }
         // What was added to Git all the same is ignored by nobody.
@@ -209,9 +221,24 @@ impl Found {
                 self.entry(&path);
             }
         }
+        self.ignored(&directories, &seen);
         let mut hidden = hidden.lock().unwrap_or_else(PoisonError::into_inner);
         self.sources.left_out.extend(hidden.drain(..).map(|path| format!("{path} (the name of a secret)")));
         self.sources.left_out.sort_unstable();
+    }
+
+    /// What is in these directories and was not seen.
+    fn ignored(&mut self, directories: &[PathBuf], seen: &BTreeSet<PathBuf>) {
+        let Sources { root, only, secrets, ignored, .. } = &mut self.sources;
+        let entries = directories.iter().flat_map(fs::read_dir).flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            let Ok(below) = path.strip_prefix(&*root) else { continue };
+            let is_part = seen.contains(below) || only.contains(below.as_os_str().as_bytes());
+            if !is_part && !secrets.has(&path) && path.file_name() != Some(OsStr::new(GIT)) {
+                ignored.push(shown(below));
+            }
+        }
+        ignored.sort_unstable();
     }
 
     /// What is not there any more is no part of it.
@@ -308,7 +335,11 @@ mod tests {
         fs::write(dir.path().join(".gitignore"), "*.pyc\n/out/\n").unwrap();
         fs::write(dir.path().join("data/.gitignore"), "*\n!keep.csv\n").unwrap();
         let expected = [".config.toml", ".gitignore", "data", "data/keep.csv", "lib", "lib/a.py", "train.py"];
-        assert_eq!(paths(&find(dir.path(), Allowed::default()).unwrap()), expected, "without a repository");
+        let found = find(dir.path(), Allowed::default()).unwrap();
+        assert_eq!(paths(&found), expected, "without a repository");
+        assert_eq!(found.ignored, ["data/.gitignore", "data/big.bin", "lib/a.pyc", "out"]);
+        let all = find(dir.path(), Allowed { ignored: true, ..Allowed::default() }).unwrap();
+        assert_eq!((paths(&all).len(), all.ignored.len()), (expected.len() + 5, 0));
 
         // Within a repository, its files above the directory count, and those above the repository do not.
         let dir =
@@ -355,7 +386,7 @@ mod tests {
         assert!(!left.iter().any(|path| path.starts_with(".git/") || path == ".git"));
         assert_eq!(sources.left_out.len(), secrets.len(), "what Git ignores is not named: {:?}", sources.left_out);
 
-        let all = find(dir.path(), Allowed { secrets: true, large: false }).unwrap();
+        let all = find(dir.path(), Allowed { secrets: true, ..Allowed::default() }).unwrap();
         assert!(secrets.iter().all(|name| paths(&all).contains(&(*name).to_owned())) && all.left_out.is_empty());
         assert!(!paths(&all).contains(&".git".to_owned()), "it is no secret, and is never part of it");
         for named in ["home/.aws", "id_rsa", "home/.ssh/config"] {
@@ -385,7 +416,7 @@ mod tests {
         let refused = find(dir.path(), Allowed::default()).unwrap_err();
         let expected = "files of more than 100.0 MiB are uploaded only if you say so:\n  a (100.0 MiB)\n  run/model.pt (300.0 MiB)";
         assert_eq!(refused.message, expected);
-        let all = find(dir.path(), Allowed { secrets: false, large: true }).unwrap();
+        let all = find(dir.path(), Allowed { large: true, ..Allowed::default() }).unwrap();
         assert_eq!(paths(&all), ["a", "exact", "run", "run/model.pt"]);
         assert!(find(&dir.path().join("a"), Allowed::default()).is_err());
     }

@@ -25,6 +25,8 @@ use super::store::{self, StoreOptions};
 
 /// Where uploads go that say nothing else.
 const REPOSITORY: &str = "BUNDLE_REPOSITORY";
+/// Of what Git ignores so much is named.
+const IGNORED_NAMED: usize = 5;
 /// Runs of one answer, of which one says where the store is.
 const PAGE: u32 = 50;
 
@@ -39,6 +41,9 @@ pub(super) struct Upload {
     /// Also files with names that secrets have, as .env and *.pem, which are left out else
     #[arg(long)]
     include_secrets: bool,
+    /// Also what .gitignore files name, which is left out else
+    #[arg(long)]
+    include_ignored: bool,
     /// Also files of more than 100 MiB, which are refused else
     #[arg(long)]
     allow_large: bool,
@@ -66,7 +71,7 @@ pub(super) struct Uploaded {
 }
 
 pub(super) async fn upload(session: &Session, args: &Upload) -> Result<(), Failure> {
-    let allowed = Allowed { secrets: args.include_secrets, large: args.allow_large };
+    let allowed = Allowed { secrets: args.include_secrets, large: args.allow_large, ignored: args.include_ignored };
     let given = destination(args.to.as_deref())?;
     let sources = sources::find(&args.path, allowed)?;
     let to = match given {
@@ -135,7 +140,15 @@ pub(super) async fn push(
     to: &Destination,
     options: &StoreOptions,
 ) -> Result<Uploaded, Failure> {
-    let Sources { root, only, left_out, dangling, file, secrets } = sources;
+    let Sources { root, only, left_out, ignored, dangling, file, secrets } = sources;
+    if !ignored.is_empty() {
+        let named = ignored.get(..IGNORED_NAMED).unwrap_or(&ignored).join(", ");
+        let more = match ignored.len().saturating_sub(IGNORED_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        session.out.note(&format!("not uploaded, as .gitignore files say: {named}{more}"));
+    }
     for (what, paths) in [("left out", &left_out), ("links to what is not uploaded", &dangling)] {
         if !paths.is_empty() {
             session.out.note(&format!("{what}: {}", paths.join(", ")));
