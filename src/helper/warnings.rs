@@ -61,7 +61,9 @@ pub(super) fn said(bin: &Path) -> Vec<Warning> {
 /// The command has ended.
 pub(super) fn take_back(bin: &Path) {
     for kind in WarningKind::ALL {
-        WARN.into_iter().for_each(|task| markers::unmark(bin, &mark(kind, task)));
+        for task in WARN {
+            markers::unmark(bin, &mark(kind, task));
+        }
     }
 }
 
