@@ -272,7 +272,7 @@ mod tests {
         fs::remove_file(bin.path().join("not-saved.json")).unwrap();
         assert!(ask(address, "GET /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
         for (kind, text) in [("OutputTooLarge", "too many files"), ("DiskNearlyFull", "9 of 10")] {
-            fs::write(bin.path().join(format!("warning.{kind}")), text).unwrap();
+            fs::write(bin.path().join(format!("warning.{kind}.watch-disk")), text).unwrap();
         }
         let warned = concat!(
             r#"{"stage":"Running","doneBytes":0,"totalBytes":0,"warnings":["#,
