@@ -344,8 +344,31 @@ impl Started<'_> {
 }
 
 impl Drop for Started<'_> {
+    /// With all that it has started, as a container ends.
     fn drop(&mut self) {
+        let below = if matches!(self.child.try_wait(), Ok(None)) { descendants(self.child.id()) } else { vec![] };
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for process in below.into_iter().filter_map(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        }
     }
+}
+
+/// Processes below one, however deep.
+fn descendants(of: u32) -> Vec<u32> {
+    let ids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parent = |id: u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // Behind the name, which may have spaces and parentheses: the state, the parent.
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let parents: Vec<(u32, u32)> = ids.filter_map(|id| Some((id, parent(id)?))).collect();
+    let mut below = vec![of];
+    let mut at = 0;
+    while let Some(parent) = below.get(at).copied() {
+        below.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+        at += 1;
+    }
+    below.split_off(1)
 }
