@@ -73,7 +73,7 @@ pub(super) async fn ls(session: &Session, args: &Ls) -> Result<(), Failure> {
         creator: if args.mine { Some(who_am_i(&connection).await?) } else { None },
     };
     if args.watch {
-        return follow(session, &connection, args, &filter).await;
+        return follow(session, &connection, args, filter).await;
     }
     let (format, all_namespaces) = (args.answer.output, args.all_namespaces);
     let namespace = args.namespace(&connection);
@@ -201,12 +201,12 @@ fn seconds(run: &BundleRun, now: Timestamp) -> i64 {
 }
 
 /// A line for each run, and another each time that something in it changes.
-async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: &Filter) -> Result<(), Failure> {
+async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: Filter) -> Result<(), Failure> {
     let asked = Asked { verb: "list", resource: names::PLURAL, name: None, namespace: args.namespace(connection) };
     let config =
         watch::Config { label_selector: args.selector.clone(), ..watch::Config::default().page_size(runs::PAGE) };
     let mut events = watch::watcher(args.api(connection), config).default_backoff().boxed();
-    let mut changes = Changes::new(args, session.out.paint);
+    let mut changes = Changes::new(args, filter, session.out.paint);
     let (mut listed, mut was_answered) = (Vec::new(), false);
     while let Some(event) = events.next().await {
         let runs = match event {
@@ -234,9 +234,9 @@ async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: &
                 None => continue,
             },
         };
-        let runs: Vec<GuardedRun> = runs.into_iter().filter(|run| changes.is_shown(run, filter)).collect();
+        let runs: Vec<GuardedRun> = runs.into_iter().filter(|run| changes.is_shown(run)).collect();
         if args.answer.output.is_for_people() {
-            session.out.print(&changes.lines(&runs, filter, Timestamp::now()))?;
+            session.out.print(&changes.lines(&runs, Timestamp::now()))?;
             continue;
         }
         for run in runs::understood(session, runs) {
@@ -251,6 +251,7 @@ async fn follow(session: &Session, connection: &Connection, args: &Ls, filter: &
 
 /// What is new in runs that are watched.
 struct Changes {
+    filter: Filter,
     format: Format,
     all_namespaces: bool,
     table: Table,
@@ -259,32 +260,34 @@ struct Changes {
 }
 
 impl Changes {
-    fn new(args: &Ls, paint: Paint) -> Self {
+    fn new(args: &Ls, filter: Filter, paint: Paint) -> Self {
         let (format, all_namespaces) = (args.answer.output, args.all_namespaces);
         let table = Table::new(headers(format, all_namespaces), paint);
-        Self { format, all_namespaces, table, shown: BTreeMap::new() }
+        Self { filter, format, all_namespaces, table, shown: BTreeMap::new() }
     }
 
     /// One that the filter lets through no more is shown once more, as what it is now.
-    fn is_shown(&mut self, run: &GuardedRun, filter: &Filter) -> bool {
-        if filter.lets_through(run) {
+    fn is_shown(&mut self, run: &GuardedRun) -> bool {
+        if self.filter.lets_through(run) {
             self.shown.entry(key(run)).or_default();
             return true;
         }
         self.shown.remove(&key(run)).is_some()
     }
 
-    fn lines(&mut self, runs: &[GuardedRun], filter: &Filter, now: Timestamp) -> String {
+    /// Of runs that are shown.
+    fn lines(&mut self, runs: &[GuardedRun], now: Timestamp) -> String {
         let mut rows = Vec::new();
         for run in runs {
             // That a run grows older is nothing new.
             let same = row(run, self.format, self.all_namespaces, Timestamp::UNIX_EPOCH);
-            if self.shown.get(&key(run)) != Some(&same) {
-                if filter.lets_through(run) {
-                    self.shown.insert(key(run), same);
-                }
-                rows.push(row(run, self.format, self.all_namespaces, now));
+            match self.shown.get_mut(&key(run)) {
+                Some(known) if *known == same => continue,
+                Some(known) => *known = same,
+                // It is shown for the last time.
+                None => {}
             }
+            rows.push(row(run, self.format, self.all_namespaces, now));
         }
         self.table.rows(&rows)
     }
@@ -475,20 +478,17 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
 
     #[test]
     fn a_run_that_is_watched_has_a_line_for_each_change() {
-        let mut changes = Changes {
-            format: Format::Table,
-            all_namespaces: false,
-            table: Table::new(headers(Format::Table, false), Paint::default()),
-            shown: BTreeMap::new(),
-        };
-        let all = Filter::default();
-        let first = changes.lines(&guarded(&[examples::waiting(), examples::new()]), &all, examples::now());
+        let mut changes = watched(Filter::default());
+        let first = news(&mut changes, &[examples::waiting(), examples::new()], examples::now());
         assert_eq!(first.lines().count(), 3);
         // It is older, and nothing else.
         let later = examples::now().checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
-        assert_eq!(changes.lines(&guarded(&[examples::waiting()]), &all, later), "");
+        assert_eq!(news(&mut changes, &[examples::waiting()], later), "");
         let running = guarded(&[in_phase(Phase::Running)]);
-        assert_eq!(changes.lines(&running, &all, later), "big    Running  Unschedulable  99    2h0m\n");
+        assert_eq!(
+            news(&mut changes, &[in_phase(Phase::Running)], later),
+            "big    Running  Unschedulable  99    2h0m\n"
+        );
         let deleted = changes.deleted(&running[0]);
         assert!(deleted.starts_with("big    Deleted"), "{deleted}");
         assert_eq!(changes.deleted(&running[0]), "", "it was told");
@@ -499,17 +499,9 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
 
     #[test]
     fn a_run_that_is_watched_for_its_phase_is_shown_once_more_when_it_leaves_it() {
-        let mut changes = Changes {
-            format: Format::Table,
-            all_namespaces: false,
-            table: Table::new(headers(Format::Table, false), Paint::default()),
-            shown: BTreeMap::new(),
-        };
-        let running = Filter { phases: vec![Phase::Running], creator: None };
+        let mut changes = watched(Filter { phases: vec![Phase::Running], creator: None });
         let mut seen = |phase| {
-            let runs = guarded(&[in_phase(phase)]);
-            let lines =
-                changes.is_shown(&runs[0], &running).then(|| changes.lines(&runs, &running, examples::now()))?;
+            let lines = news(&mut changes, &[in_phase(phase)], examples::now());
             lines.lines().last()?.split_whitespace().nth(1).map(str::to_owned)
         };
         assert_eq!(seen(Phase::Pending), None);
@@ -517,6 +509,17 @@ hostile  Failed     CommandFailed        1h0m  1              0s        3       
         assert_eq!(seen(Phase::Finalizing).as_deref(), Some("Finalizing"));
         assert_eq!(seen(Phase::Succeeded), None);
         assert_eq!(seen(Phase::Running).as_deref(), Some("Running"));
+    }
+
+    fn watched(filter: Filter) -> Changes {
+        let table = Table::new(headers(Format::Table, false), Paint::default());
+        Changes { filter, format: Format::Table, all_namespaces: false, table, shown: BTreeMap::new() }
+    }
+
+    /// What is printed of an event.
+    fn news(changes: &mut Changes, runs: &[BundleRun], now: Timestamp) -> String {
+        let shown: Vec<_> = guarded(runs).into_iter().filter(|run| changes.is_shown(run)).collect();
+        changes.lines(&shown, now)
     }
 
     fn in_phase(phase: Phase) -> BundleRun {
