@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::bundle::{self, ErrorKind, Progress, SavedBundle, Tree};
 use crate::cluster::GuardedRun;
-use crate::contract::size_for_people;
+use crate::contract::{first_of, size_for_people};
 use crate::oci::{Reference, without_tag_and_digest};
 
 use super::failure::Failure;
@@ -25,8 +25,6 @@ use super::store::{self, StoreOptions};
 
 /// Where uploads go that say nothing else.
 const REPOSITORY: &str = "BUNDLE_REPOSITORY";
-/// Of what Git ignores so much is named.
-const IGNORED_NAMED: usize = 5;
 /// Runs of one answer, of which one says where the store is.
 const PAGE: u32 = 50;
 
@@ -142,12 +140,7 @@ pub(super) async fn push(
 ) -> Result<Uploaded, Failure> {
     let Sources { root, only, left_out, ignored, dangling, file, secrets } = sources;
     if !ignored.is_empty() {
-        let named = ignored.get(..IGNORED_NAMED).unwrap_or(&ignored).join(", ");
-        let more = match ignored.len().saturating_sub(IGNORED_NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        session.out.note(&format!("not uploaded, as .gitignore files say: {named}{more}"));
+        session.out.note(&format!("not uploaded, as .gitignore files say: {}", first_of(&ignored)));
     }
     for (what, paths) in [("left out", &left_out), ("links to what is not uploaded", &dangling)] {
         if !paths.is_empty() {

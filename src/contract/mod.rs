@@ -32,5 +32,6 @@ pub use snapshot::{Resumed, SnapshotAnswer};
 #[cfg(feature = "operator")]
 pub(crate) use text::log_line;
 pub use text::{
-    DETAIL_MAX_BYTES, beginning, both_ends, one_line, printable, reorders_or_hides, size_for_people, time_for_people,
+    DETAIL_MAX_BYTES, beginning, both_ends, first_of, one_line, printable, reorders_or_hides, size_for_people,
+    time_for_people,
 };

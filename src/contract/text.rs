@@ -26,6 +26,19 @@ pub fn reorders_or_hides(c: char) -> bool {
         | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Of many names so many are told.
+const NAMES_TOLD: usize = 5;
+
+/// `a, b`, or the first of many: `a, b, c, d, e and 2 more`.
+#[must_use]
+pub fn first_of(names: &[impl AsRef<str>]) -> String {
+    let first = names.iter().take(NAMES_TOLD).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_TOLD) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// Writes one line to standard error, whatever is in it: a file's name, or the words of a server, must not look like
 /// another line of the log.
 #[cfg(feature = "operator")]

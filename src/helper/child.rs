@@ -95,7 +95,8 @@ pub(super) fn memory_of_a_child(cgroup: &Path) -> Option<u64> {
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     // Reqwest and the registry client take the process's provider. Somebody may have installed it before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Files are read, written and hashed by threads of their own: more for the connections only wait for each other.
+    // Files are read, written and hashed by threads of their own, but for the layers of images, which are hashed as they
+    // come: more threads for the connections only wait for each other.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -243,8 +243,8 @@ impl Plan {
     }
 
     /// Looks again after this at the latest.
-    pub(in crate::plan) fn or_after(self, next: Duration) -> Self {
-        Self { next: self.next.into_iter().chain([next]).min(), ..self }
+    pub(in crate::plan) fn or_after(self, next: impl Into<Option<Duration>>) -> Self {
+        Self { next: self.next.into_iter().chain(next.into()).min(), ..self }
     }
 
     pub(in crate::plan) fn then(mut self, step: impl Into<Option<Step>>) -> Self {

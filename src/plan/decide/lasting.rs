@@ -96,7 +96,7 @@ impl Decision<'_> {
             let hangs = wait.and_then(|wait| self.staging_hangs(pod, wait));
             // What is due now is so only once the helper has said what the command does.
             let next = next.filter(|next| !next.is_zero());
-            return hangs.unwrap_or_else(|| Plan::nothing_until(next.into_iter().chain([HELD_AGAIN_AFTER]).min()));
+            return hangs.unwrap_or_else(|| Plan::after(HELD_AGAIN_AFTER).or_after(next));
         }
         if let Some(trouble) = self.store_trouble().filter(|trouble| trouble.holds) {
             // Nothing of the pod changes when the command starts after all.
@@ -182,13 +182,15 @@ impl Decision<'_> {
     fn held(&self, pod: &PodFacts, reason: Reason, message: &str) -> Plan {
         let wait = reason.wait(message);
         let deadline = self.given_up_at(pod);
-        let plan = Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
         let known = self.known(WaitStage::Staging).filter(|known| known.reason.as_deref() == Some(wait.reason));
-        let Some(known) = known else { return plan.event(EventType::Warning, wait.reason, wait.message) };
         // Told once: the words can differ each time, as with the number of a request in them. Another input that is waited
         // for has a deadline of its own.
-        let is_told = |(told, now): (&Time, Timestamp)| now.duration_since(told.0).abs() <= SAME_DEADLINE;
-        if known.deadline.as_ref().zip(deadline).is_none_or(is_told) { Plan::nothing() } else { plan }
+        let is_same = |(told, now): (&Time, Timestamp)| now.duration_since(told.0).abs() <= SAME_DEADLINE;
+        if known.is_some_and(|known| known.deadline.as_ref().zip(deadline).is_none_or(is_same)) {
+            return Plan::nothing();
+        }
+        let plan = Plan::nothing().write(self.draft_of(pod).waiting(Phase::Pending, self.attempt, &wait, deadline));
+        if known.is_some() { plan } else { plan.event(EventType::Warning, wait.reason, wait.message) }
     }
 
     fn store_trouble(&self) -> Option<&StoreTrouble> {

@@ -379,10 +379,7 @@ impl<'a> Decision<'a> {
                 let reason = self.wish_acted_on().map(Wish::reason);
                 self.overdue(pod, ended, SignedDuration::ZERO).unwrap_or_else(|| {
                     let plan = self.finalizing(pod, since, reason);
-                    match self.until_overdue(pod, ended, SignedDuration::ZERO) {
-                        Some(left) => plan.or_after(left),
-                        None => plan,
-                    }
+                    plan.or_after(self.until_overdue(pod, ended, SignedDuration::ZERO))
                 })
             }
             Stage::Deleting => self.deleting(pod),
@@ -505,18 +502,6 @@ impl<'a> Decision<'a> {
         let ahead = since.duration_since(self.now) > wait;
         let at = since.checked_add(wait).ok()?;
         (at > self.now && !ahead).then(|| until(self.now, at))
-    }
-}
-
-/// Of many names so many are told.
-const NAMES_TOLD: usize = 5;
-
-/// `a, b`, or the first of many: `a, b, c, d, e and 2 more`.
-fn first_of(names: &[impl AsRef<str>]) -> String {
-    let first = names.iter().take(NAMES_TOLD).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_TOLD) {
-        0 => first,
-        more => format!("{first} and {more} more"),
     }
 }
 

@@ -32,8 +32,7 @@ impl Decision<'_> {
         }
         let left = deadline.map(|deadline| until(self.now, deadline));
         if *stage == Stage::Deleting && self.was_given_up(pod) {
-            let plan = self.given_up_and_held_up(pod);
-            return Some(left.into_iter().fold(plan, Plan::or_after));
+            return Some(self.given_up_and_held_up(pod).or_after(left));
         }
         let known = self.told(Reason::NodeNotResponding);
         if known.is_some_and(|known| known.deadline.as_ref().map(|t| t.0) == deadline) {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::first_of;
 use crate::api::spec::{Input, OnInputFailure, RunSource};
 use crate::api::{BundleRun, Phase};
+use crate::contract::first_of;
 use crate::contract::{Pin, Pins, SnapshotPin};
 use crate::oci::without_tag_and_digest;
 use crate::plan::facts::parents::{Parent, Parents};

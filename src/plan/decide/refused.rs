@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::Decision;
+use crate::contract::first_of;
 use crate::names;
 use crate::plan::facts::node::units;
 use crate::plan::outcome::Outcome;
@@ -158,7 +159,7 @@ impl<'a> Quota<'a> {
 /// What to do about it, with the names of what there is too little of.
 fn about_quota(message: &str) -> Option<String> {
     let Quota { name, requested, limited } = Quota::in_words(message)?;
-    let names = |all: &[(String, u64)]| super::first_of(&all.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    let names = |all: &[(String, u64)]| first_of(&all.iter().map(|(name, _)| name).collect::<Vec<_>>());
     let is_more = |(name, amount): &(String, u64)| limited.iter().any(|(other, most)| other == name && amount > most);
     let never: Vec<_> = requested.iter().filter(|asked| is_more(asked)).cloned().collect();
     Some(if never.is_empty() {

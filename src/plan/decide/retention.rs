@@ -43,14 +43,10 @@ pub(super) fn kept(mut plan: Plan, observed: &Observed, settings: &Settings, now
     for (attempt, pod) in ended {
         plan = match over.left_of_pod(attempt, keep) {
             Some(Duration::ZERO) => delete(plan, pod),
-            Some(left) => plan.or_after(left),
-            None => plan,
+            left => plan.or_after(left),
         };
     }
-    match over.left_of_run() {
-        Some(left) => plan.or_after(left),
-        None => plan,
-    }
+    plan.or_after(over.left_of_run())
 }
 
 /// The record of its attempt is written: it is let go if it is not yet, and deleted.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Decision, first_of, release_last};
+use super::{Decision, release_last};
+use crate::contract::first_of;
 use crate::plan::steps::Plan;
 use crate::plan::words::wait_reason::Reason;
 

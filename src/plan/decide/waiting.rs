@@ -86,7 +86,7 @@ impl Decision<'_> {
             return Plan::nothing().then(Step::delete(pod));
         }
         let again = again_after(self.now.duration_since(since)).unsigned_abs();
-        let plan = Plan::nothing_until(left.into_iter().chain([again]).min());
+        let plan = Plan::after(again).or_after(left);
         let wait = match obstacle {
             Some((reason, event)) => Wait { reason: &event.reason, ..reason.wait(&event.note) },
             // Silence changes nothing of what was told.
