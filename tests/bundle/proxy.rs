@@ -47,7 +47,7 @@ pub(crate) enum Fault {
 
 type Rule = dyn Fn(&Method, &str, u64) -> Fault + Send + Sync;
 
-/// A registry behind a proxy that follows a rule: of the method, the path, and how many requests came before.
+/// A registry behind a proxy that follows a rule: of the method, the path, and the bytes of the body.
 pub(crate) struct Proxy {
     pub(crate) host: String,
     pub(crate) seen: Arc<Seen>,
@@ -60,7 +60,6 @@ pub(crate) struct Proxy {
 pub(crate) struct Seen {
     upstream: String,
     rule: Box<Rule>,
-    pub(crate) requests: AtomicU64,
     pub(crate) bytes: AtomicU64,
     /// Of the bodies of requests.
     pub(crate) sent: AtomicU64,
@@ -72,11 +71,10 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(upstream: &str, rule: impl Fn(&Method, &str, u64) -> Fault + Send + Sync + 'static) -> Arc<Self> {
-        let (requests, bytes, sent) = Default::default();
+        let (bytes, sent) = Default::default();
         Arc::new(Self {
             upstream: upstream.to_owned(),
             rule: Box::new(rule),
-            requests,
             bytes,
             sent,
             held: Mutex::default(),
@@ -147,9 +145,9 @@ impl Drop for Proxy {
 
 pub(crate) async fn forward(State(seen): State<Arc<Seen>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let before = seen.requests.fetch_add(1, Ordering::Relaxed);
-    let fault = (seen.rule)(&parts.method, parts.uri.path(), before);
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let length = header("content-length").parse().unwrap_or_default();
+    let fault = (seen.rule)(&parts.method, parts.uri.path(), length);
     let range = [header("range"), header("content-range")].concat();
     seen.log.lock().unwrap().push(format!("{} {} {range} {fault:?}", parts.method, parts.uri));
     if let Fault::Status(status) = fault {

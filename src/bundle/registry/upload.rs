@@ -119,9 +119,10 @@ impl Upload<'_> {
         Ok(false)
     }
 
-    /// Finds out how much the registry has. One that does not tell gets all of it anew.
+    /// Finds out how much the registry has. One that does not tell gets all of it anew, and so does one that says `0-0`:
+    /// that is one byte or none, and a wrong guess is refused only when all of the body is there.
     async fn take_up(&mut self) -> Result<(), Error> {
-        if let Some(received) = self.ask().await? {
+        if let Some(received) = self.ask().await?.filter(|received| *received > 1) {
             (self.received, self.is_taken_up) = (received, true);
         } else {
             self.target = self.repository.upload_place(&self.what).await?;
@@ -166,8 +167,7 @@ impl Upload<'_> {
         if received.is_some() {
             self.go_to(&response);
         }
-        // The header has no words for nothing at all. Who has one byte refuses what does not follow it.
-        Ok(received.map(|received| if received == 1 { 0 } else { received }))
+        Ok(received)
     }
 
     /// Says that it is all, and what it is.
