@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean
+.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean
 
 help: ## The targets, and what each does.
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
@@ -60,6 +60,9 @@ test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred
 
 test-registries: ## All tests of bundles in registries, on each registry that can be had: no cluster, no part of CI, which has the tests that registries answer differently.
 	tests/bundle/run
+
+test-large: ## A file of 12 GiB (LARGE_FILE_GIB) in parts of 1 GiB, saved, staged and read by range: a quarter of an hour, three times its size of disk, no part of CI.
+	BUNDLE_TEST_REGISTRY=distribution tests/bundle/run --ignored a_file_of_many_gibibytes
 
 test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what needs no cluster.
 	env -u KUBECONFIG tests/chart/run

@@ -163,6 +163,22 @@ mod tests {
     use std::time::SystemTime;
 
     #[test]
+    fn a_regular_snapshot_waits_for_a_busy_disk_and_not_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, over, every) = (Paths::below(root.path()), Over::default(), Duration::from_hours(1));
+        let server = Server { paths: &paths, every: Some(every), over: &over };
+        let is_due_after = |time| server.is_due(Instant::now().checked_sub(time).unwrap());
+        let io = paths.root.join("proc/pressure/io");
+        fs::create_dir_all(io.parent().unwrap()).unwrap();
+        for (busy, due) in [("0.00", [false, true, true]), ("90.00", [false, false, true])] {
+            fs::write(&io, format!("some avg10={busy} avg60=0.00 avg300=0.00 total=1\n")).unwrap();
+            assert_eq!([every / 2, every * 3 / 2, every * 2].map(is_due_after), due, "{busy}");
+        }
+        let none = Server { every: None, ..server };
+        assert!(!none.is_due(Instant::now().checked_sub(every).unwrap()), "without a schedule");
+    }
+
+    #[test]
     fn requests_that_nobody_waits_for_any_more_are_in_nobodys_way() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());

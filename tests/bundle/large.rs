@@ -2,11 +2,11 @@
 
 use crate::common::*;
 use axum::http::Method;
-use bundlerun::bundle::{ErrorKind, Tree};
+use bundlerun::bundle::{ErrorKind, Part, Tree, read_file, read_part};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -390,12 +390,23 @@ async fn a_file_of_many_gibibytes_is_saved_staged_and_read() {
     let layers = manifest(&reference)["layers"].as_array().unwrap().clone();
     assert!(layers.iter().all(|layer| layer["size"].as_u64().unwrap() <= 1 << 30));
     assert_eq!(layers.len() as u64, gib + 1 + 2, "the parts, the root, the list");
+
+    // By range, on both sides of where each part ends: a layer has some more than its part.
+    let file = fs::File::open(dir.path().join("large")).unwrap();
+    for end in (1..=gib).map(|part| part * ((1 << 30) - 4096)) {
+        let (start, end) = (end - 1000, end + 1000);
+        let (mut read, mut expected) = (vec![], vec![0; 2000]);
+        read_part(&reference, "large", Part::Bytes(start, Some(end)), &access, &mut read).await.unwrap();
+        file.read_exact_at(&mut expected, start).unwrap();
+        assert!(read == expected, "{start}");
+    }
+
     let place = Place::new();
     fetch(&reference, None, &place.dir, &access).await.unwrap();
     let compare = format!("cmp large {}/large", place.dir.display());
     script("sh", dir.path(), &compare);
     // It verifies all of it.
-    bundlerun::bundle::read_file(&reference, "large", &access, std::io::sink()).await.unwrap();
+    read_file(&reference, "large", &access, std::io::sink()).await.unwrap();
 }
 
 /// One download of a process has the connections: in this process another test may have them.

@@ -1,7 +1,7 @@
 //! Snapshots of a tree that is being written.
 
 use crate::common::{
-    Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, ends, let_go_one_by_one, names, save, tree,
+    Fault, NO_LIMITS, Place, Proxy, Registry, access, describe, ends, let_go_one_by_one, names, save, script, tree,
 };
 use crate::early::on_disk;
 use crate::mapped::Mapped;
@@ -50,6 +50,7 @@ impl Run {
             tag: "run.1.s".to_owned(),
             known: self.beside.path().join("known.json"),
             is_consistent: true,
+            patience: Duration::from_mins(1),
             bytes_per_second: None,
             connections: None,
         }
@@ -275,8 +276,40 @@ async fn a_file_that_is_written_all_the_time_is_named_unless_it_is_excluded() {
     let each = SnapshotWanted { is_consistent: false, ..run.wanted() };
     take(&run.tree(), &each, &run.registry.access()).await.unwrap();
     assert!(names(&run.restored().await.0.dir).contains(&"model".to_owned()));
+    // On a busy machine it may write nothing during a look.
+    let impatient = SnapshotWanted { patience: Duration::ZERO, ..run.wanted() };
+    let refused = loop {
+        if let Err(error) = take(&run.tree(), &impatient, &run.registry.access()).await {
+            break error;
+        }
+    };
     writer.kill().unwrap();
+    assert_eq!(refused.kind, ErrorKind::Local);
+    assert!(refused.message.starts_with("log was written while the snapshot was taken, 3 times"), "{refused}");
     writer.wait().unwrap();
+}
+
+/// Who waits for it would go on as if all were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_saved_fails_a_snapshot_that_is_wanted_whole() {
+    let run = Run::new();
+    run.write("model", 1, MIB);
+    // The files of root cannot be closed to it: what has too long a path is left out likewise.
+    let program = "import os
+for _ in range(70):
+    os.mkdir('d' * 250)
+    os.chdir('d' * 250)
+";
+    script("python3", run.dir.path(), program);
+    let refused = take(&run.tree(), &run.wanted(), &run.registry.access()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Local);
+    let [begin, end] =
+        ["dddd", "(its path is longer than 16384 bytes): let it be read, or exclude it by outputs.snapshots.exclude"];
+    assert!(refused.message.starts_with(begin) && refused.message.ends_with(end), "{refused}");
+    let each = SnapshotWanted { is_consistent: false, ..run.wanted() };
+    take(&run.tree(), &each, &run.registry.access()).await.unwrap();
+    let excluding = Tree { exclude: vec!["d*".to_owned()], ..run.tree() };
+    take(&excluding, &run.wanted(), &run.registry.access()).await.unwrap();
 }
 
 /// It is not put back, and another process may print all the time.

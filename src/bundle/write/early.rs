@@ -19,7 +19,7 @@ use futures::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A file waits at most so many times as long as in the beginning.
 const MOST_PATIENCE: u32 = 64;
@@ -91,7 +91,8 @@ impl EarlyPushes {
         self.note_changes(&large);
         let total = large.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
         let most_waste = u128::from(total) * u128::from(background.waste_percent) / 100;
-        let is_due = |file: &&Large| self.is_due(file, quiet);
+        let now = SystemTime::now();
+        let is_due = |file: &&Large| self.is_due(file, quiet, now);
         let due: Vec<&Large> = large.iter().filter(is_due).collect();
         if !due.is_empty() && u128::from(self.wasted) <= most_waste {
             let repository = Repository::new(&Reference::parse_repository(repository)?, access, Purpose::Push)?;
@@ -152,12 +153,12 @@ impl EarlyPushes {
         }
     }
 
-    fn is_due(&self, file: &Large, quiet: Duration) -> bool {
+    fn is_due(&self, file: &Large, quiet: Duration, now: SystemTime) -> bool {
         let sent = self.files.get(&file.path);
         let patience = 1u32.checked_shl(sent.map_or(0, |sent| sent.changes)).unwrap_or(MOST_PATIENCE);
         sent.is_none_or(|sent| sent.state.is_none())
             && !self.refused.contains_key(&file.path)
-            && file.state.quiet_for() >= quiet * patience.clamp(1, MOST_PATIENCE)
+            && file.state.quiet_until(now) >= quiet * patience.clamp(1, MOST_PATIENCE)
     }
 }
 
@@ -188,4 +189,33 @@ async fn push<'a>(saving: &Saving<'_>, plan: &Arc<Plan>, file: &'a Large) -> Res
     }
     let pushed = saving.push(plan, &layer).await?;
     Ok(pushed.is_ok().then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+
+    #[test]
+    fn each_change_after_a_push_doubles_how_long_a_file_has_to_be_quiet() {
+        let quiet = Duration::from_mins(1);
+        let mut file = tempfile::tempfile().unwrap();
+        let large = |file: &File| Large { layer: 0, path: b"a".to_vec(), state: state(file).unwrap(), bytes: 10 };
+        let mut pushes = EarlyPushes::default();
+        for (changes, patience) in [1, 2, 4, 8, 16, 32, 64, 64, 64].into_iter().enumerate() {
+            let now = large(&file);
+            pushes.note_changes(std::slice::from_ref(&now));
+            assert_eq!(pushes.wasted, 10 * changes as u64);
+            // By a clock that shows so much more than now, of which a test may take any part.
+            let is_due_after = |time| pushes.is_due(&now, quiet, SystemTime::now() + time);
+            assert!(!is_due_after(quiet * patience / 2), "{changes} changes");
+            assert!(is_due_after(quiet * patience), "{changes} changes");
+
+            let sent = Sent { state: Some(now.state), bytes: 10, changes: u32::try_from(changes).unwrap() };
+            pushes.files.insert(b"a".to_vec(), sent);
+            assert!(!pushes.is_due(&now, quiet, SystemTime::now() + quiet * 1000), "it is there as it is");
+            file.write_all(b"more").unwrap();
+        }
+    }
 }

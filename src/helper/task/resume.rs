@@ -14,6 +14,7 @@ use crate::helper::task::login::access;
 use crate::names::files;
 use crate::runner::Paths;
 use std::fs;
+use std::time::Duration;
 
 /// What this attempt goes on from; none: nothing, or it is not known yet.
 pub(in crate::helper) fn resumed(paths: &Paths) -> Option<String> {
@@ -91,6 +92,7 @@ async fn note_none(paths: &Paths, save: &SaveRequest, access: &bundle::Access) -
         tag: tag_of_none(&snapshots.tag),
         known: root.with_extension("json"),
         is_consistent: false,
+        patience: Duration::ZERO,
         bytes_per_second: None,
         connections: None,
     };

@@ -8,6 +8,10 @@ use crate::helper::task::login::access;
 use crate::helper::task::save;
 use crate::names::files;
 use crate::runner::Paths;
+use std::time::Duration;
+
+/// For how long a tree that keeps changing is looked at again: whoever asked waits for the answer.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Takes one and leaves what came of it. `is_requested`: the command waits for it, and all of it shall be of one moment.
 pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested: bool) -> Result<(), String> {
@@ -24,6 +28,7 @@ pub(in crate::helper) fn snapshot(paths: &Paths, request: &Request, is_requested
         tag: snapshots.tag.clone(),
         known: paths.bin.join(files::SNAPSHOT_KNOWN),
         is_consistent: is_requested,
+        patience: PATIENCE,
         bytes_per_second: background.and_then(|background| background.bytes_per_second),
         connections: background.map(|background| background.connections),
     };

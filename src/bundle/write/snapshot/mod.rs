@@ -45,8 +45,7 @@ use survey::Survey;
 
 /// A blob that the registry had this long ago is asked for again.
 const ASKED_AGAIN: u64 = 3600;
-/// A tree that keeps changing is looked at again for so long, and at least some times.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A tree that keeps changing is looked at again some times at least, however long that takes.
 const LEAST_LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 /// Two stores may have one time within a tick of the clock that file systems use: 10 ms at most.
@@ -65,6 +64,8 @@ pub struct SnapshotWanted {
     pub is_consistent: bool,
     /// Bytes per second that are read to be pushed; none: no limit.
     pub bytes_per_second: Option<u64>,
+    /// For how long a tree of which all files are wanted of one moment is looked at again while it keeps changing.
+    pub patience: Duration,
     /// Layers that are pushed at once; none: as many as when a bundle is saved.
     pub connections: Option<u32>,
 }
@@ -108,7 +109,7 @@ pub async fn snapshot(
         looks = looks.saturating_add(1);
         let (now, changed) = match taking.look().await {
             // The registry got other bytes than were hashed: a file was written meanwhile.
-            Err(error) if error.kind == ErrorKind::Invalid && begin.elapsed() < PATIENCE => {
+            Err(error) if error.kind == ErrorKind::Invalid && begin.elapsed() < wanted.patience => {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
                 continue;
             }
@@ -121,7 +122,7 @@ pub async fn snapshot(
                 }
                 return taking.publish(&now, &tag).await;
             }
-            Some(path) if looks >= LEAST_LOOKS && begin.elapsed() >= PATIENCE => {
+            Some(path) if looks >= LEAST_LOOKS && begin.elapsed() >= wanted.patience => {
                 let why = format!(
                     "{path} was written while the snapshot was taken, {looks} times: have nothing written meanwhile, or \
                      exclude it by outputs.snapshots.exclude"
