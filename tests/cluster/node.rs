@@ -96,6 +96,12 @@ impl SecondNode {
     }
 }
 
+/// How many devices pods can have there.
+pub fn allocatable_gpus(node: &str) -> u32 {
+    let gpus = output("kubectl", &["get", "node", node, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]);
+    gpus.parse().unwrap()
+}
+
 /// A node that takes no more pods while this lives: for tests that run alone.
 pub struct Cordoned {
     name: String,

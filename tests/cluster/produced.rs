@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admission::PodPolicy;
 use crate::common::{Space, cause, left, output, together};
-use crate::node::{self, SecondNode};
+use crate::node::{self, SecondNode, allocatable_gpus};
 use crate::registry::{Registry, make_certificate};
 use crate::settings;
 
@@ -194,10 +194,10 @@ async fn a_preemption_and_a_taint_are_told_as_what_they_are() {
     let space = Space::with_devices().await;
     let class = space.priority_class().await;
     let node = SecondNode::open(&space);
-    let gpus = output("kubectl", &["get", "node", &node.name, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]);
+    let gpus = allocatable_gpus(&node.name);
     let on_it = |command: &str| {
         json!({"command": command, "nodeSelector": {"kubernetes.io/hostname": node.name},
-            "resources": {"gpus": gpus.parse::<u32>().unwrap()}})
+            "resources": {"gpus": gpus}})
     };
     space.start("preempted", alone(on_it("sleep 1h"))).await;
     space.pod_running("preempted-1").await;

@@ -324,21 +324,25 @@ async fn what_a_command_saves_when_its_node_is_drained_is_there_in_the_next_atte
 }
 
 #[tokio::test]
-async fn a_preempted_run_goes_on_from_its_last_snapshot() {
+async fn a_preempted_run_goes_on_on_another_node_from_its_last_snapshot() {
     let space = Space::with_devices().await;
     let class = space.priority_class().await;
-    let all = output("kubectl", &["get", "nodes", "-o", r"jsonpath={.items[0].status.allocatable.nvidia\.com/gpu}"]);
-    let all = json!({"resources": {"gpus": all.parse::<u32>().unwrap()}});
-    space.start("preempted", training(&all)).await;
-    let pod = at_second_step(&space, "preempted").await;
-    let kept = printed(&space, &pod).await;
-    let mut first = json!({"command": "true", "priorityClassName": class});
-    first.as_object_mut().unwrap().extend(all.as_object().unwrap().clone());
-    assert_eq!(cause(&space.run("first", first).await), "Completed");
+    let node = std::env::var("NODE_NAME").unwrap();
+    let all = |node: &str| json!({"gpus": node::allocatable_gpus(node)});
+    let closed = format!("{node}-2");
+    space.start("preempted", training(&json!({"resources": all(&closed)}))).await;
+    let kept = printed(&space, &at_second_step(&space, "preempted").await).await;
+    let second = node::SecondNode::open(&space);
+    let first = json!({"command": "sleep 1h", "priorityClassName": class, "resources": all(&node),
+        "nodeSelector": {"kubernetes.io/hostname": node}});
+    space.start("first", first).await;
     let ended = space.end_of("preempted").await;
     assert_eq!(ended.attempts[0].cause.as_deref(), Some("PreemptionByScheduler"), "{ended:#?}");
+    assert_eq!([0, 1].map(|i| ended.attempts[i].node.clone().unwrap()), [node, second.name.clone()]);
     assert_resumed(&ended, "0");
     assert_eq!(ended.attempts[1].resumed_from, Some(kept));
+    space.stop("first").await;
+    space.end_of("first").await;
     space.end().await;
 }
 
