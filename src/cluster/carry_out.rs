@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, Preconditions};
+use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::events;
 use kube_runtime::reflector::ObjectRef;
@@ -15,7 +16,7 @@ use crate::cluster::observe::Cluster;
 use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, pod_events, post};
 use crate::contract::{Progress, both_ends};
 use crate::names;
-use crate::plan::{Event, EventType, PodEvent, PodFacts, PodRef, Refusal, Step};
+use crate::plan::{Event, EventType, PodEvent, PodFacts, PodKept, PodRef, Refusal, Step, is_told_by_admission};
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
@@ -24,6 +25,8 @@ pub enum StepResult {
     Done,
     /// The API server will not take the pod: worth another plan.
     Refused(Refusal),
+    /// The API server will not have the pod changed or deleted: what else was planned can be done.
+    Kept(PodKept),
     /// A helper was asked: worth another plan.
     Progress(Option<Box<Progress>>),
     /// A service account was read: worth another plan.
@@ -154,6 +157,9 @@ impl Cluster {
                 Ok(StepResult::Done)
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(StepResult::Done),
+            Err(kube::Error::Api(status)) if is_refusal(&status) => {
+                Ok(StepResult::Kept(PodKept { is_deletion: true, words: status.message }))
+            }
             Err(error) => Err(failed(&action, error)),
         }
     }
@@ -183,8 +189,10 @@ impl Cluster {
         let action = format!("write annotation {annotation} of pod {}/{}", pod.namespace, pod.name);
         let place = format!("/metadata/annotations/{}", annotation.replace('/', "~1"));
         let write = json!({"op": "replace", "path": place, "value": text});
-        if patch_pod(&self.client, &action, pod, vec![write]).await? {
-            info!(pod = pod.name, annotation, "told the helper");
+        match patch_pod(&self.client, &action, pod, vec![write]).await? {
+            Patched::Done => info!(pod = pod.name, annotation, "told the helper"),
+            Patched::IsAnother => {}
+            Patched::Refused(words) => return Ok(StepResult::Kept(PodKept { is_deletion: false, words })),
         }
         Ok(StepResult::Done)
     }
@@ -196,14 +204,19 @@ impl Cluster {
     pub async fn release(&self, pod: &PodRef) -> Result<StepResult, Error> {
         let action = format!("release pod {}/{}", pod.namespace, pod.name);
         let cached = self.pods.get(&ObjectRef::new(&pod.name).within(&pod.namespace));
-        if let Some(facts) = cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid))
-            && remove_finalizer(&self.client, &action, pod, &facts).await?
-        {
-            return Ok(StepResult::Done);
+        let kept = |words| Ok(StepResult::Kept(PodKept { is_deletion: false, words }));
+        if let Some(facts) = cached.filter(|p| p.metadata.uid.as_ref() == Some(&pod.uid)) {
+            match remove_finalizer(&self.client, &action, pod, &facts).await? {
+                Patched::Done => return Ok(StepResult::Done),
+                Patched::Refused(words) => return kept(words),
+                Patched::IsAnother => {}
+            }
         }
-        match self.get_pod(&pod.namespace, &pod.name).await? {
-            Some(facts) if !remove_finalizer(&self.client, &action, pod, &facts).await? => Ok(StepResult::Stale),
-            _ => Ok(StepResult::Done),
+        let Some(facts) = self.get_pod(&pod.namespace, &pod.name).await? else { return Ok(StepResult::Done) };
+        match remove_finalizer(&self.client, &action, pod, &facts).await? {
+            Patched::Done => Ok(StepResult::Done),
+            Patched::Refused(words) => kept(words),
+            Patched::IsAnother => Ok(StepResult::Stale),
         }
     }
 
@@ -224,6 +237,18 @@ impl Cluster {
         if let Err(error) = told.and_then(|r| r.map_err(|e| failed("write an event", e))) {
             warn!(reason = what.reason, %error, "an event was lost");
         }
+    }
+
+    /// Whether the API server has the run in this very version.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn is_current(&self, run: &BundleRun) -> Result<bool, Error> {
+        let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
+        let action = format!("get run {namespace}/{name}");
+        let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
+        let now = bounded(&action, api.get_metadata_opt(&name)).await?.map_err(|e| failed(&action, e))?;
+        Ok(now.is_some_and(|now| now.metadata.resource_version == run.metadata.resource_version))
     }
 
     /// Whether a run with this uid exists, as the API server knows it now.
@@ -251,33 +276,52 @@ fn status_refused(words: &str) -> Event {
     }
 }
 
-/// Whether the finalizer is gone; false: the pod is not as these facts say.
+/// What came of a change of a pod's metadata.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cluster) enum Patched {
+    /// It is done, or the pod is gone.
+    Done,
+    /// The pod is not as the patch says.
+    IsAnother,
+    /// The API server refuses it, in these words.
+    Refused(String),
+}
+
+/// `Done`: the finalizer is gone.
 pub(in crate::cluster) async fn remove_finalizer(
     client: &Client,
     action: &str,
     pod: &PodRef,
     facts: &PodFacts,
-) -> Result<bool, Error> {
+) -> Result<Patched, Error> {
     let finalizers = facts.metadata.finalizers.iter().flatten();
     let Some(index) = finalizers.into_iter().position(|f| f == names::POD_FINALIZER) else {
-        return Ok(true);
+        return Ok(Patched::Done);
     };
     let ours = format!("/metadata/finalizers/{index}");
     let is_ours = json!({"op": "test", "path": ours, "value": names::POD_FINALIZER});
     patch_pod(client, action, pod, vec![is_ours, json!({"op": "remove", "path": ours})]).await
 }
 
-/// Changes the metadata of a pod, and of no later one of its name. Whether that is done, or the pod is gone; false: it is
-/// not as the patch says.
-async fn patch_pod(client: &Client, action: &str, pod: &PodRef, mut patch: Vec<Value>) -> Result<bool, Error> {
+/// Changes the metadata of a pod, and of no later one of its name.
+async fn patch_pod(client: &Client, action: &str, pod: &PodRef, mut patch: Vec<Value>) -> Result<Patched, Error> {
     patch.insert(0, json!({"op": "test", "path": "/metadata/uid", "value": pod.uid}));
     let patch: json_patch::Patch =
         serde_json::from_value(patch.into()).map_err(|e| failed(action, kube::Error::SerdeError(e)))?;
     let api: Api<PodFacts> = Api::namespaced(client.clone(), &pod.namespace);
     match bounded(action, api.patch_metadata(&pod.name, &patch_params(), &Patch::<()>::Json(patch))).await? {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_invalid() => Ok(false),
+        Ok(_) => Ok(Patched::Done),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Patched::Done),
+        // A test of the patch failed. A policy says 422, too, unless it was told otherwise.
+        Err(kube::Error::Api(status)) if status.is_invalid() && !is_told_by_admission(&status.message) => {
+            Ok(Patched::IsAnother)
+        }
+        Err(kube::Error::Api(status)) if is_refusal(&status) => Ok(Patched::Refused(status.message)),
         Err(error) => Err(failed(action, error)),
     }
+}
+
+/// Whether the API server, a policy or a webhook says no: asking again soon is in vain.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code, 400 | 403 | 422) || is_told_by_admission(&status.message)
 }

@@ -14,7 +14,8 @@ use crate::cluster::pull_secrets::PullSecrets;
 use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed, helper_progress};
 use crate::names;
 use crate::plan::{
-    self, Capacity, NodeSeen, Observed, Parent, Parents, PodEvent, PodFacts, PodSeen, ProgressSeen, Refusal, parents,
+    self, Capacity, NodeSeen, Observed, Parent, Parents, PodEvent, PodFacts, PodKept, PodSeen, ProgressSeen, Refusal,
+    parents,
 };
 
 /// The cluster, as the operator sees it.
@@ -60,6 +61,8 @@ pub struct Snapshot {
 pub struct Answers {
     /// To a try to create the pod.
     pub refusal: Option<Refusal>,
+    /// To a try to change or delete the pod.
+    pub pod_kept: Option<PodKept>,
     /// Of the pod's helper.
     pub progress: ProgressSeen,
     /// Of the run's service account.
@@ -87,6 +90,7 @@ impl Snapshot {
             capacity: self.capacity.as_deref(),
             parents: &self.parents,
             refusal: answers.refusal.as_ref(),
+            pod_kept: answers.pod_kept.as_ref(),
             progress: answers.progress.clone(),
             pull_secrets: answers.pull_secrets.as_deref(),
             pod_events: answers.pod_events.as_deref(),

@@ -9,7 +9,7 @@ use kube::core::Selector;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use crate::cluster::carry_out::remove_finalizer;
+use crate::cluster::carry_out::{Patched, remove_finalizer};
 use crate::cluster::{Error, bounded, failed, patch_params};
 use crate::names;
 use crate::plan::{PodFacts, PodRef};
@@ -49,7 +49,11 @@ pub async fn held_pods(client: &Client, namespaces: &[String]) -> Result<Vec<Pod
 pub async fn let_go(client: &Client, pod: &PodFacts) -> Result<bool, Error> {
     let name = PodRef::of(pod);
     let action = format!("release pod {}/{}", name.namespace, name.name);
-    remove_finalizer(client, &action, &name, pod).await
+    match remove_finalizer(client, &action, &name, pod).await? {
+        Patched::Done => Ok(true),
+        Patched::IsAnother => Ok(false),
+        Patched::Refused(what) => Err(Error::Unusable { action, what }),
+    }
 }
 
 /// Scales a Deployment to nothing and says which pods are its own; none: there is no such Deployment.

@@ -135,15 +135,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         orphans,
     };
     let triggered = async {
-        let elected = options.leader_election.then_some(options.namespaces.as_slice());
-        let all = take_over.all_runs(&leadership, elected).await;
+        let all = take_over.all_runs(&leadership, &options.namespaces).await;
         stream::iter(all).inspect(move |run| triggers.count(run)).chain(triggered)
     };
     let counted = Arc::clone(&metrics);
     let reconciles = applier(
         |run, context| reconcile::reconcile(run, context).boxed(),
         reconcile::on_error,
-        Arc::new(Context::new(cluster, settings, metrics, backoff, CONCURRENCY)),
+        Arc::new(Context::new(cluster, settings, metrics, backoff, options.leader_election, CONCURRENCY)),
         runs,
         triggered.flatten_stream().map(Ok::<_, Infallible>).take_until(stop.clone()),
         controller::Config::default().concurrency(CONCURRENCY),

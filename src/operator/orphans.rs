@@ -194,7 +194,7 @@ impl Work {
         match held.todo(self.current(held)) {
             Todo::Nothing => {}
             Todo::Delete => {
-                self.cluster.delete_pod(pod, None).await?;
+                done("delete", pod, self.cluster.delete_pod(pod, None).await?)?;
                 info!(namespace = pod.namespace, pod = pod.name, "deleted the pod: it is of another attempt");
             }
             Todo::RemoveFinalizer => {
@@ -225,11 +225,17 @@ impl Work {
     }
 
     async fn remove_finalizer(&self, pod: &PodRef) -> Result<(), Error> {
-        match self.cluster.release(pod).await? {
-            StepResult::Done => Ok(()),
-            // It changed between the look and the patch.
-            _ => Err(Error::Changed { action: format!("release pod {}/{}", pod.namespace, pod.name) }),
-        }
+        done("release", pod, self.cluster.release(pod).await?)
+    }
+}
+
+fn done(what: &str, pod: &PodRef, result: StepResult) -> Result<(), Error> {
+    let action = format!("{what} pod {}/{}", pod.namespace, pod.name);
+    match result {
+        StepResult::Done => Ok(()),
+        StepResult::Kept(kept) => Err(Error::Unusable { action, what: kept.words }),
+        // It changed between the look and the patch.
+        _ => Err(Error::Changed { action }),
     }
 }
 

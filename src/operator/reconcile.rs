@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube_runtime::controller::Action;
 use tracing::{Instrument, info_span, warn};
@@ -23,6 +23,10 @@ use crate::plan::{Event, EventType, Plan, ProgressSeen, Settings, Step, plan};
 const RESYNC: Duration = Duration::from_mins(5);
 /// New pods wait this long for a turn when many are being made.
 const TURN: Duration = Duration::from_millis(200);
+/// While a Deployment without a lease is rolled out, the operator before this one acts for at most so long.
+const ROLLOUT: Duration = Duration::from_mins(2);
+/// No attempt begins, ends and is recorded within this.
+const JUST_MADE: SignedDuration = SignedDuration::from_secs(2);
 /// When facts change while they are looked at, they are looked at again after this.
 const CATCH_UP: Duration = Duration::from_millis(500);
 /// A plan is followed by at most this many others in one reconcile: refusals are new facts, but must come to an end.
@@ -36,6 +40,8 @@ pub(in crate::operator) struct Context {
     /// New pods take at most half of all, so that a burst of them never delays a record.
     creating: Places,
     backoff: Arc<Backoff>,
+    /// Until when the operator before this one may act, too: there is no lease.
+    shared_until: Option<Instant>,
 }
 
 impl Context {
@@ -44,10 +50,20 @@ impl Context {
         settings: Settings,
         metrics: Arc<Metrics>,
         backoff: Arc<Backoff>,
+        has_lease: bool,
         concurrency: u16,
     ) -> Self {
         let creating = Places::new(usize::from(concurrency / 2));
-        Self { cluster, settings, metrics, creating, backoff }
+        let shared_until = (!has_lease).then(|| Instant::now() + ROLLOUT);
+        Self { cluster, settings, metrics, creating, backoff, shared_until }
+    }
+
+    /// Another operator may have made and ended the attempt whose pod is to be made now: the watch of pods may be ahead of the
+    /// watch of runs. Of a run that has just been made nobody else has.
+    fn may_be_behind(&self, run: &BundleRun) -> bool {
+        let made = run.metadata.creation_timestamp.as_ref();
+        let is_new = made.is_some_and(|made| Timestamp::now().duration_since(made.0) < JUST_MADE);
+        !is_new && self.shared_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -56,6 +72,9 @@ impl Context {
 pub(in crate::operator) enum Error {
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// What is on the run says so, too, while it is not over.
+    #[error("the API server does not let the pod be changed or deleted: {0}")]
+    PodKept(String),
     /// A defect of ours; it stalls this run, not the others.
     #[error("a defect in the operator: {0}")]
     Panic(String),
@@ -152,12 +171,19 @@ async fn carry_out(
     let mut over = seen.run.is_over();
     let mut steps = plan.steps.into_iter();
     let mut is_on_the_object = false;
+    let mut kept = None;
     while let Some(step) = steps.next() {
+        let is_of_the_end = matches!(step, Step::OrderStop { .. } | Step::DeletePod { .. });
         let written = match &step {
             Step::WriteStatus(status) => Some(status.clone()),
             _ => None,
         };
         let _place = match &step {
+            Step::CreatePod(_)
+                if context.may_be_behind(&seen.run) && !context.cluster.is_current(&seen.run).await? =>
+            {
+                return Ok(Some(Looked::Stale));
+            }
             Step::CreatePod(pod) => {
                 match context.creating.take(pod.metadata.namespace.as_deref().unwrap_or_default()) {
                     Some(place) => Some(place),
@@ -191,6 +217,8 @@ async fn carry_out(
                 answers.refusal = Some(refusal);
                 return Ok(None);
             }
+            // The finalizer of an earlier attempt's pod, and what a helper is told, are in nobody's way.
+            StepResult::Kept(pod) => kept = Some((pod, is_of_the_end)),
             StepResult::Progress(progress) => {
                 answers.progress = ProgressSeen::Answered(progress.map(|progress| *progress));
                 return Ok(None);
@@ -206,6 +234,17 @@ async fn carry_out(
             StepResult::Stale => return Ok(Some(Looked::Stale)),
             StepResult::Gone => return Ok(Some(Looked::Through(Action::await_change()))),
         }
+    }
+    if let Some((kept, is_of_the_end)) = kept {
+        let is_news = answers.pod_kept.as_ref().is_none_or(|known| kept.is_deletion && !known.is_deletion);
+        if !(is_news && is_of_the_end && !over) {
+            return Err(Error::PodKept(kept.words));
+        }
+        answers.pod_kept = Some(kept);
+        return Ok(None);
+    }
+    if let Some(kept) = &answers.pod_kept {
+        return Err(Error::PodKept(kept.words.clone()));
     }
     let resync = (!over).then_some(RESYNC);
     let next = plan.next.into_iter().chain(resync).min();
@@ -224,7 +263,55 @@ fn words(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::{Method, Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use kube_runtime::{reflector, watcher};
+    use serde_json::json;
+
     use super::*;
+    use crate::cluster::Nodes;
+    use crate::operator::settings;
+
+    /// The cache has a run as it was before its attempt, whose pod is gone: the operator before this one has recorded its end,
+    /// and the watch of runs is behind.
+    #[tokio::test]
+    async fn during_a_rollout_without_a_lease_no_attempt_begins_that_another_operator_has_ended() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for (has_lease, expected) in [(false, vec![Method::GET]), (true, vec![Method::POST])] {
+            let asked = Arc::new(Mutex::new(vec![]));
+            let answers = Arc::clone(&asked);
+            let answer = move |request: Request<Body>| {
+                answers.lock().unwrap().push(request.method().clone());
+                let now = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                    "metadata": {"name": "r", "namespace": "n", "uid": "u", "resourceVersion": "9"}});
+                async move { Ok::<_, Infallible>(Response::new(Body::from(now.to_string().into_bytes()))) }
+            };
+            let (runs, _) = reflector::store();
+            let (pods, mut pods_writer) = reflector::store();
+            let nodes = Nodes::default();
+            for event in [watcher::Event::Init, watcher::Event::InitDone] {
+                pods_writer.apply_watcher_event(&event);
+            }
+            let client = Client::new(tower::service_fn(answer), "n");
+            let cluster = Arc::new(Cluster::new(client, runs, pods, nodes, None).unwrap());
+            cluster.assume_no_skew();
+            let settings = settings::parse("images: {cpu: a, gpu: b}", "us").unwrap();
+            let (metrics, backoff) = (Arc::new(Metrics::new()), Arc::new(Backoff::default()));
+            let context = Arc::new(Context::new(cluster, settings, metrics, backoff, has_lease, 2));
+            let cached = json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun",
+                "metadata": {"name": "r", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "5",
+                    "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"command": "true"}});
+            let cached: GuardedRun = serde_json::from_value(cached).unwrap();
+            let _ = reconcile(Arc::new(cached), context).await;
+            let asked = asked.lock().unwrap().clone();
+            assert_eq!(asked, expected, "has_lease: {has_lease}");
+        }
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_of_one_run() {

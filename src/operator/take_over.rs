@@ -1,4 +1,4 @@
-//! From standing by to acting: nothing is decided before the caches have what the last leader wrote.
+//! From standing by to acting: nothing is decided before the caches have what others wrote, who acted before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,19 +26,16 @@ pub(in crate::operator) struct TakeOver {
 }
 
 impl TakeOver {
-    /// Resolves when this operator may act, with the runs to look at first: all. `elected`, in these namespaces: others may
-    /// have led before.
+    /// Resolves when this operator may act, with the runs to look at first: all. Others may have acted until now, also without
+    /// a lease, while the Deployment is rolled out. `namespaces` as in [`super::Options`].
     pub(in crate::operator) async fn all_runs(
         &self,
         leadership: &Leadership,
-        elected: Option<&[String]>,
+        namespaces: &[String],
     ) -> Vec<ObjectRef<GuardedRun>> {
         self.caches_filled().await;
         leadership.begun().await;
-        if let Some(namespaces) = elected {
-            // They have what the last leader wrote.
-            answered("tell whether the caches are current", || self.cluster.caught_up(namespaces)).await;
-        }
+        answered("tell whether the caches are current", || self.cluster.caught_up(namespaces)).await;
         // What happened before was nobody's or the last leader's matter, and may have been left half done.
         self.triggers.open();
         let all = self.runs.state().iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
@@ -138,7 +135,7 @@ mod tests {
         let (cluster, pods) = (Arc::clone(&cluster), pods.clone());
         let new = TakeOver { cluster, runs: runs.clone(), pods, nodes, triggers, orphans };
         let acts = async {
-            let all = new.all_runs(&Leadership::always(), Some(&[])).await;
+            let all = new.all_runs(&Leadership::always(), &[]).await;
             assert_eq!(all.len(), 1);
             creates(&all[0]).await
         };

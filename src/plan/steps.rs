@@ -34,6 +34,8 @@ pub struct Observed<'a> {
     pub parents: &'a Parents,
     /// The API server's answer when this reconcile tried to create the pod.
     pub refusal: Option<&'a Refusal>,
+    /// The API server's answer when this reconcile tried to change or delete the pod.
+    pub pod_kept: Option<&'a PodKept>,
     /// The helper's answer when this reconcile asked it.
     pub progress: ProgressSeen,
     /// The pull secrets of the run's service account, when this reconcile asked for them.
@@ -73,7 +75,7 @@ pub enum Refusal {
     /// A pod of that name exists and is not ours: this one, unless it went meanwhile.
     NameTaken(Option<Box<PodFacts>>),
     /// The namespace is going away, and the run with it.
-    NamespaceTerminating,
+    NamespaceTerminating(String),
 }
 
 impl Refusal {
@@ -85,25 +87,35 @@ impl Refusal {
             Some(Meaning::PodSecurity | Meaning::PodSecurityOfDriver | Meaning::PodSecurityOfRoot) => {
                 Self::PodSecurity(message)
             }
-            Some(Meaning::NamespaceIsGoing) => Self::NamespaceTerminating,
+            Some(Meaning::NamespaceIsGoing) => Self::NamespaceTerminating(message),
             Some(Meaning::AdmissionFails) => Self::Unavailable(message),
             Some(Meaning::PodIsInvalid) => Self::Invalid(message),
             // Whatever its status is: a policy says 422 unless it was told otherwise, and a webhook 400.
             Some(_) => Self::Forbidden(message),
             None => match code {
-                400 | 404 | 413 | 422 => Self::Invalid(message),
+                413 => Self::Invalid(message),
                 // Also where the operator's own token has run out, and where another write came between.
                 401 | 408 | 409 | 429 | 500.. => Self::Unavailable(message),
+                // Also in words that nobody knows: they may be those of a proxy.
                 _ => Self::Forbidden(message),
             },
         }
     }
 }
 
+/// The API server does not let a pod of ours be changed or deleted: a policy, a webhook, or a role that lacks a verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodKept {
+    /// It was to be deleted; else, to be changed.
+    pub is_deletion: bool,
+    /// The words of the API server.
+    pub words: String,
+}
+
 /// What shall be done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// In this order; the first that fails ends the plan.
+    /// In this order; the first that fails ends the plan, unless it is one on a pod that the API server refuses.
     pub steps: Vec<Step>,
     /// Look again after this, if nothing happens before.
     pub next: Option<Duration>,

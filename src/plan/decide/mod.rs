@@ -35,7 +35,7 @@ use crate::plan::status::{self, AttemptEnd, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
 use crate::plan::words::cause::{Cause, Verdict};
-use crate::plan::words::wait_reason::WaitStage;
+use crate::plan::words::wait_reason::{Reason, WaitStage};
 
 /// A new pod that has not been heard of since is looked at after this: its first sight triggers no plan.
 const LOOK_AFTER_CREATE: Duration = Duration::from_secs(10);
@@ -46,6 +46,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 /// A run that ends sooner is never written as Running: one write less (design: budgets).
 const RUNNING_WRITE_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
+/// The event of a pod that the API server does not let be changed or deleted.
+const POD_KEPT: &str = "PodChangeRefused";
+
+/// A run that settings do not allow any more is looked at again after this: an operator that starts with others looks at all.
+const SETTINGS_RETRY: Duration = Duration::from_mins(1);
 
 /// The service account of a pod that names none.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -64,7 +70,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         // Nothing else of a terminal run changes.
         clean_up(observed, settings).write(Draft::of(run, now))
     } else {
-        decide(observed, settings, now)
+        tell_kept(decide(observed, settings, now), observed, now)
     };
     retention::kept(plan, observed, settings, now)
 }
@@ -96,6 +102,7 @@ fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         pod_events: observed.pod_events,
         written_at: observed.written_at,
         acting_since: observed.acting_since,
+        pod_is_kept: observed.pod_kept.is_some(),
     };
     match (seen, observed.refusal) {
         // It was valid when it was made: rules and settings of today do not end what runs.
@@ -144,6 +151,19 @@ fn end_of_others(pod: &PodFacts, grace: Duration) -> Option<Step> {
         .then(|| Step::DeletePod { pod: PodRef::of(pod), grace: Some(grace) })
 }
 
+/// The plan, and the words of the API server where it does not let the pod be changed or deleted.
+fn tell_kept(mut plan: Plan, observed: &Observed, now: Timestamp) -> Plan {
+    let Some(kept) = observed.pod_kept else { return plan };
+    if kept.is_deletion {
+        plan.steps.retain(|step| !matches!(step, Step::DeletePod { .. }));
+    }
+    if plan.steps.iter().any(|step| matches!(step, Step::WriteStatus(_))) {
+        return plan;
+    }
+    let Some(status) = Draft::of(observed.run, now).pod_kept(kept).changed() else { return plan };
+    plan.then(Step::WriteStatus(Box::new(status))).event(EventType::Warning, POD_KEPT, &kept.words)
+}
+
 /// The plan, and the event of an ending that it records.
 fn tell(plan: Plan, outcome: &Outcome) -> Plan {
     let type_ = if outcome.is_as_wanted() { EventType::Normal } else { EventType::Warning };
@@ -179,6 +199,8 @@ struct Decision<'a> {
     pod_events: Option<&'a [PodEvent]>,
     written_at: Option<Timestamp>,
     acting_since: Timestamp,
+    /// It could not be changed or deleted just now.
+    pod_is_kept: bool,
 }
 
 impl<'a> Decision<'a> {
@@ -233,9 +255,14 @@ impl<'a> Decision<'a> {
         let retry = &self.run.spec.retry;
         match outcome.verdict() {
             Verdict::Interrupted if outcome.is_suspension() => true,
+            // The next attempt has what could not be mounted as a copy: that it was tried costs nothing.
+            Verdict::Interrupted if outcome.cause() == Cause::InputNotMounted.name() => true,
             // Whatever failed or was suspended is counted; the attempts before this one that are not were interrupted.
             Verdict::Interrupted => {
+                let is_free = |entry: &&Attempt| entry.cause.as_deref() == Some(Cause::InputNotMounted.name());
+                let free = self.status().map_or(0, |status| status.attempts.iter().filter(is_free).count());
                 let counted = self.failures().saturating_add(self.suspensions());
+                let counted = counted.saturating_add(u32::try_from(free).unwrap_or(u32::MAX));
                 self.attempt.saturating_sub(counted) <= retry.interruptions()
             }
             Verdict::Failed => {
@@ -260,7 +287,11 @@ impl<'a> Decision<'a> {
             Ok(request) => self.pins().map(|pins| (request, pins)),
             // It may be valid for who made the definition.
             Err(problems) if self.skew.differs => return self.not_valid_here(&problems),
-            // Stored under rules that let more through than ours, or a setting it needs is gone.
+            // It was valid when it was first looked at, and its spec cannot change: a setting did.
+            Err(problems) if self.was_valid() => {
+                return self.not_admitted(Reason::SettingsChanged, &problems.join("; "), SETTINGS_RETRY);
+            }
+            // Stored under rules that let more through than ours, or asking for what no setting has.
             Err(problems) => Err(Unready::Ends(Outcome::new(Cause::InvalidSpec, problems.join("; ")))),
         };
         match pinned {
@@ -293,6 +324,12 @@ impl<'a> Decision<'a> {
                 plan
             }
         }
+    }
+
+    /// It had a pod, or waited for something else than another version of the operator.
+    fn was_valid(&self) -> bool {
+        let waited = self.status().is_some_and(|status| status.waiting.is_some());
+        self.attempt > 1 || (waited && self.known(WaitStage::Version).is_none())
     }
 
     /// Whether the command began in an attempt before.

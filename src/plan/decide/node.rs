@@ -14,7 +14,7 @@ use crate::plan::outcome::Outcome;
 use crate::plan::status::POD_HAS_TO_END;
 use crate::plan::steps::{EventType, Plan, Step};
 use crate::plan::words::cause::Cause;
-use crate::plan::words::wait_reason::{Reason, WaitStage};
+use crate::plan::words::wait_reason::Reason;
 
 /// A pod that is still there so long after its grace does not end.
 const HELD_UP_AFTER: SignedDuration = SignedDuration::from_secs(60);
@@ -72,10 +72,10 @@ impl Decision<'_> {
         if self.until_held_up(pod).is_some() {
             return None;
         }
-        if self.known(WaitStage::Node).is_some() {
+        let (reason, message) = self.not_confirmed(pod)?;
+        if self.told(reason).is_some() {
             return Some(Plan::nothing());
         }
-        let (reason, message) = self.not_confirmed(pod)?;
         let wait = reason.wait(&message);
         let draft = self.draft().waiting(Phase::Finalizing, self.attempt, &wait, None);
         Some(Plan::nothing().write(draft).event(EventType::Warning, wait.reason, wait.message))

@@ -1,9 +1,10 @@
 //! The API server does not take the pod: how long that is waited for, whose matter it is and what to do, as far as its
 //! words tell.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::jiff::SignedDuration;
 
 use super::Decision;
 use crate::contract::first_of;
@@ -15,18 +16,16 @@ use crate::plan::words::cause::Cause;
 use crate::plan::words::message::{Meaning, Source, meaning};
 use crate::plan::words::wait_reason::{ABOUT_THE_HELPER, ABOUT_THE_RUN, Reason};
 
-/// A refused pod is tried again after an eighth of the time that it has been refused for, but at most and at least this
-/// often.
-const REFUSED_RETRY: SignedDuration = SignedDuration::from_secs(15);
-const REFUSED_RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
+/// A refused pod is tried again after this at first.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// The same where the API server failed.
-const UNAVAILABLE_RETRY: SignedDuration = SignedDuration::from_secs(2);
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 impl Decision<'_> {
     /// The API server refuses the pod: wait with a deadline, or end.
     pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
         let (reason, message) = match refusal {
-            Refusal::NamespaceTerminating => return Plan::nothing(),
+            Refusal::NamespaceTerminating(message) => (Reason::NamespaceTerminating, message),
             Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
             Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
             Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
@@ -38,12 +37,10 @@ impl Decision<'_> {
         let whose = self.limited(message).map(|about| about.words().to_owned());
         let whose = whose.or_else(|| self.counted_by_quota(message));
         let message = &whose.map_or_else(|| message.clone(), |whose| format!("{message}; {whose}"));
-        let waited = self.told(reason).and_then(|w| w.since.as_ref()).map(|since| self.now.duration_since(since.0));
         // What fails may pass in a moment; what is refused changes slowly.
-        let soonest = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
-        let retry = waited.map_or(soonest, |waited| (waited / 8).clamp(soonest, REFUSED_RETRY_MAX));
+        let retry = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
         let hint = hint.unwrap_or_else(|| reason.wait(message).hint());
-        self.not_admitted_with(reason, message, hint, retry.unsigned_abs(), None)
+        self.not_admitted_with(reason, message, hint, retry, None)
     }
 
     /// Whose the amounts are that a quota counts, where they are more than the user wrote: `requests.cpu (1 CPU of the run,

@@ -11,7 +11,7 @@ use crate::plan::facts::node::NodeSeen;
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::pod_events::obstacle;
 use crate::plan::outcome::gave_up;
-use crate::plan::status::STARTS_THEN;
+use crate::plan::status::{STARTS_THEN, cut};
 use crate::plan::steps::{EventType, Plan, PodRef, Step};
 use crate::plan::words::wait_reason::{Deadline, Reason, Wait, WaitStage};
 
@@ -29,6 +29,8 @@ const HELPER_TRIAL: SignedDuration = SignedDuration::from_secs(10);
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// A foreign pod of our name is looked at again after this.
 const FOREIGN_RETRY: Duration = Duration::from_secs(5);
+/// What the API server does not take is tried again after this at the latest.
+const RETRY_MAX: SignedDuration = SignedDuration::from_mins(1);
 
 impl Decision<'_> {
     /// Nothing is wrong; it is only written when it lasts, or when something else was written before.
@@ -73,7 +75,11 @@ impl Decision<'_> {
             return Plan::nothing().then(Step::delete(pod));
         }
         let left = deadline.map(|deadline| until(self.now, deadline));
-        let pulls = Reason::ContainerCreating.wait("the node pulls the image and prepares the volumes");
+        let runs_before = pod
+            .init_container_of_others()
+            .map(|name| format!("{name} runs, which something else has put into the pod to be run before the command"));
+        let message = runs_before.as_deref().unwrap_or("the node pulls the image and prepares the volumes");
+        let pulls = Reason::ContainerCreating.wait(message);
         if pod.is_prepared() {
             let draft = self.draft_of(pod).waiting(Phase::Pending, self.attempt, &pulls, deadline);
             return Plan::nothing_until(left).write(draft);
@@ -133,12 +139,19 @@ impl Decision<'_> {
     }
 
     pub(super) fn waiting(&self, pod: &PodFacts, wait: &Wait) -> Plan {
-        let known = self.known(wait.stage).filter(|known| !is_another(known, wait));
+        let before = self.known(wait.stage);
+        let known = before.filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         // What was told is kept to: the settings may have changed since, and the ending is judged by it.
+        let told_deadline = before.and_then(|told| told.deadline.as_ref()).map(|t| t.0);
         let deadline = match known {
-            Some(known) => known.deadline.as_ref().map(|t| t.0),
+            Some(_) => told_deadline,
             None => given_up_at(since, self.settings.given_up_after(wait.deadline)),
+        };
+        // Whatever else comes up, a container has no more time than it was told: two errors may take turns.
+        let deadline = match (deadline, told_deadline) {
+            (Some(deadline), Some(told)) if wait.stage != WaitStage::Image => Some(deadline.min(told)),
+            _ => deadline,
         };
         if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
             return Plan::nothing().then(Step::delete(pod));
@@ -213,7 +226,8 @@ impl Decision<'_> {
         self.not_admitted_with(Reason::PreviousPod, &message, hint, FOREIGN_RETRY, ends_by)
     }
 
-    /// There is no pod, because of this: the API server is asked again after `retry`.
+    /// There is no pod, because of this: the API server is asked again after `retry`, or an eighth of the time that it has
+    /// been so for.
     pub(super) fn not_admitted(&self, reason: Reason, message: &str, retry: Duration) -> Plan {
         self.not_admitted_with(reason, message, reason.wait(message).hint(), retry, None)
     }
@@ -231,6 +245,7 @@ impl Decision<'_> {
         let told = self.told(reason);
         let since = told.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
         let deadline = given_up_at(since, self.settings.given_up_after(reason.deadline()));
+        let retry = retry.max((self.now.duration_since(since) / 8).min(RETRY_MAX).unsigned_abs());
         if let Some(waiting) = told.filter(|_| deadline.is_some_and(|d| d <= self.now)) {
             return self.end(None, &gave_up(waiting));
         }
@@ -264,9 +279,20 @@ fn given_up_at(since: Timestamp, after: Option<Duration>) -> Option<Timestamp> {
     since.checked_add(after?).ok()
 }
 
-/// What is waited for is not what it was: a registry that did not answer says now that there is no such image.
+/// What is waited for is not what it was: a registry that did not answer says now that there is no such image, or a Secret is
+/// there now and the node cannot give the GPUs.
 fn is_another(known: &Waiting, wait: &Wait) -> bool {
     let (reason, message) = (known.reason.as_deref().unwrap_or_default(), known.message.as_deref().unwrap_or_default());
-    let before = Reason::of_the_kubelet(reason, message).map(Reason::deadline);
-    wait.says_why() && wait.stage == WaitStage::Image && before.is_some_and(|before| before != wait.deadline)
+    let before = Reason::of_the_kubelet(reason, message);
+    match wait.stage {
+        // Of a pod that its node prepares.
+        WaitStage::Starting => before.is_none(),
+        WaitStage::Image => wait.says_why() && before.is_some_and(|before| before.deadline() != wait.deadline),
+        WaitStage::Config | WaitStage::Helper => {
+            let now = Reason::of_the_kubelet(wait.reason, wait.message);
+            let names_another = now == Some(Reason::ConfigurationMissing) && cut(wait.message) != message;
+            (wait.says_why() && before.is_some() && before != now) || (before == now && names_another)
+        }
+        _ => false,
+    }
 }

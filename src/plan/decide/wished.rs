@@ -17,13 +17,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Decision<'_> {
     /// A command that runs is told through its helper, so that its output has all the time that others have; a pod whose
-    /// command does not run yet, or whose helper does not pass it on, is deleted.
+    /// command does not run yet, whose helper does not pass it on, or that the API server does not let be changed, is
+    /// deleted.
     pub(super) fn end_as_wished(&self, pod: &PodFacts, stage: &Stage<'_>, wish: Wish) -> Plan {
         // On the record first: the field may be taken back before the pod has ended.
         let told = Plan::nothing().write(self.draft().ending(wish));
         let runs = matches!(stage, Stage::Staging | Stage::Running);
         let patience = SignedDuration::try_from(self.stop_grace().saturating_add(STOP_PATIENCE)).ok();
         let left = match pod.stop_order() {
+            _ if self.pod_is_kept => None,
             StopOrder::NotGiven if runs => {
                 let order = PodOrder { at: self.now, is_followed: wish == Wish::Suspend };
                 return told.then(Step::OrderStop { pod: PodRef::of(pod), order });

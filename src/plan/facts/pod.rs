@@ -250,10 +250,22 @@ impl PodFacts {
     #[must_use]
     pub fn is_left_to_others(&self) -> bool {
         let run_ended = self.run().is_some_and(|run| run.state.terminated.is_some());
+        run_ended && self.helper_ended().is_some() && self.others().any(|other| other.state.terminated.is_none())
+    }
+
+    /// The containers that others have put into the pod: those that come first, before those that run beside the command.
+    pub(super) fn others(&self) -> impl Iterator<Item = &ContainerFacts> {
         let ours = [names::RUN_CONTAINER, names::HELPER_CONTAINER];
-        let others = self.status.container_statuses.iter().chain(&self.status.init_container_statuses);
-        let mut others = others.filter(|container| !ours.contains(&container.name.as_str()));
-        run_ended && self.helper_ended().is_some() && others.any(|other| other.state.terminated.is_none())
+        let all = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
+        all.filter(move |container| !ours.contains(&container.name.as_str()))
+    }
+
+    /// The container of others that runs, and that the command has to wait for.
+    #[must_use]
+    pub fn init_container_of_others(&self) -> Option<&str> {
+        let is_first = |c: &&ContainerFacts| c.name != names::HELPER_CONTAINER && c.started != Some(true);
+        let mut first = self.status.init_container_statuses.iter().filter(is_first);
+        first.find(|c| c.state.running.is_some()).map(|c| c.name.as_str())
     }
 
     /// What was fixed when the pod was made. Of one [without](Self::without_its_pins): nothing.

@@ -6,7 +6,7 @@ use super::pod::{ContainerFacts, PodFacts};
 use crate::contract::{Message, MissingRecord};
 use crate::names;
 use crate::plan::words::message::{Meaning, Source, meaning};
-use crate::plan::words::wait_reason::{Deadline, Reason, Wait};
+use crate::plan::words::wait_reason::{Deadline, Reason, Wait, WaitStage};
 
 /// See [`PodFacts::stage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,7 @@ impl PodFacts {
                 let of_an_input = container.name == names::RUN_CONTAINER && self.mounts_what_is_named_in(message);
                 Some(Stage::Waiting(if of_an_input { Reason::InputNotMounted.wait(message) } else { wait }))
             })
+            .or_else(|| self.others().find_map(of_others))
             .unwrap_or(Stage::Starting)
     }
 
@@ -134,6 +135,21 @@ fn of_the_claim(message: &str) -> &str {
     let words = message.find("persistentvolumeclaim \"").and_then(|begin| message.get(begin..));
     words.and_then(|words| words.get(..words.find(END)? + END.len())).unwrap_or(message)
 }
+
+/// A container that something else has put into the pod, which has to start before the command does. Its kubelet's message
+/// names the image.
+fn of_others(container: &ContainerFacts) -> Option<Stage<'_>> {
+    let waiting = container.state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = container.last_words().or(waiting.message.as_deref()).unwrap_or_default();
+    Reason::of_the_kubelet(reason, message)?;
+    let (stage, deadline) = (WaitStage::Starting, Deadline::Starting);
+    Some(Stage::Waiting(Wait { stage, deadline, reason, message, to_do: OF_ANOTHER }))
+}
+
+/// What to do about a container that is somebody else's.
+const OF_ANOTHER: &str = "tell the administrator: it is about a container that something else has put into the pod, such as \
+    a service mesh, and that has to start before the command does";
 
 /// What to do about a container that is the platform's.
 const OF_THE_HELPER: &str =

@@ -90,9 +90,10 @@ pub(in crate::plan) fn within_its_container(record: &Record, pod: Option<&PodFac
     let of = |time: Option<&Time>| time.map(|time| time.0.as_millisecond());
     let ended = pod.and_then(PodFacts::run).and_then(|run| run.state.terminated.as_ref());
     let to = of(ended.and_then(|ended| ended.finished_at.as_ref())).unwrap_or(now.as_millisecond()) + SLACK_MS;
-    let Some(from) = of(pod.and_then(PodFacts::run_started_at)).map(|ms| (ms - SLACK_MS).min(to)) else {
-        return record.clone();
-    };
+    // The kubelet does not say when a container began that it has lost: not before its pod was made.
+    let began = of(pod.and_then(PodFacts::run_started_at));
+    let began = began.or_else(|| pod.and_then(PodFacts::created_at).map(Timestamp::as_millisecond));
+    let Some(from) = began.map(|ms| (ms - SLACK_MS).min(to)) else { return record.clone() };
     let longest = u64::try_from(to - from).unwrap_or(0);
     let mut within = record.clone();
     within.started_at_ms = record.started_at_ms.map(|ms| ms.clamp(from, to));

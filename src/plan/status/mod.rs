@@ -24,6 +24,7 @@ use crate::plan::pod;
 use crate::plan::status::measured::{
     between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
 };
+use crate::plan::steps::PodKept;
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
@@ -41,6 +42,8 @@ const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
 /// The same of a run whose pod was deleted and does not end.
 pub(in crate::plan) const POD_HAS_TO_END: &str = "the end of the pod, which has no deadline";
+
+const POD_KEPT: &str = "the API server does not let its pod be ";
 
 /// `Reconciling` and `Ready` of a run that is not over.
 const ACTIVE: [&str; 2] = ["True", "False"];
@@ -272,7 +275,24 @@ impl<'a> Draft<'a> {
         asked_at.get_or_insert_with(|| whole_seconds(self.now));
         self.status.waiting = None;
         let phase = self.status.phase.unwrap_or(Phase::Pending);
-        self.active(phase, Some(wish.reason()), Some(format!("{} was set: the attempt is being ended", wish.field())))
+        let is_told = self.status.reason.as_deref() == Some(wish.reason());
+        let kept = self.status.message.take().filter(|message| is_told && message.contains(POD_KEPT));
+        let in_vain = if wish == Wish::Stop && !self.run.spec.stop { ", although it was taken back" } else { "" };
+        let message = kept.unwrap_or_else(|| format!("{} was set: the attempt is being ended{in_vain}", wish.field()));
+        self.active(phase, Some(wish.reason()), Some(message))
+    }
+
+    /// The API server does not let the pod be changed or deleted: in which words is told once, as they may differ each time.
+    pub(in crate::plan) fn pod_kept(mut self, kept: &PodKept) -> Self {
+        let about = format!("{POD_KEPT}{}", if kept.is_deletion { "deleted: " } else { "changed: " });
+        let known = self.status.message.as_deref().unwrap_or_default();
+        if known.contains(if kept.is_deletion { &about } else { POD_KEPT }) {
+            return self;
+        }
+        let before = known.split(POD_KEPT).next().unwrap_or_default().trim_end_matches("; ");
+        let separator = if before.is_empty() { "" } else { "; " };
+        self.status.message = Some(cut(&format!("{before}{separator}{about}{}", kept.words)));
+        self
     }
 
     /// The user holds the run, which has no pod.
@@ -619,7 +639,8 @@ fn whole_seconds(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
 }
 
-fn cut(text: &str) -> String {
+/// As messages are on the object.
+pub(in crate::plan) fn cut(text: &str) -> String {
     both_ends(text, MESSAGE_MAX_BYTES)
 }
 

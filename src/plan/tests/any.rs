@@ -388,7 +388,7 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
         words().prop_map(Refusal::PodSecurity),
         words().prop_map(Refusal::Invalid),
         of(any_pod()).prop_map(|pod| Refusal::NameTaken(pod.map(|pod| Box::new(pod.facts())))),
-        Just(Refusal::NamespaceTerminating),
+        words().prop_map(Refusal::NamespaceTerminating),
     ]
 }
 

@@ -457,7 +457,10 @@ fn stop_ends_a_run_at_every_stage() {
         assert_eq!(words(&plan), ["Write Waiting", "Delete r-1"]);
         let mut taken_back = with_status(&stopped(), &written(&plan));
         taken_back.spec.stop = false;
-        assert_eq!(words(&look_at(&taken_back, &pod, 9)), ["Delete r-1"], "seen is seen");
+        let seen = look_at(&taken_back, &pod, 9);
+        assert_eq!(words(&seen), ["Write Waiting", "Delete r-1"], "seen is seen");
+        let message = "stop was set: the attempt is being ended, although it was taken back";
+        assert_eq!(written(&seen).message.as_deref(), Some(message));
         let asked = Record { asked_to_stop: true, ..killed(15) };
         let ended = written(&look_at(&taken_back, &pod.clone().reported(&asked).deleted(9), 12));
         assert_eq!(ended.phase, Some(Phase::Stopped));

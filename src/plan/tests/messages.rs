@@ -49,7 +49,6 @@ enum Then {
     Interrupted,
     InterruptedAtDeadline,
     WaitsWithoutDeadline,
-    Nothing,
 }
 
 /// Cause (of a wait: its reason), blame, and what follows.
@@ -108,9 +107,6 @@ fn a_wait_has_the_hint_of_its_message() {
 /// From the first look to the end, or to a wait that has none.
 fn becomes(entry: &Entry) -> Becomes {
     let plan = entry.plan(&run(), 4);
-    if plan.steps.is_empty() {
-        return ("none".into(), "none".into(), Then::Nothing);
-    }
     let told = with_status(&run(), &written(&plan));
     let Some(waiting) = told.status.as_ref().unwrap().waiting.clone() else {
         return ended(&written(&plan), true);

@@ -337,6 +337,7 @@ pub(super) fn nothing_but<'a>(run: &'a BundleRun, pod: PodSeen<'a>) -> Observed<
         capacity,
         parents: &NO_PARENTS,
         refusal,
+        pod_kept: None,
         progress,
         pull_secrets,
         pod_events,

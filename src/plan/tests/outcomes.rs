@@ -114,6 +114,15 @@ fn the_kubelets_exit_code_overrules_the_record() {
             Some(Platform),
         ),
         (
+            "the same of an eviction that has no deletion",
+            ended(137, "Error")
+                .helper_ended(0, &told(&record(0)))
+                .failed("Evicted", "The node had condition: [DiskPressure]. "),
+            Succeeded,
+            "Completed",
+            None,
+        ),
+        (
             "a KILL that nobody ordered",
             ended(137, "Error").helper_ended(0, &told(&record(0))),
             Failed,

@@ -108,6 +108,19 @@ fn a_forged_record_makes_no_status_that_the_api_server_refuses() {
 }
 
 #[test]
+fn a_record_of_a_container_that_the_kubelet_has_lost_has_no_times_from_before_its_pod() {
+    let forged = Record { started_at_ms: Some(0), finished_at_ms: 0, ..record(0) };
+    let mut lost = pod().reported(&forged);
+    let ended = &mut lost.0["status"]["containerStatuses"][0]["state"]["terminated"];
+    *ended = json!({"exitCode": 137, "reason": "ContainerStatusUnknown"});
+    let status = written(&look_at(&run(), &lost, 20));
+    let made = lost.facts().created_at().unwrap();
+    let start = status.start_time.or_else(|| status.attempts[0].start_time.clone()).unwrap().0;
+    assert!(made.duration_since(start).as_secs() <= 5, "{start}");
+    assert!(status.usage.unwrap().wall_milliseconds <= Some(25_000));
+}
+
+#[test]
 fn sizes_over_an_int64_are_cut() {
     let report = Report { record: Some(record(0)), files: u64::MAX, bytes: u64::MAX, ..Report::default() };
     let pod = pod().run_ended(0, "Completed").helper_ended(0, &Message::encode(&report, b"", b""));

@@ -228,6 +228,7 @@ fn what_a_refusal_means_is_in_its_words_before_its_code() {
             "Invalid",
         ),
         (404, "namespaces \"n\" not found", "NamespaceTerminating"),
+        (404, "404 page not found", "Forbidden"),
     ] {
         let got = format!("{:?}", Refusal::of(code, message.to_owned()));
         assert!(got.starts_with(expected), "{code} {message}: {got}");
@@ -274,11 +275,11 @@ fn the_pod_of_an_earlier_run_of_the_name_is_waited_for_until_it_has_to_have_ende
         assert_eq!((waiting.stage.as_deref(), waiting.deadline.clone()), (Some("Admission"), deadline.clone()));
         assert_eq!(waiting.until.as_deref(), Some(until));
         assert!(waiting.message.unwrap().starts_with("pod r-1 of "));
-        let later = look(&told, PodSeen::Foreign(&facts), 60);
+        let later = look(&told, PodSeen::Foreign(&facts), 43);
         assert_eq!((words(&later), later.next), (vec![], seconds(5)));
         // Then it has had its time, and nothing says how long it takes.
         let later = look(&told, PodSeen::Foreign(&facts), 4000);
-        assert_eq!(later.next, seconds(5));
+        assert_eq!(later.next, seconds(60), "later and later");
         if deadline.is_some() {
             let waiting = written(&later).waiting.unwrap();
             assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
@@ -326,8 +327,97 @@ fn a_quota_that_lasts_is_told_and_asked_about_later_and_later() {
 }
 
 #[test]
-fn in_a_namespace_that_is_going_away_nothing_is_done() {
-    assert_eq!(refused(&run(), &Refusal::NamespaceTerminating, 1), Plan::default());
+fn a_namespace_that_is_going_away_is_told_as_that() {
+    let refusal = Refusal::of(403, "unable to create new content because it is being terminated".to_owned());
+    let plan = refused(&run(), &refusal, 1);
+    assert_eq!(words(&plan), ["Write Pending", "Tell NamespaceTerminating"]);
+    let waiting = written(&plan).waiting.unwrap();
+    assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")));
+}
+
+#[test]
+fn words_that_nobody_knows_are_waited_with_and_not_the_users_end() {
+    for (code, message) in [
+        (400, "<html><title>400 Bad Request</title></html>"),
+        (404, "404 page not found"),
+        (422, "something of a version to come"),
+    ] {
+        let plan = refused(&run(), &Refusal::of(code, message.to_owned()), 1);
+        assert_eq!(words(&plan), ["Write Pending", "Tell Forbidden"], "{code} {message}");
+        assert!(written(&plan).waiting.unwrap().deadline.is_some());
+    }
+    let too_large = Refusal::of(413, "something of a proxy".to_owned());
+    assert_eq!(words(&refused(&run(), &too_large, 1)), ["Write Failed", "Tell PodInvalid"]);
+}
+
+#[test]
+fn a_setting_that_changes_while_a_run_waits_is_the_platforms_matter_and_has_a_deadline() {
+    let run = run_of(json!({"command": "true", "gpuProfile": "mig", "resources": {"gpus": 1}}));
+    let quota = with_status(&run, &written(&refused(&self::run(), &Refusal::QuotaExceeded(message()), 1)));
+    for run in [quota, BundleRun { spec: run.spec, ..in_attempt(2) }] {
+        let plan = look(&run, PodSeen::Absent, 100);
+        let told: Vec<_> = words(&plan).into_iter().filter(|words| !words.starts_with("Release")).collect();
+        assert_eq!(told, ["Write Pending", "Tell SettingsChanged"]);
+        let told = with_status(&run, &written(&plan));
+        let deadline = told.status.as_ref().unwrap().waiting.as_ref().unwrap().deadline.as_ref().unwrap().0;
+        let ended = written(&look(&told, PodSeen::Absent, deadline.duration_since(at(0)).as_secs()));
+        let result = ended.result.unwrap();
+        assert_eq!((result.cause.as_str(), result.blame), ("SettingsChanged", Some(Blame::Platform)));
+        assert!(ended.message.unwrap().contains("spec.gpuProfile"));
+    }
+}
+
+/// The API server does not let a pod be changed or deleted, in these words.
+fn kept(run: &BundleRun, pod: &PodCase, is_deletion: bool, second: i64) -> Plan {
+    let (facts, words) = (pod.facts(), format!("a policy says no at {second}"));
+    let kept = PodKept { is_deletion, words };
+    plan(&Observed { pod_kept: Some(&kept), ..nothing_but(run, PodSeen::Ours(&facts)) }, &settings(), at(second))
+}
+
+#[test]
+fn a_run_whose_pod_cannot_be_told_to_stop_is_deleted_and_says_why() {
+    let mut stopped = run();
+    stopped.spec.stop = true;
+    let mut listens = pod().running(5);
+    listens.0["metadata"]["annotations"] = json!({crate::names::STOP_ANNOTATION: ""});
+    let plan = look_at(&stopped, &listens, 8);
+    assert_eq!(words(&plan), ["Write Waiting", "Stop r-1"]);
+    let told = with_status(&stopped, &written(&plan));
+    let plan = kept(&told, &listens, false, 8);
+    assert_eq!(words(&plan), ["Delete r-1", "Write Waiting", "Tell PodChangeRefused"]);
+    let message = "stop was set: the attempt is being ended; the API server does not let its pod be changed: a policy says \
+        no at 8";
+    assert_eq!(written(&plan).message.as_deref(), Some(message));
+    // Nor deleted, either: it is tried again and again, and told once.
+    let told = with_status(&told, &written(&plan));
+    let plan = kept(&told, &listens, true, 9);
+    assert_eq!(words(&plan), ["Write Waiting", "Tell PodChangeRefused"]);
+    let told = with_status(&told, &written(&plan));
+    let message = message.replace("changed", "deleted").replace("at 8", "at 9");
+    assert_eq!(told.status.as_ref().unwrap().message, Some(message));
+    assert_eq!(words(&look_at(&told, &listens, 30)), ["Stop r-1"]);
+    assert_eq!(words(&kept(&told, &listens, false, 30)), ["Delete r-1"]);
+    assert_eq!(words(&kept(&told, &listens, true, 30)), [""; 0]);
+}
+
+#[test]
+fn a_pod_that_was_given_up_and_cannot_be_deleted_is_told_and_a_terminal_run_stays_as_it_is() {
+    let fails = pod().run_waits("CreateContainerConfigError").saying("secret \"s\" not found");
+    let told = with_status(&run(), &written(&look_at(&run(), &fails, 4)));
+    let over = told.status.as_ref().unwrap().waiting.as_ref().unwrap().deadline.as_ref().unwrap().0;
+    let over = over.duration_since(at(0)).as_secs();
+    assert_eq!(words(&look_at(&told, &fails, over)), ["Delete r-1"]);
+    let plan = kept(&told, &fails, true, over);
+    assert_eq!(words(&plan), ["Write Pending", "Tell PodChangeRefused"]);
+    assert!(
+        written(&plan)
+            .message
+            .unwrap()
+            .starts_with("secret \"s\" not found; the API server does not let its pod be deleted")
+    );
+    let ended = written(&look_at(&run(), &pod().reported(&record(0)), 12));
+    let ended = with_status(&run(), &ended);
+    assert_eq!(words(&kept(&ended, &pod().running(5), true, 13)), ["Delete r-1", "Release r-1"], "nothing is written");
 }
 
 #[test]

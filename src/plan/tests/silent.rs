@@ -176,6 +176,11 @@ fn a_pod_that_does_not_end_on_a_node_that_answers_is_not_said_to_be_on_a_silent_
         words(&look_on(NodeSeen::Silent(at(999)), &told, &forced, &settings(), 999))[1],
         "Tell NodeNotResponding"
     );
+    // A node that was silent is back, and says nothing of the pod.
+    let silent = after(&told, &look_on(NodeSeen::Silent(at(999)), &told, &forced, &settings(), 999));
+    let back = look_on(NodeSeen::Answers, &silent, &forced, &settings(), 1200);
+    assert_eq!(words(&back), ["Write Finalizing", "Tell PodNotEnding"]);
+    assert_eq!(look_on(NodeSeen::Answers, &after(&silent, &back), &forced, &settings(), 1300), Plan::default());
     // The kubelet confirms it.
     forced = forced.run_ended(137, "Error").helper(&json!({"terminated": {"exitCode": 137}}));
     let plan = look_on(NodeSeen::Answers, &told, &forced, &settings(), 161);

@@ -208,6 +208,66 @@ fn a_node_that_cannot_give_the_gpus_is_left_at_once() {
     assert_eq!(words(&look_at(&told, &gone, 6)), ["Write Pending", "Tell GpuUnavailable"]);
 }
 
+/// What is in the way is told anew when it is something else, and none of it gets more time than was told.
+#[test]
+fn what_is_in_the_way_after_a_secret_was_made_is_told_and_judged_as_what_it_is() {
+    let lacks =
+        |name: &str| pod().run_waits("CreateContainerConfigError").saying(&format!("secret \"{name}\" not found"));
+    let told = after(&run(), &look_at(&run(), &lacks("first"), 4));
+    assert_eq!(words(&look_at(&told, &lacks("first"), 60)), [""; 0]);
+    let plan = look_at(&told, &lacks("second"), 60);
+    assert_eq!(words(&plan), ["Write Pending", "Tell CreateContainerConfigError"]);
+    let of = |run: &BundleRun| run.status.as_ref().unwrap().waiting.clone().unwrap();
+    let second = after(&told, &plan);
+    assert_eq!(of(&second).message.as_deref(), Some("secret \"second\" not found"));
+    assert_eq!(of(&second).deadline, of(&told).deadline, "they may take turns");
+
+    let message =
+        "failed to create containerd task: CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0";
+    let fails = pod().run_waits("CreateContainerError").saying(message);
+    let told = after(&told, &look_at(&told, &fails, 60));
+    assert_eq!(words(&look_at(&told, &fails, 60)), ["Delete r-1"], "at once");
+    let gone = PodCase::deleted(fails, 60).failed("", "");
+    assert_eq!(words(&look_at(&told, &gone, 62)), ["Write Pending", "Tell GpuUnavailable"]);
+
+    // The helper's image was waited for without a deadline, and now the node cannot make its container.
+    let mut helper = pod().helper_waits("ErrImagePull");
+    helper.0["status"]["initContainerStatuses"][0]["state"]["waiting"]["message"] = json!("503 Service Unavailable");
+    let told = after(&run(), &look_at(&run(), &helper, 4));
+    assert_eq!(of(&told).deadline, None);
+    let cannot = pod().helper_waits("CreateContainerError");
+    assert!(of(&after(&told, &look_at(&told, &cannot, 60))).deadline.is_some());
+}
+
+#[test]
+fn a_container_of_others_that_holds_up_the_command_is_told() {
+    let with_init = |state: Value| {
+        let mut pod = pod().run_waits("PodInitializing").helper(&json!({"waiting": {"reason": "PodInitializing"}}));
+        let init = json!({"name": "istio-init", "imageID": "", "state": state});
+        pod.0["status"]["initContainerStatuses"].as_array_mut().unwrap().insert(0, init);
+        pod
+    };
+    let words_of = "Back-off pulling image \"mesh/proxy:1\": not found";
+    let fails = with_init(json!({"waiting": {"reason": "ImagePullBackOff", "message": words_of}}));
+    let first = (run(), with_init(json!({"waiting": {"reason": "PodInitializing"}})).facts());
+    let slow = Observed { pod_events: Some(&[]), ..nothing_but(&first.0, PodSeen::Ours(&first.1)) };
+    let slow = after(&run(), &plan(&slow, &settings(), at(11)));
+    for before in [run(), slow] {
+        let plan = look_at(&before, &fails, 20);
+        assert_eq!(words(&plan), ["Write Pending", "Tell ImagePullBackOff"]);
+        let waiting = written(&plan).waiting.unwrap();
+        assert_eq!((waiting.stage.as_deref(), waiting.message.as_deref()), (Some("Starting"), Some(words_of)));
+        assert!(waiting.hint.unwrap().contains("a container that something else has put into the pod"));
+        let told = after(&before, &plan);
+        assert_eq!(words(&look_at(&told, &fails, 600)), [""; 0]);
+        let ended = look_at(&told, &PodCase::deleted(fails.clone(), 700).failed("", ""), 702);
+        assert_eq!(words(&ended), ["Write Pending", "Tell StartDeadlineExceeded"]);
+    }
+    let runs = with_init(json!({"running": {"startedAt": time(5)}}));
+    let message = written(&look_at(&run(), &runs, 20)).message.unwrap();
+    assert!(message.starts_with("istio-init runs, which something else has put into the pod"), "{message}");
+}
+
 #[test]
 fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
     let input = json!([{"path": "whole", "run": {"name": "prepare"}}]);

@@ -233,6 +233,9 @@ table! {
             settings do not have, or it was stored under other rules")
             .hint("apply the run again under another name, with these fields corrected")
             .more("The message names the fields"),
+        SettingsChanged: Row::failed(Request, Blame::Platform, "a setting was changed while the run waited or between two of \
+            its attempts, and does not allow what the run asks for")
+            .hint("ask the administrator why the setting was changed, or make the run anew with what there is now"),
         PodInvalid: Row::user(Request, "the API server does not take the pod")
             .hint("correct the field the message names, in a new run"),
         PodSecurity: Row::failed(Request, Blame::Policy, "the namespace's Pod Security level refuses the pod")

@@ -340,6 +340,12 @@ pub(in crate::plan) fn meaning(source: Source, message: &str) -> Option<Meaning>
     Some(if means == HostIsUnknown && !is_of_the_user(message) { NameServiceFails } else { means })
 }
 
+/// Whether these are words of a policy, a webhook or an admission plugin about a change, rather than of the API server itself.
+pub(crate) fn is_told_by_admission(message: &str) -> bool {
+    let denies = meaning(Source::Admission, message).is_some_and(|means| means != AdmissionFails);
+    denies || message.to_lowercase().contains("failed calling")
+}
+
 /// Registries that exist, with all hosts below these domains.
 const REGISTRIES: [&str; 8] =
     ["docker.io", "docker.com", "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "registry.k8s.io", "mcr.microsoft.com"];

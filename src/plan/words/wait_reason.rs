@@ -150,6 +150,14 @@ table! {
         Forbidden: Row::new(WaitStage::Admission, "the API server refuses the pod")
             .to_do("change what the message names, or ask the administrator, before the deadline: then the run goes on")
             .ends_as(Cause::ForbiddenByPolicy),
+        NamespaceTerminating: Row::new(WaitStage::Admission, "the namespace is being deleted, and takes no pods")
+            .to_do("nothing: the run is deleted with its namespace")
+            .without_deadline(),
+        SettingsChanged: Row::new(WaitStage::Admission, "a setting was changed since the run was first looked at, and does \
+            not allow what the run asks for: the message says what")
+            .to_do("tell the administrator, or make the run anew without it: if the setting is as it was before the \
+                deadline, the run goes on")
+            .ends_as(Cause::SettingsChanged),
         PodNameTaken: Row::new(WaitStage::Admission, "a pod of the run's name exists and is not the run's")
             .to_do("delete that pod, and the run goes on; or use another name")
             .ends_as(Cause::PodNameTaken),
@@ -660,6 +668,7 @@ impl WaitStage {
             Self::Helper => Cause::HelperFailed,
             Self::Config => Cause::ContainerNotCreated,
             Self::Staging => Cause::StagingFailed,
+            Self::Starting => Cause::StartDeadlineExceeded,
             Self::Suspended
             | Self::Inputs
             | Self::Retry
@@ -667,7 +676,6 @@ impl WaitStage {
             | Self::Admission
             | Self::Scheduling
             | Self::Node
-            | Self::Starting
             | Self::Version => Cause::DeadlineExceeded,
         }
     }
