@@ -25,6 +25,8 @@ enum Trial {
     NotCreated,
     /// A pod keeps its finalizers.
     NotReleased,
+    /// A pod is not deleted.
+    NotDeleted,
 }
 
 impl PodPolicy {
@@ -42,7 +44,11 @@ impl PodPolicy {
     /// works.
     pub async fn denying(space: &Space, operation: &str, allowed: &str, message: &str) -> Self {
         let policy = json!({"validations": [{"expression": allowed, "message": message}]});
-        let trial = if operation == "CREATE" { Trial::NotCreated } else { Trial::NotReleased };
+        let trial = match operation {
+            "CREATE" => Trial::NotCreated,
+            "UPDATE" => Trial::NotReleased,
+            _ => Trial::NotDeleted,
+        };
         Self::begin(space, "Validating", operation, policy, json!({"validationActions": ["Deny"]}), trial).await
     }
 
@@ -54,7 +60,7 @@ impl PodPolicy {
         mut binding: Value,
         tried_by: Trial,
     ) -> Self {
-        let name = format!("{}-{}", what.to_lowercase(), space.name);
+        let name = format!("{}-{}-{}", what.to_lowercase(), operation.to_lowercase(), space.name);
         let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]});
         policy["failurePolicy"] = json!("Fail");
         policy["matchConstraints"] = json!({
@@ -90,11 +96,14 @@ impl PodPolicy {
 
     async fn until(&self, space: &Space, works: bool) {
         eventually("the policy to work or to be gone", async || {
-            let is_denied = |tried: Result<Pod, String>| tried.is_err_and(|error| error.contains("denied"));
+            fn is_denied<T>(tried: Result<T, String>) -> bool {
+                tried.is_err_and(|error| error.contains("denied"))
+            }
             let seen = match self.tried_by {
                 Trial::Labelled => try_to_create(space).await?.labels().contains_key("mutated"),
                 Trial::NotCreated => is_denied(try_to_create(space).await),
                 Trial::NotReleased => is_denied(try_to_release(space).await),
+                Trial::NotDeleted => is_denied(try_to_delete(space).await),
             };
             if seen == works { Ok(()) } else { Err(format!("it works: {seen}")) }
         })
@@ -109,6 +118,14 @@ async fn try_to_release(space: &Space) -> Result<Pod, String> {
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     space.pods().patch(&name, &dry, &patch).await.map_err(|error| error.to_string())
+}
+
+/// Whether a pod of the namespace would be deleted.
+async fn try_to_delete(space: &Space) -> Result<(), String> {
+    let pods = space.pods().list(&ListParams::default()).await.unwrap();
+    let name = pods.items.first().map(ResourceExt::name_any).unwrap_or_default();
+    let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    space.pods().delete(&name, &dry).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// A pod as the API server would make it.

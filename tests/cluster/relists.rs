@@ -30,11 +30,11 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     let process = first_process(&container_id(&operators[0], "operator"));
     kill_process(process, Signal::STOP).unwrap();
     // A new API server knows nothing of before: a watch that goes on from there gets a 410.
-    space.start("while-paused", json!({"command": "true"})).await;
+    space.start("a-while-paused", json!({"command": "true"})).await;
     output("deploy/local/cluster", &["restart", "kube-apiserver", "--name", &std::env::var("CLUSTER_NAME").unwrap()]);
     let runs: Api<BundleRun> = space.runs();
     eventually("the API server to be back", async || {
-        runs.create(&PostParams::default(), &run("when-back", json!({"command": "true"})))
+        runs.create(&PostParams::default(), &run("a-when-back", json!({"command": "true"})))
             .await
             .map(drop)
             .map_err(|e| e.to_string())
@@ -43,9 +43,9 @@ async fn runs_made_while_a_list_of_many_pages_comes_in_start() {
     let resumed = Timestamp::now();
     kill_process(process, Signal::CONT).unwrap();
 
-    let mut made = vec!["while-paused".to_owned(), "when-back".to_owned()];
+    let mut made = vec!["a-while-paused".to_owned(), "a-when-back".to_owned()];
     for i in 0..20 {
-        let name = format!("meanwhile-{i:02}");
+        let name = format!("a-meanwhile-{i:02}");
         space.start(&name, json!({"command": "true"})).await;
         made.push(name);
         tokio::time::sleep(Duration::from_millis(100)).await; // spread over the list

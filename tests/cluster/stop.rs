@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
+use crate::admission::PodPolicy;
 use crate::common::{Space, stdout, watch_until};
 
 async fn set(space: &Space, run: &str, stop: bool) {
@@ -36,6 +37,30 @@ async fn a_stop_that_is_taken_back_while_the_pod_ends_is_a_stop() {
         message.starts_with("ended because stop was set: the command was ended by signal 9 (SIGKILL)"),
         "{message}"
     );
+    space.end().await;
+}
+
+/// A policy lets the pod be neither changed nor deleted: that is on the run, and it ends when the policy lets it.
+#[tokio::test]
+async fn a_stop_that_a_policy_is_in_the_way_of_is_told_and_carried_out_later() {
+    let space = Space::new().await;
+    space.start("held", json!({"command": "echo kept >file; sleep 1h"})).await;
+    space.until("held", "to run", |s| s.phase == Some(Phase::Running)).await;
+    let changes = PodPolicy::denying(&space, "UPDATE", "false", "nothing changes here").await;
+    let deletions = PodPolicy::denying(&space, "DELETE", "false", "nothing goes").await;
+    set(&space, "held", true).await;
+    let message = "stop was set: the attempt is being ended; the API server does not let its pod be deleted: ";
+    let says = |s: &bundlerun::api::BundleRunStatus| {
+        s.message.as_deref().is_some_and(|told| told.starts_with(message) && told.contains("nothing goes"))
+    };
+    space.until("held", "to say why it does not end", says).await;
+    assert!(space.events("held").await.iter().any(|event| event.reason.as_deref() == Some("PodChangeRefused")));
+    deletions.end(&space).await;
+    let ended = space.end_of("held").await;
+    assert_eq!((ended.phase, ended.attempts.len()), (Some(Phase::Stopped), 1), "{ended:#?}");
+    assert!(ended.output.unwrap().bundle.is_some(), "it could not be told, and had its time to save");
+    changes.end(&space).await;
+    space.pod_until("held-1", "to be let go", |pod: &Pod| pod.finalizers().is_empty()).await;
     space.end().await;
 }
 

@@ -321,6 +321,14 @@ fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
         let gone = PodCase::deleted(fails, 44).failed("", "");
         let plan = look_at(&told, &gone, 46);
         assert_eq!(words(&plan), ["Write Pending", "Tell InputNotMounted"]);
+        // It costs none of the interruptions that a run may have, and the next one does.
+        let mut once = after(&told, &plan);
+        once.spec.retry.interruptions = Some(0);
+        let mut first_time = told.clone();
+        first_time.spec.retry.interruptions = Some(0);
+        assert_eq!(words(&look_at(&first_time, &gone, 46))[0], "Write Pending");
+        let drained = pod().of_attempt(2).running(50).deleted(60).failed("", "");
+        assert_eq!(words(&look_at(&once, &drained, 130))[0], "Write Failed");
         let second = made_for(&after(&told, &plan), 300);
         assert_eq!((second.metadata.name.as_deref(), images(&second)), (Some("r-2"), vec![]));
         let mounts = second.spec.unwrap().containers[0].volume_mounts.clone().unwrap();
