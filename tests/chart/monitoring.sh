@@ -101,7 +101,7 @@ bundlerun_attempts_retried_total{cause="PodDeleted"}|1
 bundlerun_attempts_retried_total{cause="GpuUnavailable"}|3
 bundlerun_completions_total{phase="Failed",cause="GpuUnavailable",blame="Platform"}|1
 bundlerun_completions_total{phase="Failed",cause="CommandFailed",blame="User"}|1
-bundlerun_gpu_seconds_total >= bool 4|1
+sum(bundlerun_gpu_seconds_total) >= bool 4|1
 bundlerun_saved_bytes_total >= bool 3893|1
 leader_election_master_status|1
 bundlerun_invalid_objects|0

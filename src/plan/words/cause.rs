@@ -20,6 +20,18 @@ pub(crate) enum Verdict {
     Stopped,
 }
 
+impl Verdict {
+    /// As metrics have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Interrupted => "Interrupted",
+            Self::Stopped => "Stopped",
+        }
+    }
+}
+
 /// What an ending is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {

@@ -44,7 +44,8 @@ pub(in crate::operator) struct Metrics {
     waiting_seconds: Family<InStage, Histogram, fn() -> Histogram>,
     run_seconds: Histogram,
     retried: Family<ForCause, Counter>,
-    gpu_seconds: Family<InNamespace, Counter<f64, AtomicU64>>,
+    gpu_seconds: Family<Spent, Counter<f64, AtomicU64>>,
+    retried_seconds: Family<GoneOn, Counter<f64, AtomicU64>>,
     saved_bytes: Counter,
     invalid: Gauge,
     definition_missing: Gauge,
@@ -86,10 +87,20 @@ struct InStage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InNamespace {
+struct Spent {
     /// Not `namespace`: Prometheus gives that label to the namespace of the operator.
     run_namespace: String,
+    /// Of the attempt.
+    verdict: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GoneOn {
+    /// `snapshot`, or `nothing`.
+    from: &'static str,
+}
+
+const FROM: [&str; 2] = ["nothing", "snapshot"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForCause {
@@ -154,6 +165,7 @@ impl Metrics {
             run_seconds: long(),
             retried: Family::default(),
             gpu_seconds: Family::default(),
+            retried_seconds: Family::default(),
             saved_bytes: Counter::default(),
             invalid: Gauge::default(),
             definition_missing: Gauge::default(),
@@ -202,8 +214,13 @@ impl Metrics {
         all.register("bundlerun_attempts_retried", "Attempts followed by another one, by cause", self.retried.clone());
         all.register(
             "bundlerun_gpu_seconds",
-            "Seconds times GPUs of commands that ended, by the namespace of their run",
+            "Seconds times GPUs of commands that ended, by the namespace of their run and how their attempt ended",
             self.gpu_seconds.clone(),
+        );
+        all.register(
+            "bundlerun_attempts_retried_seconds",
+            "Seconds that commands ran in attempts followed by another one, by what that one went on from: nothing, or a snapshot",
+            self.retried_seconds.clone(),
         );
         all.register("bundlerun_saved_bytes", "Bytes of files in saved outputs", self.saved_bytes.clone());
         all.register(
@@ -239,6 +256,9 @@ impl Metrics {
         }));
         for cause in [Cause::PodDeleted.name(), Cause::GpuUnavailable.name(), OTHER] {
             drop(self.retried.get_or_create(&ForCause { cause }));
+        }
+        for from in FROM {
+            drop(self.retried_seconds.get_or_create(&GoneOn { from }));
         }
         for source in Source::ALL {
             drop(self.unknown_messages.get_or_create(&ForSource { source: source.name() }));
@@ -306,8 +326,13 @@ impl Metrics {
         };
         for attempt in after.attempts.iter().filter(|a| a.finish_time.is_some() && !had_ended(a)) {
             if gpus > 0 {
-                let namespace = InNamespace { run_namespace: namespace.to_owned() };
-                self.gpu_seconds.get_or_create(&namespace).inc_by(f64::from(gpus) * ran_for(attempt));
+                let spent = Spent { run_namespace: namespace.to_owned(), verdict: verdict(attempt) };
+                self.gpu_seconds.get_or_create(&spent).inc_by(f64::from(gpus) * ran_for(attempt));
+            }
+            // What it went on from is known now at the latest.
+            if let Some(last) = after.attempts.iter().find(|last| last.attempt + 1 == attempt.attempt) {
+                let from = GoneOn { from: FROM[usize::from(attempt.resumed_from.is_some())] };
+                self.retried_seconds.get_or_create(&from).inc_by(ran_for(last));
             }
             if after.attempt.is_some_and(|current| current > attempt.attempt) {
                 self.retried.get_or_create(&ForCause { cause: known(attempt.cause.as_deref()) }).inc();
@@ -395,7 +420,7 @@ pub struct Metric {
 pub fn metrics() -> Vec<Metric> {
     let all = Metrics::new();
     // What has no sample is not exported.
-    drop(all.gpu_seconds.get_or_create(&InNamespace { run_namespace: String::new() }));
+    drop(all.gpu_seconds.get_or_create(&Spent { run_namespace: String::new(), verdict: OTHER }));
     drop(all.requests.get_or_create(&Request { code: String::new(), method: String::new() }));
     drop(all.runs.get_or_create(&InPhase { phase: String::new() }));
     drop(all.leading.get_or_create(&QUEUE));
@@ -428,6 +453,12 @@ const OTHER: &str = "other";
 /// The cause as a label.
 fn known(cause: Option<&str>) -> &'static str {
     cause.and_then(Cause::named).map_or(OTHER, |(_, name)| name)
+}
+
+/// How an attempt ended, as a label.
+fn verdict(attempt: &Attempt) -> &'static str {
+    let cause = attempt.cause.as_deref().and_then(Cause::named);
+    cause.map_or(OTHER, |(cause, _)| cause.verdict().name())
 }
 
 fn seconds(ms: u64) -> f64 {

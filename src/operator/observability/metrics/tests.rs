@@ -44,7 +44,7 @@ fn an_ending_becomes_numbers_once() {
         r#"bundlerun_completions_total{phase="Succeeded",cause="Completed",blame="None"} 1"#,
         "bundlerun_run_duration_seconds_sum 60.0",
         "bundlerun_run_duration_seconds_count 1",
-        r#"bundlerun_gpu_seconds_total{run_namespace="ml"} 120.0"#,
+        r#"bundlerun_gpu_seconds_total{run_namespace="ml",verdict="Succeeded"} 120.0"#,
         "bundlerun_saved_bytes_total 1000",
     ];
     let begins = [
@@ -75,9 +75,17 @@ fn a_retried_attempt_counts_its_cause_and_its_gpus_and_is_no_completion() {
     let begins = ["bundlerun_attempts_retried", "bundlerun_gpu", "bundlerun_completions", "bundlerun_saved"];
     let expected = [
         r#"bundlerun_attempts_retried_total{cause="PodDeleted"} 1"#,
-        r#"bundlerun_gpu_seconds_total{run_namespace="ml"} 60.0"#,
+        r#"bundlerun_gpu_seconds_total{run_namespace="ml",verdict="Interrupted"} 60.0"#,
     ];
     assert_eq!(lines(&metrics, &begins), expected);
+    // What the second went on from is told when it has ended.
+    let mut third = again.clone();
+    third.attempt = Some(3);
+    third.attempts[1].finish_time = again.attempts[0].finish_time.clone();
+    third.attempts[1].resumed_from = Some("r@sha256:0".into());
+    metrics.status_written("ml", 1, Some(&again), &third);
+    let seconds = lines(&metrics, &["bundlerun_attempts_retried_seconds"]);
+    assert_eq!(seconds, [r#"bundlerun_attempts_retried_seconds_total{from="snapshot"} 60.0"#]);
 }
 
 #[test]
