@@ -256,6 +256,10 @@ pub struct RecordedInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_uid: Option<String>,
 
+    /// True if it lacks files that the command of its run did not let be read (`SavedInPart`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_part: bool,
+
     /// True if this input is a file. Set when an attempt found that out only after its container had started with a
     /// directory in its place; later attempts use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -16,6 +16,9 @@ pub struct Pin {
     /// See [`Saved::mountable`](crate::contract::Saved::mountable).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mountable: bool,
+    /// It lacks files that its command did not let be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_part: bool,
     /// An attempt before has found out that it is a file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_file: bool,

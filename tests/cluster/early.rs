@@ -102,7 +102,7 @@ async fn bench_from_the_end_of_a_command_to_succeeded() {
     {
         let space = space.beside().await;
         settings::changed_alone(&space, |settings| {
-            settings["store"]["background"] = json!({"enabled": enabled, "quiet": "5s"});
+            settings["store"]["background"] = json!({"enabled": enabled});
             settings["store"]["deadline"] = json!("10m");
         })
         .await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::spec::{Input, OnInputFailure, RunSource};
+use crate::api::status::RecordedInput;
 use crate::api::{BundleRun, Phase};
 use crate::contract::first_of;
 use crate::contract::{Pin, Pins, SnapshotPin};
@@ -34,7 +35,8 @@ pub(super) fn pin(run: &BundleRun, parents: &Parents, store: Option<&str>) -> Re
         let run_uid = entry.run_uid.clone();
         match &entry.reference {
             Some(reference) => {
-                Some(Pin { reference: reference.clone(), run_uid, is_file: entry.is_file, ..Pin::default() })
+                let RecordedInput { is_file, in_part, .. } = *entry;
+                Some(Pin { reference: reference.clone(), run_uid, is_file, in_part, ..Pin::default() })
             }
             // The attempt before did not tell which one it had: its helper has left a tag.
             None => snapshot(&snapshot_of(input)?.name, run_uid?, parents, store),
@@ -116,7 +118,8 @@ fn take(name: &str, parent: &Parent, allow_failed: bool) -> Result<Pin, Outcome>
         return Err(Outcome::new(Cause::InputNotSaved, message).inherit(parent.blame));
     };
     let (reference, run_uid) = (bundle.clone(), Some(parent.uid.clone()));
-    Ok(Pin { reference, run_uid, mountable: parent.mountable, ..Pin::default() })
+    let Parent { mountable, in_part, .. } = *parent;
+    Ok(Pin { reference, run_uid, mountable, in_part, ..Pin::default() })
 }
 
 /// The run whose snapshot an input is.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::status::Blame;
 use crate::api::{BundleRun, Phase};
+use crate::plan::words::condition;
 
 /// The runs that a run names as inputs, as the caches have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Parent {
     pub bundle: Option<String>,
     /// That can be mounted as it is.
     pub mountable: bool,
+    /// It lacks files that the command did not let be read.
+    pub in_part: bool,
     /// Why it ended, in one word.
     pub cause: Option<String>,
     /// Whose matter its end is; none: it succeeded, or was stopped.
@@ -49,6 +52,7 @@ impl Parent {
             attempts: status.and_then(|s| s.attempt).unwrap_or(1),
             bundle: status.and_then(|s| s.output.as_ref()?.bundle.clone()),
             mountable: status.and_then(|s| s.output.as_ref()?.mountable).unwrap_or_default(),
+            in_part: status.is_some_and(|s| s.conditions.iter().any(|known| known.reason == condition::SAVED_IN_PART)),
             cause: status.and_then(|s| Some(s.result.as_ref()?.cause.clone())),
             blame: status.and_then(|s| s.result.as_ref()?.blame),
         }

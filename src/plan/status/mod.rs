@@ -493,6 +493,7 @@ impl<'a> Draft<'a> {
         for (index, pin) in pod.pins().inputs {
             if let Some(entry) = self.status.inputs.get_mut(index) {
                 entry.run_uid = pin.run_uid;
+                entry.in_part = pin.in_part;
                 if pin.snapshot.is_none() {
                     entry.digest = digest_of(&pin.reference).map(|digest| digest.to_string());
                     entry.reference = Some(pin.reference);

@@ -190,6 +190,7 @@ fn any_parents() -> impl Strategy<Value = Parents> {
         phase: Some(phase),
         bundle,
         mountable,
+        in_part: false,
         has_begun: mountable,
         attempts: 4,
         cause: Some("Completed".to_owned()),

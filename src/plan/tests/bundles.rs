@@ -249,6 +249,34 @@ fn pins_travel_with_the_pod_and_stay_whatever_becomes_of_the_parent() {
     }
 }
 
+#[test]
+fn an_input_that_lacks_files_is_on_the_record_as_that() {
+    let saved = Saved { withheld: 1, skipped_names: vec!["key (cannot be read)".into()], ..saved() };
+    let run = with_status(&run(), &written(&look_at(&run(), &ended_with(&record(0), Some(saved), None), 12)));
+    let parent = Parent { uid: "up".into(), bundle: Some(bundle(DIGEST)), ..Parent::of(&run) };
+    assert_eq!((parent.phase, parent.cause.as_deref()), (Some(Phase::Succeeded), Some("SavedInPart")));
+    let first = look_with(&child(), &parents(parent), 1);
+    let pins: Pins = annotation(&first, crate::names::PINS_ANNOTATION);
+    assert!(pins.inputs[&0].in_part);
+    let mut pod = pod().running(5);
+    pod.0["metadata"]["annotations"] = json!({crate::names::PINS_ANNOTATION: serde_json::to_string(&pins).unwrap()});
+    let told = with_status(&child(), &written(&look_at(&child(), &pod, 9)));
+    assert_eq!(told.status.as_ref().unwrap().inputs.iter().map(|i| i.in_part).collect::<Vec<_>>(), [true, false]);
+    // The next attempt has the same, whatever became of the parent.
+    let second = status::Draft::of(&told, at(9)).followed(
+        &interrupted(
+            1,
+            &pod.facts(),
+            &Message::default(),
+            &crate::plan::outcome::Outcome::new(crate::plan::Cause::PodDeleted, ""),
+        ),
+        Duration::ZERO,
+    );
+    let second = with_status(&told, &second.changed().unwrap());
+    let pins: Pins = annotation(&look_with(&second, &Parents::default(), 60), crate::names::PINS_ANNOTATION);
+    assert!(pins.inputs[&0].in_part);
+}
+
 /// An image that takes long to look through is looked through once, and not by each attempt.
 #[test]
 fn a_later_attempt_is_told_which_inputs_an_earlier_one_found_to_be_files() {
