@@ -214,7 +214,7 @@ impl<R: Read> TarReader<R> {
                     return Ok(got);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(wrong(&error.to_string())),
+                Err(error) => return Err(not_read(error, NOT_SOUND)),
             }
         }
     }
@@ -311,14 +311,26 @@ fn until_zero(field: &[u8]) -> Vec<u8> {
     field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
+const NOT_SOUND: &str = "not a sound archive";
+
 fn wrong(why: &str) -> Error {
-    Error::invalid(format!("not a sound archive: {}", shown(why.as_bytes())))
+    Error::invalid(format!("{NOT_SOUND}: {}", shown(why.as_bytes())))
+}
+
+/// What was being read gave this error: it is at fault, unless this machine had no memory for it.
+pub(in crate::bundle) fn not_read(error: io::Error, at_fault: &str) -> Error {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        Error::local("unpack an archive", error)
+    } else {
+        Error::invalid(format!("{at_fault}: {}", shown(error.to_string().as_bytes())))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tar_header::{END, Type, header};
     use super::*;
+    use crate::bundle::ErrorKind;
 
     fn read(archive: &[u8]) -> Result<Vec<String>, String> {
         let mut reader = TarReader::new(archive, 1 << 20);
@@ -327,6 +339,23 @@ mod tests {
             names.push(String::from_utf8(member.name).unwrap());
         }
         Ok(names)
+    }
+
+    #[test]
+    fn an_archive_is_not_at_fault_for_the_memory_of_this_machine() {
+        struct Fails(io::ErrorKind);
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+        }
+        for (kind, is) in [
+            (io::ErrorKind::OutOfMemory, ErrorKind::Local),
+            (io::ErrorKind::InvalidData, ErrorKind::Invalid),
+            (io::ErrorKind::UnexpectedEof, ErrorKind::Invalid),
+        ] {
+            assert_eq!(TarReader::new(Fails(kind), 1 << 20).next().unwrap_err().kind, is, "{kind}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `staged`, `path_log` | what is to be made of a bundle, in little memory |
 //! | `artifact` | what the layers of an image, or of an artifact, are |
 //! | `unpack`, `stat`, `layer_path` | any image: its layers on top of each other, or one path in them |
+//! | `zstd` | streams whose windows share one budget of memory |
 //! | `destination` | where an input goes, and what can be made there |
 //! | `feed` | a download that is read by a thread |
 //! | `inspect` | list, read one file, download |
@@ -30,6 +31,7 @@ mod stat;
 mod unpack;
 pub(in crate::bundle) mod verify;
 mod way;
+mod zstd;
 
 use crate::bundle::format::image::{self, Descriptor, Manifest, Read};
 use crate::bundle::format::listing::{Listed, ListedAs};

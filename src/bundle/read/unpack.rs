@@ -4,9 +4,10 @@ use super::artifact::Content;
 use super::budget::Budget;
 use super::destination::{Made, Maker, NewFile, Place, other_kind};
 use super::layer_path::{Relation, Whiteout, path_of, relation, whiteout};
+use super::zstd::{Decoder, WINDOWS};
 use crate::bundle::error::shown;
 use crate::bundle::format::tar_header;
-use crate::bundle::format::tar_reader::{Kind as MemberKind, Member, TarReader};
+use crate::bundle::format::tar_reader::{Kind as MemberKind, Member, TarReader, not_read};
 use crate::bundle::{Error, ErrorKind, Kind};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -16,8 +17,6 @@ use std::io::{self, BufReader, Read};
 const MOST_BYTES: u64 = 4 << 40;
 /// Entries that are read of all layers, wanted or not.
 const MOST_READ: u64 = 50_000_000;
-/// A zstd frame may ask for a window of as many bytes (its power of two): 128 MiB, as the zstd program has it.
-const LARGEST_WINDOW: u32 = 27;
 const COPY: usize = 128 << 10;
 
 /// A layer as a tar file.
@@ -38,25 +37,19 @@ pub(in crate::bundle) fn open(
 
 /// The tar file in a layer, whatever compressed it.
 fn open_archive(mut layer: impl Read + 'static) -> Result<TarReader<Box<dyn Read>>, Error> {
-    let failed = |error: io::Error| Error::invalid(format!("a layer cannot be read: {error}"));
     let mut start = [0; 4];
     let mut filled = 0;
     while let Some(rest) = start.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match layer.read(rest).map_err(failed)? {
+        match layer.read(rest).map_err(|error| not_read(error, "a layer cannot be read"))? {
             0 => break,
             got => filled += got,
         }
     }
     let all = io::Cursor::new(start).take(filled as u64).chain(layer);
-    let all = BufReader::with_capacity(COPY, all);
     let reader: Box<dyn Read> = match start {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(all)),
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(all).map_err(failed)?;
-            decoder.window_log_max(LARGEST_WINDOW).map_err(failed)?;
-            Box::new(decoder)
-        }
-        _ => Box::new(all),
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(COPY, all))),
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Box::new(Decoder::new(all, &WINDOWS)),
+        _ => Box::new(BufReader::with_capacity(COPY, all)),
     };
     Ok(TarReader::new(reader, MOST_BYTES))
 }
