@@ -223,6 +223,9 @@ pub mod files {
     pub const OWNED: &str = "owned";
     /// In [`super::paths::BIN`]: the helper's order to the runner to end the command; holds a [`crate::contract::EndOrder`].
     pub const END: &str = "end";
+    /// In [`super::paths::BIN`]: the empty file that becomes [`END`]. The runner opens it before the command, which can take
+    /// its right to open any more (`prlimit --nofile`).
+    pub const END_TO_BE: &str = "end-to-be";
     /// In [`super::paths::RECORD`]: directory with one file for each snapshot that the command asks for. In
     /// [`super::paths::BIN`]: the same with the answers, a [`crate::contract::SnapshotAnswer`] each.
     pub const SNAPSHOTS: &str = "snapshots";

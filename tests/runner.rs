@@ -774,6 +774,24 @@ fn the_helpers_order_ends_the_command_with_its_cause() {
     assert_eq!((run.code, run.record.cause, run.stdout().as_str()), (125, Some(Cause::StagingFailed), ""));
 }
 
+/// The command has the runner's user here, and so the right to take its rights.
+#[test]
+fn a_command_that_lets_the_runner_open_nothing_more_is_ended_all_the_same() {
+    for descriptors in [0, 2, 3] {
+        let sandbox = Sandbox::new();
+        let (to_be, end) = (sandbox.paths.bin.join("end-to-be"), sandbox.paths.bin.join("end"));
+        fs::write(&to_be, "").unwrap();
+        let lowered = format!("/usr/bin/prlimit --pid $PPID --nofile={descriptors} && touch ready; sleep 100");
+        let runner = sandbox.start(&sh(&lowered));
+        sandbox.await_file("ready");
+        // As the helper does.
+        fs::write(&to_be, r#"{"cause":"DiskLimitExceeded","detail":"too much"}"#).unwrap();
+        fs::rename(&to_be, &end).unwrap();
+        let run = runner.finish();
+        assert_eq!((run.record.cause, run.code), (Some(Cause::DiskLimitExceeded), 125), "{descriptors}: {run:?}");
+    }
+}
+
 #[test]
 fn the_run_ends_when_the_shell_ends() {
     for shell in SHELLS {

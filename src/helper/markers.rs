@@ -31,6 +31,12 @@ pub(super) fn reserve(bin: &Path) -> Result<(), Error> {
     let reserved = fs::create_dir_all(&dir).and_then(|()| {
         (0..RESERVED_MARKS).try_for_each(|number| reserve_file(&dir.join(number.to_string()), RESERVED_BYTES))
     });
+    let reserved = reserved.and_then(|()| {
+        let order = bin.join(files::END_TO_BE);
+        reserve_file(&order, RESERVED_BYTES)?;
+        // The runner may have any user.
+        fs::set_permissions(order, Permissions::from_mode(0o644))
+    });
     reserved.map_err(|error| Error::new(format!("cannot set space aside in {}", dir.display()), error))
 }
 
@@ -52,16 +58,18 @@ pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), Error> {
 
 fn text_draft(bin: &Path, name: &str, text: &[u8]) -> io::Result<PathBuf> {
     match draft(bin, name, 0o644, |file| file.write_all(text)) {
-        Err(error) if is_full(&error) => draft_of_reserve(bin, name, text).ok_or(error),
+        Err(error) if is_full(&error) => {
+            let mut reserved = (0..RESERVED_MARKS).map(|number| bin.join(RESERVED).join(number.to_string()));
+            reserved.find_map(|reserved| draft_of(&reserved, bin, name, text)).ok_or(error)
+        }
         drafted => drafted,
     }
 }
 
-/// A draft in space that was set aside; none, if no more is left.
-fn draft_of_reserve(bin: &Path, name: &str, text: &[u8]) -> Option<PathBuf> {
+/// A draft in a file that was set aside; none: it is not there any more, or not enough.
+fn draft_of(reserved: &Path, bin: &Path, name: &str, text: &[u8]) -> Option<PathBuf> {
     let draft = draft_path(bin, name);
-    let reserved = (0..RESERVED_MARKS).map(|number| bin.join(RESERVED).join(number.to_string()));
-    reserved.into_iter().find(|reserved| fs::rename(reserved, &draft).is_ok())?;
+    fs::rename(reserved, &draft).ok()?;
     let written = fs::File::options().write(true).open(&draft).and_then(|mut file| {
         file.write_all(text)?;
         file.set_permissions(Permissions::from_mode(0o644))
@@ -114,12 +122,14 @@ pub(super) fn order_end(bin: &Path, cause: Cause, detail: &str) -> Result<(), Er
 pub(super) fn order(bin: &Path, order: &EndOrder) -> Result<(), Error> {
     let text = serde_json::to_vec(order).map_err(|error| Error::new("cannot say an order as JSON", error))?;
     let target = bin.join(files::END);
-    let ordered = text_draft(bin, files::END, &text).and_then(|draft| {
-        match renameat_with(CWD, &draft, CWD, &target, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => fs::remove_file(&draft),
-            Err(_) => fs::rename(&draft, &target),
-        }
+    let draft = match draft_of(&bin.join(files::END_TO_BE), bin, files::END, &text) {
+        Some(draft) => Ok(draft),
+        None => text_draft(bin, files::END, &text),
+    };
+    let ordered = draft.and_then(|draft| match renameat_with(CWD, &draft, CWD, &target, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => fs::remove_file(&draft),
+        Err(_) => fs::rename(&draft, &target),
     });
     ordered.map_err(cannot_write(&target))
 }
@@ -174,6 +184,20 @@ mod tests {
         let order: EndOrder = read_json(bin.path(), files::END).unwrap();
         assert_eq!(order, EndOrder::new(Cause::InputNotFound, "no such tag"));
         assert_eq!(fs::read_dir(bin.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn the_order_is_in_the_file_that_was_there_before() {
+        let bin = tempfile::tempdir().unwrap();
+        reserve(bin.path()).unwrap();
+        let opened = fs::File::open(bin.path().join(files::END_TO_BE)).unwrap();
+        assert_eq!((opened.metadata().unwrap().len(), is_marked(bin.path(), files::END)), (0, false));
+        for cause in [Cause::DiskLimitExceeded, Cause::RunnerFailed] {
+            order_end(bin.path(), cause, "first").unwrap();
+        }
+        let order: EndOrder = serde_json::from_reader(opened).unwrap();
+        assert_eq!(order, EndOrder::new(Cause::DiskLimitExceeded, "first"));
+        assert_eq!(read_json(bin.path(), files::END), Some(order));
     }
 
     /// A file system in memory of so many bytes; needs root, as the tests of the cluster do.

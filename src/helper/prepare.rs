@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
         let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["bundle-runner", "prepared", "reserved", "snapshot", "snapshots", "staged"]);
+        assert_eq!(names, ["bundle-runner", "end-to-be", "prepared", "reserved", "snapshot", "snapshots", "staged"]);
     }
 
     /// With `fsGroup` the kubelet gives volumes to a group, with that bit for all that is made in them: the bundle would

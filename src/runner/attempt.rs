@@ -7,6 +7,7 @@ use super::gpu::{self, Gpus};
 use super::limits::{Limits, Reason};
 use super::never_ran::NeverRan;
 use super::paths::Paths;
+use super::request::Orders;
 use super::shell::{self, Bashrc, Progress};
 use super::signals::Signals;
 use super::supervise::{Ended, supervise};
@@ -51,6 +52,7 @@ fn run_requested(paths: &Paths, signals: Signals, request: &Request) -> Result<R
         paths,
         signals,
         limits: Limits::of(request),
+        orders: Orders::of(paths),
         gpus,
         stdout: output(files::STDOUT)?,
         stderr: output(files::STDERR)?,
@@ -70,6 +72,7 @@ struct Stage<'a> {
     paths: &'a Paths,
     signals: Signals,
     limits: Limits,
+    orders: Orders,
     gpus: Gpus,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -134,7 +137,9 @@ impl Stage<'_> {
     fn run(&mut self, launch: &Launch<'_>, marks: bool) -> Result<io::Result<Ended>, NeverRan> {
         let prepared = self.prepare(marks).map_err(|error| failed("start the command", &exec::words_of(&error)))?;
         let (tee, marks, ends) = prepared;
-        Ok(launch.start(ends).map(|pid| supervise(pid, marks, tee, &mut self.limits, &self.signals, self.paths)))
+        Ok(launch
+            .start(ends)
+            .map(|pid| supervise(pid, marks, tee, &mut self.limits, &self.signals, (&self.orders, &self.paths.record))))
     }
 
     /// All that a program needs from us.

@@ -6,8 +6,10 @@ use super::signals::{Caught, Signals, wait_readable};
 use crate::contract::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request, Resumed};
 use crate::names::files;
 use rustix::fd::AsFd;
+use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Annotations of one object hold at most 256 KiB.
@@ -22,7 +24,7 @@ pub(crate) fn read(dir: &Path) -> Result<Request, NeverRan> {
     let unreadable =
         |why: String| NeverRan::because(Cause::RequestUnreadable, format!("request {}: {why}", path.display()));
     let mut text = String::new();
-    std::fs::File::open(&path)
+    File::open(&path)
         .and_then(|file| file.take(REQUEST_MAX_BYTES).read_to_string(&mut text))
         .map_err(|error| unreadable(error.to_string()))?;
     parse(&text).map_err(unreadable)
@@ -54,12 +56,13 @@ pub(crate) fn wait_until_ready(paths: &Paths, request: &Request, signals: &Signa
 
 fn look_until_ready(paths: &Paths, request: &Request, signals: &Signals) -> Result<(), NeverRan> {
     let is_marked = |name| paths.bin.join(name).exists();
+    let orders = Orders::of(paths);
     let is_store_checked = || request.save.is_none() || is_marked(files::STORE_CHECKED);
     for looks in 0u32.. {
         if signals.take().into_iter().any(|caught| matches!(caught, Caught::Stop(_))) {
             return Err(NeverRan::asked_to_stop());
         }
-        if let Some(EndOrder { cause, detail }) = ordered_end(paths) {
+        if let Some(EndOrder { cause, detail }) = orders.end() {
             return Err(cause.map_or_else(NeverRan::asked_to_stop, |cause| NeverRan::because(cause, detail)));
         }
         if is_marked(files::STAGED) && is_store_checked() && is_owner(paths) {
@@ -82,14 +85,40 @@ pub(crate) fn resumed(paths: &Paths) -> Resumed {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// The helper's order to end, if there is one.
-pub(crate) fn ordered_end(paths: &Paths) -> Option<EndOrder> {
-    let file = std::fs::File::open(paths.bin.join(files::END)).ok()?;
-    let mut text = vec![];
-    let read = file.take(RECORD_MAX_BYTES as u64).read_to_end(&mut text);
-    // An order that this runner has no word for is still an order.
-    let unknown = || EndOrder::new(Cause::RunnerFailed, "the helper's order to end cannot be read");
-    Some(read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_else(unknown))
+/// Where the helper's order to end is looked for.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    /// The helper has made it, empty, before us and writes into it. A command of our user can lower the number of files
+    /// that we may open, and cannot close it.
+    opened: Option<File>,
+    path: PathBuf,
+}
+
+impl Orders {
+    /// Called before the command can be there.
+    pub(crate) fn of(paths: &Paths) -> Self {
+        let opened = File::open(paths.bin.join(files::END_TO_BE)).ok();
+        Self { opened, path: paths.bin.join(files::END) }
+    }
+
+    /// The order, if there is one.
+    pub(crate) fn end(&self) -> Option<EndOrder> {
+        let mut text = vec![0; RECORD_MAX_BYTES];
+        let read = |file: &File, text: &mut [u8]| file.read_at(text, 0);
+        let got = match self.opened.as_ref().map(|file| read(file, &mut text)) {
+            Some(Ok(got @ 1..)) => Ok(got),
+            // It was there before us, or had to be written to another file.
+            _ => match File::open(&self.path) {
+                Ok(file) => read(&file, &mut text),
+                Err(_) if rustix::fs::lstat(&self.path).is_ok() => Ok(0),
+                Err(_) => return None,
+            },
+        };
+        // An order that cannot be read, or that this runner has no word for, is still an order.
+        let unknown = || EndOrder::new(Cause::RunnerFailed, "the helper's order to end cannot be read");
+        let text = got.ok().and_then(|got| text.get(..got));
+        Some(text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_else(unknown))
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +129,7 @@ mod tests {
     fn an_order_that_cannot_be_read_is_an_order() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        assert_eq!(ordered_end(&paths), None);
+        assert_eq!(Orders::of(&paths).end(), None);
         std::fs::create_dir_all(&paths.bin).unwrap();
         for (text, cause, detail) in [
             (r#"{"cause":"InputNotFound","detail":"no such tag"}"#, Cause::InputNotFound, "no such tag"),
@@ -109,10 +138,22 @@ mod tests {
             ("", Cause::RunnerFailed, "the helper's order to end cannot be read"),
         ] {
             std::fs::write(paths.bin.join(files::END), text).unwrap();
-            assert_eq!(ordered_end(&paths), Some(EndOrder::new(cause, detail)), "{text}");
+            assert_eq!(Orders::of(&paths).end(), Some(EndOrder::new(cause, detail)), "{text}");
         }
         std::fs::write(paths.bin.join(files::END), "{}").unwrap();
-        assert_eq!(ordered_end(&paths), Some(EndOrder::stop()));
+        assert_eq!(Orders::of(&paths).end(), Some(EndOrder::stop()));
+    }
+
+    #[test]
+    fn an_order_is_seen_in_the_file_that_was_opened_before() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(&paths.bin).unwrap();
+        std::fs::write(paths.bin.join(files::END_TO_BE), "").unwrap();
+        let orders = Orders::of(&paths);
+        assert_eq!(orders.end(), None);
+        std::fs::write(paths.bin.join(files::END_TO_BE), r#"{"cause":"DiskLimitExceeded"}"#).unwrap();
+        assert_eq!(orders.end(), Some(EndOrder::new(Cause::DiskLimitExceeded, "")));
     }
 
     #[test]

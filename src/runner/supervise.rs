@@ -2,9 +2,8 @@
 
 use super::ending::{End, Ending};
 use super::limits::{Due, KILL_PATIENCE, Limits, Reason};
-use super::paths::Paths;
 use super::processes;
-use super::request::ordered_end;
+use super::request::Orders;
 use super::shell::{Marks, Progress};
 use super::signals::{Caught, Signals, wait_readable};
 use super::sys;
@@ -66,9 +65,9 @@ pub(crate) fn supervise(
     mut tee: Tee,
     limits: &mut Limits,
     signals: &Signals,
-    paths: &Paths,
+    (orders, record): (&Orders, &Path),
 ) -> Ended {
-    let mut began = marks.is_none().then(|| begin(&paths.record));
+    let mut began = marks.is_none().then(|| begin(record));
     let mut order = None;
     let mut marks = Marks::from(marks);
     let mut next_look = Instant::now();
@@ -91,7 +90,7 @@ pub(crate) fn supervise(
         }
         if now >= next_look {
             next_look = now + LOOK;
-            if let Some(ordered) = ordered_end(paths)
+            if let Some(ordered) = orders.end()
                 && limits.end(ordered.cause.map_or(Reason::AskedToStop, Reason::Cause), now)
             {
                 order = Some(ordered.detail).filter(|detail| !detail.is_empty());
@@ -131,7 +130,7 @@ pub(crate) fn supervise(
         });
         marks.read();
         if began.is_none() && matches!(marks.progress(), Progress::Ready(_)) {
-            let now = begin(&paths.record);
+            let now = begin(record);
             limits.count_from(now.monotonic);
             began = Some(now);
         }
