@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +23,9 @@ const RESERVED: &str = "reserved";
 /// How many marks there is space for. After the command has started, few are written: what will go wrong, the order to
 /// end, until when the output may be saved, what came of it, the ending.
 const RESERVED_MARKS: u32 = 10;
+/// So many of them are for the last words alone: marks that come again and again, such as why the last try to save failed,
+/// leave those to what would be lost without them.
+const RESERVED_FOR_THE_END: u32 = 3;
 /// Space of each: what a termination message takes, the largest of those marks.
 const RESERVED_BYTES: u64 = 8 * 1024;
 
@@ -59,15 +63,28 @@ pub(super) fn mark(bin: &Path, name: &str, text: &[u8]) -> Result<(), Error> {
 fn text_draft(bin: &Path, name: &str, text: &[u8]) -> io::Result<PathBuf> {
     match draft(bin, name, 0o644, |file| file.write_all(text)) {
         Err(error) if is_full(&error) => {
-            let mut reserved = (0..RESERVED_MARKS).map(|number| bin.join(RESERVED).join(number.to_string()));
+            let mut reserved = reserved_for(name).map(|number| bin.join(RESERVED).join(number.to_string()));
             reserved.find_map(|reserved| draft_of(&reserved, bin, name, text)).ok_or(error)
         }
         drafted => drafted,
     }
 }
 
+/// What of the reserve a mark may use.
+fn reserved_for(name: &str) -> Range<u32> {
+    match name {
+        // It is but news, each second.
+        files::PROGRESS => 0..0,
+        files::SAVED | files::REPORTED | files::CANNOT_END => 0..RESERVED_MARKS,
+        _ => RESERVED_FOR_THE_END..RESERVED_MARKS,
+    }
+}
+
 /// A draft in a file that was set aside; none: it is not there any more, or not enough.
 fn draft_of(reserved: &Path, bin: &Path, name: &str, text: &[u8]) -> Option<PathBuf> {
+    if text.len() as u64 > RESERVED_BYTES {
+        return None;
+    }
     let draft = draft_path(bin, name);
     fs::rename(reserved, &draft).ok()?;
     let written = fs::File::options().write(true).open(&draft).and_then(|mut file| {
@@ -173,7 +190,7 @@ fn draft(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -201,10 +218,10 @@ mod tests {
     }
 
     /// A file system in memory of so many bytes; needs root, as the tests of the cluster do.
-    struct SmallDisk(tempfile::TempDir);
+    pub(in crate::helper) struct SmallDisk(pub(in crate::helper) tempfile::TempDir);
 
     impl SmallDisk {
-        fn new(bytes: usize) -> Self {
+        pub(in crate::helper) fn new(bytes: usize) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let size = format!("size={bytes}");
             let mut mount = std::process::Command::new("mount");
@@ -213,8 +230,8 @@ mod tests {
             Self(dir)
         }
 
-        fn fill(&self) {
-            let mut file = fs::File::create(self.0.path().join("fill")).unwrap();
+        pub(in crate::helper) fn fill(&self) {
+            let mut file = fs::File::options().append(true).create(true).open(self.0.path().join("fill")).unwrap();
             while file.write_all(&[1; 4096]).is_ok() {}
         }
     }
@@ -222,6 +239,35 @@ mod tests {
     impl Drop for SmallDisk {
         fn drop(&mut self) {
             let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        }
+    }
+
+    #[test]
+    fn what_is_news_leaves_the_reserve_to_what_would_be_lost() {
+        let disk = SmallDisk::new(1 << 20);
+        let bin = disk.0.path();
+        reserve(bin).unwrap();
+        disk.fill();
+        for _ in 0..2 * RESERVED_MARKS {
+            mark(bin, files::PROGRESS, b"{}").unwrap_err();
+        }
+        // Too long for any: none is used up for it.
+        for _ in 0..2 * RESERVED_MARKS {
+            mark(bin, files::DAMAGED, &vec![b'x'; 100_000]).unwrap_err();
+        }
+        assert_eq!(fs::read_dir(bin.join(RESERVED)).unwrap().count(), RESERVED_MARKS as usize);
+        // Each of these takes one, until only those for the end are left.
+        for number in 0..RESERVED_MARKS {
+            let held = fs::File::open(bin.join(files::NOT_SAVED));
+            let marked = mark(bin, files::NOT_SAVED, b"{}");
+            assert_eq!(marked.is_ok(), number < RESERVED_MARKS - RESERVED_FOR_THE_END, "{number}");
+            // The space of the one before goes to others.
+            disk.fill();
+            drop(held);
+            disk.fill();
+        }
+        for last in [files::SAVED, files::REPORTED, files::CANNOT_END] {
+            mark(bin, last, &[b'x'; 4096]).unwrap();
         }
     }
 
