@@ -219,6 +219,8 @@ fn a_restarted_helper_goes_on() {
     // The first dies between its marks; nobody tells the second of it.
     fs::write(sandbox.paths.bin.join("prepared"), "").unwrap();
     fs::write(sandbox.paths.bin.join("bundle-runner"), "in use").unwrap();
+    // Of the command, which cannot keep the helper from its work by that.
+    fs::write(sandbox.paths.record.join("snapshots"), "").unwrap();
     let (helper, runner) = start(&sandbox, &sh("echo hi"));
     runner.finish();
     helper.finish();

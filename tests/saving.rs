@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal};
 use sandbox::{Sandbox, await_that, is_alive, sh};
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::Duration;
 
@@ -91,6 +92,21 @@ fn a_saved_output_is_told_with_its_size() {
     let Message { report, stdout_tail, .. } = told(&sandbox);
     assert_eq!((report.saved, report.not_saved, report.files, report.bytes), (Some(saved()), None, 4, 99));
     assert_eq!((report.record.unwrap().exit_code, stdout_tail.as_str()), (Some(3), "out\n"));
+}
+
+#[test]
+fn a_message_that_cannot_be_written_costs_no_output() {
+    // What cannot be written can be written again once the output is saved.
+    let sandbox = saving_by(&format!("rmdir \"$4/message\" || exit 9\n{SAVES}"));
+    let message = sandbox.paths.termination_message.clone();
+    let (helper, runner) = start(&sandbox, &sh("until [ -e go ]; do sleep 0.02; done"));
+    fs::remove_file(&message).unwrap();
+    fs::create_dir(sandbox.root().join("message")).unwrap();
+    symlink(sandbox.root().join("message"), &message).unwrap();
+    fs::write(sandbox.paths.bundle.join("go"), "").unwrap();
+    runner.finish();
+    helper.finish();
+    assert_eq!(told(&sandbox).report.saved, Some(saved()));
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
     let late_files = staging::late_files(paths);
     let first = Report { record: known, missing, resumed_from, late_files, ..Report::default() };
     let message = |report: &Report| Message::encode_with_inputs(report, &digests, &stdout, &stderr);
-    tell(paths, &message(&first))?;
+    // A file that cannot be written is no reason to lose the output.
+    log_failure(tell(paths, &message(&first)));
 
     // Also if we are killed before all is saved, as when a node is shut down: how far it came.
     let with = |Unsaved { not_saved, so_far }: &Unsaved| Report {
@@ -70,8 +71,10 @@ pub(super) fn report(paths: &Paths, request: Option<&Request>, end: End) -> Resu
         None => counted(paths, first),
     };
     let message = message(&report);
-    tell(paths, &message)?;
-    Ok(mark(&paths.bin, files::REPORTED, message.as_bytes())?)
+    let told = tell(paths, &message);
+    // Whoever is started again tells it again.
+    mark(&paths.bin, files::REPORTED, message.as_bytes())?;
+    told
 }
 
 /// The command heard of the end and came to its own: what it left is no half of something. In doubt, the last snapshot is

@@ -27,11 +27,15 @@ const LOOK_UP: Duration = Duration::from_secs(9);
 /// will lock. Without a request that can be read there is nothing more to do: the runner will tell.
 pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd<'_>) -> Result<OwnedFd, String> {
     let begin = Instant::now();
-    // Sticky: a user other than ours cannot replace what we made in it.
-    open_to_all(&paths.record, 0o1777)?;
-    open_to_all(&paths.record.join(files::SNAPSHOTS), 0o1777)?;
+    let is_prepared = is_marked(&paths.bin, files::PREPARED);
+    // After a crash, what the command made of its places must not stand between us and its output.
+    if !is_prepared {
+        // Sticky: a user other than ours cannot replace what we made in it.
+        open_to_all(&paths.record, 0o1777)?;
+        open_to_all(&paths.record.join(files::SNAPSHOTS), 0o1777)?;
+    }
     let lock = make_lock(&paths.record.join(files::LOCK))?;
-    if !is_marked(&paths.bin, files::PREPARED) {
+    if !is_prepared {
         open_to_all(&paths.bundle, 0o777)?;
         copy_runner(paths)?;
         reserve_space(paths)?;
@@ -40,7 +44,7 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
         }
         mark(&paths.bin, files::PREPARED, b"")?;
     }
-    if !request.is_some_and(staging::is_needed) {
+    if !request.is_some_and(staging::is_needed) && !is_marked(&paths.bin, files::STAGED) {
         mark(&paths.bin, files::STAGED, b"")?;
     }
     Ok(lock)
