@@ -131,7 +131,39 @@ pub(super) fn tell(paths: &Paths, message: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::helper::markers::reserve_file;
+    use crate::helper::markers::tests::SmallDisk;
     use std::fs;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn on_a_full_disk_each_message_replaces_the_one_before() {
+        let disk = SmallDisk::new(1 << 20);
+        let termination_message = disk.0.path().join("message");
+        let paths = Paths { termination_message, ..Paths::below(disk.0.path()) };
+        reserve_file(&paths.termination_message, MESSAGE_MAX_BYTES as u64).unwrap();
+        disk.fill();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Takes whatever is given up for a moment.
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    disk.fill();
+                }
+            });
+            for number in 0..1000 {
+                let message = "x".repeat(if number % 2 == 0 { MESSAGE_MAX_BYTES } else { 10 });
+                let told = tell(&paths, &message);
+                let there = fs::read_to_string(&paths.termination_message);
+                if told.is_err() || there.as_ref().ok() != Some(&message) {
+                    over.store(true, Ordering::Relaxed);
+                    panic!("{number}: {told:?}, {there:?}");
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
 
     #[test]
     fn a_later_message_replaces_an_earlier_one_of_any_length() {
