@@ -133,6 +133,18 @@ fn the_rest_is_saved_after_three_tries() {
 }
 
 #[test]
+fn the_error_names_the_file_although_it_cannot_be_counted() {
+    let registry = Registry::start();
+    let child = Child::of(Arc::new(disk()), &registry.host, 0);
+    fail(&child.disk);
+    // Nothing can take its place.
+    fs::create_dir_all(child.root.path().join(".bundlerun/bin/damaged.json/in")).unwrap();
+    assert!(!child.start().wait().unwrap().success());
+    let detail = child.left("not-saved.json")["detail"].to_string();
+    assert!(detail.contains("bad (cannot be read: Input/output error"), "{detail}");
+}
+
+#[test]
 fn a_disk_that_works_again_in_time_costs_nothing() {
     let registry = Registry::start();
     let child = Child::of(Arc::new(disk()), &registry.host, 0);

@@ -6,7 +6,7 @@ use crate::contract::{
     one_line,
 };
 use crate::helper::child::runtime;
-use crate::helper::error::Error;
+use crate::helper::error::{Error, log_failure};
 use crate::helper::markers::{self, mark_json, read_json};
 use crate::helper::mount_points;
 use crate::helper::progress::Telling;
@@ -84,8 +84,9 @@ fn try_to_save(paths: &Paths, request: &Request) -> Result<(), FailedTry> {
             mark_json(&paths.bin, files::SAVED, &SavedOutput { saved, files, bytes, note }).map_err(helper_failed)
         }
         Err(error) => {
+            // What the disk failed to read is said by the error itself, whether it can be counted or not.
             if !error.damaged.is_empty() {
-                note_damage(paths, &error.damaged).map_err(helper_failed)?;
+                log_failure(note_damage(paths, &error.damaged));
             }
             let done_bytes = progress.done_bytes.load(Ordering::Relaxed);
             Err(failed(failure(error.kind), &error.message, done_bytes))
@@ -147,6 +148,9 @@ struct Damage {
 /// As many tries a disk has.
 const TRIES_TO_READ: u32 = 3;
 
+/// The mark of so many is not longer than what is set aside for one.
+const FEW_DAMAGED: usize = 64;
+
 /// What an entry is named by is the bundle's matter.
 type Damages = BTreeMap<String, Damage>;
 
@@ -158,7 +162,10 @@ fn note_damage(paths: &Paths, entries: &[String]) -> Result<(), Error> {
         let damage = known.get(entry).copied().unwrap_or(first);
         (entry.clone(), Damage { tries: damage.tries.saturating_add(1), ..damage })
     };
-    mark_json(&paths.bin, files::DAMAGED, &entries.iter().map(again).collect::<Damages>())
+    let all: Damages = entries.iter().map(again).collect();
+    // On a full disk there is little room: then some are counted, and the others near the deadline are given up with all.
+    mark_json(&paths.bin, files::DAMAGED, &all)
+        .or_else(|_| mark_json(&paths.bin, files::DAMAGED, &all.into_iter().take(FEW_DAMAGED).collect::<Damages>()))
 }
 
 /// What the output may lack by now: what no try could read for a while, and near the deadline all that cannot be read.
@@ -305,6 +312,7 @@ mod tests {
     use super::*;
     use crate::bundle::FileId;
     use crate::contract::Command;
+    use crate::helper::markers::tests::SmallDisk;
 
     #[test]
     fn a_working_directory_that_was_closed_is_open_to_its_owner_again() {
@@ -315,6 +323,21 @@ mod tests {
             open_to_owner(root.path());
             assert_eq!(mode(), open, "{closed:o}");
         }
+    }
+
+    #[test]
+    fn on_a_full_disk_some_of_what_cannot_be_read_is_counted() {
+        let disk = SmallDisk::new(1 << 20);
+        let paths = Paths { bin: disk.0.path().to_owned(), ..Paths::below(disk.0.path()) };
+        markers::reserve(&paths.bin).unwrap();
+        let entries: Vec<_> = (0..2000_u32).map(|number| sha256(&number.to_le_bytes())).collect();
+        note_damage(&paths, &entries).unwrap();
+        let counted = || read_json::<Damages>(&paths.bin, files::DAMAGED).unwrap();
+        assert_eq!(counted().len(), 2000);
+        markers::unmark(&paths.bin, files::DAMAGED);
+        disk.fill();
+        note_damage(&paths, &entries).unwrap();
+        assert_eq!(counted().len(), FEW_DAMAGED);
     }
 
     #[test]
