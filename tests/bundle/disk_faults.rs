@@ -8,6 +8,7 @@ use bundlerun::bundle::{ErrorKind, GivenUp, ListEntryKind, Tree};
 use bundlerun::contract::{Command, Registries, Request};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -71,9 +72,7 @@ impl Child {
         for dir in [&bundle, &request, &root.path().join(".bundlerun/bin")] {
             fs::create_dir_all(dir).unwrap();
         }
-        // The helper follows no link, and this is none.
-        let bind = ["--bind", disk.path().to_str().unwrap(), bundle.to_str().unwrap()];
-        assert!(std::process::Command::new("mount").args(bind).status().unwrap().success());
+        bind(&disk, &bundle);
         let registries = Registries { insecure: vec![registry.to_owned()], ca: None };
         let save = json!({
             "repository": format!("{registry}/a"), "tag": "t", "deadlineSeconds": 60, "interruptedSeconds": 60,
@@ -111,8 +110,19 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.root.path().join("bundle")).status();
+        for mount in ["bundle", OUTPUT] {
+            let _ = std::process::Command::new("umount").arg("-ql").arg(self.root.path().join(mount)).status();
+        }
     }
+}
+
+/// Where what the command says is.
+const OUTPUT: &str = ".bundlerun/output";
+
+/// The helper follows no link, and this is none.
+fn bind(disk: &FaultyDisk, at: &Path) {
+    let bound = std::process::Command::new("mount").arg("--bind").args([disk.path(), at]).status();
+    assert!(bound.unwrap().success());
 }
 
 #[test]
@@ -182,6 +192,23 @@ fn what_gives_no_answer_holds_up_nothing_else_and_is_named() {
         child.disk.mend();
         process.wait().unwrap();
     }
+}
+
+#[test]
+fn what_the_command_said_may_give_no_answer_either() {
+    let (registry, said) = (Registry::start(), FaultyDisk::mount());
+    let child = Child::of(Arc::new(disk()), &registry.host, 1);
+    fs::write(said.backing().join("stdout"), "hello").unwrap();
+    let output = child.root.path().join(OUTPUT);
+    fs::create_dir_all(&output).unwrap();
+    bind(&said, &output);
+    said.set("stdout", Fault::HangsWhole);
+    let mut process = child.start();
+    let saved = child.leaves("saved.json");
+    assert_eq!((&saved["files"], &saved["damaged"]), (&json!(3), &json!(1)));
+    assert_eq!(saved["skippedNames"], json!(["stdout (the disk gave no answer for 1 s)"]));
+    said.mend();
+    process.wait().unwrap();
 }
 
 #[test]

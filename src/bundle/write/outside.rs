@@ -4,6 +4,7 @@ use super::cancel::Cancelled;
 use super::content::{size, to_read};
 use super::entries::{Entries, ROOT, What};
 use super::exclude::exclude;
+use super::hang::{about_path, ask};
 use super::skip::Skip;
 use super::walk::{self, HungBefore};
 use crate::bundle::untrusted::{open_in, open_mount};
@@ -27,27 +28,34 @@ pub(super) fn walk_all(
 ) -> Result<(OwnedFd, Entries, Outside), Error> {
     let root = walk::open_root(tree)?;
     let mut entries = walk::walk(tree, &root, hung, cancelled)?;
-    let outside = add(tree, &mut entries)?;
+    let outside = add(tree, hung, &mut entries)?;
     entries.sort();
     Ok((root, entries, outside))
 }
 
 /// Adds them to the entries of the tree. A name that is taken stays the tree's.
-fn add(tree: &Tree, entries: &mut Entries) -> Result<Outside, Error> {
+fn add(tree: &Tree, hung: &HungBefore, entries: &mut Entries) -> Result<Outside, Error> {
     let excluded = exclude(&tree.exclude)?;
     let mut outside = Outside::new();
     for (name, file) in &tree.outside {
         if excluded.is_match(name) {
             continue;
         }
-        let (mode, what) = match rustix::fs::lstat(file) {
+        about_path(name.as_bytes());
+        let found = match hung.get(name.as_bytes()) {
+            Some(time) => Err(Skip::hung(*time)),
+            None => match ask(|| rustix::fs::lstat(file)) {
+                Err(Errno::NOENT) => continue,
+                found => found.map_err(Skip::unreadable),
+            },
+        };
+        let (mode, what) = match found {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 entries.count_bytes(to_read(&stat));
                 (stat.st_mode & 0o7777, Ok(size(&stat)))
             }
             Ok(_) => (0, Err(Skip::no_output("is no file any more"))),
-            Err(Errno::NOENT) => continue,
-            Err(error) => (0, Err(Skip::unreadable(error))),
+            Err(skip) => (0, Err(skip)),
         };
         let name = free_name(name, |name| entries.has_at_root(name.as_bytes()));
         let what = match &what {
@@ -86,7 +94,7 @@ mod tests {
         for name in names {
             entries.add(ROOT, name.as_bytes(), 0o755, What::Directory).unwrap();
         }
-        add(tree, &mut entries).unwrap();
+        add(tree, &HungBefore::new(), &mut entries).unwrap();
         let told = entries.iter().filter_map(|(index, entry)| {
             let what = match entry.what {
                 What::File { size } => Ok(size),
@@ -115,7 +123,7 @@ mod tests {
         let mut entries = Entries::new(None);
         let fifo = Skip::no_output("a FIFO");
         entries.add(ROOT, b"stderr", 0o644, What::Skipped(&fifo)).unwrap();
-        add(&tree(dir.path(), &[]), &mut entries).unwrap();
+        add(&tree(dir.path(), &[]), &HungBefore::new(), &mut entries).unwrap();
         assert!(entries.has_at_root(b"stderr.run"), "two entries of one name could not be told apart");
     }
 
