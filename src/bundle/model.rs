@@ -98,8 +98,8 @@ pub struct Tree {
     pub left_out: Vec<FileId>,
     /// Directories that are part of it only if something is in them.
     pub left_out_if_empty: Vec<FileId>,
-    /// Symbolic links that are no part of it: path from the root, and target.
-    pub left_out_links: Vec<(PathBuf, PathBuf)>,
+    /// Directories: a symbolic link at the root to what has its own name in one of them is no part of it.
+    pub linked_to: Vec<PathBuf>,
     /// Files that are elsewhere and part of it all the same: name in the bundle, and where they are. Where the tree has an
     /// entry of that name, `.run` is added to it.
     pub outside: Vec<(String, PathBuf)>,

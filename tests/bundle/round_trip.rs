@@ -199,19 +199,36 @@ async fn what_is_excluded_or_ours_is_left_out() {
     let (dir, access) = (tempfile::tempdir().unwrap(), registry.access());
     let make =
         "touch keep a.tmp .hidden; mkdir -p sub/deep cache/x ours stub/inner filled; touch sub/b.tmp sub/deep/c.tmp
-        touch sub/d.log cache/x/y ours/file filled/file; ln -s /inputs/1 in; ln -s /inputs/2 mine";
+        touch sub/d.log cache/x/y ours/file filled/file; ln -s /inputs/1/in in; ln -s /inputs/3/in mine
+        ln -s /inputs/2/in also; ln -s /inputs/1/sub2 sub2; ln -s /inputs/1/x/y y; ln -s /inputs/1/in sub/in";
     script("sh", dir.path(), make);
     let inode = |name: &str| fs::metadata(dir.path().join(name)).map(|m| (m.dev(), m.ino()).into()).unwrap();
     let mut tree = tree(dir.path());
     tree.exclude = ["*.tmp", "**/*.log", "cache/", "./.hidden"].map(str::to_owned).into();
     tree.left_out = vec![inode("ours")];
     tree.left_out_if_empty = vec![inode("stub"), inode("stub/inner"), inode("filled")];
-    tree.left_out_links = vec![("in".into(), "/inputs/1".into()), ("mine".into(), "/inputs/1".into())];
+    tree.linked_to = vec!["/inputs/1".into(), "/inputs/2".into()];
     let saved = save(&tree, &registry.repository("a"), "t", &access).await;
     let reference = format!("{}@{}", registry.repository("a"), saved.digest);
     let listed = bundlerun::bundle::list(&reference, &access).await.unwrap();
     let paths: Vec<_> = listed.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect();
-    assert_eq!(paths, ["", "filled", "filled/file", "keep", "mine", "sub", "sub/b.tmp", "sub/deep", "sub/deep/c.tmp"]);
+    assert_eq!(
+        paths,
+        [
+            "",
+            "also",
+            "filled",
+            "filled/file",
+            "keep",
+            "mine",
+            "sub",
+            "sub/b.tmp",
+            "sub/deep",
+            "sub/deep/c.tmp",
+            "sub/in",
+            "y"
+        ]
+    );
     tree.exclude = vec!["**/*.tmp".into(), "sub/**".into()];
     assert!(try_save(&tree, &registry.repository("a"), "u", &access).await.is_ok());
     tree.exclude = vec!["[".into()];

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A path that is longer is skipped, with what is below it: the sum of all paths of a tree that is nothing but deep
@@ -218,11 +218,13 @@ impl Walk<'_> {
         }
     }
 
+    /// By its words alone: no list is kept, which would be as long as the input is.
     fn is_left_out_link(&self, path: &[u8], target: &[u8]) -> bool {
-        let same = |(link, to): &(std::path::PathBuf, std::path::PathBuf)| {
-            link.as_os_str().as_bytes() == path && to.as_os_str().as_bytes() == target
+        let leads_to = |directory: &PathBuf| {
+            let below = target.strip_prefix(directory.as_os_str().as_bytes());
+            below.and_then(|below| below.strip_prefix(b"/")) == Some(path)
         };
-        self.tree.left_out_links.iter().any(same)
+        !path.contains(&b'/') && self.tree.linked_to.iter().any(leads_to)
     }
 
     fn skip(&mut self, place: &Place<'_>, skip: &Skip) -> Result<(), Error> {

@@ -13,7 +13,6 @@ use crate::helper::progress::Telling;
 use crate::helper::record::{read_record, read_variables};
 use crate::helper::room;
 use crate::helper::saved::{self, FailedTry, SavedOutput};
-use crate::helper::task::links;
 use crate::helper::task::login::access;
 use crate::helper::task::{copy, resume, stage, url};
 use crate::names::{self, files};
@@ -26,7 +25,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -190,7 +189,6 @@ fn now_ms() -> u64 {
 pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
     let made = mount_points::made(paths);
     let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
-    let targets: Vec<PathBuf> = linked.map(|(index, _)| paths.sources.join(index.to_string())).collect();
     Tree {
         root: paths.bundle.clone(),
         seen_at: paths.below_root(names::paths::BUNDLE),
@@ -198,7 +196,7 @@ pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveReque
         only: None,
         left_out: made.mounted_over,
         left_out_if_empty: made.parents,
-        left_out_links: links::made(&paths.bundle, &targets),
+        linked_to: linked.map(|(index, _)| paths.sources.join(index.to_string())).collect(),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
         given_up: given_up(paths, save),
         kept: Some(paths.bin.join(files::DIGESTS)),
@@ -313,6 +311,7 @@ mod tests {
     use crate::bundle::FileId;
     use crate::contract::Command;
     use crate::helper::markers::tests::SmallDisk;
+    use crate::helper::task::links;
 
     #[test]
     fn a_working_directory_that_was_closed_is_open_to_its_owner_again() {
@@ -407,7 +406,7 @@ mod tests {
         };
         assert_eq!(tree.left_out, ["b/claim", "secret", "ckpt"].map(identity));
         assert_eq!(tree.left_out_if_empty, [identity("b")]);
-        assert_eq!(tree.left_out_links, [(PathBuf::from("entry"), listed.join("entry"))]);
+        assert_eq!(tree.linked_to, [listed]);
         assert_eq!((tree.root, tree.exclude), (paths.bundle.clone(), vec!["*.tmp".to_owned()]));
     }
 
