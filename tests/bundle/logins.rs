@@ -90,7 +90,9 @@ where
             if request.uri().path() == "/token" {
                 return endpoint(request).await;
             }
-            let is_upload = *request.method() == Method::PUT && request.uri().path().contains("/blobs/uploads/");
+            // The body comes by PATCH, and its end by PUT.
+            let is_upload = [Method::PATCH, Method::PUT].contains(request.method())
+                && request.uri().path().contains("/blobs/uploads/");
             if !header(&request, "authorization").starts_with("Bearer good") {
                 if is_upload {
                     seen.log.lock().unwrap().push("an anonymous upload".to_owned());
