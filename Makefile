@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean
+.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean bench
 
 help: ## The targets, and what each does.
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
@@ -69,6 +69,9 @@ test-chart: ## The Helm chart, plain manifests, alerts and GitOps health: what n
 
 test-chart-cluster: static ## The same on a local cluster of its own, with the operator's image: install, upgrade, uninstall, alerts.
 	tests/chart/run --cluster bundlerun-chart
+
+bench: static ## What a run costs beside a Job and a bare pod, on a control plane of its own without kubelets: N of each (1000), ROUNDS rounds (3).
+	tests/bench/runs $(or $(N),1000) $(or $(ROUNDS),3)
 
 crd: ## Generates crds/bundlerun.yaml from the types.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml

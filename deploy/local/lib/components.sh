@@ -8,6 +8,7 @@ SERVICE_CIDR=10.96.0.0/16
 SERVICE_API_IP=10.96.0.1
 DNS_IP=10.96.0.10
 REGISTRY_PORT=5000
+ETCD_METRICS_PORT=2381
 
 # component NAME: makes its start script from standard input.
 component() {
@@ -27,10 +28,14 @@ until_ok() { until "$@" >/dev/null 2>&1; do sleep 0.1; done; }
 API_READY='until_ok curl -sf --cacert pki/ca.crt --cert pki/admin.crt --key pki/admin.key https://127.0.0.1:6443/readyz'
 
 write_control_plane() {
+  # Who measures wants to know what the API server can take, not what its clients are allowed.
+  local limits='qps: 200, burst: 400' limit_flags='--kube-api-qps 200 --kube-api-burst 400'
+  ((!FAKE_NODES)) || limits='qps: 10000, burst: 10000' limit_flags='--kube-api-qps 10000 --kube-api-burst 10000'
   component etcd <<EOF
 # A local cluster need not survive a power cut: skip the fsyncs.
 exec bin/etcd --name local --data-dir etcd --unsafe-no-fsync --log-level warn \\
   --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \\
+  --listen-metrics-urls http://$NODE_IP:$ETCD_METRICS_PORT \\
   --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \\
   --initial-cluster local=http://127.0.0.1:2380
 EOF
@@ -73,14 +78,14 @@ exec bin/kube-controller-manager --leader-elect=false --bind-address 127.0.0.1 \
   --authorization-kubeconfig kubeconfigs/kube-controller-manager \\
   --root-ca-file pki/ca.crt --service-account-private-key-file pki/service-accounts.key \\
   --cluster-signing-cert-file pki/ca.crt --cluster-signing-key-file pki/ca.key \\
-  --use-service-account-credentials --kube-api-qps 200 --kube-api-burst 400
+  --use-service-account-credentials $limit_flags
 EOF
 
   cat >"$STATE/config/kube-scheduler.yaml" <<EOF
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 leaderElection: {leaderElect: false}
-clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-scheduler, qps: 200, burst: 400}
+clientConnection: {kubeconfig: $STATE/kubeconfigs/kube-scheduler, $limits}
 EOF
   component kube-scheduler <<EOF
 $API_READY
@@ -222,6 +227,30 @@ until_ok test -S $KUBELET/device-plugins/kubelet.sock
 exec bin/fake-gpu -device-plugins $KUBELET/device-plugins -control $GPU_CONTROL \\
   -devices $STATE/devices-$index -node $NODE
 EOF
+}
+
+# write_fake_nodes: nodes without a kubelet. kwok says of their pods what a kubelet would.
+write_fake_nodes() {
+  local index
+  cp "$LOCAL_DIR/kwok.yaml" "$STATE/config/kwok.yaml"
+  component kwok <<EOF
+$API_READY
+exec bin/kwok --kubeconfig kubeconfigs/kwok --config config/kwok.yaml --manage-all-nodes \\
+  --server-address 127.0.0.1:10247 --node-lease-duration-seconds 40
+EOF
+  for ((index = 1; index <= FAKE_NODES; index++)); do
+    cat <<EOF
+---
+apiVersion: v1
+kind: Node
+metadata: {name: $NAME-node-$index, labels: {kubernetes.io/hostname: $NAME-node-$index}}
+status:
+  capacity: &has {cpu: "100000", memory: 1Pi, ephemeral-storage: 100Pi, pods: "100000", nvidia.com/gpu: "100000"}
+  allocatable: *has
+  conditions:
+  - {type: Ready, status: "True", reason: Fake, message: a node of kwok}
+EOF
+  done >"$STATE/config/objects.yaml"
 }
 
 # write_driver: what the host of a GPU has, in the places where GKE has it.

@@ -108,7 +108,8 @@ remove_interface() { ip link delete "$(interface)" 2>/dev/null || true; }
 
 start_namespaces() {
   local pid index addresses=()
-  for ((index = 1; index <= NODES; index++)); do addresses+=("10.213.$SLOT.$((index + 1))/24"); done
+  # The control plane has that of the first, also where no node is real.
+  for ((index = 1; index <= (NODES > 0 ? NODES : 1); index++)); do addresses+=("10.213.$SLOT.$((index + 1))/24"); done
   make_cgroups
   (
     join_cgroups

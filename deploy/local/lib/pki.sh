@@ -53,8 +53,9 @@ write_pki() {
   certificate kube-scheduler /CN=system:kube-scheduler
   certificate kube-proxy /CN=system:kube-proxy
   certificate coredns /O=system:masters/CN=coredns
+  certificate kwok /O=system:masters/CN=kwok
   certificate front-proxy /CN=front-proxy
-  for user in kube-controller-manager kube-scheduler kube-proxy coredns; do
+  for user in kube-controller-manager kube-scheduler kube-proxy coredns kwok; do
     kubeconfig_file "$STATE/kubeconfigs/$user" "$user" https://127.0.0.1:6443
   done
   for ((index = 1; index <= NODES; index++)); do
