@@ -97,15 +97,19 @@ impl Cluster {
     }
 
     /// Replaces the whole status of exactly the version that was observed, so that neither a stale cache nor a second
-    /// operator can undo an ending.
+    /// operator can undo an ending. Nothing but the status is sent: a spec can be a hundred times as large.
     async fn write_status(&self, run: &BundleRun, status: BundleRunStatus) -> Result<StepResult, Error> {
         let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
         let action = format!("write status of {namespace}/{name}");
         let api: Api<BundleRun> = Api::namespaced(self.client.clone(), &namespace);
         let (phase, reason) = (status.phase, status.reason.clone());
-        let mut new = BundleRun { status: Some(status), ..run.clone() };
-        let mut answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
-        if let (Err(kube::Error::Api(refused)), Some(status)) = (&answer, &mut new.status)
+        let mut status = status;
+        let write = async |status: &BundleRunStatus| {
+            let patch = Patch::<()>::Json(status_patch(run, status).map_err(|e| failed(&action, e))?);
+            bounded(&action, api.patch_status(&name, &patch_params(), &patch)).await
+        };
+        let mut answer = write(&status).await?;
+        if let Err(kube::Error::Api(refused)) = &answer
             && refused.is_invalid()
         {
             // A value that the schema does not take must not keep the ending off the object for ever.
@@ -122,7 +126,7 @@ impl Cluster {
             if let Some(result) = &mut status.result {
                 result.blame = None;
             }
-            answer = bounded(&action, api.replace_status(&name, &post(), &new)).await?;
+            answer = write(&status).await?;
         }
         match answer {
             Ok(written) => {
@@ -276,6 +280,16 @@ fn status_refused(words: &str) -> Event {
     }
 }
 
+/// The whole status of this version of a run. The version is set and not tested: a test that fails is answered like a status
+/// that the schema does not take (422), another version like any other conflict (409).
+fn status_patch(run: &BundleRun, status: &BundleRunStatus) -> Result<json_patch::Patch, kube::Error> {
+    let patch = json!([
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": run.metadata.resource_version},
+        {"op": "add", "path": "/status", "value": status},
+    ]);
+    serde_json::from_value(patch).map_err(kube::Error::SerdeError)
+}
+
 /// What came of a change of a pod's metadata.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cluster) enum Patched {
@@ -300,7 +314,12 @@ pub(in crate::cluster) async fn remove_finalizer(
     };
     let ours = format!("/metadata/finalizers/{index}");
     let is_ours = json!({"op": "test", "path": ours, "value": names::POD_FINALIZER});
-    patch_pod(client, action, pod, vec![is_ours, json!({"op": "remove", "path": ours})]).await
+    let mut patch = vec![is_ours, json!({"op": "remove", "path": ours})];
+    if matches!(facts.status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        // Who wrote which field is a third of the object, and the API server stores all of it with this change.
+        patch.push(json!({"op": "add", "path": "/metadata/managedFields", "value": [{}]}));
+    }
+    patch_pod(client, action, pod, patch).await
 }
 
 /// Changes the metadata of a pod, and of no later one of its name.
@@ -324,4 +343,162 @@ async fn patch_pod(client: &Client, action: &str, pod: &PodRef, mut patch: Vec<V
 /// Whether the API server, a policy or a webhook says no: asking again soon is in vain.
 fn is_refusal(status: &Status) -> bool {
     matches!(status.code, 400 | 403 | 422) || is_told_by_admission(&status.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube_runtime::{reflector, watcher};
+    use reflector::store::Writer;
+
+    use super::*;
+    use crate::cluster::{GuardedRun, Nodes};
+
+    /// What was asked of the API server, in order.
+    type Asked = Arc<Mutex<Vec<(http::Method, String, Value)>>>;
+
+    /// An API server that answers every request so, and a cluster that asks it.
+    fn cluster(
+        answer: impl Fn(usize) -> (u16, Value) + Clone + Send + 'static,
+    ) -> (Cluster, Writer<GuardedRun>, Asked) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let asked = Asked::default();
+        let noted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (noted, answer) = (Arc::clone(&noted), answer.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let number = {
+                    let mut noted = noted.lock().unwrap();
+                    let body = serde_json::from_slice(&body).unwrap_or_default();
+                    noted.push((head.method, head.uri.path().to_owned(), body));
+                    noted.len()
+                };
+                let (code, answer) = answer(number);
+                let body = Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let (runs, writer) = reflector::store();
+        let cluster =
+            Cluster::new(Client::new(service, "n"), runs, reflector::store().0, Nodes::default(), None).unwrap();
+        (cluster, writer, asked)
+    }
+
+    fn run(version: &str, status: &Value) -> Value {
+        json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun",
+            "metadata": {"name": "r", "namespace": "n", "uid": "u", "resourceVersion": version},
+            "spec": {"command": "true"}, "status": status})
+    }
+
+    fn decoded(run: Value) -> BundleRun {
+        serde_json::from_value(run).unwrap()
+    }
+
+    fn failure(code: u16, reason: &str) -> (u16, Value) {
+        (
+            code,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "m"}),
+        )
+    }
+
+    fn succeeded() -> BundleRunStatus {
+        serde_json::from_value(json!({"phase": "Succeeded", "usage": {"memoryPeakBytes": 1}})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_status_goes_alone_and_for_the_version_that_was_seen() {
+        let answer = |_| (200, run("6", &json!({"phase": "Succeeded"})));
+        let (cluster, _writer, asked) = cluster(answer);
+        let seen = decoded(run("5", &json!({"phase": "Running", "observedGeneration": 1})));
+        let wrote = cluster.write_status(&seen, succeeded()).await.unwrap();
+        assert_eq!(wrote, StepResult::Done);
+        let path = "/apis/bundlerun.dev/v1alpha1/namespaces/n/bundleruns/r/status".to_owned();
+        let sent = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": "5"},
+            {"op": "add", "path": "/status", "value": succeeded()},
+        ]);
+        assert_eq!(*asked.lock().unwrap(), [(http::Method::PATCH, path, sent)]);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_somebody_else_changed_is_planned_anew() {
+        let (cluster, _writer, asked) = cluster(|_| failure(409, "Conflict"));
+        let wrote = cluster.write_status(&decoded(run("5", &json!({}))), succeeded()).await.unwrap();
+        assert_eq!((wrote, asked.lock().unwrap().len()), (StepResult::Stale, 1));
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_refused_goes_without_its_measured_parts() {
+        let answer = |number| match number {
+            1 => failure(422, "Invalid"),
+            _ => (200, run("6", &json!({"phase": "Succeeded"}))),
+        };
+        let (cluster, _writer, asked) = cluster(answer);
+        let wrote = cluster.write_status(&decoded(run("5", &json!({}))), succeeded()).await.unwrap();
+        assert_eq!(wrote, StepResult::Done);
+        let written = |at: usize| asked.lock().unwrap()[at].2[1]["value"].clone();
+        assert_eq!((written(0)["usage"].is_object(), written(1)["usage"].is_object()), (true, false));
+        assert_eq!(written(1)["phase"], "Succeeded");
+    }
+
+    /// A finished run is not looked at again: what is kept of it is kept for its life. The watch may be faster than the
+    /// answer, or slower.
+    #[tokio::test]
+    async fn what_was_written_is_kept_until_the_cache_has_it() {
+        let answer = |_| (200, run("6", &json!({"phase": "Succeeded"})));
+        for watch_is_first in [false, true] {
+            let (cluster, mut writer, _asked) = cluster(answer);
+            let kept = || cluster.written.lock().unwrap().len();
+            let mut watch = |version: &str, status: &Value| {
+                let seen: GuardedRun = serde_json::from_value(run(version, status)).unwrap();
+                let event = watcher::Event::Apply(seen.clone());
+                writer.apply_watcher_event(&event);
+                cluster.is_cached(seen.0.as_ref().unwrap());
+            };
+            watch("5", &json!({"phase": "Running"}));
+            if watch_is_first {
+                watch("6", &json!({"phase": "Succeeded"}));
+            }
+            let before = decoded(run("5", &json!({"phase": "Running"})));
+            cluster.write_status(&before, succeeded()).await.unwrap();
+            if !watch_is_first {
+                assert_eq!(kept(), 1);
+                let seen = cluster.observe(&before).await.unwrap();
+                assert!(seen.run.is_over());
+                watch("5", &json!({"phase": "Running"}));
+                assert_eq!(kept(), 1);
+                watch("6", &json!({"phase": "Succeeded"}));
+            }
+            assert_eq!(kept(), 0);
+        }
+    }
+
+    /// Who wrote what of a pod is a third of it, and of no use once the pod has ended.
+    #[tokio::test]
+    async fn a_pod_that_has_ended_is_let_go_without_who_wrote_what() {
+        let pod = PodRef { namespace: "n".into(), name: "r-1".into(), uid: "p".into() };
+        for (phase, patches) in [("Running", 3), ("Succeeded", 4), ("Failed", 4)] {
+            let (cluster, _writer, asked) =
+                cluster(|_| (200, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r-1"}})));
+            let facts: PodFacts =
+                serde_json::from_value(json!({"metadata": {"name": "r-1", "namespace": "n", "uid": "p",
+                "finalizers": ["a/b", names::POD_FINALIZER]}, "spec": {}, "status": {"phase": phase}}))
+                .unwrap();
+            assert_eq!(remove_finalizer(&cluster.client, "a", &pod, &facts).await.unwrap(), Patched::Done);
+            let mut expected = vec![
+                json!({"op": "test", "path": "/metadata/uid", "value": "p"}),
+                json!({"op": "test", "path": "/metadata/finalizers/1", "value": names::POD_FINALIZER}),
+                json!({"op": "remove", "path": "/metadata/finalizers/1"}),
+                json!({"op": "add", "path": "/metadata/managedFields", "value": [{}]}),
+            ];
+            expected.truncate(patches);
+            assert_eq!(asked.lock().unwrap()[0].2, Value::from(expected), "{phase}");
+        }
+    }
 }

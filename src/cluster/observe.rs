@@ -215,8 +215,33 @@ impl Cluster {
 
     pub(in crate::cluster) fn remember(&self, run: BundleRun) {
         let Some(uid) = run.metadata.uid.clone() else { return };
-        let written = Written { run: Some(Arc::new(run)), at: Timestamp::now() };
+        let run = Arc::new(run);
+        let written = Written { run: Some(Arc::clone(&run)), at: Timestamp::now() };
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);
+        // The watch can be faster than the answer.
+        let name = ObjectRef::new(&run.name_any()).within(&run.namespace().unwrap_or_default());
+        if let Some(cached) = self.runs.get(&name)
+            && let Ok(cached) = &cached.0
+            && cached.metadata.uid == run.metadata.uid
+        {
+            self.is_cached(cached);
+        }
+    }
+
+    /// The cache has this version of a run: what we wrote up to it is kept only there. Of one that is over nothing is kept:
+    /// it may never be looked at again.
+    pub fn is_cached(&self, run: &BundleRun) {
+        let Some(uid) = run.metadata.uid.as_deref() else { return };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ours) = written.get_mut(uid) else { return };
+        if ours.run.as_ref().is_some_and(|ours| version(ours.as_ref()) > version(run)) {
+            return;
+        }
+        if run.is_over() {
+            written.remove(uid);
+        } else {
+            ours.run = None;
+        }
     }
 
     /// Forgets what was written to a run that is gone.

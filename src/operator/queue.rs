@@ -75,6 +75,11 @@ pub(in crate::operator) async fn follow_runs(
                 continue;
             }
         };
+        if let watcher::Event::Apply(run) | watcher::Event::InitApply(run) = &event
+            && let Ok(run) = &run.0
+        {
+            cluster.is_cached(run);
+        }
         let Triggered { runs, gone, next_attempt } = which.on(&event);
         for uid in &gone {
             cluster.forget(uid);

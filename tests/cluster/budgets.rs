@@ -74,10 +74,10 @@ async fn a_run_that_never_waits_costs_four_writes_one_event_and_no_read() {
     println!("requests of the operator for 5 short and 5 long runs: {counts:#?}");
     let slow = together(short.iter().chain(&long).map(|name| slowness(&space, name))).await.into_iter().sum::<usize>();
     println!("writes more that a busy node is good for: {slow}");
-    let writes = counts["update bundleruns/status"];
+    let writes = counts["patch bundleruns/status"];
     assert_few_looks(&mut counts, slow);
     assert!((15..=15 + slow).contains(&writes), "{writes} status writes");
-    let exact = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("update bundleruns/status", writes)];
+    let exact = [("create events", 10), ("create pods", 10), ("patch pods", 10), ("patch bundleruns/status", writes)];
     assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
 
     let object = space.runs().get("long-0").await.unwrap();
@@ -110,10 +110,10 @@ async fn a_run_that_is_told_of_its_disk_costs_one_write_and_one_event_more() {
     let mut counts = counted(all);
     println!("requests of the operator for a run whose disk is nearly full: {counts:#?}");
     let slow = slowness(&space, "long-full").await;
-    let writes = counts["update bundleruns/status"];
+    let writes = counts["patch bundleruns/status"];
     assert_few_looks(&mut counts, slow);
     assert!((3..=3 + slow).contains(&writes), "{writes} status writes");
-    let exact = [("create events", 2), ("create pods", 1), ("patch pods", 1), ("update bundleruns/status", writes)];
+    let exact = [("create events", 2), ("create pods", 1), ("patch pods", 1), ("patch bundleruns/status", writes)];
     assert_eq!(counts, exact.map(|(what, n)| (what.to_owned(), n)).into());
     space.end().await;
 }
