@@ -103,22 +103,25 @@ impl Orders {
 
     /// The order, if there is one.
     pub(crate) fn end(&self) -> Option<EndOrder> {
-        let mut text = vec![0; RECORD_MAX_BYTES];
-        let read = |file: &File, text: &mut [u8]| file.read_at(text, 0);
-        let got = match self.opened.as_ref().map(|file| read(file, &mut text)) {
-            Some(Ok(got @ 1..)) => Ok(got),
-            // It was there before us, or had to be written to another file.
-            _ => match File::open(&self.path) {
-                Ok(file) => read(&file, &mut text),
-                Err(_) if rustix::fs::lstat(&self.path).is_ok() => Ok(0),
-                Err(_) => return None,
-            },
+        // One that is half written cannot be read, and has no name yet.
+        if let Some(order) = self.opened.as_ref().and_then(order_in) {
+            return Some(order);
+        }
+        // It was there before us, or had to be written to another file.
+        let file = match File::open(&self.path) {
+            Err(_) if rustix::fs::lstat(&self.path).is_err() => return None,
+            file => file.ok(),
         };
         // An order that cannot be read, or that this runner has no word for, is still an order.
         let unknown = || EndOrder::new(Cause::RunnerFailed, "the helper's order to end cannot be read");
-        let text = got.ok().and_then(|got| text.get(..got));
-        Some(text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_else(unknown))
+        Some(file.as_ref().and_then(order_in).unwrap_or_else(unknown))
     }
+}
+
+fn order_in(file: &File) -> Option<EndOrder> {
+    let mut text = vec![0; RECORD_MAX_BYTES];
+    let got = file.read_at(&mut text, 0).ok()?;
+    serde_json::from_slice(text.get(..got)?).ok()
 }
 
 #[cfg(test)]
@@ -152,6 +155,8 @@ mod tests {
         std::fs::write(paths.bin.join(files::END_TO_BE), "").unwrap();
         let orders = Orders::of(&paths);
         assert_eq!(orders.end(), None);
+        std::fs::write(paths.bin.join(files::END_TO_BE), r#"{"cause":"DiskLimit"#).unwrap();
+        assert_eq!(orders.end(), None, "it is being written");
         std::fs::write(paths.bin.join(files::END_TO_BE), r#"{"cause":"DiskLimitExceeded"}"#).unwrap();
         assert_eq!(orders.end(), Some(EndOrder::new(Cause::DiskLimitExceeded, "")));
     }
