@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean bench test-bench
+.PHONY: bench-snapshots help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean bench test-bench
 
 help: ## The targets, and what each does.
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
@@ -72,6 +72,9 @@ test-chart-cluster: static ## The same on a local cluster of its own, with the o
 
 bench: static ## What a run costs beside a Job and a bare pod, on a control plane of its own without kubelets: N of each (1000), ROUNDS rounds (3).
 	tests/bench/runs $(or $(N),1000) $(or $(ROUNDS),3)
+
+bench-snapshots: static ## How soon the GPUs are free after a command, and what snapshots cost one, on a local cluster of its own: half an hour, 45 GiB of disk.
+	tests/cluster/run --ignored early::bench snapshots::bench
 
 test-bench: static ## The counts of make bench, which no load stretches: what a run and an idle operator ask of the API server. Three minutes, no part of CI.
 	PROFILE=dev tests/bench/runs 100 1
