@@ -479,6 +479,26 @@ mod tests {
         }
     }
 
+    /// A list is in the cache when all of it is there: until then, what was written is known from nowhere else.
+    #[tokio::test]
+    async fn what_was_written_is_kept_while_runs_are_listed_anew() {
+        let (cluster, mut writer, _asked) = cluster(|_| (200, run("6", &json!({"phase": "Succeeded"}))));
+        let version = |version: &str, phase: &str| -> GuardedRun {
+            serde_json::from_value(run(version, &json!({"phase": phase}))).unwrap()
+        };
+        writer.apply_watcher_event(&watcher::Event::Apply(version("5", "Running")));
+        let before = decoded(run("5", &json!({"phase": "Running"})));
+        cluster.write_status(&before, succeeded()).await.unwrap();
+        for event in [watcher::Event::Init, watcher::Event::InitApply(version("6", "Succeeded"))] {
+            writer.apply_watcher_event(&event);
+            let cached = cluster.runs.get(&ObjectRef::new("r").within("n")).unwrap();
+            assert!(cluster.newest(cached.0.as_ref().unwrap()).is_over());
+        }
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        cluster.is_listed();
+        assert_eq!(cluster.written.lock().unwrap().len(), 0);
+    }
+
     /// Who wrote what of a pod is a third of it, and of no use once the pod has ended.
     #[tokio::test]
     async fn a_pod_that_has_ended_is_let_go_without_who_wrote_what() {

@@ -72,6 +72,12 @@ pub struct Answers {
 }
 
 impl Snapshot {
+    /// Since when this process acts.
+    #[must_use]
+    pub fn acting_since(&self) -> Timestamp {
+        self.acting_since
+    }
+
     /// The facts for a plan, with the answers to earlier steps of the same reconcile.
     #[must_use]
     pub fn observed<'a>(&'a self, answers: &'a Answers) -> Observed<'a> {
@@ -219,10 +225,24 @@ impl Cluster {
         let written = Written { run: Some(Arc::clone(&run)), at: Timestamp::now() };
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);
         // The watch can be faster than the answer.
-        let name = ObjectRef::new(&run.name_any()).within(&run.namespace().unwrap_or_default());
+        self.look_up(&run);
+    }
+
+    /// The cache has all that a list had.
+    pub fn is_listed(&self) {
+        let written: Vec<_> = {
+            let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.values().filter_map(|written| written.run.clone()).collect()
+        };
+        written.iter().for_each(|run| self.look_up(run));
+    }
+
+    /// Sees whether the cache has what was written.
+    fn look_up(&self, written: &BundleRun) {
+        let name = ObjectRef::new(&written.name_any()).within(&written.namespace().unwrap_or_default());
         if let Some(cached) = self.runs.get(&name)
             && let Ok(cached) = &cached.0
-            && cached.metadata.uid == run.metadata.uid
+            && cached.metadata.uid == written.metadata.uid
         {
             self.is_cached(cached);
         }

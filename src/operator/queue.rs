@@ -75,10 +75,15 @@ pub(in crate::operator) async fn follow_runs(
                 continue;
             }
         };
-        if let watcher::Event::Apply(run) | watcher::Event::InitApply(run) = &event
-            && let Ok(run) = &run.0
-        {
-            cluster.is_cached(run);
+        match &event {
+            watcher::Event::Apply(run) => {
+                if let Ok(run) = &run.0 {
+                    cluster.is_cached(run);
+                }
+            }
+            // What is listed is in the cache only now.
+            watcher::Event::InitDone => cluster.is_listed(),
+            _ => {}
         }
         let Triggered { runs, gone, next_attempt } = which.on(&event);
         for uid in &gone {
