@@ -83,6 +83,9 @@ impl<R: Read> Decoder<R> {
 
     /// Reads until so many bytes wait to be decoded, or to the end.
     fn fill(&mut self, least: usize) -> io::Result<()> {
+        if self.to - self.from >= least {
+            return Ok(());
+        }
         self.read.copy_within(self.from..self.to, 0);
         self.to -= self.from;
         self.from = 0;
