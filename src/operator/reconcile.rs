@@ -24,7 +24,7 @@ const RESYNC: Duration = Duration::from_mins(5);
 /// New pods wait this long for a turn when many are being made.
 const TURN: Duration = Duration::from_millis(200);
 /// While a Deployment without a lease is rolled out, the operator before this one acts for at most so long.
-const ROLLOUT: Duration = Duration::from_mins(2);
+const ROLLOUT: SignedDuration = SignedDuration::from_mins(2);
 /// No attempt begins, ends and is recorded within this.
 const JUST_MADE: SignedDuration = SignedDuration::from_secs(2);
 /// When facts change while they are looked at, they are looked at again after this.
@@ -40,8 +40,8 @@ pub(in crate::operator) struct Context {
     /// New pods take at most half of all, so that a burst of them never delays a record.
     creating: Places,
     backoff: Arc<Backoff>,
-    /// Until when the operator before this one may act, too: there is no lease.
-    shared_until: Option<Instant>,
+    /// Only one acts at a time.
+    has_lease: bool,
 }
 
 impl Context {
@@ -54,16 +54,16 @@ impl Context {
         concurrency: u16,
     ) -> Self {
         let creating = Places::new(usize::from(concurrency / 2));
-        let shared_until = (!has_lease).then(|| Instant::now() + ROLLOUT);
-        Self { cluster, settings, metrics, creating, backoff, shared_until }
+        Self { cluster, settings, metrics, creating, backoff, has_lease }
     }
 
     /// Another operator may have made and ended the attempt whose pod is to be made now: the watch of pods may be ahead of the
     /// watch of runs. Of a run that has just been made nobody else has.
-    fn may_be_behind(&self, run: &BundleRun) -> bool {
-        let made = run.metadata.creation_timestamp.as_ref();
-        let is_new = made.is_some_and(|made| Timestamp::now().duration_since(made.0) < JUST_MADE);
-        !is_new && self.shared_until.is_some_and(|until| Instant::now() < until)
+    fn may_be_behind(&self, seen: &Snapshot) -> bool {
+        let now = Timestamp::now();
+        let age = seen.run.metadata.creation_timestamp.as_ref().map(|made| now.duration_since(made.0));
+        let is_new = age.is_some_and(|age| (SignedDuration::ZERO..JUST_MADE).contains(&age));
+        !self.has_lease && !is_new && now.duration_since(seen.acting_since()) < ROLLOUT
     }
 }
 
@@ -171,17 +171,16 @@ async fn carry_out(
     let mut over = seen.run.is_over();
     let mut steps = plan.steps.into_iter();
     let mut is_on_the_object = false;
-    let mut kept = None;
+    let (mut kept, mut is_deleted) = (None, false);
     while let Some(step) = steps.next() {
-        let is_of_the_end = matches!(step, Step::OrderStop { .. } | Step::DeletePod { .. });
+        let deletes = matches!(step, Step::DeletePod { .. });
+        let is_of_the_end = deletes || matches!(step, Step::OrderStop { .. });
         let written = match &step {
             Step::WriteStatus(status) => Some(status.clone()),
             _ => None,
         };
         let _place = match &step {
-            Step::CreatePod(_)
-                if context.may_be_behind(&seen.run) && !context.cluster.is_current(&seen.run).await? =>
-            {
+            Step::CreatePod(_) if context.may_be_behind(seen) && !context.cluster.is_current(&seen.run).await? => {
                 return Ok(Some(Looked::Stale));
             }
             Step::CreatePod(pod) => {
@@ -206,6 +205,7 @@ async fn carry_out(
         }
         match result? {
             StepResult::Done => {
+                is_deleted |= deletes;
                 if let Some(status) = written {
                     is_on_the_object = true;
                     let namespace = seen.run.metadata.namespace.as_deref().unwrap_or_default();
@@ -218,7 +218,9 @@ async fn carry_out(
                 return Ok(None);
             }
             // The finalizer of an earlier attempt's pod, and what a helper is told, are in nobody's way.
-            StepResult::Kept(pod) => kept = Some((pod, is_of_the_end)),
+            StepResult::Kept(pod) => {
+                kept = kept.filter(|(_, is_of_the_end)| *is_of_the_end).or(Some((pod, is_of_the_end)));
+            }
             StepResult::Progress(progress) => {
                 answers.progress = ProgressSeen::Answered(progress.map(|progress| *progress));
                 return Ok(None);
@@ -243,7 +245,7 @@ async fn carry_out(
         answers.pod_kept = Some(kept);
         return Ok(None);
     }
-    if let Some(kept) = &answers.pod_kept {
+    if let Some(kept) = answers.pod_kept.as_ref().filter(|_| !is_deleted) {
         return Err(Error::PodKept(kept.words.clone()));
     }
     let resync = (!over).then_some(RESYNC);

@@ -49,11 +49,14 @@ async fn a_stop_that_a_policy_is_in_the_way_of_is_told_and_carried_out_later() {
     let changes = PodPolicy::denying(&space, "UPDATE", "false", "nothing changes here").await;
     let deletions = PodPolicy::denying(&space, "DELETE", "false", "nothing goes").await;
     set(&space, "held", true).await;
-    let message = "stop was set: the attempt is being ended; the API server does not let its pod be deleted: ";
-    let says = |s: &bundlerun::api::BundleRunStatus| {
-        s.message.as_deref().is_some_and(|told| told.starts_with(message) && told.contains("nothing goes"))
-    };
-    space.until("held", "to say why it does not end", says).await;
+    for (what, policy) in [("changed", "nothing changes here"), ("deleted", "nothing goes")] {
+        let message =
+            format!("stop was set: the attempt is being ended; the API server does not let its pod be {what}: ");
+        let says = |s: &bundlerun::api::BundleRunStatus| {
+            s.message.as_deref().is_some_and(|told| told.starts_with(&message) && told.contains(policy))
+        };
+        space.until("held", "to say why it does not end", says).await;
+    }
     assert!(space.events("held").await.iter().any(|event| event.reason.as_deref() == Some("PodChangeRefused")));
     deletions.end(&space).await;
     let ended = space.end_of("held").await;

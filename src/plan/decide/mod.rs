@@ -326,10 +326,13 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// It had a pod, or waited for something else than another version of the operator.
+    /// It had a pod, or waited for something that is looked at after its spec.
     fn was_valid(&self) -> bool {
-        let waited = self.status().is_some_and(|status| status.waiting.is_some());
-        self.attempt > 1 || (waited && self.known(WaitStage::Version).is_none())
+        let before = [Reason::PreviousPod, Reason::PodNameTaken, Reason::Suspended].map(Reason::name);
+        let is_after = |reason: &str| !before.contains(&reason);
+        let waiting = self.status().and_then(|status| status.waiting.as_ref()?.reason.as_deref());
+        let waited = waiting.is_some_and(is_after) && self.known(WaitStage::Version).is_none();
+        self.attempt > 1 || self.entry(self.attempt).is_some() || waited
     }
 
     /// Whether the command began in an attempt before.

@@ -153,7 +153,8 @@ impl Decision<'_> {
             (Some(deadline), Some(told)) if wait.stage != WaitStage::Image => Some(deadline.min(told)),
             _ => deadline,
         };
-        if deadline.is_some_and(|d| d <= self.now) && known.is_some() {
+        let is_over = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= self.now);
+        if (known.is_some() && is_over(deadline)) || (wait.stage != WaitStage::Image && is_over(told_deadline)) {
             return Plan::nothing().then(Step::delete(pod));
         }
         let left = deadline.map(|d| until(self.now, d));
@@ -162,8 +163,9 @@ impl Decision<'_> {
             return Plan::nothing_until(left);
         }
         let again = again_after(self.now.duration_since(since));
-        if let Some(soon) = self.written_at.filter(|_| known.is_some()).and_then(|at| self.due(at, again)) {
-            return Plan::after(soon);
+        let is_told = before.is_some() && wait.deadline != Deadline::AtOnce;
+        if let Some(soon) = self.written_at.filter(|_| is_told).and_then(|at| self.due(at, again)) {
+            return Plan::after(soon).or_after(left);
         }
         let told = match wait.stage {
             WaitStage::Scheduling => Some(self.why_no_node(pod, wait.message)),

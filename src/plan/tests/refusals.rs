@@ -354,6 +354,9 @@ fn words_that_nobody_knows_are_waited_with_and_not_the_users_end() {
 fn a_setting_that_changes_while_a_run_waits_is_the_platforms_matter_and_has_a_deadline() {
     let run = run_of(json!({"command": "true", "gpuProfile": "mig", "resources": {"gpus": 1}}));
     let quota = with_status(&run, &written(&refused(&self::run(), &Refusal::QuotaExceeded(message()), 1)));
+    // What is waited for before the spec is looked at says nothing of it.
+    let previous = with_status(&run, &written(&look(&run, PodSeen::Foreign(&foreign("r").deleted(1).facts()), 3)));
+    assert_eq!(words(&look(&previous, PodSeen::Absent, 100)), ["Write Failed", "Tell InvalidSpec"]);
     for run in [quota, BundleRun { spec: run.spec, ..in_attempt(2) }] {
         let plan = look(&run, PodSeen::Absent, 100);
         let told: Vec<_> = words(&plan).into_iter().filter(|words| !words.starts_with("Release")).collect();
@@ -384,20 +387,22 @@ fn a_run_whose_pod_cannot_be_told_to_stop_is_deleted_and_says_why() {
     assert_eq!(words(&plan), ["Write Waiting", "Stop r-1"]);
     let told = with_status(&stopped, &written(&plan));
     let plan = kept(&told, &listens, false, 8);
-    assert_eq!(words(&plan), ["Delete r-1", "Write Waiting", "Tell PodChangeRefused"]);
+    assert_eq!(words(&plan), ["Write Waiting", "Tell PodChangeRefused"], "a webhook may be back in a moment");
     let message = "stop was set: the attempt is being ended; the API server does not let its pod be changed: a policy says \
         no at 8";
     assert_eq!(written(&plan).message.as_deref(), Some(message));
-    // Nor deleted, either: it is tried again and again, and told once.
     let told = with_status(&told, &written(&plan));
-    let plan = kept(&told, &listens, true, 9);
+    assert_eq!(words(&kept(&told, &listens, false, 67)), [""; 0]);
+    assert_eq!(words(&kept(&told, &listens, false, 68)), ["Delete r-1"]);
+    // Nor deleted, either: it is tried again and again, and told once.
+    let plan = kept(&told, &listens, true, 69);
     assert_eq!(words(&plan), ["Write Waiting", "Tell PodChangeRefused"]);
     let told = with_status(&told, &written(&plan));
-    let message = message.replace("changed", "deleted").replace("at 8", "at 9");
+    let message = message.replace("changed", "deleted").replace("at 8", "at 69");
     assert_eq!(told.status.as_ref().unwrap().message, Some(message));
-    assert_eq!(words(&look_at(&told, &listens, 30)), ["Stop r-1"]);
-    assert_eq!(words(&kept(&told, &listens, false, 30)), ["Delete r-1"]);
-    assert_eq!(words(&kept(&told, &listens, true, 30)), [""; 0]);
+    assert_eq!(words(&look_at(&told, &listens, 99)), ["Stop r-1"]);
+    assert_eq!(words(&kept(&told, &listens, false, 99)), ["Delete r-1"]);
+    assert_eq!(words(&kept(&told, &listens, true, 99)), [""; 0]);
 }
 
 #[test]

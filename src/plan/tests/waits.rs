@@ -217,7 +217,11 @@ fn what_is_in_the_way_after_a_secret_was_made_is_told_and_judged_as_what_it_is()
     assert_eq!(words(&look_at(&told, &lacks("first"), 60)), [""; 0]);
     let plan = look_at(&told, &lacks("second"), 60);
     assert_eq!(words(&plan), ["Write Pending", "Tell CreateContainerConfigError"]);
+    let soon = look_having_written(&told, &lacks("second"), 50, 60);
+    assert_eq!((words(&soon), soon.next), (vec![], seconds(5)), "two that take turns cost few writes");
     let of = |run: &BundleRun| run.status.as_ref().unwrap().waiting.clone().unwrap();
+    let over = of(&told).deadline.unwrap().0.duration_since(at(0)).as_secs();
+    assert_eq!(words(&look_at(&told, &lacks("second"), over)), ["Delete r-1"]);
     let second = after(&told, &plan);
     assert_eq!(of(&second).message.as_deref(), Some("secret \"second\" not found"));
     assert_eq!(of(&second).deadline, of(&told).deadline, "they may take turns");
