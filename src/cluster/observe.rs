@@ -234,7 +234,9 @@ impl Cluster {
             let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.values().filter_map(|written| written.run.clone()).collect()
         };
-        written.iter().for_each(|run| self.look_up(run));
+        for run in &written {
+            self.look_up(run);
+        }
     }
 
     /// Sees whether the cache has what was written.

@@ -63,7 +63,7 @@ async fn a_stop_that_a_policy_is_in_the_way_of_is_told_and_carried_out_later() {
     assert_eq!((ended.phase, ended.attempts.len()), (Some(Phase::Stopped), 1), "{ended:#?}");
     assert!(ended.output.unwrap().bundle.is_some(), "it could not be told, and had its time to save");
     changes.end(&space).await;
-    space.pod_until("held-1", "to be let go", |pod: &Pod| pod.finalizers().is_empty()).await;
+    space.gone::<Pod>("held-1").await;
     space.end().await;
 }
 

@@ -100,7 +100,8 @@ struct GoneOn {
     from: &'static str,
 }
 
-const FROM: [&str; 2] = ["nothing", "snapshot"];
+const NOTHING: &str = "nothing";
+const SNAPSHOT: &str = "snapshot";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForCause {
@@ -257,7 +258,7 @@ impl Metrics {
         for cause in [Cause::PodDeleted.name(), Cause::GpuUnavailable.name(), OTHER] {
             drop(self.retried.get_or_create(&ForCause { cause }));
         }
-        for from in FROM {
+        for from in [NOTHING, SNAPSHOT] {
             drop(self.retried_seconds.get_or_create(&GoneOn { from }));
         }
         for source in Source::ALL {
@@ -331,8 +332,8 @@ impl Metrics {
             }
             // What it went on from is known now at the latest.
             if let Some(last) = after.attempts.iter().find(|last| last.attempt + 1 == attempt.attempt) {
-                let from = GoneOn { from: FROM[usize::from(attempt.resumed_from.is_some())] };
-                self.retried_seconds.get_or_create(&from).inc_by(ran_for(last));
+                let from = if attempt.resumed_from.is_some() { SNAPSHOT } else { NOTHING };
+                self.retried_seconds.get_or_create(&GoneOn { from }).inc_by(ran_for(last));
             }
             if after.attempt.is_some_and(|current| current > attempt.attempt) {
                 self.retried.get_or_create(&ForCause { cause: known(attempt.cause.as_deref()) }).inc();
