@@ -7,7 +7,7 @@ use crate::contract::{Cause, Command, EndOrder, RECORD_MAX_BYTES, Request, Resum
 use crate::names::files;
 use rustix::fd::AsFd;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -109,12 +109,16 @@ impl Orders {
         }
         // It was there before us, or had to be written to another file.
         let file = match File::open(&self.path) {
+            Ok(file) => Some(file),
+            // Not by looking once more: it may come just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
             Err(_) if rustix::fs::lstat(&self.path).is_err() => return None,
-            file => file.ok(),
+            Err(_) => None,
         };
         // An order that cannot be read, or that this runner has no word for, is still an order.
         let unknown = || EndOrder::new(Cause::RunnerFailed, "the helper's order to end cannot be read");
-        Some(file.as_ref().and_then(order_in).unwrap_or_else(unknown))
+        let order = file.as_ref().or(self.opened.as_ref()).and_then(order_in);
+        Some(order.unwrap_or_else(unknown))
     }
 }
 
@@ -145,6 +149,28 @@ mod tests {
         }
         std::fs::write(paths.bin.join(files::END), "{}").unwrap();
         assert_eq!(Orders::of(&paths).end(), Some(EndOrder::stop()));
+    }
+
+    /// Looked for all the time while the helper writes it, with and without the file that was opened before.
+    #[test]
+    fn an_order_that_comes_while_it_is_looked_for_is_read_whole() {
+        for round in 0..1000 {
+            let root = tempfile::tempdir().unwrap();
+            let paths = Paths::below(root.path());
+            std::fs::create_dir_all(&paths.bin).unwrap();
+            let [draft, end] = [files::END_TO_BE, files::END].map(|name| paths.bin.join(name));
+            if round % 2 == 0 {
+                std::fs::write(&draft, "").unwrap();
+            }
+            let orders = Orders::of(&paths);
+            let helper = std::thread::spawn(move || {
+                std::fs::write(&draft, r#"{"cause":"DiskLimitExceeded"}"#).unwrap();
+                std::fs::rename(draft, end).unwrap();
+            });
+            let order = std::iter::repeat_with(|| orders.end()).flatten().next();
+            assert_eq!(order, Some(EndOrder::new(Cause::DiskLimitExceeded, "")), "{round}");
+            helper.join().unwrap();
+        }
     }
 
     #[test]
