@@ -160,7 +160,9 @@ fn tell_kept(mut plan: Plan, observed: &Observed, now: Timestamp) -> Plan {
     if plan.steps.iter().any(|step| matches!(step, Step::WriteStatus(_))) {
         return plan;
     }
-    let Some(status) = Draft::of(observed.run, now).pod_kept(kept).changed() else { return plan };
+    let Some(status) = Draft::of(observed.run, now).pod_kept(kept.is_deletion, &kept.words).changed() else {
+        return plan;
+    };
     plan.then(Step::WriteStatus(Box::new(status))).event(EventType::Warning, POD_KEPT, &kept.words)
 }
 

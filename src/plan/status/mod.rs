@@ -24,7 +24,6 @@ use crate::plan::pod;
 use crate::plan::status::measured::{
     between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
 };
-use crate::plan::steps::PodKept;
 use crate::plan::words::cause::Verdict;
 use crate::plan::words::condition::{self, ConditionType};
 use crate::plan::words::wait_reason::{Reason, Wait, WaitStage};
@@ -283,15 +282,15 @@ impl<'a> Draft<'a> {
     }
 
     /// The API server does not let the pod be changed or deleted: in which words is told once, as they may differ each time.
-    pub(in crate::plan) fn pod_kept(mut self, kept: &PodKept) -> Self {
-        let about = format!("{POD_KEPT}{}", if kept.is_deletion { "deleted: " } else { "changed: " });
+    pub(in crate::plan) fn pod_kept(mut self, is_deletion: bool, words: &str) -> Self {
+        let about = format!("{POD_KEPT}{}", if is_deletion { "deleted: " } else { "changed: " });
         let known = self.status.message.as_deref().unwrap_or_default();
-        if known.contains(if kept.is_deletion { &about } else { POD_KEPT }) {
+        if known.contains(if is_deletion { &about } else { POD_KEPT }) {
             return self;
         }
         let before = known.split(POD_KEPT).next().unwrap_or_default().trim_end_matches("; ");
         let separator = if before.is_empty() { "" } else { "; " };
-        self.status.message = Some(cut(&format!("{before}{separator}{about}{}", kept.words)));
+        self.status.message = Some(cut(&format!("{before}{separator}{about}{words}")));
         self
     }
 
