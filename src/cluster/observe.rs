@@ -278,17 +278,10 @@ impl Cluster {
     }
 
     fn newest_and_when(&self, cached: &BundleRun) -> (Arc<BundleRun>, Option<Timestamp>) {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(ours) = cached.metadata.uid.as_deref().and_then(|uid| written.get_mut(uid)) else {
-            return (Arc::new(cached.clone()), None);
-        };
-        match &ours.run {
-            Some(run) if version(run.as_ref()) > version(cached) => (Arc::clone(run), Some(ours.at)),
-            _ => {
-                ours.run = None;
-                (Arc::new(cached.clone()), Some(ours.at))
-            }
-        }
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = cached.metadata.uid.as_deref().and_then(|uid| written.get(uid));
+        let newer = ours.and_then(|ours| ours.run.as_ref()).filter(|run| version(run.as_ref()) > version(cached));
+        (newer.map_or_else(|| Arc::new(cached.clone()), Arc::clone), ours.map(|ours| ours.at))
     }
 }
 

@@ -340,8 +340,7 @@ async fn measure(
         let (owners, watch) = follow(client, namespace, kind);
         (owners, Some(watch))
     };
-    let controller = if kind == Kind::Job { "kube-controller-manager" } else { "operator" };
-    let controller = pid_of(controller)?;
+    let controller = pid_of(of_controller(kind).unwrap_or("operator"))?;
     peak_bytes(controller)?;
     let processes: Vec<_> = PROCESSES.iter().map(|name| pid_of(name)).collect::<Result<_, _>>()?;
     let cpu = || processes.iter().map(|pid| cpu_ms(*pid)).collect::<Result<Vec<_>, _>>();

@@ -142,21 +142,19 @@ impl Decision<'_> {
         let before = self.known(wait.stage);
         let known = before.filter(|known| !is_another(known, wait));
         let since = known.and_then(|w| w.since.as_ref()).map_or(self.now, |t| t.0);
-        // What was told is kept to: the settings may have changed since, and the ending is judged by it.
-        let told_deadline = before.and_then(|told| told.deadline.as_ref()).map(|t| t.0);
-        let deadline = match known {
-            Some(_) => told_deadline,
-            None => given_up_at(since, self.settings.given_up_after(wait.deadline)),
-        };
-        // Whatever else comes up, a container has no more time than it was told: two errors may take turns.
-        let deadline = match (deadline, told_deadline) {
-            (Some(deadline), Some(told)) if wait.stage != WaitStage::Image => Some(deadline.min(told)),
-            _ => deadline,
-        };
-        let is_over = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= self.now);
-        if (known.is_some() && is_over(deadline)) || (wait.stage != WaitStage::Image && is_over(told_deadline)) {
+        // What was told is kept to: the settings may have changed since, and the ending is judged by it. Whatever else comes up,
+        // a container has no more time than it was told: two errors may take turns.
+        let told = before.and_then(|told| told.deadline.as_ref()).map(|t| t.0);
+        let binds = known.is_some() || wait.stage != WaitStage::Image;
+        if binds && told.is_some_and(|told| told <= self.now) {
             return Plan::nothing().then(Step::delete(pod));
         }
+        let deadline = if known.is_some() {
+            told
+        } else {
+            let own = given_up_at(since, self.settings.given_up_after(wait.deadline));
+            own.map(|own| told.filter(|_| binds).map_or(own, |told| own.min(told)))
+        };
         let left = deadline.map(|d| until(self.now, d));
         // The kubelet alternates between the failure and its back-off: one of them says enough.
         if known.is_some() && !matches!(wait.stage, WaitStage::Scheduling | WaitStage::Queue) {

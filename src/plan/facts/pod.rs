@@ -205,6 +205,12 @@ impl PodFacts {
         self.status.conditions.iter().find(|c| c.type_ == type_)
     }
 
+    /// Kubernetes ends the pod for a reason of its own.
+    #[must_use]
+    pub fn disruption(&self) -> Option<&ConditionFacts> {
+        self.condition("DisruptionTarget").filter(|condition| condition.status == "True")
+    }
+
     /// Its volumes are mounted and its network is set up: a container of it began, or could.
     #[must_use]
     pub fn is_prepared(&self) -> bool {

@@ -78,10 +78,7 @@ impl PodFacts {
             .into_iter()
             .flatten()
             .find_map(|container| {
-                let waiting = container.state.waiting.as_ref()?;
-                let reason = waiting.reason.as_deref().unwrap_or_default();
-                // Better than the kubelet's: that it backs off.
-                let message = container.last_words().or(waiting.message.as_deref()).unwrap_or_default();
+                let (reason, message) = container.awaits()?;
                 let wait = awaited_by(&container.name, reason, message)?;
                 let of_an_input = container.name == names::RUN_CONTAINER && self.mounts_what_is_named_in(message);
                 Some(Stage::Waiting(if of_an_input { Reason::InputNotMounted.wait(message) } else { wait }))
@@ -123,6 +120,14 @@ impl PodFacts {
 }
 
 impl ContainerFacts {
+    /// Reason and message of its waiting; none: it does not wait.
+    fn awaits(&self) -> Option<(&str, &str)> {
+        let waiting = self.state.waiting.as_ref()?;
+        // Its own words are better than the kubelet's: that it backs off.
+        let message = self.last_words().or(waiting.message.as_deref());
+        Some((waiting.reason.as_deref().unwrap_or_default(), message.unwrap_or_default()))
+    }
+
     /// What its container before this one said when it failed.
     fn last_words(&self) -> Option<&str> {
         self.last_state.terminated.as_ref()?.message.as_deref().filter(|words| Message::decode(words).is_none())
@@ -139,9 +144,7 @@ fn of_the_claim(message: &str) -> &str {
 /// A container that something else has put into the pod, which has to start before the command does. Its kubelet's message
 /// names the image.
 fn of_others(container: &ContainerFacts) -> Option<Stage<'_>> {
-    let waiting = container.state.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let message = container.last_words().or(waiting.message.as_deref()).unwrap_or_default();
+    let (reason, message) = container.awaits()?;
     Reason::of_the_kubelet(reason, message)?;
     let (stage, deadline) = (WaitStage::Starting, Deadline::Starting);
     Some(Stage::Waiting(Wait { stage, deadline, reason, message, to_do: OF_ANOTHER }))

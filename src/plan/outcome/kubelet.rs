@@ -60,7 +60,7 @@ pub(super) fn why_asked(ending: &Ending) -> Outcome {
     if let Some(outcome) = told_by_the_kubelet(pod) {
         return outcome;
     }
-    if let Some(disruption) = pod.condition("DisruptionTarget").filter(|c| c.status == "True") {
+    if let Some(disruption) = pod.disruption() {
         let reason = disruption.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or(Cause::Disrupted.name());
         let message = disruption.message.clone().unwrap_or_default();
         return Outcome::told_by_kubernetes(Cause::of_kubernetes(reason), reason, message);

@@ -324,8 +324,7 @@ fn record_contradicts_kubelet(ending: &Ending) -> Option<Outcome> {
     let seen = ending.run_ended()?;
     // A KILL of the kubelet's may come between the record and the runner's exit.
     let pod = ending.pod;
-    let is_evicted =
-        pod.status.reason.is_some() || pod.condition("DisruptionTarget").is_some_and(|c| c.status == "True");
+    let is_evicted = pod.status.reason.is_some() || pod.disruption().is_some();
     let killed_late = seen.exit_code == KILLED && (record.asked_to_stop || pod.is_deleting() || is_evicted);
     (record.container_exit_code() != seen.exit_code && !killed_late).then(|| {
         let message = format!(
