@@ -17,8 +17,9 @@ else
   mkdir "$temp/earlier"
   git archive "$commit" "$chart" | tar x -C "$temp/earlier"
   earlier=$temp/earlier/$chart
-  # The operator is of this commit, and starts nothing under a definition that lacks a field of it (tests/cluster/skew.rs):
-  # the earlier definition is this one, and a column tells them apart.
+  # The operator is of this commit. It starts nothing under a definition that lacks a field of it (tests/cluster/skew.rs), and
+  # needs its own rights: the earlier chart gets both from this one, and a column tells the definitions apart.
+  cp "$chart/templates/rbac.yaml" "$earlier/templates/rbac.yaml"
   column='{"name": "EARLIER", "type": "string", "jsonPath": ".metadata.uid"}'
   chart-check json <"$chart/files/crd.yaml" | jq ".spec.versions[0].additionalPrinterColumns += [$column]" >"$temp/crd" && mv "$temp/crd" "$earlier/files/crd.yaml"
   definition_is() {
