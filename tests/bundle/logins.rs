@@ -5,7 +5,7 @@ use crate::proxy::{Seen, forward};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bundlerun::bundle::{Access, ErrorKind};
+use bundlerun::bundle::{Access, Error, ErrorKind, check_store};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ async fn one_login_for_all_namespaces_reads_only_outputs_of_the_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_matching_logins_are_tried_for_a_pull() {
+async fn all_matching_logins_are_tried() {
     let (registry, _passwords) = Registry::start_with_passwords("127.0.0.1", HTPASSWD);
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
@@ -63,12 +63,57 @@ async fn all_matching_logins_are_tried_for_a_pull() {
     save(&tree(dir.path()), &registry.repository("a"), "t", &access).await;
     for (passwords, lets_in) in [(["wrong", "secret"], true), (["wrong", "bad"], false)] {
         access.docker_configs = passwords.map(|password| login(&registry.host, password)).to_vec();
-        let place = Place::new();
-        match fetch(&registry.repository("a:t"), None, &place.dir, &access).await {
+        let is_right = |result: Result<(), Error>| match result {
             Ok(()) => assert!(lets_in),
             Err(error) => assert!(!lets_in && error.kind == ErrorKind::Denied, "{error}"),
-        }
+        };
+        let place = Place::new();
+        is_right(fetch(&registry.repository("a:t"), None, &place.dir, &access).await);
+        is_right(check_store(&registry.repository("b"), &access).await);
+        is_right(try_save(&tree(dir.path()), &registry.repository("b"), "t", &access).await.map(drop));
     }
+}
+
+/// A registry that lets `reader` read only, and whose tokens name who has them.
+fn with_a_reader(registry: &Registry) -> Proxy {
+    let guard = move |State(seen): State<Arc<Seen>>, mut request: Request| async move {
+        let bearer = |user: &str| format!("Bearer {user}");
+        if request.uri().path() == "/token" {
+            let basic = header(&request, "authorization").trim_start_matches("Basic ").to_owned();
+            let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, basic).unwrap();
+            let user = String::from_utf8(decoded).unwrap().split(':').next().unwrap().to_owned();
+            return json!({"token": user, "expires_in": 300}).to_string().into_response();
+        }
+        let given = header(&request, "authorization").to_owned();
+        let writes = ![Method::GET, Method::HEAD].contains(request.method());
+        if writes {
+            seen.log.lock().unwrap().push(format!("{} {given}", request.method()));
+        }
+        if given == bearer("writer") || (given == bearer("reader") && !writes) {
+            request.headers_mut().remove("authorization");
+            return forward(State(seen), request).await;
+        }
+        let challenge = "Bearer realm=\"/token\",service=\"test\",error=\"insufficient_scope\"";
+        (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response()
+    };
+    let seen = Seen::of(&registry.host, |_, _, _| Fault::None);
+    Proxy::start("127.0.0.1", seen, |router| router.fallback(guard))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_may_only_read_makes_way_for_one_that_may_write() {
+    let registry = Registry::start();
+    let proxy = with_a_reader(&registry);
+    let dir = tempfile::tempdir().unwrap();
+    some_tree(dir.path());
+    let mut access = access(&proxy.host);
+    let login = |user: &str| json!({"auths": {&proxy.host: {"username": user, "password": "p"}}}).to_string();
+    access.docker_configs = ["reader", "writer"].map(login).to_vec();
+    save(&tree(dir.path()), &proxy.reference("a"), "t", &access).await;
+    let log = proxy.seen.log.lock().unwrap();
+    let first = log.iter().position(|line| line.ends_with("Bearer writer")).unwrap();
+    assert!(log[..first].iter().all(|line| line.starts_with("POST")), "nothing is sent by who may not write: {log:?}");
+    assert!(log[first..].iter().filter(|line| !line.ends_with("Bearer writer")).all(|line| line.starts_with("POST")));
 }
 
 fn header<'a>(request: &'a Request, name: &str) -> &'a str {

@@ -33,6 +33,8 @@ pub(super) struct Auth {
 struct State {
     /// Which of the logins.
     login: usize,
+    /// The registry has let it write: no other one follows it.
+    writes: bool,
     how: How,
 }
 
@@ -105,10 +107,16 @@ impl Auth {
     /// have gone on to it before.
     pub(super) fn try_next(&self, refused: usize) -> bool {
         let mut state = self.state();
-        if state.login == refused && refused + 1 < self.logins.len() {
-            *state = State { login: refused + 1, how: How::Nobody };
+        if state.login == refused && !state.writes && refused + 1 < self.logins.len() {
+            *state = State { login: refused + 1, ..State::default() };
         }
         state.login != refused
+    }
+
+    /// The registry has begun an upload for this login: the rest is pushed with it too. Half by one login and half by
+    /// another would help nobody.
+    pub(super) fn stay(&self) {
+        self.state().writes = true;
     }
 
     /// Drops a token, and whether there was one.
@@ -352,5 +360,15 @@ mod tests {
         assert_eq!(auth.login_number(), 1);
         assert!(!auth.try_next(1));
         assert!(auth.denied("h").message.ends_with("(as \"a\" and as \"b\")"));
+    }
+
+    #[test]
+    fn a_login_that_may_write_is_the_last_one() {
+        let login = |user: &str| Login { user: user.to_owned(), password: String::new(), identity_token: None };
+        let auth = Auth::new(["a", "b", "c"].map(login).to_vec(), "r", "pull,push");
+        assert!(auth.try_next(0));
+        auth.stay();
+        assert!(!auth.try_next(1));
+        assert!(auth.try_next(0), "whoever asked as the first one asks again");
     }
 }

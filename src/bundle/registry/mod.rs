@@ -77,14 +77,10 @@ impl Repository {
         let insecure = access.registries.insecure.contains(&reference.host);
         let origin = format!("{}://{host}", if insecure { "http" } else { "https" });
         let origin = Url::parse(&origin).map_err(|error| Error::invalid(format!("{host:?} is no host: {error}")))?;
-        let mut logins = logins_for(access, reference)?;
+        let logins = logins_for(access, reference)?;
         let actions = match purpose {
             Purpose::Pull => "pull",
-            Purpose::Push => {
-                // Half an upload by one and half by another would help nobody.
-                logins.truncate(1);
-                "pull,push"
-            }
+            Purpose::Push => "pull,push",
         };
         Ok(Self {
             host: reference.host.clone(),

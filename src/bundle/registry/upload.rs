@@ -56,6 +56,7 @@ impl Repository {
     async fn upload_place(&self, what: &str) -> Result<Url, Error> {
         let url = self.url("blobs/uploads/")?;
         let started = self.send(what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
+        self.auth.stay();
         location::target(started.url(), location::of(&started)).map_err(|failure| failure.of(what, &self.host).error)
     }
 }
