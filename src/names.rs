@@ -204,8 +204,6 @@ pub mod files {
     pub const AWAITED_RUNS: &str = "awaited-runs.json";
     /// In [`super::paths::RECORD`]: made with `O_EXCL` by the runner before the command starts.
     pub const STARTED: &str = "started";
-    /// In [`super::paths::RECORD`]: made by the helper; the runner holds a `flock` on it for as long as it lives.
-    pub const LOCK: &str = "lock";
     /// In [`super::paths::RECORD`]: the [`crate::contract::Record`], JSON, renamed into place when the command has ended.
     pub const RECORD: &str = "record.json";
     /// In [`super::paths::RECORD`]: values of variables as the container has them, by name, JSON; see
@@ -215,6 +213,8 @@ pub mod files {
     pub const BEGAN: &str = "began";
     /// In [`super::paths::RECORD`]: links to the libraries of the host's GPU driver, made by the runner.
     pub const DRIVER: &str = "driver";
+    /// In [`super::paths::BIN`]: the runner holds a `flock` on it for as long as it lives. The command cannot take it away.
+    pub const LOCK: &str = "lock";
     /// In [`super::paths::BIN`]: *prepare* is done, the run container may start.
     pub const PREPARED: &str = "prepared";
     /// In [`super::paths::BIN`]: every input is in place, the command may start.

@@ -151,7 +151,7 @@ fn the_disk_is_watched_from_the_runners_start() {
     await_that("how far staging is", || sandbox.paths.bin.join("progress.json").exists());
     assert!(!is_watched());
     // A command that takes the trace of the start away, faster than the helper can look, is watched like any other.
-    let lock = fs::File::open(sandbox.paths.record.join("lock")).unwrap();
+    let lock = fs::File::open(sandbox.paths.bin.join("lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     let started = sandbox.paths.record.join("started");
     kill_process(pid(&helper), Signal::STOP).unwrap();

@@ -234,7 +234,9 @@ mod tests {
     fn who_cannot_prepare_leaves_why_to_the_kubelet() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        std::fs::create_dir(paths.termination_message.parent().unwrap()).unwrap();
+        for dir in [&*paths.bin, paths.termination_message.parent().unwrap()] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
         let (stop, _keep) = rustix::pipe::pipe().unwrap();
         assert_eq!(run_until(&paths, stop.as_fd()), ExitCode::FAILURE);
         let said = std::fs::read_to_string(&paths.termination_message).unwrap();

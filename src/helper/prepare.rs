@@ -34,7 +34,7 @@ pub(super) fn prepare(paths: &Paths, request: Option<&Request>, stop: BorrowedFd
         open_to_all(&paths.record, 0o1777)?;
         open_to_all(&paths.record.join(files::SNAPSHOTS), 0o1777)?;
     }
-    let lock = make_lock(&paths.record.join(files::LOCK))?;
+    let lock = make_lock(&paths.bin.join(files::LOCK))?;
     if !is_prepared {
         open_to_all(&paths.bundle, 0o777)?;
         copy_runner(paths)?;
@@ -116,11 +116,11 @@ fn open_to_all(dir: &Path, mode: u32) -> Result<(), String> {
 
 fn make_lock(path: &Path) -> Result<OwnedFd, String> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o666);
+    let mode = Mode::from_raw_mode(0o644);
     let lock =
         rustix::fs::open(path, flags, mode).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    // The umask took from the mode. Not ours any more after a restart as another user: then it has been done.
-    let _ = rustix::fs::fchmod(&lock, mode);
+    // The umask took from the mode.
+    rustix::fs::fchmod(&lock, mode).map_err(|error| format!("cannot open {} to all: {error}", path.display()))?;
     Ok(lock)
 }
 
@@ -133,6 +133,7 @@ mod tests {
 
     fn below(root: &Path) -> Paths {
         let paths = Paths::below(root);
+        fs::create_dir_all(&paths.bin).unwrap();
         fs::create_dir_all(paths.termination_message.parent().unwrap()).unwrap();
         paths
     }
@@ -155,10 +156,13 @@ mod tests {
         assert_eq!(fs::metadata(&runner).unwrap().permissions().mode() & 0o7777, 0o755);
         assert_eq!(fs::metadata(&paths.bundle).unwrap().permissions().mode() & 0o7777, 0o777);
         assert_eq!(fs::metadata(&paths.record).unwrap().permissions().mode() & 0o7777, 0o1777);
-        assert_eq!(fs::metadata(paths.record.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(fs::metadata(paths.bin.join(files::LOCK)).unwrap().permissions().mode() & 0o777, 0o644);
         let mut names: Vec<_> = fs::read_dir(&paths.bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["bundle-runner", "end-to-be", "prepared", "reserved", "snapshot", "snapshots", "staged"]);
+        assert_eq!(
+            names,
+            ["bundle-runner", "end-to-be", "lock", "prepared", "reserved", "snapshot", "snapshots", "staged"]
+        );
     }
 
     /// With `fsGroup` the kubelet gives volumes to a group, with that bit for all that is made in them: the bundle would
@@ -201,6 +205,19 @@ mod tests {
         fs::write(paths.inputs.join("0"), "seen by the command").unwrap();
         prepare(&paths, Some(&request), stop.as_fd()).unwrap();
         assert_eq!(fs::read_to_string(paths.inputs.join("0")).unwrap(), "seen by the command");
+    }
+
+    #[test]
+    fn what_the_command_makes_of_the_record_stops_no_second_prepare() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = below(root.path());
+        fs::write(&paths.runner_in_image, "").unwrap();
+        prepare_without_request(&paths).unwrap();
+        fs::remove_dir_all(paths.record.join(files::SNAPSHOTS)).unwrap();
+        for name in [files::LOCK, files::STARTED, files::RECORD] {
+            fs::create_dir(paths.record.join(name)).unwrap();
+        }
+        prepare_without_request(&paths).unwrap();
     }
 
     #[test]

@@ -57,7 +57,6 @@ pub(super) fn watch(paths: &Paths, request: Option<&Request>, lock: &OwnedFd, st
     if news.is_none() || may_begin(paths, request) {
         beside.begin();
     }
-    // The lock file's name can be the user's; `started` without our lock being held is what counts.
     let mut told = false;
     let is_there = || rustix::fs::lstat(paths.record.join(files::STARTED)).is_ok();
     while !told && !is_there() {

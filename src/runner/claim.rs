@@ -20,23 +20,17 @@ pub(crate) struct Claim {
 pub(crate) enum Refused {
     /// Another runner had it: Kubernetes started the container again.
     StartedBefore,
-    /// The record directory cannot be used.
+    /// The directories of the helper's files and of the record cannot be used.
     Failed(&'static str, Errno),
 }
 
 impl Claim {
     /// Locks first, then marks the start: the helper takes a start without a lock for a dead runner.
-    pub(crate) fn take(record_dir: &Path) -> Result<Self, Refused> {
+    pub(crate) fn take(bin: &Path, record: &Path) -> Result<Self, Refused> {
         let safe = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let started = record_dir.join(files::STARTED);
-        let open_lock =
-            |flags| open(record_dir.join(files::LOCK), safe | OFlags::RDWR | flags, Mode::from_raw_mode(0o666));
-        // The helper's file: with O_CREAT, `fs.protected_regular` can refuse it to another user in a sticky directory.
-        let lock = match open_lock(OFlags::empty()) {
-            Err(Errno::NOENT) => open_lock(OFlags::CREATE),
-            other => other,
-        };
-        let lock = lock.map_err(|error| Refused::Failed("open the lock", error))?;
+        let started = record.join(files::STARTED);
+        let lock = open(bin.join(files::LOCK), safe | OFlags::RDONLY, Mode::empty())
+            .map_err(|error| Refused::Failed("open the lock", error))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             // After an earlier runner's death the helper holds it.
             return Err(if rustix::fs::lstat(&started).is_ok() {

@@ -91,7 +91,7 @@ fn run(paths: &Paths) -> i32 {
     let signals = Signals::catch();
     exec::hide_runner();
     exec::no_core_dumps();
-    let claim = Claim::take(&paths.record);
+    let claim = Claim::take(&paths.bin, &paths.record);
     let file = match &claim {
         Ok(_) => Some(RecordFile::reserve(&paths.record)),
         Err(_) => None,

@@ -128,7 +128,7 @@ fn the_output_of_a_container_that_was_killed_as_a_whole_is_saved() {
     await_that("the kill of runner, shell, sleep and tail", || killed() >= 4);
     await_that("the end of them all", || container.number("cgroup.events", "populated ") == 0);
     assert!(helper.finish());
-    let lock = File::open(sandbox.paths.record.join("lock")).unwrap();
+    let lock = File::open(sandbox.paths.bin.join("lock")).unwrap();
     assert_eq!(flock(&lock, FlockOperation::NonBlockingLockExclusive), Ok(()));
     let Message { report, stdout_tail, .. } = told(&sandbox);
     assert_eq!((report.record, report.missing), (None, Some(MissingRecord::RunnerDied)));

@@ -95,6 +95,7 @@ impl Sandbox {
             fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
         }
         fs::write(paths.bin.join("staged"), "").unwrap();
+        fs::write(paths.bin.join("lock"), "").unwrap();
         fs::create_dir_all(paths.termination_message.parent().unwrap()).unwrap();
         symlink(RUNNER, &paths.runner_in_image).unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
