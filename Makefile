@@ -56,7 +56,7 @@ test-cluster: static ## Tests of bundles in registries, and of the operator, on 
 
 test-cluster-long: static ## Tests of lost nodes, of long waits and of a hundred kills that take minutes each, and whole tables of cases of which make test tries a part, on a local cluster of its own: no part of CI.
 	tests/cluster/run --ignored node_loss budgets snapshots
-	LONG=1 tests/cluster/run ha::two_operators hostile_archives:: limits::who_handles matrix:: security::
+	LONG=1 tests/cluster/run ha::two_operators hostile_archives:: limits::who_handles matrix:: security:: store_outages::
 
 test-registries: ## All tests of bundles in registries, on each registry that can be had: no cluster, no part of CI, which has the tests that registries answer differently.
 	tests/bundle/run

@@ -1,11 +1,12 @@
 //! Disks that fail, or give no answer.
 
 use crate::common::{Proxy, Registry, save, tree, try_save};
-use crate::faulty_disk::{Fault, FaultyDisk};
+use crate::faulty_disk::{Fault, FaultyDisk, Question};
 use crate::proxy;
 use axum::http::Method;
 use bundlerun::bundle::{ErrorKind, GivenUp, ListEntryKind, Tree};
 use bundlerun::contract::{Command, Registries, Request};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -56,6 +57,39 @@ async fn what_a_disk_fails_to_read_is_no_output_until_it_is_given_up() {
     disk.mend();
     let whole = save(&tree(disk.path()), &repository, "w", &access).await;
     assert_eq!((whole.files, whole.skipped), (3, 0), "what can be read again is saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_even_be_opened_is_no_output_until_it_is_given_up() {
+    let registry = Registry::start();
+    let access = registry.access();
+    let cases = [
+        ("bad", Question::Stat, Errno::IO),
+        ("bad", Question::Open, Errno::IO),
+        ("bad", Question::Open, Errno::STALE),
+        ("bad", Question::Open, Errno::MFILE),
+        ("bad", Question::Open, Errno::NOMEM),
+        ("link", Question::ReadLink, Errno::IO),
+        ("link", Question::Stat, Errno::STALE),
+    ];
+    for (number, (what, question, errno)) in cases.into_iter().enumerate() {
+        let (disk, repository) = (disk(), registry.repository(&format!("a{number}")));
+        std::os::unix::fs::symlink("good", disk.backing().join("link")).unwrap();
+        disk.set(what, Fault::Answers(question, errno.raw_os_error()));
+        let case = format!("{what}, {question:?}: {errno}");
+        let error = try_save(&tree(disk.path()), &repository, "t", &access).await.expect_err(&case);
+        assert_eq!((error.kind, error.damaged.len()), (ErrorKind::Local, 1), "{case}: {error}");
+        assert!(error.message.contains(&format!("{what} (cannot be read: ")), "{case}: {error}");
+
+        let given_up = GivenUp { entries: error.damaged.into_iter().collect(), all_after: None, hung_after: None };
+        let saved = save(&Tree { given_up, ..tree(disk.path()) }, &repository, "u", &access).await;
+        assert_eq!((saved.skipped, saved.withheld, saved.damaged), (1, 0, 1), "{case}: {saved:?}");
+        assert!(saved.skipped_names[0].starts_with(&format!("{what} (cannot be read")), "{case}: {saved:?}");
+
+        disk.mend();
+        let whole = save(&tree(disk.path()), &repository, "v", &access).await;
+        assert_eq!((whole.files, whole.skipped), (saved.files + u64::from(what == "bad"), 0), "{case}");
+    }
 }
 
 /// A child that saves what is on a disk.

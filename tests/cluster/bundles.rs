@@ -26,6 +26,25 @@ async fn scripts(space: &Space) {
     scripts.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_its_command_closed_is_missing_in_an_output_and_its_inputs_say_so() {
+    let space = Space::new().await;
+    let closes = "echo fine >good; echo secret >key; mkdir -p shut; echo in >shut/in; chmod 000 key shut";
+    let made = space.run("make", json!({"command": closes, "runAsUser": 1000})).await;
+    assert_eq!((cause(&made), made.phase), ("SavedInPart", Some(Phase::Succeeded)), "{made:#?}");
+    let saved = condition_of(&made, "OutputSaved").unwrap();
+    assert_eq!((&*saved.status, &*saved.reason), ("True", "SavedInPart"), "{saved:#?}");
+    for name in ["key (cannot be read", "shut (cannot be read"] {
+        assert!(saved.message.contains(name), "{saved:#?}");
+    }
+    let reads = json!({"command": "ls data", "inputs": [{"path": "data", "run": {"name": "make"}}]});
+    let read = space.run("read", reads).await;
+    assert_eq!((cause(&read), stdout(&read)), ("Completed", "good\nstderr\nstdout\n"), "{read:#?}");
+    let inputs = &read.inputs;
+    assert_eq!(inputs.iter().map(|input| input.in_part).collect::<Vec<_>>(), [true], "{inputs:#?}");
+    space.end().await;
+}
+
 /// What `listing.py` says of a directory of this machine.
 fn listed(root: &Path, ignored: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/listing.py");

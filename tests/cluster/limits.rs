@@ -9,7 +9,9 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::admission::{PodPolicy, of_volume};
-use crate::common::{Space, cause, condition, eventually, export, saved_file, seconds, stdout, together, tried};
+use crate::common::{
+    Space, cause, condition, eventually, export, is_long, saved_file, seconds, stdout, together, tried,
+};
 use crate::node;
 
 const MI: u64 = 1 << 20;
@@ -90,9 +92,9 @@ async fn a_run_has_its_own_time_between_term_and_kill() {
 }
 
 /// Handles SIGTERM for longer than a shell lives that gets it, and than any process that does not handle it.
-const TRAINER: &str = "import signal, sys, time
+const TRAINER: &str = "import os, signal, sys, time
 def save(*_):
-    time.sleep(6)
+    time.sleep(int(os.environ['SAVES_FOR']))
     open('checkpoint', 'w').write('whole')
     print('saved', flush=True)
     sys.exit(0)
@@ -117,6 +119,7 @@ async fn who_handles_sigterm_saves_at_every_ordered_end() {
     let ended = together(tried(&commands, &ends, 2).map(async |((of, command), end)| {
         let name = format!("{of}-{end}");
         let spec = json!({"command": format!("touch began; {command}"), "inputs": [{"path": "/t.py", "text": TRAINER}],
+            "env": [{"name": "SAVES_FOR", "value": if is_long() { "20" } else { "6" }}],
             "timeLimit": if end == "limit" { "8s" } else { "200s" }, "retry": {"interruptions": 0}, "stopGrace": "1m",
             "resources": {"cpus": "100m", "memory": "128Mi"}});
         space.start(&name, spec).await;

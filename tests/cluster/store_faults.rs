@@ -7,7 +7,7 @@ use axum::http::Method;
 use bundlerun::api::{BundleRunStatus, Phase};
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, seconds, stdout, together};
+use crate::common::{Space, cause, condition, condition_of, seconds, stdout, together};
 use crate::proxy::Fault;
 use crate::store::{Store, writes};
 
@@ -34,9 +34,10 @@ fn reads_once(parent: &str) -> Value {
 }
 
 /// The command did well, its output is not safe, and the record says so.
-fn assert_not_saved(status: &BundleRunStatus, words: &[&str]) {
+fn assert_not_saved(status: &BundleRunStatus, reason: &str, words: &[&str]) {
     assert_eq!((status.phase, cause(status)), (Some(Phase::Failed), "OutputNotSaved"), "{status:#?}");
-    assert_eq!((status.exit_code, condition(status, "OutputSaved")), (Some(0), Some("False")), "{status:#?}");
+    let saved = condition_of(status, "OutputSaved").unwrap();
+    assert_eq!((status.exit_code, &*saved.status, &*saved.reason), (Some(0), "False", reason), "{status:#?}");
     assert_eq!(status.output.as_ref().unwrap().bundle, None);
     let message = status.message.as_deref().unwrap();
     println!("{message}");
@@ -71,11 +72,11 @@ async fn answers(store: &Store) {
     store.rule(&missing, first_away());
     let spaces = [&full, &large, &altered, &wrong, &missing];
     let ended = together(spaces.iter().map(|space| space.run("saves", spec()))).await;
-    assert_not_saved(&ended[0], &[host, "507"]);
-    assert_not_saved(&ended[1], &[host, "413"]);
-    assert_not_saved(&ended[2], &[host]);
-    assert_not_saved(&ended[3], &[host, "as \"me\""]);
-    assert_not_saved(&ended[4], &[host, "without a login"]);
+    assert_not_saved(&ended[0], "StoreQuotaExceeded", &[host, "507"]);
+    assert_not_saved(&ended[1], "OutputTooLarge", &[host, "413"]);
+    assert_not_saved(&ended[2], "StoreCorrupt", &[host]);
+    assert_not_saved(&ended[3], "StoreDenied", &[host, "as \"me\""]);
+    assert_not_saved(&ended[4], "StoreDenied", &[host, "without a login"]);
     for denied in &ended[3..] {
         assert!(denied.result.as_ref().unwrap().hint.as_ref().unwrap().contains("credentials"), "{denied:#?}");
     }
@@ -163,7 +164,7 @@ async fn a_store_that_fails_or_goes_away_never_makes_a_false_success() {
     let host = store.proxy.host.clone();
     for space in saving {
         let lost = space.end_of("lost").await;
-        assert_not_saved(&lost, &[&host]);
+        assert_not_saved(&lost, "StoreUnreachable", &[&host]);
         let tried = seconds(lost.timeline.unwrap().saving_milliseconds);
         println!("given up after {tried} s; the deadline is {} s", DEADLINE.as_secs());
         assert!((DEADLINE.as_secs_f64() - 1.0..DEADLINE.as_secs_f64() + 60.0).contains(&tried), "{tried}");

@@ -10,7 +10,7 @@ use bundlerun::api::{BundleRunStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::common::{Space, cause, condition, condition_of, eventually, left, together};
+use crate::common::{Space, cause, condition, condition_of, eventually, is_long, left, together};
 use crate::node;
 use crate::proxy::Fault;
 use crate::registry::{Registry, make_certificate};
@@ -18,9 +18,9 @@ use crate::store::{Store, writes};
 
 const DEADLINE: Duration = Duration::from_mins(3);
 
-/// How long a store is out of order: `STORE_OUTAGE_SECONDS`.
+/// How long a store is out of order.
 fn outage() -> Duration {
-    Duration::from_secs(std::env::var("STORE_OUTAGE_SECONDS").map_or(12, |seconds| seconds.parse().unwrap()))
+    Duration::from_secs(if is_long() { 60 } else { 12 })
 }
 
 fn spec(command: &str) -> Value {

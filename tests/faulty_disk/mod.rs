@@ -31,10 +31,23 @@ use std::time::{Duration, SystemTime};
 pub(crate) enum Fault {
     /// EIO, when a file is read or a directory listed.
     Fails,
+    /// This error number, when one of these is asked.
+    Answers(Question, i32),
     /// No answer to the same.
     Hangs,
     /// No answer to any question about it.
     HangsWhole,
+}
+
+/// What is asked about a path before anything in it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// What it is (`stat`).
+    Stat,
+    /// To open it.
+    Open,
+    /// Where a link points to.
+    ReadLink,
 }
 
 /// Hold it for as long as the disk is there; dropped, it answers all that it holds back.
@@ -162,11 +175,19 @@ impl State {
         self.fault(path) == Some(Fault::HangsWhole)
     }
 
+    fn asked(&self, path: &Path, question: Question) -> io::Result<()> {
+        match self.fault(path) {
+            Some(Fault::Answers(to, number)) if to == question => Err(io::Error::from_raw_os_error(number)),
+            _ => Ok(()),
+        }
+    }
+
     fn hold(&self, reply: impl Send + 'static) {
         self.held.lock().unwrap().push(Box::new(reply));
     }
 
     fn attributes(&self, path: &Path) -> io::Result<FileAttr> {
+        self.asked(path, Question::Stat)?;
         let metadata = fs::symlink_metadata(self.behind(path))?;
         let node = if path.as_os_str().is_empty() { 1 } else { metadata.ino() };
         self.paths.lock().unwrap().insert(node, path.to_owned());
@@ -310,7 +331,8 @@ impl Filesystem for Disk {
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        let target = fs::read_link(self.0.behind(&self.0.path(node)));
+        let path = self.0.path(node);
+        let target = self.0.asked(&path, Question::ReadLink).and_then(|()| fs::read_link(self.0.behind(&path)));
         answer!(reply, target, |target| reply.data(target.as_os_str().as_bytes()));
     }
 
@@ -366,7 +388,8 @@ impl Filesystem for Disk {
     }
 
     fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = self.0.open(&self.0.path(node), flags.0, 0);
+        let path = self.0.path(node);
+        let opened = self.0.asked(&path, Question::Open).and_then(|()| self.0.open(&path, flags.0, 0));
         answer!(reply, opened, |file| reply.opened(self.0.keep(file), FopenFlags::FOPEN_DIRECT_IO));
     }
 
@@ -405,7 +428,7 @@ impl Filesystem for Disk {
         match self.0.fault(&self.0.path(node)) {
             Some(Fault::Fails) => return reply.error(Errno::EIO),
             Some(Fault::Hangs | Fault::HangsWhole) => return self.0.hold(reply),
-            None => {}
+            Some(Fault::Answers(..)) | None => {}
         }
         let mut bytes = vec![0; size as usize];
         let read = self.0.file(handle).and_then(|file| file.read_at(&mut bytes, offset));
@@ -455,7 +478,7 @@ impl Filesystem for Disk {
         match self.0.fault(&path) {
             Some(Fault::Fails) => return reply.error(Errno::EIO),
             Some(Fault::Hangs | Fault::HangsWhole) => return self.0.hold(reply),
-            None => {}
+            Some(Fault::Answers(..)) | None => {}
         }
         let entries = fs::read_dir(self.0.behind(&path)).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         answer!(reply, entries, |entries| {
