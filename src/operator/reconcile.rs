@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -12,7 +13,7 @@ use kube::ResourceExt;
 use kube_runtime::controller::Action;
 use tracing::{Instrument, info_span, warn};
 
-use crate::api::{BundleRun, Phase};
+use crate::api::{BundleRun, BundleRunStatus, Phase};
 use crate::cluster::{self, Answers, Cluster, GuardedRun, Snapshot, StepResult};
 use crate::operator::backoff::Backoff;
 use crate::operator::observability::metrics::{Metrics, ReconcileResult};
@@ -29,6 +30,10 @@ const ROLLOUT: SignedDuration = SignedDuration::from_mins(2);
 const JUST_MADE: SignedDuration = SignedDuration::from_secs(2);
 /// When facts change while they are looked at, they are looked at again after this.
 const CATCH_UP: Duration = Duration::from_millis(500);
+/// That a run is running is written later while there is much to do, but not later than this after its command began.
+const RUNNING_WRITE_LATEST: SignedDuration = SignedDuration::from_secs(10);
+/// A run that waits with that is looked at again after this.
+const RUNNING_WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// A plan is followed by at most this many others in one reconcile: refusals are new facts, but must come to an end.
 const PLANS_MAX: u32 = 3;
 
@@ -39,6 +44,9 @@ pub(in crate::operator) struct Context {
     metrics: Arc<Metrics>,
     /// New pods take at most half of all, so that a burst of them never delays a record.
     creating: Places,
+    /// Reconciles under way, and how many of them are much.
+    at_work: AtomicUsize,
+    much: usize,
     backoff: Arc<Backoff>,
     /// Only one acts at a time.
     has_lease: bool,
@@ -54,7 +62,19 @@ impl Context {
         concurrency: u16,
     ) -> Self {
         let creating = Places::new(usize::from(concurrency / 2));
-        Self { cluster, settings, metrics, creating, backoff, has_lease }
+        let (at_work, much) = (AtomicUsize::new(0), usize::from(concurrency / 4));
+        Self { cluster, settings, metrics, creating, at_work, much, backoff, has_lease }
+    }
+
+    /// In a burst of short runs most have ended by the time their turn comes: that they ran is then in the record, and the
+    /// API server has one write less for each.
+    fn can_wait(&self, before: Option<&BundleRunStatus>, status: &BundleRunStatus) -> bool {
+        let was_told = before.and_then(|status| status.phase) == Some(Phase::Running);
+        let began = status.start_time.as_ref().map(|began| Timestamp::now().duration_since(began.0));
+        status.phase == Some(Phase::Running)
+            && !was_told
+            && began.is_some_and(|age| age < RUNNING_WRITE_LATEST)
+            && self.at_work.load(Ordering::Relaxed) > self.much
     }
 
     /// Another operator may have made and ended the attempt whose pod is to be made now: the watch of pods may be ahead of the
@@ -86,7 +106,9 @@ pub(in crate::operator) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Co
     context.metrics.taken(&run.name_any(), run.namespace().as_deref());
     context.metrics.reconcile_begun();
     let begun = Instant::now();
+    context.at_work.fetch_add(1, Ordering::Relaxed);
     let result = Box::pin(reconcile_guarded(&run, &context)).instrument(span).await;
+    context.at_work.fetch_sub(1, Ordering::Relaxed);
     let how = match &result {
         Ok(action) if *action == Action::await_change() => ReconcileResult::Done,
         Ok(_) => ReconcileResult::Again,
@@ -189,6 +211,9 @@ async fn carry_out(
                     None => return Ok(Some(Looked::Through(Action::requeue(TURN)))),
                 }
             }
+            Step::WriteStatus(status) if context.can_wait(seen.run.status.as_ref(), status) => {
+                return Ok(Some(Looked::Through(Action::requeue(RUNNING_WRITE_AGAIN))));
+            }
             Step::WriteStatus(status) => {
                 over = status.phase.is_some_and(Phase::is_terminal);
                 None
@@ -269,6 +294,7 @@ mod tests {
     use std::sync::Mutex;
 
     use http::{Method, Request, Response};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::Client;
     use kube::client::Body;
     use kube_runtime::{reflector, watcher};
@@ -278,11 +304,46 @@ mod tests {
     use crate::cluster::Nodes;
     use crate::operator::settings;
 
+    /// With empty caches.
+    fn context(client: Client, has_lease: bool, concurrency: u16) -> Context {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (runs, _) = reflector::store();
+        let (pods, mut pods_writer) = reflector::store();
+        for event in [watcher::Event::Init, watcher::Event::InitDone] {
+            pods_writer.apply_watcher_event(&event);
+        }
+        let cluster = Arc::new(Cluster::new(client, runs, pods, Nodes::default(), None).unwrap());
+        cluster.assume_no_skew();
+        let settings = settings::parse("images: {cpu: a, gpu: b}", "us").unwrap();
+        Context::new(cluster, settings, Arc::new(Metrics::new()), Arc::default(), has_lease, concurrency)
+    }
+
+    #[tokio::test]
+    async fn only_that_a_run_is_running_is_written_later_and_only_while_there_is_much_to_do() {
+        let nobody = |_: Request<Body>| async { Err::<Response<Body>, _>(std::io::Error::other("nobody is there")) };
+        let context = context(Client::new(tower::service_fn(nobody), "n"), true, 32);
+        let status = |phase, began: i64| BundleRunStatus {
+            phase: Some(phase),
+            start_time: Some(Time(Timestamp::now() - SignedDuration::from_secs(began))),
+            ..BundleRunStatus::default()
+        };
+        let (pending, running) = (BundleRunStatus::default(), status(Phase::Running, 3));
+        assert!(!context.can_wait(Some(&pending), &running), "there is little to do");
+        context.at_work.store(9, Ordering::Relaxed);
+        assert!(context.can_wait(Some(&pending), &running) && context.can_wait(None, &running));
+        assert!(!context.can_wait(Some(&pending), &status(Phase::Running, 11)), "it has waited for long enough");
+        assert!(!context.can_wait(Some(&running), &running), "it is news of a run that is known to be running");
+        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Running) {
+            assert!(!context.can_wait(Some(&pending), &status(phase, 3)), "{phase:?}");
+        }
+        context.at_work.store(8, Ordering::Relaxed);
+        assert!(!context.can_wait(Some(&pending), &running));
+    }
+
     /// The cache has a run as it was before its attempt, whose pod is gone: the operator before this one has recorded its end,
     /// and the watch of runs is behind.
     #[tokio::test]
     async fn during_a_rollout_without_a_lease_no_attempt_begins_that_another_operator_has_ended() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         for (has_lease, expected) in [(false, vec![Method::GET]), (true, vec![Method::POST])] {
             let asked = Arc::new(Mutex::new(vec![]));
             let answers = Arc::clone(&asked);
@@ -292,18 +353,7 @@ mod tests {
                     "metadata": {"name": "r", "namespace": "n", "uid": "u", "resourceVersion": "9"}});
                 async move { Ok::<_, Infallible>(Response::new(Body::from(now.to_string().into_bytes()))) }
             };
-            let (runs, _) = reflector::store();
-            let (pods, mut pods_writer) = reflector::store();
-            let nodes = Nodes::default();
-            for event in [watcher::Event::Init, watcher::Event::InitDone] {
-                pods_writer.apply_watcher_event(&event);
-            }
-            let client = Client::new(tower::service_fn(answer), "n");
-            let cluster = Arc::new(Cluster::new(client, runs, pods, nodes, None).unwrap());
-            cluster.assume_no_skew();
-            let settings = settings::parse("images: {cpu: a, gpu: b}", "us").unwrap();
-            let (metrics, backoff) = (Arc::new(Metrics::new()), Arc::new(Backoff::default()));
-            let context = Arc::new(Context::new(cluster, settings, metrics, backoff, has_lease, 2));
+            let context = Arc::new(context(Client::new(tower::service_fn(answer), "n"), has_lease, 2));
             let cached = json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun",
                 "metadata": {"name": "r", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "5",
                     "creationTimestamp": "2026-01-01T00:00:00Z"},
