@@ -91,8 +91,14 @@ fn wanted(words: &[String], command: &Command) -> Wanted {
             Wanted::OneOf(verbs.map(|verb| verb.get_name().to_owned()).collect())
         }
         (Some("upload"), 0) => Wanted::Path,
-        (Some("info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree" | "verify"), 0)
-        | (Some("diff"), 0 | 1)
+        (
+            Some(
+                "info" | "why" | "logs" | "rerun" | "files" | "cat" | "download" | "tree" | "verify" | "exec"
+                | "snapshot",
+            ),
+            0,
+        )
+        | (Some("diff" | "mimic"), 0 | 1)
         | (Some("wait" | "stop" | "suspend" | "resume" | "rm"), _) => Wanted::Runs(place),
         _ => nothing,
     }

@@ -392,6 +392,36 @@ pub(super) fn children(all: &[BundleRun], of: &Node) -> Vec<Child> {
     children_of(all, &parent, &mut parent.uid.iter().cloned().collect(), 1)
 }
 
+/// A run that has another's output as an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Use {
+    pub(super) parent: String,
+    pub(super) child: String,
+    /// Where it has that output.
+    pub(super) paths: Vec<String>,
+}
+
+/// All that was made from a run of these, and from that in turn.
+pub(super) fn uses(all: &[BundleRun], of: &BundleRun) -> Vec<Use> {
+    let mut found = Vec::new();
+    let mut seen: BTreeSet<Option<String>> = [of.uid()].into();
+    let mut open = vec![of];
+    while let Some(parent) = open.pop() {
+        let known = Parent::from(parent);
+        for run in all.iter().filter(|run| run.uid() != parent.uid()) {
+            let paths = known.paths_in(run);
+            if paths.is_empty() {
+                continue;
+            }
+            found.push(Use { parent: parent.name_any(), child: run.name_any(), paths });
+            if seen.insert(run.uid()) {
+                open.push(run);
+            }
+        }
+    }
+    found
+}
+
 struct Parent {
     uid: Option<String>,
     name: Option<String>,
@@ -676,6 +706,20 @@ mod tests {
         let gone = node.inputs[0].from.as_ref().unwrap();
         assert_eq!((gone.name.as_deref(), gone.note.as_deref()), (Some("gone"), Some("it is not there")));
         assert_eq!((&node.inputs[1].from, &node.inputs[1].reference), (&None, &Some(bundle_of('8'))));
+    }
+
+    #[test]
+    fn what_was_made_from_a_run_is_found_once_however_long_the_chain() {
+        let length = 3 * DEEPEST;
+        let mut all = vec![run("0", None, &[])];
+        all.extend((1..length).map(|n| run(&n.to_string(), None, &[("x", &(n - 1).to_string(), None)])));
+        all.push(run("both", None, &[("a", "0", None), ("b", "1", None), ("c", "1", None)]));
+        let found = uses(&all, &all[0]);
+        assert_eq!(found.len(), length - 1 + 2);
+        let of_both: Vec<_> = found.iter().filter(|of| of.child == "both").map(|of| of.paths.concat()).collect();
+        assert_eq!(of_both, ["a", "bc"]);
+        let circle = [run("a", None, &[("x", "b", None)]), run("b", None, &[("x", "a", None)])];
+        assert_eq!(uses(&circle, &circle[0]).len(), 2);
     }
 
     #[test]

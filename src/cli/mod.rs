@@ -10,7 +10,8 @@
 //! | `lineage` | what runs were made from, and what was made from them |
 //! | `ls`, `info`, `why`, `top`, `gpus`, `version` | seeing: one file a verb |
 //! | `complete` | what a word may become, for `kubectl` |
-//! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun` | acting |
+//! | `run`, `wait`, `stop`, `suspend`, `rm`, `rerun`, `mimic` | acting |
+//! | `live` | `exec`, `cp` and `snapshot`: in the container of a run whose command runs |
 //! | `upload` (with `sources` and `git`) | what goes in |
 //! | `logs` (with `pod_log`, `stamps` and `saved_log`), `files`, `cat`, `download` | what came out |
 //! | `tree`, `diff`, `verify` | where it came from, what is different, whether it is as it was |
@@ -30,9 +31,11 @@ mod git;
 mod gpus;
 mod info;
 mod lineage;
+mod live;
 mod logs;
 mod ls;
 mod meter;
+mod mimic;
 mod paint;
 mod pod_log;
 mod record;
@@ -125,6 +128,17 @@ enum Verb {
     Rm(rm::Rm),
     /// Run the same again, with the image and inputs that were recorded
     Rerun(rerun::Rerun),
+    /// Run all again that was made from a run, with another in its place
+    #[command(after_help = "Example: kubectl bundle mimic prepare prepare-2 --dry-run")]
+    Mimic(mimic::Mimic),
+    /// Run a program in the container of a live run
+    #[command(after_help = "Example: kubectl bundle exec train -- nvidia-smi")]
+    Exec(live::Exec),
+    /// Copy files between this machine and a live run; its image needs tar
+    #[command(after_help = "Example: kubectl bundle cp train:logs/loss.csv .")]
+    Cp(live::Cp),
+    /// Have a live run take a snapshot of its working directory, and print where it is
+    Snapshot(live::Snapshot),
     /// List the files of a saved output
     Files(files::Files),
     /// Print a file of a saved output
@@ -219,6 +233,10 @@ async fn dispatch(session: &Session, verb: &Verb) -> Result<(), Failure> {
         Verb::Resume(args) => suspend::resume(session, args).await,
         Verb::Rm(args) => rm::rm(session, args).await,
         Verb::Rerun(args) => Box::pin(rerun::rerun(session, args)).await,
+        Verb::Mimic(args) => Box::pin(mimic::mimic(session, args)).await,
+        Verb::Exec(args) => live::exec(session, args).await,
+        Verb::Cp(args) => live::cp(session, args).await,
+        Verb::Snapshot(args) => live::snapshot(session, args).await,
         Verb::Files(args) => files::files(session, args).await,
         Verb::Cat(args) => cat::cat(session, args).await,
         Verb::Download(args) => download::download(session, args).await,

@@ -29,11 +29,7 @@ pub(super) struct Rerun {
 pub(super) async fn rerun(session: &Session, args: &Rerun) -> Result<(), Failure> {
     let connection = session.connect().await?;
     let old = runs::get(&connection, &args.of).await?;
-    if !old.spec.unknown_fields.is_empty() {
-        let fields = old.spec.unknown_fields.join(", ");
-        return Err(Failure::new(format!("this version of kubectl-bundle does not know {fields}"))
-            .hint("use the one of the cluster's operator: without these it would not be the same run"));
-    }
+    check_known(&old)?;
     let Again { spec, not_pinned } = again(&old, !args.not_pinned);
     for what in &not_pinned {
         session.out.note(&format!("not pinned: {what}"));
@@ -43,8 +39,18 @@ pub(super) async fn rerun(session: &Session, args: &Rerun) -> Result<(), Failure
     run::submit(session, &connection, &BundleRun { metadata, spec, status: None }, &args.then).await
 }
 
+/// A run can only be made again when all that it asked for is understood.
+pub(super) fn check_known(old: &BundleRun) -> Result<(), Failure> {
+    if old.spec.unknown_fields.is_empty() {
+        return Ok(());
+    }
+    let fields = old.spec.unknown_fields.join(", ");
+    Err(Failure::new(format!("this version of kubectl-bundle does not know {fields}"))
+        .hint("use the one of the cluster's operator: without these it would not be the same run"))
+}
+
 /// Without those by which programs know what they made: such as Argo CD would delete a run that it did not make.
-fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.retain(|key, _| {
         let domain = key.split_once('/').map_or("", |(domain, _)| domain);
         let is_below = |of: &str| domain.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -55,13 +61,13 @@ fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> 
 }
 
 /// A run to be made again.
-struct Again {
-    spec: BundleRunSpec,
+pub(super) struct Again {
+    pub(super) spec: BundleRunSpec,
     /// What may be another now, in words.
-    not_pinned: Vec<String>,
+    pub(super) not_pinned: Vec<String>,
 }
 
-fn again(old: &BundleRun, is_pinned: bool) -> Again {
+pub(super) fn again(old: &BundleRun, is_pinned: bool) -> Again {
     let mut spec = old.spec.clone();
     spec.stop = false;
     spec.suspend = false;

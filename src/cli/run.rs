@@ -206,7 +206,7 @@ pub(super) async fn submit(
     wait::verdict(&ended, then.exit_code)
 }
 
-async fn create(connection: &Connection, run: &BundleRun, dry_run: bool) -> Result<BundleRun, Failure> {
+pub(super) async fn create(connection: &Connection, run: &BundleRun, dry_run: bool) -> Result<BundleRun, Failure> {
     let params = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
     let asked = runs::asked(connection, "create", run.metadata.name.as_deref());
     connection.runs().create(&params, run).await.map_err(|error| asked.failed(&error))

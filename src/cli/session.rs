@@ -1,5 +1,6 @@
 //! What verbs share: the options, the connection as the kubeconfig says, and the way to the terminal.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,20 @@ pub(super) struct Global {
     /// The kubeconfig. Default: $KUBECONFIG, else ~/.kube/config
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+}
+
+impl Global {
+    /// The same cluster for `kubectl`.
+    pub(super) fn for_kubectl(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if let Some(context) = &self.context {
+            words.extend(["--context".into(), context.into()]);
+        }
+        if let Some(file) = &self.kubeconfig {
+            words.extend(["--kubeconfig".into(), file.into()]);
+        }
+        words
+    }
 }
 
 /// Of verbs that answer with something else than bytes.

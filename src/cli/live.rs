@@ -1,0 +1,236 @@
+//! `exec`, `cp`, `snapshot`: in the container of a run whose command runs. `kubectl` carries them out: it has the terminal, the
+//! transfer and every kind of login.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::api::{BundleRun, Phase};
+use crate::names;
+use crate::plan::pod_name;
+
+use super::clean;
+use super::failure::Failure;
+use super::runs;
+use super::session::{Answer, Connection, Session};
+
+/// The exit code of the program in the container when there is no store.
+const NO_STORE: i32 = 3;
+
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    /// Name of a run whose command runs
+    run: String,
+    /// Pass on the standard input. On a terminal it always is
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// What to run, in the working directory of the run's command
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cp {
+    /// RUN:PATH, or a path of this machine
+    from: String,
+    /// A path of this machine, or RUN:PATH. PATH is below the working directory of the run's command, or absolute
+    to: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Snapshot {
+    /// Name of a run whose command runs
+    run: String,
+    /// Wait no longer than this for it, as 30s, 10m or 2h
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    timeout: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+pub(super) async fn exec(session: &Session, args: &Exec) -> Result<(), Failure> {
+    let connection = session.connect().await?;
+    let run = running(&connection, &args.run).await?;
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    Err(replaced_by(kubectl(session, &connection, exec_words(&run, args.stdin, is_terminal, &args.command))))
+}
+
+fn exec_words(run: &BundleRun, stdin: bool, is_terminal: bool, command: &[OsString]) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["exec".into(), pod(run).into(), "-c".into(), names::RUN_CONTAINER.into()];
+    if is_terminal {
+        words.push("-it".into());
+    } else if stdin {
+        words.push("-i".into());
+    }
+    words.push("--".into());
+    words.extend(command.iter().cloned());
+    words
+}
+
+pub(super) async fn cp(session: &Session, args: &Cp) -> Result<(), Failure> {
+    let (from, to) = (Place::read(&args.from), Place::read(&args.to));
+    let name = match (&from, &to) {
+        (Place::Run { name, .. }, Place::Here(_)) | (Place::Here(_), Place::Run { name, .. }) => *name,
+        _ => return Err(Failure::usage("one of the two is RUN:PATH, and the other a path of this machine")),
+    };
+    let connection = session.connect().await?;
+    let run = running(&connection, name).await?;
+    let words = ["cp", "-c", names::RUN_CONTAINER, "--"].map(OsString::from).into_iter();
+    let words = words.chain([&from, &to].map(|place| place.for_kubectl(&pod(&run)).into()));
+    Err(replaced_by(kubectl(session, &connection, words)))
+}
+
+/// Where something is copied from or to.
+enum Place<'a> {
+    Run { name: &'a str, path: &'a str },
+    Here(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn read(text: &'a str) -> Self {
+        match text.split_once(':') {
+            // As scp has it: a colon after a slash is one of a file's name.
+            Some((name, path)) if !name.is_empty() && !name.contains('/') => Self::Run { name, path },
+            _ => Self::Here(text),
+        }
+    }
+
+    fn for_kubectl(&self, pod: &str) -> String {
+        match self {
+            Self::Run { path, .. } => format!("{pod}:{}", if path.is_empty() { "." } else { path }),
+            // Not what another pod has.
+            Self::Here(path) if path.contains(':') && !path.starts_with(['/', '.']) => format!("./{path}"),
+            Self::Here(path) => (*path).to_owned(),
+        }
+    }
+}
+
+pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), Failure> {
+    let connection = session.connect().await?;
+    let run = running(&connection, &args.run).await?;
+    let program = [names::paths::SNAPSHOT, "--timeout", &args.timeout].map(OsString::from);
+    let mut kubectl = kubectl(session, &connection, exec_words(&run, false, false, &program));
+    let output = kubectl.stdin(Stdio::null()).output().map_err(|error| not_started(&error))?;
+    if !output.status.success() {
+        return Err(refused(&args.run, output.status.code(), &String::from_utf8_lossy(&output.stderr)));
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let snapshot = clean::line(printed.trim());
+    let format = args.answer.output;
+    if format.is_for_people() {
+        return session.out.print(&format!("{snapshot}\n"));
+    }
+    session.out.document(format, &json!({"run": args.run, "snapshot": snapshot}))
+}
+
+/// What the program in the container said, without what `kubectl` adds to it.
+fn refused(run: &str, code: Option<i32>, stderr: &str) -> Failure {
+    let lines = stderr.lines().filter(|line| !line.starts_with("command terminated with exit code"));
+    let said: Vec<&str> = lines.map(|line| line.strip_prefix("snapshot: ").unwrap_or(line)).collect();
+    let failure = Failure::new(format!("no snapshot of {run} was taken: {}", clean::line(&said.join(" "))));
+    if code == Some(NO_STORE) { failure } else { failure.hint(format!("kubectl bundle why {run}")) }
+}
+
+/// A run whose command runs; of others it says what can be done instead.
+async fn running(connection: &Connection, name: &str) -> Result<BundleRun, Failure> {
+    let run = runs::get(connection, name).await?;
+    match runs::phase(&run) {
+        Phase::Running => Ok(run),
+        _ => Err(not_running(&run)),
+    }
+}
+
+fn not_running(run: &BundleRun) -> Failure {
+    let name = runs::name(run);
+    let failure = Failure::new(format!("the command of {name} does not run: it is {}", runs::state(run)));
+    if run.is_over() {
+        failure.hint(format!("what it left: kubectl bundle files {name}, cat, download"))
+    } else {
+        failure.hint(format!("kubectl bundle why {name}"))
+    }
+}
+
+fn pod(run: &BundleRun) -> String {
+    pod_name(runs::name(run), runs::attempt_number(run))
+}
+
+/// With the cluster and the namespace of this call.
+fn kubectl<W: AsRef<OsStr>>(session: &Session, connection: &Connection, words: impl IntoIterator<Item = W>) -> Command {
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(session.global.for_kubectl()).args(["-n", &connection.namespace]).args(words);
+    kubectl
+}
+
+/// From here on this process is `kubectl`, with its exit code; it returns only why it is not.
+fn replaced_by(mut kubectl: Command) -> Failure {
+    not_started(&kubectl.exec())
+}
+
+fn not_started(error: &io::Error) -> Failure {
+    Failure::new(format!("kubectl cannot be started: {error}")).hint("it must be on the PATH: it does this work")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::examples;
+    use crate::cli::{Cli, Verb};
+    use clap::Parser as _;
+
+    fn words(line: &str, is_terminal: bool) -> String {
+        let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
+        let Verb::Exec(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another verb") };
+        let words = exec_words(&examples::succeeded(), args.stdin, is_terminal, &args.command);
+        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_command_is_run_in_the_container_of_the_command() {
+        assert_eq!(words("exec train -- nvidia-smi -l", false), "exec hello-1 -c run -- nvidia-smi -l");
+        assert_eq!(words("exec -i train -- tar x", false), "exec hello-1 -c run -i -- tar x");
+        assert_eq!(words("exec train -- bash", true), "exec hello-1 -c run -it -- bash");
+        for line in ["exec train", "exec train bash", "exec"] {
+            let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn a_place_is_in_a_run_or_here() {
+        for (text, expected) in [
+            ("train:logs/a", "p:logs/a"),
+            ("train:/tmp/a", "p:/tmp/a"),
+            ("train:", "p:."),
+            ("train:a:b", "p:a:b"),
+            ("./a:b", "./a:b"),
+            ("/a:b", "/a:b"),
+            ("d/a:b", "./d/a:b"),
+            ("a", "a"),
+            (":a", "./:a"),
+        ] {
+            assert_eq!(Place::read(text).for_kubectl("p"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_does_not_run_is_told_with_the_way_out() {
+        let waits = not_running(&examples::waiting());
+        assert!(waits.message.ends_with(&runs::state(&examples::waiting())), "{waits:?}");
+        assert!(waits.hint.unwrap().contains("kubectl bundle why"));
+        assert!(not_running(&examples::succeeded()).hint.unwrap().contains("download"));
+    }
+
+    #[test]
+    fn what_the_program_in_the_container_said_is_what_is_told() {
+        let stderr = "snapshot: a.bin was written while\ncommand terminated with exit code 1\n";
+        assert_eq!(
+            refused("train", Some(1), stderr).message,
+            "no snapshot of train was taken: a.bin was written while"
+        );
+        assert_eq!(refused("train", Some(3), "snapshot: no store").hint, None);
+    }
+}
