@@ -30,7 +30,7 @@ impl Claim {
         let safe = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let started = record.join(files::STARTED);
         let lock = open(bin.join(files::LOCK), safe | OFlags::RDONLY, Mode::empty())
-            .map_err(|error| Refused::Failed("open the lock", error))?;
+            .map_err(|error| Refused::Failed("open the file to lock", error))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             // After an earlier runner's death the helper holds it.
             return Err(if rustix::fs::lstat(&started).is_ok() {

@@ -103,7 +103,7 @@ fn run(paths: &Paths) -> i32 {
             "Kubernetes started the container again; the command was not run a second time",
         )),
         Err(Refused::Failed(what, error)) => {
-            Err(NeverRan::because(Cause::RunnerFailed, format!("{}: cannot {what}: {error}", paths.record.display())))
+            Err(NeverRan::because(Cause::RunnerFailed, format!("cannot {what}: {error}")))
         }
     };
     let record = outcome.unwrap_or_else(|never_ran| {
