@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bundlerun::docs::Page;
-use bundlerun::helper::{self, Task};
+use bundlerun::bundle::Part;
+use bundlerun::helper::{self, Look, Task};
 use bundlerun::operator::{self, Failure, LogFormat, Options, SmokeTest, Uninstall};
 use bundlerun::runner::Paths;
 use clap::{ArgAction, Parser, Subcommand};
@@ -140,6 +141,28 @@ enum Helper {
     /// A child of the main process: take a snapshot that nobody waits for.
     #[command(hide = true)]
     RegularSnapshot,
+    /// For `kubectl bundle files`: what is in the working directory, a JSON object a line.
+    List,
+    /// For `kubectl bundle cat`: a file in the working directory, or a part of it.
+    Read {
+        /// From the working directory.
+        path: String,
+        /// So many of the first lines.
+        #[arg(long)]
+        head: Option<u64>,
+        /// So many of the last lines.
+        #[arg(long)]
+        tail: Option<u64>,
+        /// So many of the last bytes.
+        #[arg(long)]
+        last: Option<u64>,
+        /// From this byte on.
+        #[arg(long)]
+        from: Option<u64>,
+        /// To before this byte.
+        #[arg(long, requires = "from")]
+        to: Option<u64>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -202,6 +225,12 @@ fn run_helper(paths: &Paths, task: &Helper) -> ExitCode {
         Helper::Snapshot => helper::run_task(paths, Task::Snapshot),
         Helper::RegularSnapshot => helper::run_task(paths, Task::RegularSnapshot),
         Helper::WatchDisk => helper::run_task(paths, Task::WatchDisk),
+        Helper::List => helper::look(paths, &Look::List),
+        Helper::Read { path, head, tail, last, from, to } => {
+            let part = head.map(Part::FirstLines).or(tail.map(Part::LastLines)).or(last.map(Part::LastBytes));
+            let part = part.or(from.map(|from| Part::Bytes(from, *to)));
+            helper::look(paths, &Look::Read { path: path.clone(), part })
+        }
     }
 }
 

@@ -32,14 +32,18 @@ pub(crate) use blocking::blocking;
 pub(crate) use digest::{Digester, sha256};
 pub(crate) use error::is_full;
 pub use error::{Error, ErrorKind};
-pub use model::{Access, FileId, GivenUp, Kind, Limits, Progress, Resolved, SavedBundle, StoreAccess, Tree, free_name};
-pub use read::inspect::{ListEntry, ListEntryKind, download, list, read_file, read_part};
-pub use read::part::Part;
+pub use model::{
+    Access, FileId, GivenUp, Kind, Limits, ListEntry, ListEntryKind, Progress, Resolved, SavedBundle, StoreAccess, Tree,
+    free_name,
+};
+pub use read::inspect::{download, list, read_file, read_part};
+pub use read::part::{Part, part_of_file};
 pub use read::provenance::provenance;
 pub use read::verify::{Verified, verify};
 pub use read::{Budget, add_tag, fetch, find_snapshot, resolve, resolve_telling, restore};
 pub use write::check::check_store;
 pub use write::early::{EarlyPushes, Outlook};
 pub(crate) use write::memory_of;
+pub use write::present::{list_present, open_present};
 pub use write::save;
 pub use write::snapshot::{Snapshot, SnapshotWanted, snapshot};

@@ -163,6 +163,48 @@ pub struct SavedBundle {
     pub mountable: bool,
 }
 
+/// An entry of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListEntry {
+    /// From the working directory of the run; empty for that itself. Bytes, as file names are.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub what: ListEntryKind,
+}
+
+/// What an entry of a bundle is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListEntryKind {
+    /// A regular file.
+    File {
+        /// In bytes.
+        size: u64,
+        /// Permission bits.
+        mode: u32,
+        /// Hex. None: it is hardly anything but holes, and the list has a digest of the rest alone; or it is not saved yet.
+        sha256: Option<String>,
+        /// Hex. Of `sha256`, or of the rest: what differs in it differs in its content. Empty: it is not saved yet.
+        content: String,
+        /// The path under which the same file is listed first, if it has several.
+        same_as: Option<Vec<u8>>,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// As it was written.
+        target: Vec<u8>,
+    },
+    /// Not in the bundle.
+    Skipped {
+        /// Why not.
+        reason: String,
+    },
+}
+
 /// A file or a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -1,10 +1,11 @@
-//! `cat`: one file of a saved output, or a part of it.
+//! `cat`: one file of an output, live or saved, or a part of it.
 
 use clap::Args;
 
 use crate::bundle::{self, Part};
 
 use super::failure::Failure;
+use super::live;
 use super::session::Session;
 use super::sink::{Sink, Stream};
 use super::store::{self, Saved, StoreOptions};
@@ -55,8 +56,11 @@ fn range(text: &str) -> Result<Part, String> {
 }
 
 pub(super) async fn cat(session: &Session, args: &Cat) -> Result<(), Failure> {
-    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
     let mut sink = Sink::new(session.out, Stream::Out);
+    if live::cat(session, &args.target, &args.path, args.part(), &mut sink).await? {
+        return Ok(sink.finish()?);
+    }
+    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
     match args.part() {
         None => sink = bundle::read_file(&reference, &args.path, &access, sink).await?,
         Some(part) => bundle::read_part(&reference, &args.path, part, &access, &mut sink).await?,

@@ -1,4 +1,4 @@
-//! `files`: what is in a saved output.
+//! `files`: what is in an output, live or saved.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -7,6 +7,7 @@ use crate::bundle::{self, ListEntry, ListEntryKind};
 
 use super::clean;
 use super::failure::Failure;
+use super::live;
 use super::session::{Answer, Format, Session};
 use super::store::{self, Saved, StoreOptions};
 use super::table::{Cell, Table};
@@ -24,8 +25,14 @@ pub(super) struct Files {
 }
 
 pub(super) async fn files(session: &Session, args: &Files) -> Result<(), Failure> {
-    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
-    let all = bundle::list(&reference, &access).await?;
+    let (reference, all) = match live::files(session, &args.target).await? {
+        Some(all) => (None, all),
+        None => {
+            let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
+            let all = bundle::list(&reference, &access).await?;
+            (Some(reference), all)
+        }
+    };
     let wanted = args.path.as_deref().unwrap_or_default().trim_start_matches("./").trim_matches('/');
     let entries: Vec<ListEntry> = all.into_iter().filter(|entry| is_below(&entry.path, wanted.as_bytes())).collect();
     if entries.is_empty() && !wanted.is_empty() {

@@ -1,8 +1,8 @@
-//! `exec`, `cp`, `snapshot`: in the container of a run whose command runs. `kubectl` carries them out: it has the terminal, the
+//! `exec`, `cp`, `snapshot`, and what `files` and `cat` show of a run whose output is not saved yet: in the container of a run whose command runs. `kubectl` carries them out: it has the terminal, the
 //! transfer and every kind of login.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::api::{BundleRun, Phase};
+use crate::bundle::{ListEntry, Part};
 use crate::names;
 use crate::plan::pod_name;
 
@@ -17,6 +18,7 @@ use super::clean;
 use super::failure::Failure;
 use super::runs;
 use super::session::{Answer, Connection, Session};
+use super::store::{self, Target};
 
 /// The exit code of the program in the container when there is no store.
 const NO_STORE: i32 = 3;
@@ -127,11 +129,85 @@ pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), F
     session.out.document(format, &json!({"run": args.run, "snapshot": snapshot}))
 }
 
-/// What the program in the container said, without what `kubectl` adds to it.
+/// What is in the working directory of a run whose command runs; none: it does not run, and its output may be saved.
+pub(super) async fn files(session: &Session, target: &str) -> Result<Option<Vec<ListEntry>>, Failure> {
+    let Some((connection, run)) = live(session, target).await? else { return Ok(None) };
+    let words = in_helper(&run, ["list".into()]);
+    let output = kubectl(session, &connection, words).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| not_started(&error))?;
+    if !output.status.success() {
+        return Err(not_read(target, &String::from_utf8_lossy(&output.stderr)));
+    }
+    let entries: Result<Vec<ListEntry>, _> =
+        serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
+    let other = |_| Failure::new("the helper of this run is of another version than this program");
+    entries.map(Some).map_err(other)
+}
+
+/// Writes a file of the working directory of a run whose command runs; false: it does not run, and its output may be saved.
+pub(super) async fn cat(
+    session: &Session,
+    target: &str,
+    path: &str,
+    part: Option<Part>,
+    sink: &mut impl Write,
+) -> Result<bool, Failure> {
+    let Some((connection, run)) = live(session, target).await? else { return Ok(false) };
+    let words = in_helper(&run, ["read".into()].into_iter().chain(part.into_iter().flat_map(part_words)));
+    let mut kubectl = kubectl(session, &connection, words.into_iter().chain(["--".into(), path.into()]));
+    let piped = kubectl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().map_err(|error| not_started(&error))?;
+    if let Some(mut bytes) = child.stdout.take() {
+        io::copy(&mut bytes, sink)?;
+    }
+    let output = child.wait_with_output().map_err(|error| not_started(&error))?;
+    if output.status.success() { Ok(true) } else { Err(not_read(target, &String::from_utf8_lossy(&output.stderr))) }
+}
+
+/// As the helper takes it.
+fn part_words(part: Part) -> Vec<OsString> {
+    let words: Vec<String> = match part {
+        Part::FirstLines(lines) => vec![format!("--head={lines}")],
+        Part::LastLines(lines) => vec![format!("--tail={lines}")],
+        Part::LastBytes(bytes) => vec![format!("--last={bytes}")],
+        Part::Bytes(from, to) => {
+            let to = to.map(|to| format!("--to={to}"));
+            [format!("--from={from}")].into_iter().chain(to).collect()
+        }
+    };
+    words.into_iter().map(OsString::from).collect()
+}
+
+/// A run that is named, and whose command runs. An attempt or a bundle is asked for in the store.
+async fn live(session: &Session, target: &str) -> Result<Option<(Connection, BundleRun)>, Failure> {
+    let Target::Run(name) = store::target(target)? else { return Ok(None) };
+    let connection = session.connect().await?;
+    let run = runs::get(&connection, name).await?;
+    Ok((runs::phase(&run) == Phase::Running).then_some((connection, run)))
+}
+
+/// The helper's container has no other program.
+fn in_helper(run: &BundleRun, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let before = ["exec", &pod(run), "-c", names::HELPER_CONTAINER, "--", names::paths::OPERATOR_BINARY, "helper"];
+    before.map(OsString::from).into_iter().chain(words).collect()
+}
+
+fn not_read(target: &str, stderr: &str) -> Failure {
+    Failure::new(said(stderr)).hint(format!("kubectl bundle files {target}"))
+}
+
+/// Without what `kubectl` adds to it.
+fn said(stderr: &str) -> String {
+    let of_kubectl = |line: &&str| {
+        line.starts_with("command terminated with exit code") || line.starts_with("Defaulted container")
+    };
+    clean::line(&stderr.lines().filter(|line| !of_kubectl(line)).collect::<Vec<_>>().join(" "))
+}
+
 fn refused(run: &str, code: Option<i32>, stderr: &str) -> Failure {
-    let lines = stderr.lines().filter(|line| !line.starts_with("command terminated with exit code"));
-    let said: Vec<&str> = lines.map(|line| line.strip_prefix("snapshot: ").unwrap_or(line)).collect();
-    let failure = Failure::new(format!("no snapshot of {run} was taken: {}", clean::line(&said.join(" "))));
+    let said = said(stderr);
+    let why = said.strip_prefix("snapshot: ").unwrap_or(&said);
+    let failure = Failure::new(format!("no snapshot of {run} was taken: {why}"));
     if code == Some(NO_STORE) { failure } else { failure.hint(format!("kubectl bundle why {run}")) }
 }
 

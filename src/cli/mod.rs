@@ -139,9 +139,9 @@ enum Verb {
     Cp(live::Cp),
     /// Have a live run take a snapshot of its working directory, and print where it is
     Snapshot(live::Snapshot),
-    /// List the files of a saved output
+    /// List the files of a live run, or of a saved output
     Files(files::Files),
-    /// Print a file of a saved output
+    /// Print a file of a live run, or of a saved output
     Cat(cat::Cat),
     /// Get a saved output, or a part of it, as files
     Download(download::Download),

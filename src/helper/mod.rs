@@ -13,6 +13,7 @@
 //! | `ending` | the record and the output become the termination message |
 //! | `supervise` | keeping at it, by children, until inputs are in place, until the output is saved |
 //! | `task` | what the children do, because it takes memory and may crash |
+//! | `look` | what a user at a terminal asks about the working directory |
 //! | `mode` | the permission bits of inputs that the helper writes |
 //! | `room` | the memory that children have for the entries of trees |
 //! | `child` | how a child begins, and what it may have |
@@ -34,6 +35,7 @@ mod ending;
 mod error;
 mod failure;
 mod given_up;
+mod look;
 mod markers;
 mod measured;
 mod mode;
@@ -61,6 +63,7 @@ use crate::runner::signals::Signals;
 use crate::runner::{Paths, request};
 pub use child::Task;
 use error::{Error, log_failure};
+pub use look::{Look, look};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;

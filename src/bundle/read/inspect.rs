@@ -5,52 +5,10 @@ use super::destination::{Made, Piece};
 use super::part::{self, Part};
 use super::{Image, wanted};
 use crate::bundle::format::listing::{Listed, ListedAs, ListedFile};
-use crate::bundle::{Access, Error, ErrorKind, Limits, Progress};
+use crate::bundle::{Access, Error, ErrorKind, Limits, ListEntry, ListEntryKind, Progress};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// An entry of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListEntry {
-    /// From the working directory of the run; empty for that itself. Bytes, as file names are.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub what: ListEntryKind,
-}
-
-/// What an entry of a bundle is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListEntryKind {
-    /// A regular file.
-    File {
-        /// In bytes.
-        size: u64,
-        /// Permission bits.
-        mode: u32,
-        /// Hex. None: it is hardly anything but holes, and the list has a digest of the rest alone.
-        sha256: Option<String>,
-        /// Hex. Of `sha256`, or of the rest: what differs in it differs in its content.
-        content: String,
-        /// The path under which the same file is listed first, if it has several.
-        same_as: Option<Vec<u8>>,
-    },
-    /// A directory.
-    Directory {
-        /// Permission bits.
-        mode: u32,
-    },
-    /// A symbolic link.
-    Link {
-        /// As it was written.
-        target: Vec<u8>,
-    },
-    /// Not in the bundle.
-    Skipped {
-        /// Why not.
-        reason: String,
-    },
-}
 
 impl From<Listed> for ListEntry {
     fn from(listed: Listed) -> Self {

@@ -7,7 +7,9 @@ use crate::bundle::Error;
 use crate::bundle::digest::Digester;
 use crate::bundle::format::listing::ListedFile;
 use crate::bundle::format::sparse;
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 
 /// Which part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,33 @@ fn begin_of_lines(piece: &[u8], is_last: bool, left: &mut u64) -> Option<usize> 
 
 fn put(writer: &mut impl Write, bytes: &[u8]) -> Result<(), Error> {
     writer.write_all(bytes).map_err(|error| Error::local("write", error))
+}
+
+/// Writes a part of a file of this machine, or all of it, as long as it is now.
+///
+/// # Errors
+/// It cannot be read, or a range begins behind its end ([`ErrorKind::Invalid`](crate::bundle::ErrorKind::Invalid)).
+pub async fn part_of_file(file: &File, part: Option<Part>, writer: &mut impl Write) -> Result<(), Error> {
+    let size = file.metadata().map_err(|error| Error::local("look at the file", error))?.len();
+    write(&Local { file, size }, part.unwrap_or(Part::Bytes(0, None)), writer).await
+}
+
+struct Local<'a> {
+    file: &'a File,
+    size: u64,
+}
+
+impl Source for Local<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn read(&self, start: u64, end: u64) -> Result<Vec<u8>, Error> {
+        let mut piece = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+        let read = self.file.read_exact_at(&mut piece, start);
+        read.map_err(|error| Error::local("read the file, which has become shorter", error))?;
+        Ok(piece)
+    }
 }
 
 /// A file that is in memory.

@@ -41,6 +41,7 @@ mod list;
 mod outside;
 mod pace;
 mod pack;
+pub(super) mod present;
 mod provenance;
 mod reading;
 mod send;

@@ -187,23 +187,28 @@ fn now_ms() -> u64 {
 
 /// What is output of the working directory, and what is not.
 pub(in crate::helper) fn tree(paths: &Paths, request: &Request, save: &SaveRequest) -> Tree {
+    Tree {
+        exclude: save.exclude.clone(),
+        given_up: given_up(paths, save),
+        kept: Some(paths.bin.join(files::DIGESTS)),
+        max_blob: save.max_blob_bytes,
+        most_memory: room::for_entries(paths),
+        ..working_directory(paths, request)
+    }
+}
+
+/// What of the working directory is the command's, whatever becomes of it.
+pub(in crate::helper) fn working_directory(paths: &Paths, request: &Request) -> Tree {
     let made = mount_points::made(paths);
     let linked = request.inputs.iter().enumerate().filter(|(_, input)| input.path == ".");
     Tree {
         root: paths.bundle.clone(),
         seen_at: paths.below_root(names::paths::BUNDLE),
-        exclude: save.exclude.clone(),
-        only: None,
         left_out: made.mounted_over,
         left_out_if_empty: made.parents,
         linked_to: linked.map(|(index, _)| paths.sources.join(index.to_string())).collect(),
         outside: [files::STDOUT, files::STDERR].map(|name| (name.to_owned(), paths.output.join(name))).to_vec(),
-        given_up: given_up(paths, save),
-        kept: Some(paths.bin.join(files::DIGESTS)),
-        keeps_more: false,
-        may_be_there: false,
-        max_blob: save.max_blob_bytes,
-        most_memory: room::for_entries(paths),
+        ..Tree::default()
     }
 }
 
