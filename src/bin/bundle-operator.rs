@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bundlerun::docs::Page;
 use bundlerun::bundle::Part;
+use bundlerun::docs::Page;
 use bundlerun::helper::{self, Look, Task};
 use bundlerun::operator::{self, Failure, LogFormat, Options, SmokeTest, Uninstall};
 use bundlerun::runner::Paths;

@@ -33,8 +33,8 @@ pub(crate) use digest::{Digester, sha256};
 pub(crate) use error::is_full;
 pub use error::{Error, ErrorKind};
 pub use model::{
-    Access, FileId, GivenUp, Kind, Limits, ListEntry, ListEntryKind, Progress, Resolved, SavedBundle, StoreAccess, Tree,
-    free_name,
+    Access, FileId, GivenUp, Kind, Limits, ListEntry, ListEntryKind, Progress, Resolved, SavedBundle, StoreAccess,
+    Tree, free_name,
 };
 pub use read::inspect::{download, list, read_file, read_part};
 pub use read::part::{Part, part_of_file};

@@ -57,10 +57,11 @@ fn range(text: &str) -> Result<Part, String> {
 
 pub(super) async fn cat(session: &Session, args: &Cat) -> Result<(), Failure> {
     let mut sink = Sink::new(session.out, Stream::Out);
-    if live::cat(session, &args.target, &args.path, args.part(), &mut sink).await? {
+    let named = store::named(session, &args.target).await?;
+    if live::cat(session, &named, &args.path, args.part(), &mut sink)? {
         return Ok(sink.finish()?);
     }
-    let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
+    let Saved { reference, access, .. } = store::saved(session, &named, &args.store)?;
     match args.part() {
         None => sink = bundle::read_file(&reference, &args.path, &access, sink).await?,
         Some(part) => bundle::read_part(&reference, &args.path, part, &access, &mut sink).await?,

@@ -25,13 +25,13 @@ pub(super) struct Files {
 }
 
 pub(super) async fn files(session: &Session, args: &Files) -> Result<(), Failure> {
-    let (reference, all) = match live::files(session, &args.target).await? {
-        Some(all) => (None, all),
-        None => {
-            let Saved { reference, access, .. } = store::find(session, &args.target, &args.store).await?;
-            let all = bundle::list(&reference, &access).await?;
-            (Some(reference), all)
-        }
+    let named = store::named(session, &args.target).await?;
+    let (reference, all) = if let Some(all) = live::files(session, &named)? {
+        (None, all)
+    } else {
+        let Saved { reference, access, .. } = store::saved(session, &named, &args.store)?;
+        let all = bundle::list(&reference, &access).await?;
+        (Some(reference), all)
     };
     let wanted = args.path.as_deref().unwrap_or_default().trim_start_matches("./").trim_matches('/');
     let entries: Vec<ListEntry> = all.into_iter().filter(|entry| is_below(&entry.path, wanted.as_bytes())).collect();

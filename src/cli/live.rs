@@ -18,7 +18,7 @@ use super::clean;
 use super::failure::Failure;
 use super::runs;
 use super::session::{Answer, Connection, Session};
-use super::store::{self, Target};
+use super::store::Named;
 
 /// The exit code of the program in the container when there is no store.
 const NO_STORE: i32 = 3;
@@ -130,38 +130,37 @@ pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), F
 }
 
 /// What is in the working directory of a run whose command runs; none: it does not run, and its output may be saved.
-pub(super) async fn files(session: &Session, target: &str) -> Result<Option<Vec<ListEntry>>, Failure> {
-    let Some((connection, run)) = live(session, target).await? else { return Ok(None) };
-    let words = in_helper(&run, ["list".into()]);
-    let output = kubectl(session, &connection, words).stdin(Stdio::null()).output();
+pub(super) fn files(session: &Session, named: &Named<'_>) -> Result<Option<Vec<ListEntry>>, Failure> {
+    let Some((connection, run)) = live(named) else { return Ok(None) };
+    let words = in_helper(run, ["list".into()]);
+    let output = kubectl(session, connection, words).stdin(Stdio::null()).output();
     let output = output.map_err(|error| not_started(&error))?;
     if !output.status.success() {
-        return Err(not_read(target, &String::from_utf8_lossy(&output.stderr)));
+        return Err(not_read(run, &String::from_utf8_lossy(&output.stderr)));
     }
-    let entries: Result<Vec<ListEntry>, _> =
-        serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
+    let entries: Result<Vec<ListEntry>, _> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
     let other = |_| Failure::new("the helper of this run is of another version than this program");
     entries.map(Some).map_err(other)
 }
 
 /// Writes a file of the working directory of a run whose command runs; false: it does not run, and its output may be saved.
-pub(super) async fn cat(
+pub(super) fn cat(
     session: &Session,
-    target: &str,
+    named: &Named<'_>,
     path: &str,
     part: Option<Part>,
     sink: &mut impl Write,
 ) -> Result<bool, Failure> {
-    let Some((connection, run)) = live(session, target).await? else { return Ok(false) };
-    let words = in_helper(&run, ["read".into()].into_iter().chain(part.into_iter().flat_map(part_words)));
-    let mut kubectl = kubectl(session, &connection, words.into_iter().chain(["--".into(), path.into()]));
+    let Some((connection, run)) = live(named) else { return Ok(false) };
+    let words = in_helper(run, ["read".into()].into_iter().chain(part.into_iter().flat_map(part_words)));
+    let mut kubectl = kubectl(session, connection, words.into_iter().chain(["--".into(), path.into()]));
     let piped = kubectl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().map_err(|error| not_started(&error))?;
     if let Some(mut bytes) = child.stdout.take() {
         io::copy(&mut bytes, sink)?;
     }
     let output = child.wait_with_output().map_err(|error| not_started(&error))?;
-    if output.status.success() { Ok(true) } else { Err(not_read(target, &String::from_utf8_lossy(&output.stderr))) }
+    if output.status.success() { Ok(true) } else { Err(not_read(run, &String::from_utf8_lossy(&output.stderr))) }
 }
 
 /// As the helper takes it.
@@ -179,11 +178,11 @@ fn part_words(part: Part) -> Vec<OsString> {
 }
 
 /// A run that is named, and whose command runs. An attempt or a bundle is asked for in the store.
-async fn live(session: &Session, target: &str) -> Result<Option<(Connection, BundleRun)>, Failure> {
-    let Target::Run(name) = store::target(target)? else { return Ok(None) };
-    let connection = session.connect().await?;
-    let run = runs::get(&connection, name).await?;
-    Ok((runs::phase(&run) == Phase::Running).then_some((connection, run)))
+fn live<'a>(named: &'a Named<'_>) -> Option<(&'a Connection, &'a BundleRun)> {
+    match named {
+        Named::Run { run, connection, attempt: None } if runs::phase(run) == Phase::Running => Some((connection, run)),
+        _ => None,
+    }
 }
 
 /// The helper's container has no other program.
@@ -192,15 +191,14 @@ fn in_helper(run: &BundleRun, words: impl IntoIterator<Item = OsString>) -> Vec<
     before.map(OsString::from).into_iter().chain(words).collect()
 }
 
-fn not_read(target: &str, stderr: &str) -> Failure {
-    Failure::new(said(stderr)).hint(format!("kubectl bundle files {target}"))
+fn not_read(run: &BundleRun, stderr: &str) -> Failure {
+    Failure::new(said(stderr)).hint(format!("what is there: kubectl bundle files {}", runs::name(run)))
 }
 
 /// Without what `kubectl` adds to it.
 fn said(stderr: &str) -> String {
-    let of_kubectl = |line: &&str| {
-        line.starts_with("command terminated with exit code") || line.starts_with("Defaulted container")
-    };
+    let of_kubectl =
+        |line: &&str| line.starts_with("command terminated with exit code") || line.starts_with("Defaulted container");
     clean::line(&stderr.lines().filter(|line| !of_kubectl(line)).collect::<Vec<_>>().join(" "))
 }
 
@@ -272,6 +270,24 @@ mod tests {
         for line in ["exec train", "exec train bash", "exec"] {
             let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn the_helper_reads_what_is_in_the_working_directory() {
+        let words = |part: Part| {
+            let words = in_helper(&examples::succeeded(), ["read".into()].into_iter().chain(part_words(part)));
+            words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        let before = "exec hello-1 -c bundle -- /bundle-operator helper read";
+        for (part, expected) in [
+            (Part::FirstLines(3), "--head=3"),
+            (Part::LastLines(3), "--tail=3"),
+            (Part::LastBytes(9), "--last=9"),
+            (Part::Bytes(4, None), "--from=4"),
+            (Part::Bytes(4, Some(8)), "--from=4 --to=8"),
+        ] {
+            assert_eq!(words(part), format!("{before} {expected}"));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::oci::Reference;
 
 use super::failure::Failure;
 use super::runs;
-use super::session::Session;
+use super::session::{Connection, Session};
 
 /// How the registry of a store is reached.
 #[derive(Clone, Debug, Default, Args)]
@@ -62,20 +62,37 @@ pub(super) struct Saved {
     pub(super) access: Access,
 }
 
-/// Finds the bundle of a run, of `RUN@ATTEMPT`, or takes the one that was named itself.
-pub(super) async fn find(session: &Session, text: &str, options: &StoreOptions) -> Result<Saved, Failure> {
-    let (reference, name) = match target(text)? {
-        Target::Bundle(reference) => (reference.to_owned(), name_of(reference)?),
-        Target::Run(name) => (of_run(session, name, None).await?, name.to_owned()),
-        Target::Attempt(name, number) => (of_run(session, name, Some(number)).await?, name.to_owned()),
+/// What was named, with the run if it is one.
+pub(super) enum Named<'a> {
+    Run { run: Box<BundleRun>, connection: Connection, attempt: Option<u32> },
+    Bundle(&'a str),
+}
+
+/// Asks for the run, if one is named.
+pub(super) async fn named<'a>(session: &Session, text: &'a str) -> Result<Named<'a>, Failure> {
+    let (name, attempt) = match target(text)? {
+        Target::Bundle(reference) => return Ok(Named::Bundle(reference)),
+        Target::Run(name) => (name, None),
+        Target::Attempt(name, number) => (name, Some(number)),
+    };
+    let connection = session.connect().await?;
+    let run = Box::new(runs::get(&connection, name).await?);
+    Ok(Named::Run { run, connection, attempt })
+}
+
+/// The bundle of a run, of `RUN@ATTEMPT`, or the one that was named itself.
+pub(super) fn saved(session: &Session, named: &Named<'_>, options: &StoreOptions) -> Result<Saved, Failure> {
+    let (reference, name) = match named {
+        Named::Bundle(reference) => ((*reference).to_owned(), name_of(reference)?),
+        Named::Run { run, attempt, .. } => (reference(run, *attempt)?, runs::name(run).to_owned()),
     };
     let access = access(session, &reference, options)?;
     Ok(Saved { reference, name, access })
 }
 
-async fn of_run(session: &Session, name: &str, attempt: Option<u32>) -> Result<String, Failure> {
-    let connection = session.connect().await?;
-    reference(&runs::get(&connection, name).await?, attempt)
+/// Both of these.
+pub(super) async fn find(session: &Session, text: &str, options: &StoreOptions) -> Result<Saved, Failure> {
+    saved(session, &named(session, text).await?, options)
 }
 
 /// Files of a bundle that was named itself are named after the last part of its repository.
@@ -101,7 +118,7 @@ pub(super) fn reference(run: &BundleRun, attempt: Option<u32>) -> Result<String,
     }
     if !run.is_over() {
         return Err(Failure::new(format!("the output of {name} is not saved yet: it is {}", runs::state(run)))
-            .hint(format!("kubectl bundle wait {name}")));
+            .hint(format!("kubectl bundle wait {name}; while its command runs: kubectl bundle cp {name}:. DIR")));
     }
     let saved = status.conditions.iter().find(|condition| condition.type_ == "OutputSaved");
     let why = saved.map(|condition| format!(": {} ({})", condition.message, condition.reason)).unwrap_or_default();
