@@ -16,7 +16,9 @@ use crate::cluster::observe::Cluster;
 use crate::cluster::{Error, bounded, failed, helper_progress, patch_params, pod_events, post};
 use crate::contract::{Progress, both_ends};
 use crate::names;
-use crate::plan::{Event, EventType, PodEvent, PodFacts, PodKept, PodRef, Refusal, Step, is_told_by_admission};
+use crate::plan::{
+    Event, EventType, InvalidField, PodEvent, PodFacts, PodKept, PodRef, Refusal, Step, is_told_by_admission,
+};
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
@@ -91,7 +93,10 @@ impl Cluster {
                 }
                 Ok(StepResult::Refused(Refusal::NameTaken(there.map(Box::new))))
             }
-            Err(kube::Error::Api(status)) => Ok(StepResult::Refused(Refusal::of(status.code, status.message))),
+            Err(kube::Error::Api(status)) => {
+                let fields = invalid_fields(&status);
+                Ok(StepResult::Refused(Refusal::of(status.code, status.message).naming(fields)))
+            }
             Err(error) => Err(failed(&action, error)),
         }
     }
@@ -340,6 +345,12 @@ async fn patch_pod(client: &Client, action: &str, pod: &PodRef, mut patch: Vec<V
     }
 }
 
+/// What is wrong with an object that the API server does not take, where it says that field by field.
+fn invalid_fields(status: &Status) -> Vec<InvalidField> {
+    let causes = status.details.iter().flat_map(|details| &details.causes).filter(|cause| !cause.field.is_empty());
+    causes.map(|cause| InvalidField { path: cause.field.clone(), words: cause.message.clone() }).collect()
+}
+
 /// Whether the API server, a policy or a webhook says no: asking again soon is in vain.
 fn is_refusal(status: &Status) -> bool {
     matches!(status.code, 400 | 403 | 422) || is_told_by_admission(&status.message)
@@ -445,6 +456,24 @@ mod tests {
         let written = |at: usize| asked.lock().unwrap()[at].2[1]["value"].clone();
         assert_eq!((written(0)["usage"].is_object(), written(1)["usage"].is_object()), (true, false));
         assert_eq!(written(1)["phase"], "Succeeded");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_pod_comes_field_by_field() {
+        let answer = |_| {
+            let (code, mut status) = failure(422, "Invalid");
+            status["message"] = json!("Pod \"r-1\" is invalid: spec.containers[1].image: Required value");
+            status["details"] = json!({"name": "r-1", "kind": "Pod", "causes": [
+                {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.containers[1].image"},
+                {"reason": "UnexpectedServerResponse", "message": "of no field"}]});
+            (code, status)
+        };
+        let (cluster, _writer, _asked) = cluster(answer);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "r-1", "namespace": "n"}})).unwrap();
+        let refused = cluster.create_pod(&decoded(run("5", &json!({}))), pod).await.unwrap();
+        let StepResult::Refused(Refusal::Invalid { fields, .. }) = refused else { panic!("{refused:?}") };
+        let field = InvalidField { path: "spec.containers[1].image".into(), words: "Required value".into() };
+        assert_eq!(fields, [field]);
     }
 
     /// A finished run is not looked at again: what is kept of it is kept for its life. The watch may be faster than the

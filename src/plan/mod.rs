@@ -39,7 +39,7 @@ pub use facts::settings::{Driver, GpuProfile, HelperResources, Qos, Settings, St
 pub use pod::pod_name;
 pub use status::current_pod;
 pub(crate) use status::unknown_message;
-pub use steps::{Event, EventType, Observed, Plan, PodKept, PodRef, ProgressSeen, Refusal, Step};
+pub use steps::{Event, EventType, InvalidField, Observed, Plan, PodKept, PodRef, ProgressSeen, Refusal, Step};
 pub(crate) use validate::{DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES};
 pub(crate) use words::cause::{Cause, Subject};
 pub(crate) use words::condition::{ConditionType, STOPPING, SUSPENDING};

@@ -70,12 +70,26 @@ pub enum Refusal {
     Unavailable(String),
     /// Pod Security refuses this pod and will go on doing so.
     PodSecurity(String),
-    /// The pod is invalid: it will never be taken.
-    Invalid(String),
+    /// The pod is invalid: it will never be taken as it is.
+    Invalid {
+        /// Of the API server.
+        message: String,
+        /// What it finds wrong, where it says that field by field.
+        fields: Vec<InvalidField>,
+    },
     /// A pod of that name exists and is not ours: this one, unless it went meanwhile.
     NameTaken(Option<Box<PodFacts>>),
     /// The namespace is going away, and the run with it.
     NamespaceTerminating(String),
+}
+
+/// A field of the pod that the API server finds wrong: a cause in the details of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidField {
+    /// Such as `spec.tolerations[0].key`, of the pod as the API server has it after all that has changed it on its way.
+    pub path: String,
+    /// Such as `Invalid value: "a b": name part must consist of ...`.
+    pub words: String,
 }
 
 impl Refusal {
@@ -89,16 +103,25 @@ impl Refusal {
             }
             Some(Meaning::NamespaceIsGoing) => Self::NamespaceTerminating(message),
             Some(Meaning::AdmissionFails) => Self::Unavailable(message),
-            Some(Meaning::PodIsInvalid) => Self::Invalid(message),
+            Some(Meaning::PodIsInvalid) => Self::Invalid { message, fields: Vec::new() },
             // Whatever its status is: a policy says 422 unless it was told otherwise, and a webhook 400.
             Some(_) => Self::Forbidden(message),
             None => match code {
-                413 => Self::Invalid(message),
+                413 => Self::Invalid { message, fields: Vec::new() },
                 // Also where the operator's own token has run out, and where another write came between.
                 401 | 408 | 409 | 429 | 500.. => Self::Unavailable(message),
                 // Also in words that nobody knows: they may be those of a proxy.
                 _ => Self::Forbidden(message),
             },
+        }
+    }
+
+    /// The same, of a pod that is invalid with what is wrong with it.
+    #[must_use]
+    pub fn naming(self, fields: Vec<InvalidField>) -> Self {
+        match self {
+            Self::Invalid { message, .. } => Self::Invalid { message, fields },
+            other => other,
         }
     }
 }

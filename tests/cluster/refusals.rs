@@ -135,6 +135,31 @@ async fn a_webhook_that_denies_with_400_has_a_deadline_and_the_run_starts_when_i
     space.end().await;
 }
 
+/// As a mutating webhook may do.
+#[tokio::test]
+async fn a_wrong_field_that_something_puts_into_the_pod_is_not_the_users() {
+    let space = Space::waiting().await;
+    let container = "JSONPatch{op: 'add', path: '/spec/containers/-', value: Object.spec.containers{name: 'A b'}}";
+    let label = "JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'c d'}";
+    let wrong = PodPolicy::mutating(&space, &format!("[{container}, {label}]")).await;
+    space.start("too-late", json!({"command": "true", "podLabels": {"mine": "e"}})).await;
+    let waiting = space.waits_at("too-late", "Admission").await.waiting.unwrap();
+    let message = waiting.message.unwrap();
+    println!("{message}");
+    assert_eq!(waiting.reason.as_deref(), Some("PodInvalid"), "{message}");
+    assert_eq!(waiting.until.as_deref(), Some("the deadline, then the run ends: PodInvalid"));
+    assert!(waiting.hint.unwrap().starts_with("tell the administrator"));
+    let (_, not_ours) = message.split_once("; not as the operator made it: ").unwrap();
+    assert!(["spec.containers[1].name", "metadata.labels"].iter().all(|path| not_ours.contains(path)), "{message}");
+    let ended = space.end_of("too-late").await;
+    assert_eq!((cause(&ended), blame(&ended)), ("PodInvalid", Some(Blame::Platform)), "{ended:#?}");
+    space.start("in-time", json!({"command": "true"})).await;
+    space.waits_at("in-time", "Admission").await;
+    wrong.end(&space).await;
+    assert_eq!(space.end_of("in-time").await.phase, Some(Phase::Succeeded));
+    space.end().await;
+}
+
 #[tokio::test]
 async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
     let space = Space::new().await;

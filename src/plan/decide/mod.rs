@@ -3,6 +3,7 @@
 mod capacity;
 mod create;
 mod hung;
+mod invalid;
 mod lasting;
 mod node;
 mod pin;

@@ -7,11 +7,12 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Decision;
+use super::invalid::not_of_the_run;
 use crate::contract::first_of;
 use crate::names;
 use crate::plan::facts::node::units;
 use crate::plan::outcome::Outcome;
-use crate::plan::steps::{Plan, Refusal};
+use crate::plan::steps::{InvalidField, Plan, Refusal};
 use crate::plan::words::cause::Cause;
 use crate::plan::words::message::{Meaning, Source, meaning};
 use crate::plan::words::wait_reason::{ABOUT_THE_HELPER, ABOUT_THE_RUN, Reason};
@@ -26,7 +27,7 @@ impl Decision<'_> {
     pub(super) fn refused(&self, refusal: &Refusal) -> Plan {
         let (reason, message) = match refusal {
             Refusal::NamespaceTerminating(message) => (Reason::NamespaceTerminating, message),
-            Refusal::Invalid(message) => return self.end(None, &Outcome::new(Cause::PodInvalid, message)),
+            Refusal::Invalid { message, fields } => return self.invalid(message, fields),
             Refusal::PodSecurity(message) => return self.end(None, &Outcome::new(pod_security(message), message)),
             Refusal::QuotaExceeded(message) => (Reason::QuotaExceeded, message),
             Refusal::Unavailable(message) => (Reason::AdmissionUnavailable, message),
@@ -41,6 +42,16 @@ impl Decision<'_> {
         let retry = if reason == Reason::AdmissionUnavailable { UNAVAILABLE_RETRY } else { REFUSED_RETRY };
         let hint = hint.unwrap_or_else(|| reason.wait(message).hint());
         self.not_admitted_with(reason, message, hint, retry, None)
+    }
+
+    /// The pod is not taken as it is: for what the run says, which cannot change; or for what somebody else put into the pod,
+    /// who may mend it.
+    fn invalid(&self, message: &str, fields: &[InvalidField]) -> Plan {
+        let pod = self.pins().ok().and_then(|pins| self.made_with(&pins));
+        match pod.and_then(|pod| not_of_the_run(fields, &pod, self.run)) {
+            Some(words) => self.not_admitted(Reason::PodInvalid, &format!("{message}; {words}"), REFUSED_RETRY),
+            None => self.end(None, &Outcome::new(Cause::PodInvalid, message)),
+        }
     }
 
     /// Whose the amounts are that a quota counts, where they are more than the user wrote: `requests.cpu (1 CPU of the run,

@@ -387,10 +387,18 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
         words().prop_map(Refusal::Forbidden),
         words().prop_map(Refusal::Unavailable),
         words().prop_map(Refusal::PodSecurity),
-        words().prop_map(Refusal::Invalid),
+        (words(), of(any_invalid_field()))
+            .prop_map(|(message, field)| { Refusal::Invalid { message, fields: field.into_iter().collect() } }),
         of(any_pod()).prop_map(|pod| Refusal::NameTaken(pod.map(|pod| Box::new(pod.facts())))),
         words().prop_map(Refusal::NamespaceTerminating),
     ]
+}
+
+fn any_invalid_field() -> impl Strategy<Value = InvalidField> {
+    let of_the_run = ["spec.containers[0].image", "metadata.labels", "spec.tolerations[3].key", "spec.securityContext"];
+    let words = prop_oneof![Just("Required value".to_owned()), "Invalid value: \"\\PC{0,9}\": no", "\\PC{0,30}"];
+    let path = prop_oneof![select(of_the_run.to_vec()).prop_map(str::to_owned), "[a-z.\\[\\]0-3]{0,20}"];
+    (path, words).prop_map(|(path, words)| InvalidField { path, words })
 }
 
 /// The documented reasons without a deadline of the operator's; the scheduler may have words of its own.

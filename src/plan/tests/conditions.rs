@@ -59,7 +59,7 @@ fn every_phase_has_its_conditions() {
         assert_eq!(conditions(&status), expected.iter().copied().collect(), "{name}");
         assert!(status.conditions.iter().all(|c| !c.reason.is_empty()), "{name}");
     }
-    let refused = written(&refused(&run(), &Refusal::Invalid("words".into()), 2));
+    let refused = written(&refused(&run(), &Refusal::Invalid { message: "words".into(), fields: vec![] }, 2));
     assert_eq!(conditions(&refused), BTreeMap::from(never_scheduled));
 }
 

@@ -22,6 +22,9 @@ struct Entry {
     /// Kubernetes' reason.
     reason: Option<String>,
     message: String,
+    /// What a refusal says of fields of the pod, each by its path.
+    #[serde(default)]
+    fields: BTreeMap<String, String>,
     cause: String,
     blame: String,
     then: Then,
@@ -84,10 +87,15 @@ impl Entry {
         }
     }
 
+    fn refusal(&self) -> Refusal {
+        let fields = self.fields.clone().into_iter().map(|(path, words)| InvalidField { path, words });
+        Refusal::of(self.code.unwrap(), self.message.clone()).naming(fields.collect())
+    }
+
     /// The plan for what the entry says, seen at this second.
     fn plan(&self, run: &BundleRun, second: i64) -> Plan {
         match self.at {
-            At::Admission => refused(run, &Refusal::of(self.code.unwrap(), self.message.clone()), second),
+            At::Admission => refused(run, &self.refusal(), second),
             _ => look_at(run, &self.pod(), second),
         }
     }
@@ -211,6 +219,7 @@ fn a_long_message_means_what_stands_at_its_end() {
             code: None,
             reason: Some("ErrImagePull".into()),
             message,
+            fields: BTreeMap::new(),
             cause: String::new(),
             blame: String::new(),
             then: Then::Fails,

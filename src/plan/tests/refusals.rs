@@ -40,7 +40,7 @@ fn what_is_forbidden_is_tried_until_its_deadline() {
 #[test]
 fn what_will_never_be_taken_ends_the_run_at_once() {
     for (refusal, cause, blame) in [
-        (Refusal::Invalid(message()), "PodInvalid", Blame::User),
+        (Refusal::Invalid { message: message(), fields: vec![] }, "PodInvalid", Blame::User),
         (Refusal::PodSecurity(message()), "PodSecurity", Blame::Policy),
     ] {
         let plan = refused(&run(), &refusal, 1);
@@ -49,6 +49,99 @@ fn what_will_never_be_taken_ends_the_run_at_once() {
         assert_eq!((result.cause.as_str(), result.blame, result.hint.is_some()), (cause, Some(blame), true));
         assert_eq!(written(&plan).message, Some(message()));
     }
+}
+
+/// The API server finds these fields of the pod wrong, each with these words.
+fn invalid(fields: &[(&str, &str)]) -> Refusal {
+    let all: Vec<_> = fields.iter().map(|(path, words)| format!("{path}: {words}")).collect();
+    let fields = fields.iter().map(|(path, words)| InvalidField { path: (*path).into(), words: (*words).into() });
+    Refusal::of(422, format!("Pod \"r-1\" is invalid: [{}]", all.join(", "))).naming(fields.collect())
+}
+
+/// What others put into the pod, and what the settings do, is not the user's; nor is it final.
+#[test]
+fn a_field_that_the_run_did_not_make_wrong_is_the_platforms_and_has_a_deadline() {
+    let run =
+        run_of(json!({"image": "i", "command": "run", "resources": {"cpus": 2, "extended": {"example.com/nic": 1}},
+        "env": [{"name": "A", "value": "$B"}], "tolerations": [{"key": "a b", "operator": "Exists"}],
+        "podLabels": {"mine": "x y"}, "runAsUser": 1000,
+        "volumes": [{"path": "data", "claim": {"name": "c"}}, {"path": "/models", "claim": {"name": "d"}}]}));
+    let settings = Settings { pod_labels: [("theirs".to_owned(), "u v".to_owned())].into(), ..settings() };
+    let refused = |refusal: &Refusal, run: &BundleRun, second| {
+        plan(&Observed { refusal: Some(refusal), ..nothing_but(run, PodSeen::Absent) }, &settings, at(second))
+    };
+    let others = "not as the operator made it";
+    let ours = "the operator or its settings made it so";
+    for (path, words, whose) in [
+        // Containers, volumes and mounts beside the operator's.
+        ("spec.containers[1].image", "Required value", Some(others)),
+        ("spec.containers[0].image", "Required value", Some(others)),
+        (
+            "spec.initContainers[0].image",
+            "Invalid value: \" x\": must not have leading or trailing whitespace",
+            Some(others),
+        ),
+        ("spec.containers[1].name", "Duplicate value: \"run\"", Some(others)),
+        ("spec.containers[1].ports[0].containerPort", "Required value", Some(others)),
+        ("spec.containers[0].volumeMounts[3].mountPath", "Invalid value: \"/vault/\": must be unique", Some(others)),
+        ("spec.containers[0].volumeMounts[30].mountPath", "Invalid value: \"/models\": must be unique", Some(others)),
+        ("spec.containers[0].volumeMounts[2].name", "Not found: \"gone\"", Some(others)),
+        ("spec.volumes[40].name", "Duplicate value: \"bundle\"", Some(others)),
+        ("spec.hostNetwork", "Invalid value: true: no", Some(others)),
+        ("spec.priority", "Forbidden: the integer value of priority must not be provided in pod spec", Some(others)),
+        // Values that nobody sent.
+        ("metadata.labels", "Invalid value: \"injected by\": a valid label must consist of ...", Some(others)),
+        ("spec.tolerations[0].key", "Invalid value: \"c d\": name part must consist of ...", Some(others)),
+        ("spec.tolerations[1].effect", "Unsupported value: \"Never\": supported values: \"NoSchedule\"", Some(others)),
+        (
+            "spec.securityContext.runAsUser",
+            "Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            Some(others),
+        ),
+        // What the settings have, and what the operator makes.
+        ("metadata.labels", "Invalid value: \"u v\": a valid label must consist of ...", Some(ours)),
+        ("spec.initContainers[0].image", "Invalid value: \"operator:1\": no", Some(ours)),
+        ("spec.containers[0].name", "Invalid value: \"run\": no", Some(ours)),
+        ("spec.terminationGracePeriodSeconds", "Invalid value: 60: no", Some(ours)),
+        // What the run says, also behind something that others have put before it.
+        ("spec.tolerations[0].key", "Invalid value: \"a b\": name part must consist of ...", None),
+        ("spec.tolerations[7].key", "Invalid value: \"a b\": name part must consist of ...", None),
+        ("metadata.labels", "Invalid value: \"x y\": a valid label must consist of ...", None),
+        ("spec.containers[0].image", "Invalid value: \"i\": no", None),
+        ("spec.containers[1].env[12].value", "Invalid value: \"$$B\": no", None),
+        ("spec.containers[0].volumeMounts[7].mountPath", "Invalid value: \"/bundle/data\": must be unique", None),
+        ("spec.containers[0].resources.limits", "Invalid value: \"2\": no", None),
+        ("spec.containers[0].resources.limits[example.com/nic]", "Invalid value: \"example.com/nic\": no", None),
+        ("spec.securityContext.runAsUser", "Invalid value: 1000: no", None),
+        ("spec.tolerations[0]", "Forbidden: no", None),
+    ] {
+        let plan = refused(&invalid(&[(path, words)]), &run, 1);
+        let Some(whose) = whose else {
+            assert_eq!(super::words(&plan), ["Write Failed", "Tell PodInvalid"], "{path}: {words}");
+            assert_eq!(written(&plan).result.unwrap().blame, Some(Blame::User));
+            continue;
+        };
+        assert_eq!(super::words(&plan), ["Write Pending", "Tell PodInvalid"], "{path}: {words}");
+        let waiting = written(&plan).waiting.unwrap();
+        assert!(waiting.message.unwrap().ends_with(&format!("; {whose}: {path}")), "{path}: {words}");
+        assert_eq!(waiting.deadline, Some(Time(at(121))));
+        assert!(waiting.hint.unwrap().starts_with("tell the administrator"));
+    }
+    // One of both: as long as the run is as it is, no mending of the others helps.
+    let both = invalid(&[
+        ("spec.containers[1].image", "Required value"),
+        ("spec.tolerations[0].key", "Invalid value: \"a b\": no"),
+    ]);
+    assert_eq!(words(&refused(&both, &run, 1)), ["Write Failed", "Tell PodInvalid"]);
+
+    let theirs = [("spec.containers[1].image", "Required value"), ("metadata.labels", "Invalid value: \"u v\": no")];
+    let told = with_status(&run, &written(&refused(&invalid(&theirs), &run, 1)));
+    assert_eq!(words(&look(&told, PodSeen::Absent, 16)), ["Create r-1"], "it may be mended");
+    let ended = written(&refused(&invalid(&theirs), &told, 121));
+    let message = ended.message.unwrap();
+    assert!(message.ends_with(&format!("; {others}: spec.containers[1].image; {ours}: metadata.labels")), "{message}");
+    let result = ended.result.unwrap();
+    assert_eq!((result.cause.as_str(), result.blame), ("PodInvalid", Some(Blame::Platform)));
 }
 
 #[test]

@@ -131,6 +131,7 @@ const COMMAND_KILLED: &[&str] = &["CommandKilled"];
 /// `/dev/shm` counts as memory: one is no use without the other.
 const MORE_SHARED_MEMORY: &str = "raise `resources.sharedMemory`, and `resources.memory` with it, in a new run: \
     `/dev/shm` was full, or a mapped file was cut";
+const POD_INVALID: &[&str] = &["PodInvalid"];
 const FORBIDDEN: &[&str] = &["Forbidden"];
 const POD_SECURITY: &[&str] = &["PodSecurity"];
 const OUTPUT_NOT_SAVED: &[&str] = &["OutputNotSaved"];
@@ -250,6 +251,12 @@ table! {
             .hint("ask the administrator why the setting was changed, or make the run anew with what there is now"),
         PodInvalid: Row::user(Request, "the API server does not take the pod")
             .hint("correct the field the message names, in a new run"),
+        PodMadeInvalid: Row::failed(Request, Blame::Platform, "the same, until the deadline, for a field that the run does \
+            not set")
+            .told_as(POD_INVALID)
+            .hint("tell the administrator: something that changes pods when they are created, such as a webhook, or the \
+                operator's settings put a wrong field into the pod")
+            .more("The message names the field, and says where it is not as the operator made it"),
         PodSecurity: Row::failed(Request, Blame::Policy, "the namespace's Pod Security level refuses the pod")
             .hint("set `runAsUser`, such as 1000, in a new run: the pod then fits the restricted Pod Security level"),
         PodSecurityOfRoot: Row::failed(Request, Blame::Policy, "the same, of a run with `runAsUser: 0`")
