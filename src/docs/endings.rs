@@ -120,6 +120,7 @@ fn until(reason: Reason) -> String {
         (Deadline::ImageHost, _) => {
             format!("2 minutes, or `deadlines.imagePull` if that is less, then the run ends: {causes}")
         }
+        (Deadline::Hung, _) => format!("15 seconds, then the attempt ends: {causes}"),
         (_, Some(setting)) => format!("`{setting}`, then the run ends: {causes}"),
         (_, None) => format!("the run ends at once: {causes}"),
     }

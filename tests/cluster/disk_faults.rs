@@ -177,7 +177,13 @@ async fn a_command_that_hangs_elsewhere_is_tried_again() {
     let command = "echo fine >good; [ $BUNDLE_ATTEMPT = 2 ] || cat sick/hung; echo done";
     let volumes = json!([{"path": "sick", "claim": {"name": "sick"}}]);
     let begin = Instant::now();
-    let ended = space.run("again", json!({"command": command, "timeLimit": "5s", "volumes": volumes})).await;
+    space.start("again", json!({"command": command, "timeLimit": "5s", "volumes": volumes})).await;
+    let hangs = |s: &BundleRunStatus| {
+        s.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("ContainerNotEnding"))
+    };
+    let told = space.until("again", "to have a container that does not end", hangs).await;
+    assert_eq!((told.phase, told.attempt), (Some(Phase::Finalizing), Some(1)), "{told:#?}");
+    let ended = space.end_of("again").await;
     println!("after {} s: {:#?}", begin.elapsed().as_secs(), ended.attempts);
     let causes: Vec<_> = ended.attempts.iter().map(|attempt| attempt.cause.as_deref().unwrap()).collect();
     assert_eq!((ended.phase, causes), (Some(Phase::Succeeded), vec!["NodeHung", "Completed"]), "{ended:#?}");

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::Decision;
+use super::{Decision, until};
 use crate::api::Phase;
 use crate::api::duration::parse_seconds;
 use crate::api::status::Waiting;
 use crate::contract::{Message, ProgressStage};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::outcome::{self, Outcome};
+use crate::plan::status::ENDS_WITHOUT_IT;
 use crate::plan::steps::{Plan, Step};
 use crate::plan::words::cause::Verdict;
+use crate::plan::words::wait_reason::{Deadline, Reason};
 
-/// The kubelet tells the end of the run container within so long of the helper's, or it hangs.
-const HUNG_AFTER: SignedDuration = SignedDuration::from_secs(15);
 /// What the helper and the kubelet may need beyond the pod's own times.
 const SLACK: SignedDuration = SignedDuration::from_secs(60);
 /// The runner gives up on processes that it cannot kill after this.
@@ -26,12 +26,23 @@ const KILL_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Decision<'_> {
-    /// The helper has reported that something of the run cannot be killed.
+    /// The helper has reported that something of the run cannot be killed. The kubelet may be slow to say that its container has
+    /// ended after all. How long it has been is told by the object: the pod has times of the node's clock alone.
     pub(super) fn hung(&self, pod: &PodFacts) -> Plan {
-        match pod.hung_since().and_then(|since| self.due(since, HUNG_AFTER)) {
-            Some(left) => Plan::after(left),
-            None => self.end_hung(pod, pod.message().as_ref()),
+        let told = self.told(Reason::ContainerNotEnding).and_then(|waiting| Some(waiting.deadline.as_ref()?.0));
+        if let Some(deadline) = told {
+            let left = until(self.now, deadline);
+            return if left.is_zero() { self.end_hung(pod, pod.message().as_ref()) } else { Plan::after(left) };
         }
+        let after = self.settings.given_up_after(Deadline::Hung).unwrap_or_default();
+        let deadline = self.now.checked_add(after).unwrap_or(self.now);
+        let message = "the helper has reported, and the node does not say that the command's container has ended: something \
+            of it may hang there";
+        let wait = Reason::ContainerNotEnding.wait(message);
+        let draft = self.draft().finalizing(self.requested, self.attempt, pod, None, None);
+        let draft =
+            draft.waiting(Phase::Finalizing, self.attempt, &wait, None).passing_by(Some(deadline), ENDS_WITHOUT_IT);
+        Plan::after(after).write(draft)
     }
 
     /// The helper was asked, and said its last words: it cannot end.

@@ -14,6 +14,8 @@ use crate::plan::words::wait_reason::Deadline;
 const IMAGE_REFUSED: Duration = Duration::from_secs(40);
 /// The same of one whose registry has no host: as inputs are, whose address has none.
 const IMAGE_HOST: Duration = Duration::from_secs(InputPatience::USUAL.refused_seconds);
+/// The kubelet tells the end of the run container within so long of the first look at the helper's, or it hangs.
+const HUNG: Duration = Duration::from_secs(15);
 
 /// All that a plan needs to know of the admin's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +80,7 @@ impl Settings {
             Deadline::Configuration => Some(self.config_deadline),
             Deadline::Starting => Some(self.starting_deadline),
             Deadline::NodeLost => self.node_lost_after,
+            Deadline::Hung => Some(HUNG),
         }
     }
 }

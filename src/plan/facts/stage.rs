@@ -1,7 +1,5 @@
 //! Where a pod stands on its way: all that decides whether a change of a pod is worth a plan.
 
-use k8s_openapi::jiff::Timestamp;
-
 use super::pod::{ContainerFacts, PodFacts};
 use crate::contract::{Message, MissingRecord};
 use crate::names;
@@ -42,7 +40,7 @@ impl PodFacts {
         if (run_ended && helper_ended) || phase_ended || (self.is_deleting() && never_bound) {
             return Stage::Ended;
         }
-        if self.hung_since().is_some() {
+        if self.is_hung() {
             return Stage::Hung;
         }
         if self.is_deleting() {
@@ -102,20 +100,19 @@ impl PodFacts {
         helper.is_some_and(|helper| helper.ready == Some(false)) && self.stage() == Stage::Running
     }
 
-    /// When the helper reported that the runner is gone and something of the run could not be killed, or that the runner
-    /// died, while its container has not ended; none: there is nothing of the kind. The run container can write what the
-    /// report is made of, so that only what lasts is to be believed.
+    /// The helper has reported that the runner is gone and something of the run could not be killed, or that the runner died,
+    /// while its container has not ended. The run container can write what the report is made of, so that only what lasts is
+    /// to be believed.
     #[must_use]
-    pub fn hung_since(&self) -> Option<Timestamp> {
-        self.run()?.state.running.as_ref()?;
-        let ended = self.helper_ended().filter(|ended| ended.exit_code == 0)?;
-        let report = self.message()?.report;
-        let hangs = match (&report.record, report.missing) {
+    pub fn is_hung(&self) -> bool {
+        let runs = self.run().is_some_and(|run| run.state.running.is_some());
+        let reported = || self.helper_ended().filter(|ended| ended.exit_code == 0).and_then(|_| self.message());
+        let Some(Message { report, .. }) = runs.then(reported).flatten() else { return false };
+        match (&report.record, report.missing) {
             (Some(record), _) => record.unkillable,
             (None, Some(MissingRecord::RunnerDied | MissingRecord::Unreadable)) => true,
             (None, Some(MissingRecord::NeverStarted) | None) => false,
-        };
-        ended.finished_at.as_ref().filter(|_| hangs).map(|t| t.0)
+        }
     }
 }
 

@@ -39,6 +39,9 @@ const ATTEMPT_MESSAGE_MAX_BYTES: usize = 400;
 pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts";
 const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
+/// The same of an attempt whose container does not end.
+pub(in crate::plan) const ENDS_WITHOUT_IT: &str = "the deadline, then the attempt ends without it";
+
 /// The same of a run whose pod was deleted and does not end.
 pub(in crate::plan) const POD_HAS_TO_END: &str = "the end of the pod, which has no deadline";
 

@@ -1,6 +1,7 @@
 //! Pods that do not end, because something in them cannot be killed.
 
 use super::*;
+use crate::api::status::Waiting;
 use crate::contract::{NotSaved, Progress, ProgressStage, SaveFailure, Saved, StoreTrouble};
 
 fn unkillable(record: Record) -> Record {
@@ -30,27 +31,68 @@ fn hung(record: &Record, again: bool) -> PodCase {
     pod
 }
 
+/// The plan of the first second at which the kubelet can be slow no more.
+fn judged(run: &BundleRun, pod: &PodCase) -> Plan {
+    let told = with_status(run, &written(&look_at(run, pod, 15)));
+    look_at(&told, pod, 30)
+}
+
 #[test]
 fn a_container_that_cannot_be_killed_ends_its_attempt_on_the_helpers_word() {
     for again in [false, true] {
         let pod = hung(&time_is_up(), again);
-        assert_eq!(look_at(&limited(3), &pod, 10), Plan::after(Duration::from_secs(14)), "the kubelet may be slow");
-        let plan = look_at(&limited(3), &pod, 30);
+        let plan = judged(&limited(3), &pod);
         assert_eq!(words(&plan), ["Delete r-1", "Write Pending", "Tell NodeHung"]);
         let status = written(&plan);
         let attempt = &status.attempts[0];
         assert_eq!((attempt.cause.as_deref(), attempt.node.as_deref()), (Some("NodeHung"), Some("node-a")));
         assert!(status.message.unwrap().contains("process 7 (cat, state D) could not be killed"));
-        let last = words(&look_at(&limited(0), &pod, 30));
+        let last = words(&judged(&limited(0), &pod));
         assert_eq!(last, ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
-        let deleted = words(&look_at(&limited(0), &pod.deleted(20), 30));
+        let deleted = words(&judged(&limited(0), &pod.deleted(20)));
         assert_eq!(deleted, ["Write Failed", "Release r-1", "Tell NodeHung"], "asked once");
     }
 }
 
 #[test]
+fn a_kubelet_that_may_be_slow_has_its_time_whatever_the_nodes_clock_says() {
+    for ahead in [-3600, -16, -1, 0, 14, 16, 30, 3600] {
+        let mut pod = hung(&time_is_up(), false);
+        let ended = &mut pod.0["status"]["initContainerStatuses"][0]["state"]["terminated"];
+        ended["finishedAt"] = json!(time(9 + ahead));
+        // A node that was silent and is back has not been waited for for that long.
+        let silent = Waiting {
+            stage: Some("Node".into()),
+            reason: Some("NodeNotResponding".into()),
+            since: Some(Time(at(-900))),
+            ..Waiting::default()
+        };
+        let mut before = in_phase(Phase::Running);
+        before.status.as_mut().unwrap().waiting = Some(silent);
+        for run in [limited(3), in_phase(Phase::Finalizing), before] {
+            let plan = look_at(&run, &pod, 10);
+            assert_eq!((words(&plan), plan.next), (vec!["Write Finalizing".to_owned()], seconds(15)), "{ahead}");
+            let told = with_status(&run, &written(&plan));
+            let waiting = told.status.as_ref().unwrap().waiting.clone().unwrap();
+            assert_eq!(
+                (waiting.reason.as_deref(), waiting.since, waiting.deadline, waiting.until.as_deref()),
+                (
+                    Some("ContainerNotEnding"),
+                    Some(Time(at(10))),
+                    Some(Time(at(25))),
+                    Some("the deadline, then the attempt ends without it")
+                )
+            );
+            assert_eq!(look_at(&told, &pod, 24), Plan::after(Duration::from_secs(1)), "{ahead}");
+            let plan = look_at(&told, &pod, 25);
+            assert_eq!(words(&plan), ["Delete r-1", "Write Pending", "Tell NodeHung"], "{ahead}");
+        }
+    }
+}
+
+#[test]
 fn the_next_attempt_lets_the_hung_pod_go_and_prefers_another_node() {
-    let status = written(&look_at(&limited(3), &hung(&time_is_up(), false), 30));
+    let status = written(&judged(&limited(3), &hung(&time_is_up(), false)));
     let next = look(&with_status(&limited(3), &status), PodSeen::Absent, 300);
     assert_eq!(words(&next), ["Release r-1", "Create r-2"]);
     let pod = serde_json::to_value(created(&next)).unwrap();
@@ -61,7 +103,7 @@ fn the_next_attempt_lets_the_hung_pod_go_and_prefers_another_node() {
 #[test]
 fn what_a_command_left_behind_does_not_undo_its_own_end() {
     for (record, reason) in [(record(0), "Completed"), (record(3), "CommandFailed"), (killed(11), "CommandKilled")] {
-        let plan = look_at(&limited(3), &hung(&unkillable(record), false), 30);
+        let plan = judged(&limited(3), &hung(&unkillable(record), false));
         let status = written(&plan);
         assert_eq!((words(&plan)[0].as_str(), status.reason.as_deref()), ("Delete r-1", Some(reason)));
         assert!(status.message.unwrap().contains("could not be killed"));
@@ -75,7 +117,7 @@ fn a_runner_that_died_in_a_container_that_does_not_end_is_hung() {
     let message = Message::encode(&report, b"", b"");
     pod.0["status"]["initContainerStatuses"][0]["state"] =
         json!({"terminated": {"exitCode": 0, "message": message, "finishedAt": time(9)}});
-    assert_eq!(words(&look_at(&limited(0), &pod, 30)), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
+    assert_eq!(words(&judged(&limited(0), &pod)), ["Delete r-1", "Write Failed", "Release r-1", "Tell NodeHung"]);
 }
 
 #[test]

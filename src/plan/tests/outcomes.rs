@@ -16,7 +16,7 @@ fn outcome_of(pod: &PodCase, is_stopped: bool) -> Outcome {
     let wish = is_stopped.then_some(Wish::Stop);
     let pod = pod.facts();
     let shared_memory_bytes = Some(64 << 20);
-    let hangs = pod.hung_since().is_some();
+    let hangs = pod.is_hung();
     let message = pod.message();
     decide(&Ending { pod: &pod, message: message.as_ref(), waiting: None, shared_memory_bytes, hangs, wish })
 }

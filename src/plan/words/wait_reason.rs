@@ -24,6 +24,8 @@ pub(crate) enum Deadline {
     Starting,
     /// Only where the administrator has set one.
     NodeLost,
+    /// The kubelet has time to say that a container has ended.
+    Hung,
     /// Kept by the helper in the pod, which ends the attempt: not a deadline of the operator's.
     Staging,
     /// The same, of what is refused: no setting.
@@ -38,7 +40,13 @@ impl Deadline {
     /// Its name in the settings file.
     pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::AtOnce | Self::ImageRefused | Self::ImageHost | Self::Refused | Self::NoAnswer => None,
+            Self::None
+            | Self::AtOnce
+            | Self::ImageRefused
+            | Self::ImageHost
+            | Self::Hung
+            | Self::Refused
+            | Self::NoAnswer => None,
             Self::ImagePull => Some("deadlines.imagePull"),
             Self::Configuration | Self::Absent => Some("deadlines.configuration"),
             Self::Starting => Some("deadlines.starting"),
@@ -339,6 +347,11 @@ table! {
                 (taint `node.kubernetes.io/out-of-service`), or when its Node object is deleted")
             .until(Deadline::NodeLost)
             .ends_as(Cause::NodeLost),
+        ContainerNotEnding: Row::new(WaitStage::Node, "the helper has reported, and the node does not say that the command's \
+            container has ended: something of it may hang there")
+            .to_do("nothing: at the deadline the attempt ends, as `NodeHung` unless the command had ended by itself")
+            .until(Deadline::Hung)
+            .ends_as(Cause::NodeHung),
         PodNotEnding: Row::new(WaitStage::Node, "the pod was deleted, and its node, which answers, does not confirm that it \
             has ended: something of it may hang there")
             .to_do("tell the administrator: the run goes on when the pod has ended; a node with a process that cannot be \
