@@ -56,6 +56,11 @@ pub struct BundleRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspensions: Option<u32>,
 
+    /// How many of the attempts before this one were interrupted without counting for `retry.interruptions`: the node could
+    /// not mount an input, which the next one copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted_interruptions: Option<u32>,
+
     /// The last 10 attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

@@ -28,7 +28,7 @@ use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
 use crate::plan::facts::wish::Wish;
-use crate::plan::outcome::{self, Ending, Outcome};
+use crate::plan::outcome::{self, Ending, Outcome, costs_nothing};
 use crate::plan::status::{self, AttemptEnd, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
@@ -242,20 +242,27 @@ impl<'a> Decision<'a> {
         self.status().and_then(|s| s.retried_failures).unwrap_or_default()
     }
 
+    /// How many of the attempts before this one were interrupted at no cost.
+    fn uncounted(&self) -> u32 {
+        let Some(status) = self.status() else { return 0 };
+        // Older versions wrote no number, and of many attempts the object has the last ones only.
+        let is_one =
+            |entry: &&Attempt| entry.attempt < self.attempt && entry.cause.as_deref().is_some_and(costs_nothing);
+        let seen = u32::try_from(status.attempts.iter().filter(is_one).count()).unwrap_or(u32::MAX);
+        status.uncounted_interruptions.unwrap_or_default().max(seen)
+    }
+
     /// Whether an attempt that ended so is followed by another.
     fn is_tried_again(&self, outcome: &Outcome) -> bool {
         let retry = &self.run.spec.retry;
         match outcome.verdict() {
             Verdict::Interrupted if outcome.is_suspension() => true,
             // The next attempt has what could not be mounted as a copy: that it was tried costs nothing.
-            Verdict::Interrupted if outcome.cause() == Cause::InputNotMounted.name() => true,
-            // Whatever failed or was suspended is counted; the attempts before this one that are not were interrupted.
+            Verdict::Interrupted if outcome.costs_nothing() => true,
+            // Whatever failed, was suspended or cost nothing is counted; the other attempts before this one were interrupted.
             Verdict::Interrupted => {
-                let is_free = |entry: &&Attempt| entry.cause.as_deref() == Some(Cause::InputNotMounted.name());
-                let free = self.status().map_or(0, |status| status.attempts.iter().filter(is_free).count());
-                let counted = self.failures().saturating_add(self.suspensions());
-                let counted = counted.saturating_add(u32::try_from(free).unwrap_or(u32::MAX));
-                self.attempt.saturating_sub(counted) <= retry.interruptions()
+                let others = self.failures().saturating_add(self.suspensions()).saturating_add(self.uncounted());
+                self.attempt.saturating_sub(others) <= retry.interruptions()
             }
             Verdict::Failed => {
                 self.failures() < retry.limit.unwrap_or_default()

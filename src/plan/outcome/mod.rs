@@ -34,6 +34,12 @@ pub(in crate::plan) struct Outcome {
     pub(in crate::plan) message: String,
 }
 
+/// An interruption of this cause counts for none that a run may have: the next attempt does without what failed, so there is
+/// no second one of it.
+pub(in crate::plan) fn costs_nothing(cause: &str) -> bool {
+    cause == Cause::InputNotMounted.name()
+}
+
 /// The facts of an ended attempt.
 pub(in crate::plan) struct Ending<'a> {
     pub(in crate::plan) pod: &'a PodFacts,
@@ -98,6 +104,11 @@ impl Outcome {
     /// `suspend` was set: it counts against nothing.
     pub(in crate::plan) fn is_suspension(&self) -> bool {
         self.is_suspended
+    }
+
+    /// See [`costs_nothing`].
+    pub(in crate::plan) fn costs_nothing(&self) -> bool {
+        costs_nothing(self.cause())
     }
 
     /// The user wished it to end, and the command had not started.

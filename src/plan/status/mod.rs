@@ -370,6 +370,9 @@ impl<'a> Draft<'a> {
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
         }
         if outcome.verdict() != Verdict::Failed {
+            if outcome.costs_nothing() {
+                *self.status.uncounted_interruptions.get_or_insert_default() += 1;
+            }
             let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));
         }

@@ -344,6 +344,38 @@ fn an_output_that_the_node_cannot_mount_is_copied_by_the_next_attempt() {
     assert_eq!(written(&look_at(&run, &other, 4)).waiting.unwrap().reason.as_deref(), Some("CreateContainerError"));
 }
 
+/// Of as many attempts the object does not have the first one any more.
+#[test]
+fn an_interruption_that_cost_nothing_costs_nothing_ever_after() {
+    let spec = json!({"image": "i:1", "command": "true", "retry": {"interruptions": 12}});
+    let attempt = |number: u32, cause: &str| {
+        let start = (cause != "InputNotMounted").then(|| time(5));
+        json!({"attempt": number, "pod": format!("r-{number}"), "uid": format!("p{number}"), "cause": cause,
+            "startTime": start, "finishTime": time(9)})
+    };
+    let not_mounted = json!({"attempt": 1, "phase": "Pending", "waiting": {"stage": "ImagePull",
+        "reason": "InputNotMounted", "message": "not found", "since": time(4), "deadline": time(44)}});
+    let first = with_status(&run_of(spec.clone()), &serde_json::from_value(not_mounted).unwrap());
+    let gone = pod().run_waits("ErrImagePull").deleted(44).failed("", "");
+    let mut run = after(&first, &look_at(&first, &gone, 46));
+    assert_eq!(run.status.as_ref().unwrap().uncounted_interruptions, Some(1));
+    let drained = |number: u32| pod().of_attempt(number).running(50).deleted(60).failed("", "");
+    for number in 2..14 {
+        let plan = look_at(&run, &drained(number), 130);
+        assert_eq!(words(&plan)[0], "Write Pending", "attempt {number}");
+        run = after(&run, &plan);
+    }
+    assert_eq!(run.status.as_ref().unwrap().attempts[0].attempt, 4);
+    assert_eq!(words(&look_at(&run, &drained(14), 130))[0], "Write Failed");
+
+    // As an older version wrote it.
+    let attempts = [attempt(1, "InputNotMounted"), attempt(2, "PodDeleted")];
+    let status = json!({"attempt": 3, "phase": "Running", "attempts": attempts});
+    let mut old = with_status(&run_of(spec), &serde_json::from_value(status).unwrap());
+    old.spec.retry.interruptions = Some(2);
+    assert_eq!(words(&look_at(&old, &drained(3), 130))[0], "Write Pending");
+}
+
 #[test]
 fn a_claim_that_does_not_exist_has_the_deadline_of_all_that_does_not_exist() {
     let missing = pod().unschedulable("persistentvolumeclaim \"data\" not found. preemption: not eligible");
