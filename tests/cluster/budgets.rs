@@ -196,6 +196,8 @@ async fn runs_that_wait_cost_a_few_requests_and_fewer_with_time() {
     cost_no_more_than_they_may(75).await;
 }
 
+/// By its end all of them are asked as seldom as they ever are: an hour costs a write more in each five minutes, and a try in
+/// each minute. `plan::tests::budgets` has the whole hour.
 #[tokio::test]
 #[ignore = "takes twenty minutes: make test-cluster-long"]
 async fn runs_that_wait_for_long_cost_hardly_more() {

@@ -1,9 +1,13 @@
 //! Which image runs, and what is recorded of it.
 
 use bundlerun::api::BundleRunStatus;
+use bundlerun::api::status::Blame;
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use crate::common::{Space, cause, condition, registry_digest, stdout, together};
+use crate::node::Dead;
+use crate::settings;
 
 fn image(status: &BundleRunStatus) -> (String, String) {
     let image = status.image.clone().unwrap();
@@ -69,6 +73,43 @@ async fn an_image_that_cannot_be_pulled_is_told_at_once_and_ends_the_run_at_its_
     assert_eq!(condition(&ended, "Failed"), Some("True"));
     assert_eq!(ended.exit_code, None);
     assert!(ended.message.unwrap().contains("bookwurm"));
+    space.end().await;
+}
+
+/// The settings of the tests have shorter deadlines.
+#[tokio::test]
+async fn by_the_usual_settings_an_image_that_does_not_exist_is_given_up_in_under_a_minute() {
+    let space = Space::with_own_operators().await;
+    settings::changed(&space, |settings| drop(settings["deadlines"].as_object_mut().unwrap().remove("imagePull")))
+        .await;
+    space.start("typo", json!({"image": "localhost:5000/debian:bookwurm", "command": "true"})).await;
+    let waiting = space.waits_at("typo", "ImagePull").await.waiting.unwrap();
+    let (since, deadline) = (waiting.since.unwrap().0, waiting.deadline.unwrap().0);
+    assert_eq!(deadline.duration_since(since), SignedDuration::from_secs(40), "{:?}", waiting.message);
+    assert_eq!(waiting.until.as_deref(), Some("the deadline, then the run ends: ImagePullFailed"));
+    let ended = space.end_of("typo").await;
+    let result = ended.result.clone().unwrap();
+    assert_eq!((cause(&ended), result.blame), ("ImagePullFailed", Some(Blame::User)), "{ended:#?}");
+    let finished = ended.finish_time.unwrap().0;
+    assert!(finished >= deadline, "{finished} is before {deadline}");
+    // What is between the deadline and the end is the kubelet's, and a busy node's.
+    println!("ended {} s after it was told", finished.duration_since(since).as_secs());
+    space.end().await;
+}
+
+/// The node has the image: a tag is looked up each time.
+#[tokio::test]
+async fn an_image_whose_registry_is_gone_is_waited_for_and_runs_when_it_is_back() {
+    let space = Space::exclusive().await;
+    let registry = Dead::kill("registry");
+    space.start("waits", json!({"image": "localhost:5000/busybox:local", "command": "echo here"})).await;
+    let waiting = space.waits_at("waits", "ImagePull").await.waiting.unwrap();
+    println!("{}", waiting.message.as_deref().unwrap());
+    assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")), "{:?}", waiting.message);
+    assert!(waiting.hint.unwrap().contains("tell the administrator if it stays"));
+    drop(registry);
+    let ended = space.end_of("waits").await;
+    assert_eq!((cause(&ended), ended.attempt, stdout(&ended)), ("Completed", Some(1), "here\n"), "{ended:#?}");
     space.end().await;
 }
 

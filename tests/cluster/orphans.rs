@@ -1,13 +1,16 @@
 //! Pods that no plan looks at: of other attempts, and of runs that are gone while a policy forbids every change.
 
-use bundlerun::api::Phase;
+use std::collections::BTreeSet;
+
+use bundlerun::api::{BundleRun, Phase};
 use bundlerun::names;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admission::PodPolicy;
+use crate::audit::{self, text};
 use crate::common::{Space, eventually, together};
 
 /// What an operator that did not know of the run's end would have made.
@@ -32,30 +35,42 @@ async fn a_pod_of_another_attempt_is_ended_and_released() {
     space.end().await;
 }
 
+/// As many as are handled side by side.
 #[tokio::test]
-async fn pods_that_cannot_be_released_hold_up_no_others() {
+async fn sixteen_pods_that_cannot_be_released_hold_up_no_others() {
     let stuck = Space::new().await;
     let free = stuck.beside().await;
-    let names: Vec<_> = (0..17).map(|i| format!("r{i}")).collect();
+    let names: Vec<_> = (0..16).map(|i| format!("r{i}")).collect();
     // Never scheduled: what is about them is the finalizer alone.
     let waits = json!({"command": "true", "resources": {"gpus": 99}});
-    together(names.iter().map(|name| stuck.start(name, waits.clone()))).await;
-    together(names.iter().map(|name| stuck.waits_at(name, "Scheduling"))).await;
+    let all: Vec<_> =
+        [&stuck, &free].into_iter().flat_map(|space| names.iter().map(move |name| (space, name))).collect();
+    together(all.iter().map(|(space, name)| space.start(name, waits.clone()))).await;
+    together(all.iter().map(|(space, name)| space.waits_at(name, "Scheduling"))).await;
     let kept = format!("has(object.metadata.finalizers) && '{}' in object.metadata.finalizers", names::POD_FINALIZER);
     let denial = PodPolicy::denying(&stuck, "UPDATE", &kept, "no finalizer may go").await;
+    let delete = async |space: &Space, name: &String| {
+        space.runs().delete(name, &DeleteParams::default()).await.unwrap();
+        space.gone::<BundleRun>(name).await;
+    };
+    together(names.iter().map(|name| delete(&stuck, name))).await;
+    let asked = async || {
+        let denied = |event: &Value| {
+            text(event, "/objectRef/namespace") == stuck.name
+                && event.pointer("/responseStatus/code").is_some_and(|code| code == 422)
+        };
+        let pods: BTreeSet<_> = audit::of_operator(denied).iter().map(|event| text(event, "/objectRef/name")).collect();
+        if pods.len() == names.len() { Ok(()) } else { Err(pods) }
+    };
+    eventually("each to be denied", asked).await;
+
     together(names.iter().map(async |name| {
-        stuck.runs().delete(name, &DeleteParams::default()).await.unwrap();
-        stuck.gone::<bundlerun::api::BundleRun>(name).await;
+        delete(&free, name).await;
+        free.gone::<Pod>(&format!("{name}-1")).await;
     }))
     .await;
-
-    free.start("r", waits).await;
-    free.waits_at("r", "Scheduling").await;
-    free.runs().delete("r", &DeleteParams::default()).await.unwrap();
-    free.gone::<Pod>("r-1").await;
     let held = stuck.pods().list(&ListParams::default()).await.unwrap().items.len();
-    assert!(held > 0, "the policy holds none: the test shows nothing");
-    println!("{held} of 17 pods are held by the policy");
+    assert_eq!(held, names.len(), "the policy holds them all");
 
     denial.end(&stuck).await;
     eventually("all to be released", async || {

@@ -1,6 +1,7 @@
 //! Whatever the command's processes do, and whatever befalls ours: the run ends, and is told as it was.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use bundlerun::api::Phase;
@@ -11,8 +12,8 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::admission::PodPolicy;
-use crate::common::{Space, cause, left, saved_file, seconds, stdout, together};
-use crate::node;
+use crate::common::{Space, cause, eventually, left, output, saved_file, seconds, starts, stdout, together, traced};
+use crate::node::{self, Dead};
 
 fn trace_volume() -> Value {
     json!([{"path": "trace", "claim": {"name": "trace"}}])
@@ -310,6 +311,44 @@ async fn a_runner_killed_from_the_host_is_an_interruption_and_is_tried_again() {
         "{ended:#?}"
     );
     assert_eq!(lines(&trace, "starts"), ["1", "2"]);
+    space.end().await;
+}
+
+/// Its containers live on without it.
+#[tokio::test]
+async fn a_container_runtime_that_is_restarted_or_away_costs_a_run_nothing() {
+    let space = Space::exclusive().await;
+    let trace = space.claim("trace").await;
+    let command = "echo here >trace/$BUNDLE_NAME.here; until [ -e trace/$BUNDLE_NAME.go ]; do sleep 0.1; done; \
+        echo fine >good; echo said; echo there >trace/$BUNDLE_NAME.there";
+    let goes_on = |name: &str| std::fs::write(trace.join(format!("{name}.go")), "").unwrap();
+    for name in ["restarted", "away"] {
+        space.start(name, traced(command)).await;
+        left(&trace, &format!("{name}.here")).await;
+    }
+
+    output("deploy/local/cluster", &["restart", "containerd"]);
+    let socket = std::env::var("CONTAINERD_SOCKET").unwrap();
+    eventually("the container runtime to be back", async || {
+        let asked = Command::new("ctr").args(["--address", &socket, "version"]).output().unwrap();
+        if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+    })
+    .await;
+    goes_on("restarted");
+    let restarted = space.end_of("restarted").await;
+
+    let containerd = Dead::kill("containerd");
+    goes_on("away");
+    // The command ends while nobody hears of it.
+    left(&trace, "away.there").await;
+    drop(containerd);
+    let away = space.end_of("away").await;
+
+    for ended in [restarted, away] {
+        assert_eq!((cause(&ended), ended.attempt, ended.attempts.len()), ("Completed", Some(1), 1), "{ended:#?}");
+        assert_eq!((saved_file(&ended, "good").as_str(), stdout(&ended)), ("fine\n", "said\n"));
+    }
+    assert_eq!(starts(&trace), ["away 1", "restarted 1"]);
     space.end().await;
 }
 

@@ -1,6 +1,9 @@
 //! Endings and waits that a real cluster produces when it is led to it, and that no other test has: see
 //! `docs/endings-tried.md`.
 
+use std::net::TcpListener;
+
+use bundlerun::api::Phase;
 use bundlerun::api::status::{Blame, BundleRunStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -98,7 +101,7 @@ async fn what_the_kubelet_does_not_take_is_told_in_its_word() {
 async fn a_pod_that_is_taken_from_the_operator_is_told_as_gone() {
     let space = Space::new().await;
     space.start("gone", alone(json!({"command": "sleep 1h"}))).await;
-    space.until("gone", "to run", |s| s.phase == Some(bundlerun::api::Phase::Running)).await;
+    space.until("gone", "to run", |s| s.phase == Some(Phase::Running)).await;
     let pods = space.pods();
     let let_go = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     pods.delete("gone-1", &DeleteParams::default().grace_period(0)).await.unwrap();
@@ -161,6 +164,29 @@ async fn a_node_that_cannot_pull_is_the_platforms_and_a_registry_that_is_silent_
     let waiting = space.waits_at("silent", "ImagePull").await.waiting.unwrap();
     assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")), "{:?}", waiting.message);
     assert!(["ErrImagePull", "ImagePullBackOff"].map(Some).contains(&waiting.reason.as_deref()));
+    space.stop("silent").await;
+    assert_eq!(cause(&space.end_of("silent").await), "Stopped");
+    space.end().await;
+}
+
+/// As one whose process hangs.
+#[tokio::test]
+async fn a_registry_that_accepts_connections_and_never_answers_is_waited_for() {
+    let space = Space::waiting().await;
+    let listener = TcpListener::bind((node::link_address(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Each is held until the test ends.
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    space.start("silent", json!({"command": "true", "image": format!("{address}/team/image:v1")})).await;
+    let told = space.waits_at("silent", "ImagePull").await;
+    let waiting = told.waiting.clone().unwrap();
+    let message = waiting.message.unwrap();
+    println!("{message}");
+    assert!(message.contains("timeout") && message.contains(&address.to_string()), "{message}");
+    assert_eq!((waiting.deadline, waiting.until.as_deref()), (None, Some("no deadline")), "{message}");
+    let hint = waiting.hint.unwrap();
+    assert_eq!(hint, "nothing: the node asks again and again; tell the administrator if it stays");
+    assert_eq!((told.phase, told.attempt, told.attempts.len()), (Some(Phase::Pending), Some(1), 0), "{told:#?}");
     space.stop("silent").await;
     assert_eq!(cause(&space.end_of("silent").await), "Stopped");
     space.end().await;
