@@ -150,7 +150,7 @@ pub struct RunningFacts {
 pub struct TerminatedFacts {
     /// Exit code as the kubelet saw it.
     pub exit_code: i32,
-    /// Such as `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+    /// Such as `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`, `Unknown`.
     pub reason: Option<String>,
     /// Termination message.
     pub message: Option<String>,

@@ -295,9 +295,14 @@ impl Ending<'_> {
 
     /// How the run container ended, if it ran at all and the kubelet saw its end.
     fn run_ended(&self) -> Option<&TerminatedFacts> {
-        self.pod.run()?.state.terminated.as_ref().filter(|t| t.reason.as_deref() != Some("ContainerStatusUnknown"))
+        let is_seen = |t: &&TerminatedFacts| !UNSEEN.map(Some).contains(&t.reason.as_deref());
+        self.pod.run()?.state.terminated.as_ref().filter(is_seen)
     }
 }
+
+/// What the kubelet says of a container that it has lost; and what containerd 2.x, with the exit code 255, of one that ended
+/// while it was away itself.
+const UNSEEN: [&str; 2] = ["ContainerStatusUnknown", "Unknown"];
 
 /// The deadline is by our clock, the deletion by the API server's.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);

@@ -16,13 +16,14 @@ use crate::contract::{
 use crate::plan::facts::stage::Stage;
 use crate::plan::words::wait_reason::{Deadline, Reason};
 
-const REASONS: [&str; 14] = [
+const REASONS: [&str; 15] = [
     "",
     "Completed",
     "Error",
     "OOMKilled",
     "StartError",
     "ContainerStatusUnknown",
+    "Unknown",
     "ContainerCreating",
     "ErrImagePull",
     "InvalidImageName",

@@ -397,6 +397,18 @@ fn a_container_the_kubelet_lost_is_known_by_its_record() {
     )]);
 }
 
+/// As a pod was seen after containerd had been away: both containers have this state.
+#[test]
+fn a_container_that_ended_while_the_runtime_was_away_is_known_by_its_record() {
+    let away = || pod().run_ended(255, "Unknown");
+    check(vec![
+        ("exit code 0", away().helper_ended(255, &told(&record(0))), Succeeded, "Completed", None),
+        ("exit code 3", away().helper_ended(255, &told(&record(3))), Failed, "CommandFailed", Some(User)),
+        ("no report", away().helper_ended(255, ""), Interrupted, "HelperDied", Some(Platform)),
+        ("no record", away().without_record(MissingRecord::RunnerDied), Interrupted, "RunnerDied", Some(Platform)),
+    ]);
+}
+
 #[test]
 fn the_phase_of_a_pod_is_never_a_success() {
     for record in
