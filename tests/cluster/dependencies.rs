@@ -189,8 +189,17 @@ async fn an_input_that_is_not_there_is_told_with_its_name() {
         ("no-secret-key", json!({"secret": {"name": "nothing", "key": "k"}})),
     ];
     let absent = absent.map(|(name, source)| (name, input(source), "InputNotFound", ", for 20 s"));
+    let is_waited_for = absent.clone().map(|(name, ..)| name);
     together(runs.into_iter().chain(absent).map(async |(name, spec, expected, word)| {
-        let ended = space.run(name, spec).await;
+        space.start(name, spec).await;
+        if is_waited_for.contains(&name) {
+            let is_told = |s: &BundleRunStatus| {
+                s.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("InputNotCreated"))
+            };
+            let waiting = space.until(name, "to wait for its input", is_told).await.waiting.unwrap();
+            assert_eq!(waiting.until.as_deref(), Some("deadlines.configuration, then the run ends: InputNotFound"));
+        }
+        let ended = space.end_of(name).await;
         assert_eq!(cause(&ended), expected, "{name}: {ended:#?}");
         assert!(ended.message.as_deref().unwrap().contains(word), "{name}: {ended:#?}");
     }))

@@ -107,13 +107,21 @@ async fn a_private_input_needs_a_pull_secret_of_the_run_or_of_the_service_accoun
         json!({"command": "tools/bin/busybox echo read", "inputs": [input], "serviceAccountName": account,
             "imagePullSecrets": secrets})
     };
-    let (by_account, by_run, by_both, without, wrong, missing): (BundleRunStatus, _, _, _, _, _) = tokio::join!(
+    let told_as_denied = async {
+        let is_told = |s: &BundleRunStatus| {
+            s.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("InputDenied"))
+        };
+        let waiting = space.until("wrong", "to wait for its input", is_told).await.waiting.unwrap();
+        assert_eq!(waiting.until.as_deref(), Some("2 minutes, then the run ends: InputDenied"));
+    };
+    let (by_account, by_run, by_both, without, wrong, missing, ()): (BundleRunStatus, _, _, _, _, _, _) = tokio::join!(
         space.run("by-account", spec(json!("reader"), json!([]))),
         space.run("by-run", spec(json!(null), json!([{"name": "right"}]))),
         space.run("by-both", spec(json!("reader"), json!([{"name": "wrong"}]))),
         space.run("without", spec(json!(null), json!([]))),
         space.run("wrong", spec(json!("guesser"), json!([]))),
         space.run("missing", spec(json!("late"), json!([]))),
+        told_as_denied,
     );
     for read in [&by_account, &by_run, &by_both] {
         assert_eq!((cause(read), stdout(read)), ("Completed", "read\n"), "{read:#?}");

@@ -176,6 +176,31 @@ async fn a_claim_that_does_not_exist_is_told_and_the_run_starts_when_it_does() {
     space.end().await;
 }
 
+/// The run was as it may be when it was first looked at.
+#[tokio::test]
+async fn a_setting_that_changes_while_a_run_waits_is_told_and_the_platforms() {
+    let space = Space::with_own_operators().await;
+    let profile = json!({"resourceName": "nvidia.com/gpu"});
+    let operator = settings::changed(&space, |settings| settings["gpuProfiles"]["gone-soon"] = profile.clone()).await;
+    let quotas: Api<ResourceQuota> = space.api();
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    let counts = |quota: Option<&ResourceQuota>| {
+        quota.and_then(|quota| quota.status.as_ref()).is_some_and(|status| status.hard.is_some())
+    };
+    crate::common::watch_until(quotas, "none", "to count", counts).await;
+    space.start("waits", json!({"command": "true", "gpuProfile": "gone-soon", "resources": {"gpus": 1}})).await;
+    assert_eq!(space.waits_at("waits", "Admission").await.reason.as_deref(), Some("QuotaExceeded"));
+    operator.change(|settings| drop(settings["gpuProfiles"].as_object_mut().unwrap().remove("gone-soon"))).await;
+    let is_told = |s: &BundleRunStatus| s.reason.as_deref() == Some("SettingsChanged") && s.waiting.is_some();
+    let waiting = space.until("waits", "to say that a setting was changed", is_told).await.waiting.unwrap();
+    assert_eq!(waiting.until.as_deref(), Some("the deadline, then the run ends: SettingsChanged"));
+    let ended = space.end_of("waits").await;
+    assert_eq!((cause(&ended), blame(&ended)), ("SettingsChanged", Some(Blame::Platform)), "{ended:#?}");
+    assert!(ended.message.unwrap().contains("gpuProfile"));
+    space.end().await;
+}
+
 /// What a namespace of a shared cluster often has: a quota on `limits.cpu`, which no pod without limits may use.
 async fn quota_on_limits(space: &Space) {
     let quotas: Api<ResourceQuota> = space.api();

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::{Space, eventually, operator_gone, operator_pods, scale_operator, set_replicas, watch_until};
@@ -16,16 +16,17 @@ async fn usual(space: &Space) -> Value {
 }
 
 /// Starts an operator for a namespace, with the settings of the tests but for a change.
-pub async fn changed(space: &Space, change: impl FnOnce(&mut Value)) {
-    changed_in(space, &[], change).await;
+pub async fn changed(space: &Space, change: impl FnOnce(&mut Value)) -> OwnOperator {
+    changed_in(space, &[], change).await
 }
 
 /// The same for a namespace and others beside it.
-pub async fn changed_in(space: &Space, others: &[Space], change: impl FnOnce(&mut Value)) {
+pub async fn changed_in(space: &Space, others: &[Space], change: impl FnOnce(&mut Value)) -> OwnOperator {
     let mut settings = usual(space).await;
     change(&mut settings);
     let own = OwnOperator::start(space, "", others, &settings.to_string(), json!([])).await;
     own.ready().await;
+    own
 }
 
 /// The same by a test that runs alone: the installed operator goes, until the next test begins.
@@ -99,6 +100,18 @@ impl OwnOperator {
     pub async fn go_on(&self) {
         set_replicas(&self.client, &self.name, 1).await;
         self.ready().await;
+    }
+
+    /// Starts it again with a change of its settings, and waits until it is ready.
+    pub async fn change(&self, change: impl FnOnce(&mut Value)) {
+        self.stop().await;
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "bundlerun");
+        let data = maps.get(&self.name).await.unwrap().data.unwrap();
+        let mut settings: Value = serde_saphyr::from_str(&data["settings.yaml"]).unwrap();
+        change(&mut settings);
+        let changed = Patch::Merge(json!({"data": {"settings.yaml": settings.to_string()}}));
+        maps.patch(&self.name, &PatchParams::default(), &changed).await.unwrap();
+        self.go_on().await;
     }
 
     /// Kills it, without grace.

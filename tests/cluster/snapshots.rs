@@ -11,7 +11,7 @@ use bundlerun::names::{files, volumes};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -790,7 +790,11 @@ async fn the_last_snapshot_of_a_run_is_an_input_of_another_while_it_goes_on() {
             echo $step >step; "$BUNDLE_SNAPSHOT" || exit 5; echo "kept $step"
         done; sleep 1h"#;
     let volumes = json!([{"path": "/trace", "claim": {"name": "trace"}}]);
-    space.start("train", json!({"command": train, "volumes": volumes})).await;
+    space.start("train", json!({"command": train, "volumes": volumes, "suspend": true})).await;
+    let waiting = space.until("eval", "to wait for its start", waits_for("InputNotStarted")).await.waiting.unwrap();
+    assert_eq!((waiting.stage.as_deref(), waiting.until.as_deref()), (Some("Inputs"), Some("no deadline")));
+    let goes_on = Patch::Merge(json!({"spec": {"suspend": false}}));
+    space.runs().patch("train", &PatchParams::default(), &goes_on).await.unwrap();
     let waiting = space.until("eval", "to wait for a snapshot", waits_for("InputHasNoSnapshot")).await.waiting.unwrap();
     assert!(waiting.message.as_ref().unwrap().contains("run train has no snapshot yet"), "{waiting:#?}");
     assert!(waiting.until.as_ref().unwrap().ends_with("then the run ends: InputNotFound"), "{waiting:#?}");
