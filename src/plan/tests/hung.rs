@@ -65,6 +65,7 @@ fn a_kubelet_that_may_be_slow_has_its_time_whatever_the_nodes_clock_says() {
             stage: Some("Node".into()),
             reason: Some("NodeNotResponding".into()),
             since: Some(Time(at(-900))),
+            deadline: Some(Time(at(-300))),
             ..Waiting::default()
         };
         let mut before = in_phase(Phase::Running);
