@@ -31,6 +31,8 @@ pub enum StepResult {
     Kept(PodKept),
     /// A helper was asked: worth another plan.
     Progress(Option<Box<Progress>>),
+    /// Whoever was asked does not answer at once: the same step has the answer after this.
+    Later(Duration),
     /// A service account was read: worth another plan.
     PullSecrets(Vec<String>),
     /// Events were read: worth another plan.
@@ -60,9 +62,10 @@ impl Cluster {
             Step::TellOfRuns { pod, runs } => self.tell(&pod, names::AWAITED_RUNS_ANNOTATION, &runs).await,
             Step::RemoveFinalizer(pod) => self.release(&pod).await,
             Step::DeleteRun => self.delete_run(run).await,
-            Step::AskProgress { ip } => {
-                Ok(StepResult::Progress(helper_progress::ask(&self.helpers, &ip).await.map(Box::new)))
-            }
+            Step::AskProgress { ip } => Ok(match self.helpers.ask(&ip).await {
+                Some(answer) => StepResult::Progress(answer.map(Box::new)),
+                None => StepResult::Later(helper_progress::LATER),
+            }),
             Step::AskPullSecrets { namespace, account } => {
                 let names = self.pull_secrets.of(&self.client, &namespace, &account).await?;
                 Ok(StepResult::PullSecrets(names))

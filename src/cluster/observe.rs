@@ -10,8 +10,9 @@ use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 
 use crate::api::{BundleRun, Phase, Skew};
+use crate::cluster::helper_progress::Helpers;
 use crate::cluster::pull_secrets::PullSecrets;
-use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed, helper_progress};
+use crate::cluster::{Error, GuardedRun, Nodes, bounded, failed};
 use crate::names;
 use crate::plan::{
     self, Capacity, NodeSeen, Observed, Parent, Parents, PodEvent, PodFacts, PodKept, PodSeen, ProgressSeen, Refusal,
@@ -21,8 +22,7 @@ use crate::plan::{
 /// The cluster, as the operator sees it.
 pub struct Cluster {
     pub(in crate::cluster) client: Client,
-    /// For the helpers of pods.
-    pub(in crate::cluster) helpers: reqwest::Client,
+    pub(in crate::cluster) helpers: Helpers,
     pub(in crate::cluster) runs: Store<GuardedRun>,
     pub(in crate::cluster) pods: Store<PodFacts>,
     nodes: Nodes,
@@ -120,7 +120,7 @@ impl Cluster {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let reporter = Reporter { controller: names::OPERATOR.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        let helpers = helper_progress::client()?;
+        let helpers = Helpers::new()?;
         let (pull_secrets, written, first_look) = Default::default();
         let skew = watch::Sender::default();
         Ok(Self { client, helpers, runs, pods, nodes, skew, recorder, pull_secrets, written, first_look })

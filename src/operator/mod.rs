@@ -15,16 +15,16 @@ mod take_over;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, future, stream};
 use kube::Client;
 use kube_runtime::controller::{self, applier};
-use kube_runtime::reflector::{self, Store};
+use kube_runtime::reflector::{self, ObjectRef, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::{self, Cluster, GuardedRun, Leases, Nodes, WriteGuard};
@@ -123,8 +123,19 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     );
     tokio::spawn(told);
 
+    // Each is a task of its own, so that none waits for another's work: the lease is renewed while a list of very many runs is
+    // read.
     let (work_is_done, work_done) = oneshot::channel();
-    let mut lease = pin!(stand(&options, leadership.clone(), Arc::clone(&metrics), work_done));
+    let mut lease = JoinSet::new();
+    lease.spawn(stand(options.clone(), leadership.clone(), Arc::clone(&metrics), work_done));
+    let mut loops = JoinSet::new();
+    loops.spawn(health);
+    loops.spawn(ends_never("the watch of BundleRuns", run_watch));
+    loops.spawn(ends_never("the watch of pods", pod_watch));
+    loops.spawn(ends_never("the watch of the definition", definition_watch));
+    loops.spawn(ends_never("the watch of nodes", node_watch));
+    loops.spawn(ends_never("the loop over pods without a plan", orphan_loop));
+
     let stop = stopped()?.shared();
     let take_over = TakeOver {
         cluster: Arc::clone(&cluster),
@@ -148,34 +159,53 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         controller::Config::default().concurrency(CONCURRENCY),
     )
     .for_each(|result| {
-        match result {
-            Ok((run, _)) => debug!(%run, "reconciled"),
-            Err(controller::Error::ObjectNotFound(run)) => {
-                counted.taken(&run.name, run.namespace.as_deref());
-                debug!(%run, "is deleted");
-            }
-            Err(controller::Error::ReconcilerFailed(error, run)) => {
-                warn!(%run, %error, "reconcile failed; it is retried");
-            }
-            Err(error) => error!(%error, "the queue failed"),
-        }
+        note(result, &counted);
         future::ready(())
     });
     info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?options.namespaces, "started");
     tokio::select! {
         () = reconciles => info!("stopped"),
         () = too_long(stop) => warn!("stopped with work under way"),
-        () = run_watch => return Err("the watch of BundleRuns ended".into()),
-        () = pod_watch => return Err("the watch of pods ended".into()),
-        () = definition_watch => return Err("the watch of the definition ended".into()),
-        () = node_watch => return Err("the watch of nodes ended".into()),
-        () = orphan_loop => return Err("the loop over pods without a plan ended".into()),
-        result = health => result?,
-        result = &mut lease => result?,
+        ended = loops.join_next() => of_task(ended)?,
+        ended = lease.join_next() => of_task(ended)?,
     }
+    loops.shutdown().await;
     // Nothing of this process acts any more: the next one may.
     let _ = work_is_done.send(()); // fails only when the lease is not kept
-    lease.await
+    of_task(lease.join_next().await)
+}
+
+/// Logs how a reconcile ended.
+fn note(
+    result: Result<(ObjectRef<GuardedRun>, controller::Action), controller::Error<reconcile::Error, Infallible>>,
+    metrics: &Metrics,
+) {
+    match result {
+        Ok((run, _)) => debug!(%run, "reconciled"),
+        Err(controller::Error::ObjectNotFound(run)) => {
+            metrics.taken(&run.name, run.namespace.as_deref());
+            debug!(%run, "is deleted");
+        }
+        Err(controller::Error::ReconcilerFailed(error, run)) => {
+            warn!(%run, %error, "reconcile failed; it is retried");
+        }
+        Err(error) => error!(%error, "the queue failed"),
+    }
+}
+
+/// A loop whose end is an error.
+async fn ends_never(what: &'static str, work: impl Future<Output = ()>) -> Result<(), Failure> {
+    work.await;
+    Err(format!("{what} ended").into())
+}
+
+/// What a task ended with; none: it has ended before.
+fn of_task(ended: Option<Result<Result<(), Failure>, JoinError>>) -> Result<(), Failure> {
+    match ended {
+        None => Ok(()),
+        Some(Ok(result)) => result,
+        Some(Err(error)) => Err(error.into()),
+    }
 }
 
 /// Asks the API server until it answers.
@@ -250,7 +280,7 @@ async fn too_long(stop: impl Future<Output = ()>) {
 
 /// Keeps the lease, where there is one, until the work is done.
 async fn stand(
-    options: &Options,
+    options: Options,
     leadership: Leadership,
     metrics: Arc<Metrics>,
     work_done: oneshot::Receiver<()>,
@@ -264,7 +294,7 @@ async fn stand(
     }
     // Who does not lead yet must be able to write this one object.
     let client = unguarded(&metrics).await?;
-    let namespace = own_namespace(options, &client);
+    let namespace = own_namespace(&options, &client);
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
     leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }

@@ -250,6 +250,7 @@ async fn carry_out(
                 answers.progress = ProgressSeen::Answered(progress.map(|progress| *progress));
                 return Ok(None);
             }
+            StepResult::Later(wait) => return Ok(Some(Looked::Through(Action::requeue(wait)))),
             StepResult::PullSecrets(names) => {
                 answers.pull_secrets = Some(names);
                 return Ok(None);
