@@ -1215,3 +1215,23 @@ fn a_full_disk_loses_output_and_says_so_but_not_the_record() {
     assert_eq!((run.code, record.exit_code, run.out.len()), (3, Some(3), 3_000_000));
     assert!(record.detail.contains("stdout in the bundle is incomplete"), "{}", record.detail);
 }
+
+#[test]
+fn a_program_beside_the_command_has_its_directory_and_environment() {
+    let sandbox = Sandbox::new();
+    sandbox.write_request(&sh("touch ready; sleep 100"));
+    let exec = |words: &[&str]| {
+        let mut runner = std::process::Command::new(&sandbox.paths.runner_in_image);
+        runner.args(["exec", "--root"]).arg(sandbox.root()).arg("--").args(words);
+        let output = runner.env("GIVEN", "by the container").env_remove("HOME").output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let bundle = sandbox.paths.bundle.display();
+    let printed = exec(&["sh", "-c", "pwd; echo $HOME $GIVEN; exit 7"]);
+    assert_eq!(printed, (Some(7), format!("{bundle}\n{bundle} by the container\n"), String::new()));
+    let (code, _, said) = exec(&["nothing-of-that-name"]);
+    assert_eq!(code, Some(127), "{said}");
+    assert!(said.contains("nothing-of-that-name: not found"), "{said}");
+    assert_eq!(exec(&[]).0, Some(125));
+}

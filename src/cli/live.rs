@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -58,7 +59,17 @@ pub(super) async fn exec(session: &Session, args: &Exec) -> Result<(), Failure> 
     let connection = session.connect().await?;
     let run = running(&connection, &args.run).await?;
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    Err(replaced_by(kubectl(session, &connection, exec_words(&run, args.stdin, is_terminal, &args.command))))
+    Err(replaced_by(kubectl(
+        session,
+        &connection,
+        exec_words(&run, args.stdin, is_terminal, &as_the_command(&args.command)),
+    )))
+}
+
+/// In the working directory of the run's command, with its environment and its GPU driver.
+fn as_the_command(program: &[OsString]) -> Vec<OsString> {
+    let runner = [names::paths::RUNNER, "exec", "--"].map(OsString::from);
+    runner.into_iter().chain(program.iter().cloned()).collect()
 }
 
 fn exec_words(run: &BundleRun, stdin: bool, is_terminal: bool, command: &[OsString]) -> Vec<OsString> {
@@ -68,8 +79,7 @@ fn exec_words(run: &BundleRun, stdin: bool, is_terminal: bool, command: &[OsStri
     } else if stdin {
         words.push("-i".into());
     }
-    words.push("--".into());
-    words.extend(command.iter().cloned());
+    words.extend(["--".into()].into_iter().chain(command.iter().cloned()));
     words
 }
 
@@ -103,7 +113,7 @@ impl<'a> Place<'a> {
 
     fn for_kubectl(&self, pod: &str) -> String {
         match self {
-            Self::Run { path, .. } => format!("{pod}:{}", if path.is_empty() { "." } else { path }),
+            Self::Run { path, .. } => format!("{pod}:{}", Path::new(names::paths::BUNDLE).join(path).display()),
             // Not what another pod has.
             Self::Here(path) if path.contains(':') && !path.starts_with(['/', '.']) => format!("./{path}"),
             Self::Here(path) => (*path).to_owned(),
@@ -258,15 +268,24 @@ mod tests {
     fn words(line: &str, is_terminal: bool) -> String {
         let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
         let Verb::Exec(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another verb") };
-        let words = exec_words(&examples::succeeded(), args.stdin, is_terminal, &args.command);
+        let words = exec_words(&examples::succeeded(), args.stdin, is_terminal, &as_the_command(&args.command));
         words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn a_command_is_run_in_the_container_of_the_command() {
-        assert_eq!(words("exec train -- nvidia-smi -l", false), "exec hello-1 -c run -- nvidia-smi -l");
-        assert_eq!(words("exec -i train -- tar x", false), "exec hello-1 -c run -i -- tar x");
-        assert_eq!(words("exec train -- bash", true), "exec hello-1 -c run -it -- bash");
+        assert_eq!(
+            words("exec train -- nvidia-smi -l", false),
+            "exec hello-1 -c run -- /.bundlerun/bin/bundle-runner exec -- nvidia-smi -l"
+        );
+        assert_eq!(
+            words("exec -i train -- tar x", false),
+            "exec hello-1 -c run -i -- /.bundlerun/bin/bundle-runner exec -- tar x"
+        );
+        assert_eq!(
+            words("exec train -- bash", true),
+            "exec hello-1 -c run -it -- /.bundlerun/bin/bundle-runner exec -- bash"
+        );
         for line in ["exec train", "exec train bash", "exec"] {
             let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2);
@@ -294,10 +313,10 @@ mod tests {
     #[test]
     fn a_place_is_in_a_run_or_here() {
         for (text, expected) in [
-            ("train:logs/a", "p:logs/a"),
+            ("train:logs/a", "p:/bundle/logs/a"),
             ("train:/tmp/a", "p:/tmp/a"),
-            ("train:", "p:."),
-            ("train:a:b", "p:a:b"),
+            ("train:", "p:/bundle/"),
+            ("train:a:b", "p:/bundle/a:b"),
             ("./a:b", "./a:b"),
             ("/a:b", "/a:b"),
             ("d/a:b", "./d/a:b"),

@@ -67,6 +67,16 @@ fn failed(what: &str, error: &dyn std::fmt::Display) -> NeverRan {
     NeverRan::because(Cause::RunnerFailed, format!("cannot {what}: {error}"))
 }
 
+/// That of the command, but for what a GPU driver puts in front.
+pub(crate) fn environment(paths: &Paths, directory: Option<&Path>) -> Environment {
+    let user = environment::name_for(getuid().as_raw(), &paths.below_root("/etc/passwd"));
+    let mut given: Environment = std::env::vars_os().collect();
+    if let Some(from) = request::resumed(paths).from {
+        given.insert(RESUMED_FROM.into(), from.into());
+    }
+    environment::complete(given, &paths.bundle, directory, user.as_deref())
+}
+
 /// What every program that is tried shares.
 struct Stage<'a> {
     paths: &'a Paths,
@@ -81,7 +91,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn run_program(&mut self, argv: &[String]) -> Result<Record, NeverRan> {
         let directory = &self.paths.bundle;
-        let mut environment = self.environment(Some(directory));
+        let mut environment = environment(self.paths, Some(directory));
         self.gpus.front.put(&mut environment);
         let words = exec::words(argv);
         let name = words.first().copied().unwrap_or_default();
@@ -94,19 +104,10 @@ impl Stage<'_> {
         }
     }
 
-    fn environment(&self, directory: Option<&Path>) -> Environment {
-        let user = environment::name_for(getuid().as_raw(), &self.paths.below_root("/etc/passwd"));
-        let mut given: Environment = std::env::vars_os().collect();
-        if let Some(from) = request::resumed(self.paths).from {
-            given.insert(RESUMED_FROM.into(), from.into());
-        }
-        environment::complete(given, &self.paths.bundle, directory, user.as_deref())
-    }
-
     /// A shell that is there but broken (another machine's, without its loader or libraries) leaves it to the next.
     fn run_shell(&mut self, text: &str) -> Result<Record, NeverRan> {
         let cwd = std::env::current_dir().ok();
-        let mut environment = self.environment(cwd.as_deref());
+        let mut environment = environment(self.paths, cwd.as_deref());
         let front = self.gpus.front.clone();
         front.put(&mut environment);
         let mut tried = vec![];

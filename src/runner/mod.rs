@@ -13,6 +13,7 @@
 //! | `ending` | who is told to end, and in which order (pure) |
 //! | `signals`, `processes`, `tee` | signals in and out, looking at processes and reaping them, output |
 //! | `usage`, `record`, `never_ran` | what is written down |
+//! | `guest` | a program that a user starts beside the command |
 //! | `snapshot` | the program by which a command asks for a snapshot |
 //! | `sys` | the only unsafe code |
 //!
@@ -27,6 +28,7 @@ mod environment;
 mod exec;
 mod glob;
 mod gpu;
+mod guest;
 mod limits;
 mod never_ran;
 mod paths;
@@ -53,10 +55,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `bundle-runner run|started [--root DIR]`; `DIR` holds the container's tree, for tests.
+/// `bundle-runner run|started [--root DIR]`, `bundle-runner exec [--root DIR] -- PROGRAM`; `DIR` holds the container's tree,
+/// for tests.
 ///
-/// `run` is the container's main process; `started` exits with 0 when the command has begun, else with 1: a probe. Under the
-/// name of [`paths::SNAPSHOT`] it is another program, of the command's.
+/// `run` is the container's main process; `started` exits with 0 when the command has begun, else with 1: a probe; `exec` runs
+/// a program as the command is run. Under the name of [`paths::SNAPSHOT`] it is another program, of the command's.
 ///
 /// [`paths::SNAPSHOT`]: crate::names::paths::SNAPSHOT
 pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -66,11 +69,18 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let args: Vec<OsString> = args.collect();
     let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    match (words.as_slice(), args.as_slice()) {
+        ([Some("exec"), Some("--"), ..], [_, _, guest @ ..]) => return guest::start(&Paths::default(), guest),
+        ([Some("exec"), Some("--root"), _, Some("--"), ..], [_, _, root, _, guest @ ..]) => {
+            return guest::start(&Paths::below(Path::new(root)), guest);
+        }
+        _ => {}
+    }
     let (task, paths) = match (words.as_slice(), args.get(2)) {
         ([Some(task @ ("run" | "started"))], _) => (*task, Paths::default()),
         ([Some(task @ ("run" | "started")), Some("--root"), _], Some(root)) => (*task, Paths::below(Path::new(root))),
         _ => {
-            eprintln!("usage: bundle-runner run|started [--root DIR]");
+            eprintln!("usage: bundle-runner run|started [--root DIR] | exec -- PROGRAM [ARGUMENT...]");
             return ExitCode::from(125);
         }
     };

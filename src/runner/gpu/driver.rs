@@ -43,9 +43,14 @@ pub(super) struct Linked {
     pub(super) version: Option<String>,
 }
 
+/// Where the links are.
+pub(super) fn directory(paths: &Paths) -> PathBuf {
+    paths.record.join(files::DRIVER)
+}
+
 /// Links the driver's libraries; of two directories with the same name the first has it.
 pub(super) fn link(paths: &Paths, driver: &HostDriver) -> Result<Linked, NeverRan> {
-    let directory = paths.record.join(files::DRIVER);
+    let directory = directory(paths);
     let failed = |error: io::Error| {
         NeverRan::because(Cause::RunnerFailed, format!("cannot link the driver in {}: {error}", directory.display()))
     };

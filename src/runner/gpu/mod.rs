@@ -30,15 +30,18 @@ pub(crate) struct Gpus {
 pub(crate) fn ready(paths: &Paths, request: Option<&GpuRequest>) -> Result<Gpus, NeverRan> {
     let Some(request) = request.filter(|request| request.count > 0) else { return Ok(Gpus::default()) };
     let linked = request.driver.as_ref().map(|host| driver::link(paths, host)).transpose()?;
-    let mut front = Front::default();
-    if let (Some(linked), Some(host)) = (&linked, &request.driver) {
-        front = Front::of(&linked.directory, &host.bin_dirs);
-    }
+    let front = front(paths, Some(request));
     let own_driver = linked.as_ref().map(|linked| (linked.directory.as_path(), driver::Names::of(request)));
     preflight::check(paths, request, own_driver.as_ref(), &env::var_os("LD_LIBRARY_PATH").unwrap_or_default())?;
     let visible = env::var("NVIDIA_VISIBLE_DEVICES").unwrap_or_default();
     let facts = facts::read(&paths.root, &visible, linked.and_then(|linked| linked.version));
     Ok(Gpus { facts, front })
+}
+
+/// Where the host's driver is that was put in place for this request.
+pub(crate) fn front(paths: &Paths, request: Option<&GpuRequest>) -> Front {
+    let host = request.filter(|request| request.count > 0).and_then(|request| request.driver.as_ref());
+    host.map(|host| Front::of(&driver::directory(paths), &host.bin_dirs)).unwrap_or_default()
 }
 
 fn unavailable(why: impl Into<String>) -> NeverRan {
