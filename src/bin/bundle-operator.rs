@@ -190,6 +190,8 @@ fn main() -> ExitCode {
                     namespace,
                     leader_election,
                     namespaces,
+                    #[cfg(feature = "faults")]
+                    faults: bundlerun::cluster::Faults::default(),
                 }),
             )
         }

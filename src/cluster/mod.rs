@@ -20,6 +20,8 @@ use std::time::Duration;
 
 pub use carry_out::StepResult;
 pub use client::{Abilities, WriteGuard, abilities, connect};
+#[cfg(feature = "faults")]
+pub use client::{Asked, Fault, Faults, WatchFault};
 pub use defaults::tell_defaults;
 pub use lease::Leases;
 pub use observe::{Answers, Cluster, Snapshot};

@@ -63,6 +63,9 @@ pub struct Options {
     pub leader_election: bool,
     /// Look after the runs of these namespaces alone; none named: of all.
     pub namespaces: Vec<String>,
+    /// What goes wrong between it and the API server, in tests.
+    #[cfg(feature = "faults")]
+    pub faults: cluster::Faults,
 }
 
 /// Why the operator ended.
@@ -76,7 +79,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut settings = settings::load(&options.settings, &options.helper_image)?;
     let metrics = Arc::new(Metrics::new());
     let leadership = if options.leader_election { Leadership::not_yet() } else { Leadership::always() };
-    let client = cluster::connect(&write_guard(&metrics, &leadership)).await?;
+    let client = cluster::connect(&write_guard(&options, &metrics, &leadership)).await?;
     let abilities = cluster::abilities(&client).await?;
     settings.image_volumes &= abilities.image_volumes;
     settings.pod_resources &= abilities.pod_resources;
@@ -109,7 +112,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     // The questions are POSTs, and who does not lead yet asks them, too.
     let asks = match options.namespaces.as_slice() {
         [] => None,
-        _ => Some(unguarded(&metrics).await?),
+        _ => Some(unguarded(&options, &metrics).await?),
     };
     let definition_watch =
         follow_definition(asks.clone(), client.clone(), runs.clone(), triggers.clone(), Arc::clone(&cluster));
@@ -293,22 +296,25 @@ async fn stand(
         return Ok(());
     }
     // Who does not lead yet must be able to write this one object.
-    let client = unguarded(&metrics).await?;
+    let client = unguarded(&options, &metrics).await?;
     let namespace = own_namespace(&options, &client);
     let pod = options.instance.as_deref().unwrap_or(names::OPERATOR);
     leader::keep(Leases::new(client, &namespace, names::LEASE), leadership, pod, work_done).await
 }
 
 /// A client that writes whoever leads.
-async fn unguarded(metrics: &Arc<Metrics>) -> Result<Client, Failure> {
-    cluster::connect(&write_guard(metrics, &Leadership::always())).await
+async fn unguarded(options: &Options, metrics: &Arc<Metrics>) -> Result<Client, Failure> {
+    cluster::connect(&write_guard(options, metrics, &Leadership::always())).await
 }
 
-fn write_guard(metrics: &Arc<Metrics>, leadership: &Leadership) -> WriteGuard {
+#[cfg_attr(not(feature = "faults"), allow(unused_variables))]
+fn write_guard(options: &Options, metrics: &Arc<Metrics>, leadership: &Leadership) -> WriteGuard {
     let (metrics, leadership) = (Arc::clone(metrics), leadership.clone());
     WriteGuard {
         may_write: Arc::new(move || leadership.is_held()),
         answered: Arc::new(move |method, status| metrics.answered(method, status)),
+        #[cfg(feature = "faults")]
+        faults: options.faults.clone(),
     }
 }
 

@@ -201,6 +201,23 @@ fn the_runner_is_built_without_kubernetes() {
     }
 }
 
+/// What tests make go wrong: the compiler refuses it without debug assertions, and no build for users asks for it.
+#[test]
+fn no_release_has_faults() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let refusal = "#[cfg(not(debug_assertions))]\ncompile_error!(";
+    assert!(read("src/cluster/client/faults.rs").contains(refusal));
+    assert!(read("Cargo.toml").contains("\ndefault = [\"operator\"]\n"));
+    for build in ["deploy/build", ".ci/run"] {
+        assert!(!read(build).contains("faults"), "{build}");
+    }
+    let gate = Regex::new(r"(?m)^ *#\[cfg\(feature = .faults.\)\]\n.*$").unwrap();
+    let word = Regex::new(r"\bFaults?\b").unwrap();
+    for (path, text) in all_sources().iter().filter(|(path, _)| path != "cluster/client/faults.rs") {
+        assert!(!word.is_match(&gate.replace_all(text, "")), "{path} has it in every build");
+    }
+}
+
 #[test]
 fn the_checker_sees_what_it_looks_for() {
     let bad = [

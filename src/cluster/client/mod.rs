@@ -1,5 +1,7 @@
 //! The connection to the API server.
 
+#[cfg(feature = "faults")]
+mod faults;
 mod write_guard;
 
 use std::time::Duration;
@@ -10,6 +12,8 @@ use kube::{Client, Config};
 use crate::cluster::{Error, bounded, failed};
 use crate::plan::IMAGE_VOLUMES_SINCE;
 
+#[cfg(feature = "faults")]
+pub use faults::{Asked, Fault, Faults, WatchFault};
 pub use write_guard::WriteGuard;
 
 /// Connects as the kubeconfig says, else as the pod's service account. Every request passes `requests`.
@@ -21,7 +25,10 @@ pub async fn connect(requests: &WriteGuard) -> Result<Client, Box<dyn std::error
     config.connect_timeout = Some(Duration::from_secs(10));
     // Our own back-off per run says what fails and lets others go on; the client's silent retries do neither.
     config.default_retry = false;
-    Ok(ClientBuilder::try_from(config)?.with_layer(requests).build())
+    let builder = ClientBuilder::try_from(config)?;
+    #[cfg(feature = "faults")]
+    let builder = builder.with_layer(&requests.faults);
+    Ok(builder.with_layer(requests).build())
 }
 
 /// What the API server can do.

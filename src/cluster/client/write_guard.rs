@@ -16,6 +16,9 @@ pub struct WriteGuard {
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Told the answer; none: there was none.
     pub answered: Arc<Answered>,
+    /// What goes wrong between it and the API server, in tests.
+    #[cfg(feature = "faults")]
+    pub faults: super::Faults,
 }
 
 /// Takes the method of a request and the status of its answer.
@@ -24,7 +27,12 @@ type Answered = dyn Fn(&Method, Option<StatusCode>) + Send + Sync;
 impl Default for WriteGuard {
     /// Everything may be sent, nothing is counted.
     fn default() -> Self {
-        Self { may_write: Arc::new(|| true), answered: Arc::new(|_, _| ()) }
+        Self {
+            may_write: Arc::new(|| true),
+            answered: Arc::new(|_, _| ()),
+            #[cfg(feature = "faults")]
+            faults: super::Faults::default(),
+        }
     }
 }
 
@@ -116,6 +124,8 @@ mod tests {
                 let told = Arc::clone(&told);
                 move |method, status| told.lock().unwrap().push(format!("{method} {:?}", status.map(|s| s.as_u16())))
             }),
+            #[cfg(feature = "faults")]
+            faults: super::super::Faults::default(),
         };
         let sent = Arc::new(Mutex::new(Vec::new()));
         let server = tower::service_fn({
