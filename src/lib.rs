@@ -4,6 +4,7 @@
 //!
 //! | module | what it is | may touch |
 //! |---|---|---|
+//! | `bugs` | mistakes that tests must notice; made in test builds alone | the environment |
 //! | [`names`] | every string we own | nothing |
 //! | [`oci`] | names of images: digests and references | serde |
 //! | [`contract`] | the contracts operator -> runner -> helper -> operator | serde |
@@ -17,6 +18,9 @@
 //! | `helper` | the native sidecar: prepare, stage, watch, save, report | files, registries, no kube |
 //! | `cli` | `kubectl bundle`: what users type, and what they see | the API server, registries, the terminal |
 
+#[cfg(feature = "operator")]
+#[macro_use]
+mod bugs;
 pub mod contract;
 pub mod names;
 pub mod oci;

@@ -260,6 +260,9 @@ impl BundleRun {
     /// `stop` is set, or was when the operator looked.
     #[must_use]
     pub fn is_being_stopped(&self) -> bool {
+        if bug!("stop can be taken back") {
+            return self.spec.stop;
+        }
         self.spec.stop || self.status.as_ref().is_some_and(|status| status.stop_requested_at.is_some())
     }
 }

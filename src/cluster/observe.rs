@@ -84,7 +84,7 @@ impl Snapshot {
         let uid = self.run.metadata.uid.as_deref();
         let pod = match &self.pod {
             None => PodSeen::Absent,
-            Some(pod) if pod.owner().map(|(_, owner)| owner) == uid => PodSeen::Ours(pod),
+            Some(pod) if pod.owner().map(|(_, owner)| owner) == uid || bug!("uids are ignored") => PodSeen::Ours(pod),
             Some(pod) => PodSeen::Foreign(pod),
         };
         Observed {
@@ -335,6 +335,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// As after `kubectl replace --force`: the pod of the run before it may still save.
+    #[tokio::test]
+    async fn a_pod_of_another_run_of_the_name_is_foreign() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let (pods, mut writer) = reflector::store();
+        let cluster =
+            Cluster::new(Client::new(server, "n"), reflector::store().0, pods, Nodes::default(), None).unwrap();
+        let run: BundleRun =
+            serde_json::from_value(json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun",
+            "metadata": {"name": "r", "namespace": "n", "uid": "u"}, "spec": {"command": "true"}}))
+            .unwrap();
+        for (uid, is_ours) in [("u", true), ("before", false)] {
+            let owner = json!({"apiVersion": "bundlerun.dev/v1alpha1", "kind": "BundleRun", "name": "r", "uid": uid,
+                "controller": true});
+            let pod = json!({"metadata": {"name": "r-1", "namespace": "n", "uid": "p", "ownerReferences": [owner]}});
+            writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(pod).unwrap()));
+            let seen = cluster.observe(&run).await.unwrap();
+            let answers = Answers::default();
+            assert_eq!(matches!(seen.observed(&answers).pod, PodSeen::Ours(_)), is_ours, "{uid}");
+        }
+    }
 
     /// Whether its inputs can be mounted depends on it.
     #[tokio::test]

@@ -112,6 +112,7 @@ impl Held {
         match (is_stray, self.has_ended) {
             (false, _) => Todo::Nothing,
             (true, false) if self.is_deleting => Todo::Nothing,
+            (true, false) if bug!("strays live on") => Todo::Nothing,
             (true, false) => Todo::Delete,
             // The finalizer of the attempt before this one goes when the pod of this one is made.
             (true, true) if attempt + 1 == current && !is_over => Todo::Nothing,
@@ -203,7 +204,9 @@ impl Work {
             }
             // The cache answers for runs that exist; only the API server can say that one is gone.
             Todo::AskForRun => {
-                if !self.cluster.run_exists(&pod.namespace, &held.run, &held.run_uid).await? {
+                if !bug!("orphans are kept")
+                    && !self.cluster.run_exists(&pod.namespace, &held.run, &held.run_uid).await?
+                {
                     self.remove_finalizer(pod).await?;
                     info!(namespace = pod.namespace, pod = pod.name, "released the pod: its run is gone");
                 }

@@ -35,10 +35,13 @@ impl TakeOver {
     ) -> Vec<ObjectRef<GuardedRun>> {
         self.caches_filled().await;
         leadership.begun().await;
-        answered("tell whether the caches are current", || self.cluster.caught_up(namespaces)).await;
+        if !bug!("no barrier") {
+            answered("tell whether the caches are current", || self.cluster.caught_up(namespaces)).await;
+        }
         // What happened before was nobody's or the last leader's matter, and may have been left half done.
         self.triggers.open();
-        let all = self.runs.state().iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
+        let known = if bug!("only news is looked at") { Vec::new() } else { self.runs.state() };
+        let all = known.iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect();
         self.orphans.check_all();
         all
     }

@@ -55,7 +55,8 @@ impl PodTriggers {
             // A pod that went while the watch was down gives no event of its own.
             watcher::Event::InitDone => {
                 let Listing { uids, mut triggered } = self.listing.take().unwrap_or_default();
-                let gone: Vec<_> = self.seen.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+                let is_gone = |uid: &&String| !uids.contains(*uid) && !bug!("what a list lacks is not gone");
+                let gone: Vec<_> = self.seen.keys().filter(is_gone).cloned().collect();
                 triggered.extend(gone.iter().filter_map(|uid| self.seen.remove(uid)).map(|seen| seen.owner));
                 triggered
             }

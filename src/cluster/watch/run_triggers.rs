@@ -79,11 +79,11 @@ impl RunTriggers {
             }
         };
         match &mut self.listing {
-            Some(listing) => {
+            Some(listing) if !bug!("a list triggers before it is complete") => {
                 listing.triggered.add(triggered);
                 Triggered::default()
             }
-            None => triggered,
+            _ => triggered,
         }
     }
 

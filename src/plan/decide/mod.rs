@@ -239,6 +239,9 @@ impl<'a> Decision<'a> {
 
     /// How many of the attempts before this one failed by themselves.
     fn failures(&self) -> u32 {
+        if bug!("an interruption is a failure") {
+            return self.attempt.saturating_sub(1);
+        }
         self.status().and_then(|s| s.retried_failures).unwrap_or_default()
     }
 
@@ -256,7 +259,7 @@ impl<'a> Decision<'a> {
     fn is_tried_again(&self, outcome: &Outcome) -> bool {
         let retry = &self.run.spec.retry;
         match outcome.verdict() {
-            Verdict::Interrupted if outcome.is_suspension() => true,
+            Verdict::Interrupted if outcome.is_suspension() && !bug!("a suspension is an interruption") => true,
             // The next attempt has what could not be mounted as a copy: that it was tried costs nothing.
             Verdict::Interrupted if outcome.costs_nothing() => true,
             // Whatever failed, was suspended or cost nothing is counted; the other attempts before this one were interrupted.
@@ -265,7 +268,7 @@ impl<'a> Decision<'a> {
                 self.attempt.saturating_sub(others) <= retry.interruptions()
             }
             Verdict::Failed => {
-                self.failures() < retry.limit.unwrap_or_default()
+                (self.failures() < retry.limit.unwrap_or_default() || bug!("failures are tried again for ever"))
                     && retry.is_for(outcome.cause())
                     && !self.run.is_being_stopped()
             }
@@ -427,6 +430,9 @@ impl<'a> Decision<'a> {
             return tell(Plan::after(Duration::ZERO).write(draft).then(others), outcome);
         }
         let release = pod.filter(|p| p.is_held()).map(|p| Step::RemoveFinalizer(PodRef::of(p)));
+        if bug!("the finalizer is removed before the record") {
+            return tell(Plan::nothing().then(release).write(self.draft().ended(&end)).then(others), outcome);
+        }
         tell(Plan::nothing().write(self.draft().ended(&end)).then(others).then(release), outcome)
     }
 

@@ -251,7 +251,7 @@ fn metadata(request: &ValidRun, attempt: &Attempt, complete: &Request, settings:
         namespace: Some(request.namespace.clone()),
         labels: Some(labels),
         annotations: Some(annotations),
-        finalizers: Some(vec![names::POD_FINALIZER.to_owned()]),
+        finalizers: (!bug!("no finalizer")).then(|| vec![names::POD_FINALIZER.to_owned()]),
         owner_references: Some(vec![OwnerReference {
             api_version: format!("{}/{}", names::GROUP, names::VERSION),
             kind: names::KIND.into(),
