@@ -5,7 +5,7 @@ CLUSTER ?= bundlerun
 STATIC := target/static
 CARGO_DENY := 0.20.2
 
-.PHONY: bench-snapshots help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean bench test-bench
+.PHONY: bench-snapshots help demo test static lint supply-chain advisories test-pure test-cgroup2 test-large test-million test-gpu-simulated test-real-gpu test-cluster test-cluster-long test-registries test-chart test-chart-cluster crd docs chart down clean bench test-bench test-sweep
 
 help: ## The targets, and what each does.
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
@@ -27,6 +27,7 @@ lint: ## Formatting, clippy and the documentation of the code; warnings are erro
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test bundle --test cgroup2 --test cluster -- -D warnings
+	cargo clippy --locked --features faults --lib --test sweep -- -D warnings
 	cargo clippy --locked --no-default-features --bin bundle-runner -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 
@@ -78,6 +79,9 @@ bench-snapshots: static ## How soon the GPUs are free after a command, and what 
 
 test-bench: static ## The counts of make bench, which no load stretches: what a run and an idle operator ask of the API server. Three minutes, no part of CI.
 	PROFILE=dev tests/bench/runs 100 1
+
+test-sweep: ## The operator dies at each of its requests once, and each answer is lost once, on a control plane of its own: docs/crash-sweep.md.
+	tests/sweep/run
 
 crd: ## Generates crds/bundlerun.yaml from the types.
 	cargo run --locked --quiet -- crd >crds/bundlerun.yaml
