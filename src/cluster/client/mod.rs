@@ -16,6 +16,10 @@ use crate::plan::IMAGE_VOLUMES_SINCE;
 pub use faults::{Asked, Fault, Faults, WatchFault};
 pub use write_guard::WriteGuard;
 
+/// A connection on which nothing came for so long is dead: a load balancer forgot it, or the API server is frozen. One that
+/// lives has a bookmark on each watch every minute, and answers to all else sooner.
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// Connects as the kubeconfig says, else as the pod's service account. Every request passes `requests`.
 ///
 /// # Errors
@@ -23,6 +27,7 @@ pub use write_guard::WriteGuard;
 pub async fn connect(requests: &WriteGuard) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(10));
+    config.read_timeout = Some(SILENCE);
     // Our own back-off per run says what fails and lets others go on; the client's silent retries do neither.
     config.default_retry = false;
     let builder = ClientBuilder::try_from(config)?;
