@@ -200,8 +200,9 @@ async fn a_pod_that_the_node_cannot_set_up_is_told_why_and_given_up() {
     let class = format!("nowhere-{}", space.name);
     let object = json!({"metadata": {"name": class}, "handler": "nowhere"});
     classes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    // The kubelet may be slow to say why.
     settings::changed(&space, |settings| {
-        settings["deadlines"]["starting"] = json!("30s");
+        settings["deadlines"]["starting"] = json!("75s");
         settings["gpuProfiles"]["nowhere"] = json!({"resourceName": "nvidia.com/gpu", "runtimeClassName": class});
     })
     .await;
