@@ -74,7 +74,7 @@ async fn all_matching_logins_are_tried() {
     }
 }
 
-/// A registry that lets `reader` read only, and whose tokens name who has them.
+/// A registry that lets `reader` read only, and `writer` not know what is not there; its tokens name who has them.
 fn with_a_reader(registry: &Registry) -> Proxy {
     let guard = move |State(seen): State<Arc<Seen>>, mut request: Request| async move {
         let bearer = |user: &str| format!("Bearer {user}");
@@ -91,7 +91,10 @@ fn with_a_reader(registry: &Registry) -> Proxy {
         }
         if given == bearer("writer") || (given == bearer("reader") && !writes) {
             request.headers_mut().remove("authorization");
-            return forward(State(seen), request).await;
+            let answer = forward(State(seen), request).await;
+            // As GHCR has it.
+            let is_hidden = given == bearer("writer") && answer.status() == StatusCode::NOT_FOUND;
+            return if is_hidden { StatusCode::FORBIDDEN.into_response() } else { answer };
         }
         let challenge = "Bearer realm=\"/token\",service=\"test\",error=\"insufficient_scope\"";
         (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response()
@@ -101,14 +104,20 @@ fn with_a_reader(registry: &Registry) -> Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_may_only_read_makes_way_for_one_that_may_write() {
+async fn whoever_may_write_pushes_whatever_comes_before_it() {
+    for users in [["reader", "writer"], ["writer", "reader"]] {
+        pushed_by_the_writer(users).await;
+    }
+}
+
+async fn pushed_by_the_writer(users: [&str; 2]) {
     let registry = Registry::start();
     let proxy = with_a_reader(&registry);
     let dir = tempfile::tempdir().unwrap();
     some_tree(dir.path());
     let mut access = access(&proxy.host);
     let login = |user: &str| json!({"auths": {&proxy.host: {"username": user, "password": "p"}}}).to_string();
-    access.docker_configs = ["reader", "writer"].map(login).to_vec();
+    access.docker_configs = users.map(login).to_vec();
     save(&tree(dir.path()), &proxy.reference("a"), "t", &access).await;
     let log = proxy.seen.log.lock().unwrap();
     let (written, refused): (Vec<_>, Vec<_>) =

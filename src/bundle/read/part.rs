@@ -35,6 +35,11 @@ const GROWTH: u64 = 4;
 pub(super) trait Source {
     fn size(&self) -> u64;
 
+    /// As much is read at once at most.
+    fn most(&self) -> u64 {
+        LARGEST
+    }
+
     /// The bytes from `start` to before `end`, all of them.
     async fn read(&self, start: u64, end: u64) -> Result<Vec<u8>, Error>;
 }
@@ -59,13 +64,13 @@ async fn forward(
     mut lines: Option<u64>,
     writer: &mut impl Write,
 ) -> Result<(), Error> {
-    let (mut at, mut step) = (start, if lines.is_some() { FIRST } else { LARGEST });
+    let (mut at, mut step) = (start, if lines.is_some() { FIRST } else { source.most() });
     while at < end && lines != Some(0) {
         let piece = source.read(at, end.min(at.saturating_add(step))).await?;
         let wanted = lines.as_mut().map_or(piece.len(), |left| end_of_lines(&piece, left));
         put(writer, piece.get(..wanted).unwrap_or_default())?;
         at += piece.len() as u64;
-        step = (step * GROWTH).min(LARGEST);
+        step = (step * GROWTH).min(source.most());
     }
     Ok(())
 }
@@ -98,7 +103,7 @@ async fn last_lines(source: &impl Source, mut lines: u64, writer: &mut impl Writ
             return forward(source, start + begin as u64, size, None, writer).await;
         }
         end = start;
-        step = (step * GROWTH).min(LARGEST);
+        step = (step * GROWTH).min(source.most());
     }
     Ok(())
 }
@@ -137,6 +142,10 @@ struct Local<'a> {
 impl Source for Local<'_> {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn most(&self) -> u64 {
+        FIRST
     }
 
     async fn read(&self, start: u64, end: u64) -> Result<Vec<u8>, Error> {

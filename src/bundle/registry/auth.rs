@@ -113,10 +113,14 @@ impl Auth {
         state.login != refused
     }
 
-    /// The registry has begun an upload for this login: the rest is pushed with it too. Half by one login and half by
+    /// The registry has let the login of this number write: the rest is pushed with it too. Half by one login and half by
     /// another would help nobody.
-    pub(super) fn stay(&self) {
-        self.state().writes = true;
+    pub(super) fn stay(&self, number: usize) {
+        let mut state = self.state();
+        if state.login != number {
+            *state = State { login: number, ..State::default() };
+        }
+        state.writes = true;
     }
 
     /// Drops a token, and whether there was one.
@@ -367,8 +371,13 @@ mod tests {
         let login = |user: &str| Login { user: user.to_owned(), password: String::new(), identity_token: None };
         let auth = Auth::new(["a", "b", "c"].map(login).to_vec(), "r", "pull,push");
         assert!(auth.try_next(0));
-        auth.stay();
+        auth.stay(1);
         assert!(!auth.try_next(1));
         assert!(auth.try_next(0), "whoever asked as the first one asks again");
+        // Others were refused meanwhile, and had gone on.
+        let auth = Auth::new(["a", "b", "c"].map(login).to_vec(), "r", "pull,push");
+        assert!(auth.try_next(0));
+        auth.stay(0);
+        assert_eq!(auth.login_number(), 0);
     }
 }

@@ -55,6 +55,17 @@ pub(super) fn logins_for(access: &Access, reference: &Reference) -> Result<Vec<L
     matching(&configs, &reference.host, &reference.repository)
 }
 
+/// The logins for writing to a repository: the store's, and the user's own only where the store has none.
+///
+/// # Errors
+/// As [`logins_for`].
+pub(super) fn logins_to_write(access: &Access, reference: &Reference) -> Result<Vec<Login>, Error> {
+    let of_store: Vec<&String> = access.store.docker_configs.iter().collect();
+    let is_own = access.store.repositories.iter().any(|own| is_below(own, reference));
+    let logins = if is_own { matching(&of_store, &reference.host, &reference.repository)? } else { vec![] };
+    if logins.is_empty() { logins_for(access, reference) } else { Ok(logins) }
+}
+
 fn is_below(own: &str, reference: &Reference) -> bool {
     let Ok(own) = Reference::parse_repository(own) else { return false };
     let rest = reference.repository.strip_prefix(&own.repository);

@@ -26,7 +26,7 @@ use super::{Access, Error, ErrorKind};
 use crate::oci::Reference;
 use answer::{no_answer, refusal};
 use bytes::Bytes;
-use login::logins_for;
+use login::{logins_for, logins_to_write};
 use meaning::Step;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
@@ -57,6 +57,7 @@ pub(super) struct Repository {
     host: String,
     name: String,
     /// `scheme://host`.
+    purpose: Purpose,
     origin: Url,
     http: reqwest::Client,
     auth: auth::Auth,
@@ -77,14 +78,14 @@ impl Repository {
         let insecure = access.registries.insecure.contains(&reference.host);
         let origin = format!("{}://{host}", if insecure { "http" } else { "https" });
         let origin = Url::parse(&origin).map_err(|error| Error::invalid(format!("{host:?} is no host: {error}")))?;
-        let logins = logins_for(access, reference)?;
-        let actions = match purpose {
-            Purpose::Pull => "pull",
-            Purpose::Push => "pull,push",
+        let (logins, actions) = match purpose {
+            Purpose::Pull => (logins_for(access, reference)?, "pull"),
+            Purpose::Push => (logins_to_write(access, reference)?, "pull,push"),
         };
         Ok(Self {
             host: reference.host.clone(),
             name: reference.repository.clone(),
+            purpose,
             origin,
             http: http_client(access, insecure)?,
             auth: auth::Auth::new(logins, &reference.repository, actions),
@@ -144,7 +145,8 @@ impl Repository {
         let url = self.url(&format!("manifests/{reference}"))?;
         let request =
             |http: &reqwest::Client| http.put(url.clone()).header(CONTENT_TYPE, media_type).body(body.clone());
-        let error = match self.send_within(CONFIRM, &what, request).await {
+        let put = async || self.send_within(CONFIRM, &what, request).await;
+        let error = match self.as_who_may_write(put).await {
             Ok(response) => {
                 let subject = response.headers().get("oci-subject").and_then(|subject| subject.to_str().ok());
                 return Ok(subject.map(str::to_owned));
@@ -209,7 +211,8 @@ impl Repository {
         let what = format!("start an upload to {}", self.name);
         let url = self.url("blobs/uploads/")?;
         let start = |http: &reqwest::Client| http.post(url.clone()).header(CONTENT_LENGTH, 0);
-        let started = self.send_once(ANSWER, &what, start).await.map_err(|failure| failure.error)?;
+        let begin = async || self.send_once(ANSWER, &what, start).await.map_err(|failure| failure.error);
+        let started = self.as_who_may_write(begin).await?;
         let target = location::target(started.url(), location::of(&started))
             .map_err(|failure| failure.of(&what, &self.host).error)?;
         // Not every registry can cancel one; they all forget those that nobody goes on with.
@@ -262,8 +265,29 @@ impl Repository {
         loop {
             let login = self.auth.login_number();
             match self.send_as_one(limit, what, &make).await {
-                Err(failure) if failure.error.kind == ErrorKind::Denied && self.auth.try_next(login) => {}
+                Err(failure) if self.is_for_another(&failure) && self.auth.try_next(login) => {}
                 answer => return answer,
+            }
+        }
+    }
+
+    /// Whoever may push need not be let look for a blob: only what a write is answered counts, see
+    /// [`Self::as_who_may_write`].
+    fn is_for_another(&self, failure: &Failure) -> bool {
+        self.purpose == Purpose::Pull && failure.error.kind == ErrorKind::Denied
+    }
+
+    /// Tries to write as each login that there is, and goes on as the first that may.
+    async fn as_who_may_write<T>(&self, write: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            let login = self.auth.login_number();
+            match write().await {
+                Err(error) if error.kind == ErrorKind::Denied && self.auth.try_next(login) => {}
+                Ok(done) => {
+                    self.auth.stay(login);
+                    return Ok(done);
+                }
+                refused => return refused,
             }
         }
     }

@@ -55,8 +55,8 @@ impl Repository {
 
     async fn upload_place(&self, what: &str) -> Result<Url, Error> {
         let url = self.url("blobs/uploads/")?;
-        let started = self.send(what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
-        self.auth.stay();
+        let begin = async || self.send(what, |http| http.post(url.clone()).header(CONTENT_LENGTH, 0)).await;
+        let started = self.as_who_may_write(begin).await?;
         location::target(started.url(), location::of(&started)).map_err(|failure| failure.of(what, &self.host).error)
     }
 }

@@ -7,22 +7,22 @@ use super::walk::{HungBefore, open_root};
 use crate::bundle::error::shown;
 use crate::bundle::untrusted::open_beneath;
 use crate::bundle::{Error, ErrorKind, ListEntry, ListEntryKind, Tree};
-use rustix::fs::{FileType, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 
-/// Every entry of a tree, sorted by the bytes of their paths. No file is read.
+/// Gives every entry of a tree to `take`, sorted by the bytes of their paths. No file is read.
 ///
 /// # Errors
-/// See [`ErrorKind`]; [`ErrorKind::TooLarge`]: they do not fit [`Tree::most_memory`].
-pub fn list_present(tree: &Tree) -> Result<Vec<ListEntry>, Error> {
+/// See [`ErrorKind`]; [`ErrorKind::TooLarge`]: they do not fit [`Tree::most_memory`]. What `take` fails with ends it.
+pub fn list_present(tree: &Tree, mut take: impl FnMut(ListEntry) -> Result<(), Error>) -> Result<(), Error> {
     let (_, entries, _) = outside::walk_all(tree, &HungBefore::new(), &Cancelled::default())?;
-    let listed = entries.iter().map(|(index, entry)| {
+    entries.iter().try_for_each(|(index, entry)| {
         let first = entries.first_name(index);
         let same_as = (first != index).then(|| entries.path(first));
-        ListEntry { path: entries.path(index), what: kind(entry, same_as) }
-    });
-    Ok(listed.collect())
+        take(ListEntry { path: entries.path(index), what: kind(entry, same_as) })
+    })
 }
 
 fn kind(entry: Entry<'_>, same_as: Option<Vec<u8>>) -> ListEntryKind {
@@ -48,23 +48,37 @@ pub fn open_present(tree: &Tree, path: &str) -> Result<File, Error> {
         Errno::NOENT | Errno::NOTDIR | Errno::XDEV => {
             Error::new(ErrorKind::PathNotFound, format!("{name} is not in the working directory"))
         }
-        Errno::LOOP => Error::invalid(format!("{name} is a link, or below one: name the file that it points to")),
+        Errno::LOOP => Error::invalid(format!("{name} is a link: name the file that it points to")),
         error => Error::local(format!("open {name}"), error),
     };
-    let opened = match open_beneath(open_root(tree)?, &path, OFlags::empty()) {
+    let root = open_root(tree)?;
+    // Whoever opens a FIFO lets its writer go on, and ends it by closing it again: only what is a file is opened.
+    let file = match kind_of(&root, &path) {
+        Ok(FileType::RegularFile) => open_beneath(&root, &path, OFlags::empty()),
+        Ok(FileType::Directory) => return Err(Error::invalid(format!("{name} is a directory"))),
+        Ok(FileType::Symlink) => Err(Errno::LOOP),
+        Ok(_) => return Err(Error::invalid(format!("{name} is no regular file"))),
         // What the command said is elsewhere, under names that it has not taken.
         Err(Errno::NOENT) => {
             let said = tree.outside.iter().find(|(name, _)| name.as_bytes() == path);
             said.map_or(Err(Errno::NOENT), |(_, file)| outside::open(file))
         }
-        opened => opened,
+        Err(error) => Err(error),
     };
-    let file = opened.map_err(failed)?;
-    match rustix::fs::fstat(&file).map(|stat| FileType::from_raw_mode(stat.st_mode)).map_err(failed)? {
-        FileType::RegularFile => Ok(file.into()),
-        FileType::Directory => Err(Error::invalid(format!("{name} is a directory"))),
-        _ => Err(Error::invalid(format!("{name} is no regular file"))),
-    }
+    file.map(File::from).map_err(failed)
+}
+
+/// What is at a path below a directory; the directory itself where it is empty.
+fn kind_of(root: &OwnedFd, path: &[u8]) -> Result<FileType, Errno> {
+    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => path.split_at(at),
+        None => (&[][..], path),
+    };
+    let dir = open_beneath(root, dir, OFlags::DIRECTORY)?;
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    let name = if name.is_empty() { b"." } else { name };
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
 #[cfg(test)]
@@ -72,6 +86,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Read;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 
     fn tree(root: &std::path::Path) -> Tree {
@@ -81,11 +96,13 @@ mod tests {
         fs::hard_link(work.join("d/a"), work.join("b")).unwrap();
         symlink("d/a", work.join("link")).unwrap();
         symlink("/etc", work.join("out")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, work.join("fifo"), FileType::Fifo, 0o644.into(), 0).unwrap();
         fs::create_dir(root.join("said")).unwrap();
         for name in ["stdout", "stderr"] {
             fs::write(root.join("said").join(name), name).unwrap();
         }
         fs::write(work.join("stderr"), "the command's").unwrap();
+        fs::write(work.join(std::ffi::OsStr::from_bytes(b"z\xff")), "").unwrap();
         let outside = ["stdout", "stderr"].map(|name| (name.to_owned(), root.join("said").join(name)));
         Tree { root: work, outside: outside.to_vec(), ..Tree::default() }
     }
@@ -93,9 +110,14 @@ mod tests {
     #[test]
     fn what_is_there_is_listed_as_it_will_be_in_the_bundle() {
         let root = tempfile::tempdir().unwrap();
-        let listed = list_present(&tree(root.path())).unwrap();
-        let names: Vec<_> = listed.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect();
-        assert_eq!(names, ["", "b", "d", "d/a", "link", "out", "stderr", "stderr.run", "stdout"]);
+        let mut listed = vec![];
+        list_present(&tree(root.path()), |entry| {
+            listed.push(entry);
+            Ok(())
+        })
+        .unwrap();
+        let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.path)).collect();
+        assert_eq!(names, ["", "b", "d", "d/a", "fifo", "link", "out", "stderr", "stderr.run", "stdout", "z\u{fffd}"]);
         let ListEntryKind::File { size, same_as, .. } = &listed[3].what else { panic!("{:?}", listed[3]) };
         assert_eq!((*size, same_as.as_deref()), (8, Some(&b"b"[..])));
         let text = serde_json::to_string(&listed).unwrap();
@@ -119,7 +141,8 @@ mod tests {
             ("none", ErrorKind::PathNotFound, "none is not in the working directory"),
             ("d/a/x", ErrorKind::PathNotFound, "is not in"),
             ("link", ErrorKind::Invalid, "is a link"),
-            ("out/passwd", ErrorKind::Invalid, "is a link, or below one"),
+            ("fifo", ErrorKind::Invalid, "is no regular file"),
+            ("out/passwd", ErrorKind::PathNotFound, "is not in"),
             ("../said/stdout", ErrorKind::PathNotFound, "is not in"),
         ] {
             let error = read(path).unwrap_err();
