@@ -32,8 +32,6 @@ const JUST_MADE: SignedDuration = SignedDuration::from_secs(2);
 const CATCH_UP: Duration = Duration::from_millis(500);
 /// That a run is running is written later while there is much to do, but not later than this after its command began.
 const RUNNING_WRITE_LATEST: SignedDuration = SignedDuration::from_secs(10);
-/// A run that waits with that is looked at again after this.
-const RUNNING_WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// A plan is followed by at most this many others in one reconcile: refusals are new facts, but must come to an end.
 const PLANS_MAX: u32 = 3;
 
@@ -44,9 +42,9 @@ pub(in crate::operator) struct Context {
     metrics: Arc<Metrics>,
     /// New pods take at most half of all, so that a burst of them never delays a record.
     creating: Places,
-    /// Reconciles under way, and how many of them are much.
+    /// Reconciles under way, and above how many of them there is much to do.
     at_work: AtomicUsize,
-    much: usize,
+    busy_above: usize,
     backoff: Arc<Backoff>,
     /// Only one acts at a time.
     has_lease: bool,
@@ -62,19 +60,22 @@ impl Context {
         concurrency: u16,
     ) -> Self {
         let creating = Places::new(usize::from(concurrency / 2));
-        let (at_work, much) = (AtomicUsize::new(0), usize::from(concurrency / 4));
-        Self { cluster, settings, metrics, creating, at_work, much, backoff, has_lease }
+        let (at_work, busy_above) = (AtomicUsize::new(0), usize::from(concurrency / 4));
+        Self { cluster, settings, metrics, creating, at_work, busy_above, backoff, has_lease }
     }
 
-    /// In a burst of short runs most have ended by the time their turn comes: that they ran is then in the record, and the
-    /// API server has one write less for each.
-    fn can_wait(&self, before: Option<&BundleRunStatus>, status: &BundleRunStatus) -> bool {
+    /// For how long a status need not be written. In a burst of short runs most have ended by the time their turn comes: that
+    /// they ran is then in the record, and the API server has one write less for each.
+    fn can_wait(&self, before: Option<&BundleRunStatus>, status: &BundleRunStatus) -> Option<Duration> {
         let was_told = before.and_then(|status| status.phase) == Some(Phase::Running);
-        let began = status.start_time.as_ref().map(|began| Timestamp::now().duration_since(began.0));
-        status.phase == Some(Phase::Running)
-            && !was_told
-            && began.is_some_and(|age| age < RUNNING_WRITE_LATEST)
-            && self.at_work.load(Ordering::Relaxed) > self.much
+        let is_busy = self.at_work.load(Ordering::Relaxed) > self.busy_above;
+        if status.phase != Some(Phase::Running) || was_told || !is_busy {
+            return None;
+        }
+        // By the node's clock, which may be ahead.
+        let age = Timestamp::now().duration_since(status.start_time.as_ref()?.0);
+        let is_new = (SignedDuration::ZERO..RUNNING_WRITE_LATEST).contains(&age);
+        is_new.then(|| (RUNNING_WRITE_LATEST - age).try_into().unwrap_or_default())
     }
 
     /// Another operator may have made and ended the attempt whose pod is to be made now: the watch of pods may be ahead of the
@@ -214,10 +215,10 @@ async fn carry_out(
                     None => return Ok(Some(Looked::Through(Action::requeue(TURN)))),
                 }
             }
-            Step::WriteStatus(status) if context.can_wait(seen.run.status.as_ref(), status) => {
-                return Ok(Some(Looked::Through(Action::requeue(RUNNING_WRITE_AGAIN))));
-            }
             Step::WriteStatus(status) => {
+                if let Some(wait) = context.can_wait(seen.run.status.as_ref(), status) {
+                    return Ok(Some(Looked::Through(Action::requeue(wait))));
+                }
                 over = status.phase.is_some_and(Phase::is_terminal);
                 None
             }
@@ -332,16 +333,24 @@ mod tests {
             ..BundleRunStatus::default()
         };
         let (pending, running) = (BundleRunStatus::default(), status(Phase::Running, 3));
-        assert!(!context.can_wait(Some(&pending), &running), "there is little to do");
+        assert_eq!(context.can_wait(Some(&pending), &running), None, "there is little to do");
         context.at_work.store(9, Ordering::Relaxed);
-        assert!(context.can_wait(Some(&pending), &running) && context.can_wait(None, &running));
-        assert!(!context.can_wait(Some(&pending), &status(Phase::Running, 11)), "it has waited for long enough");
-        assert!(!context.can_wait(Some(&running), &running), "it is news of a run that is known to be running");
+        for before in [Some(&pending), None] {
+            let wait = context.can_wait(before, &running).unwrap();
+            assert!(wait <= Duration::from_secs(7), "ten seconds from its begin: {wait:?}");
+        }
+        assert_eq!(
+            context.can_wait(Some(&pending), &status(Phase::Running, 11)),
+            None,
+            "it has waited for long enough"
+        );
+        assert_eq!(context.can_wait(Some(&pending), &status(Phase::Running, -3600)), None, "the node's clock is ahead");
+        assert_eq!(context.can_wait(Some(&running), &running), None, "it is news of a run that is known to be running");
         for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Running) {
-            assert!(!context.can_wait(Some(&pending), &status(phase, 3)), "{phase:?}");
+            assert_eq!(context.can_wait(Some(&pending), &status(phase, 3)), None, "{phase:?}");
         }
         context.at_work.store(8, Ordering::Relaxed);
-        assert!(!context.can_wait(Some(&pending), &running));
+        assert_eq!(context.can_wait(Some(&pending), &running), None);
     }
 
     /// The cache has a run as it was before its attempt, whose pod is gone: the operator before this one has recorded its end,
