@@ -149,7 +149,7 @@ async fn a_wrong_field_that_something_puts_into_the_pod_is_not_the_users() {
     assert_eq!(waiting.reason.as_deref(), Some("PodInvalid"), "{message}");
     assert_eq!(waiting.until.as_deref(), Some("the deadline, then the run ends: PodInvalid"));
     assert!(waiting.hint.unwrap().starts_with("tell the administrator"));
-    let (_, not_ours) = message.split_once("; not as the operator made it: ").unwrap();
+    let (_, not_ours) = message.split_once("; changed after the operator made it: ").unwrap();
     assert!(["spec.containers[1].name", "metadata.labels"].iter().all(|path| not_ours.contains(path)), "{message}");
     let ended = space.end_of("too-late").await;
     assert_eq!((cause(&ended), blame(&ended)), ("PodInvalid", Some(Blame::Platform)), "{ended:#?}");

@@ -34,7 +34,7 @@ pub(super) fn not_of_the_run(fields: &[InvalidField], pod: &Pod, run: &BundleRun
         (!paths.is_empty()).then(|| format!("{words}: {}", first_of(&paths)))
     };
     let words = [
-        said(Origin::Others, "not as the operator made it"),
+        said(Origin::Others, "changed after the operator made it"),
         said(Origin::Operator, "the operator or its settings made it so"),
     ];
     Some(words.into_iter().flatten().collect::<Vec<_>>().join("; "))

@@ -28,7 +28,7 @@ use crate::plan::facts::pod_events::PodEvent;
 use crate::plan::facts::settings::Settings;
 use crate::plan::facts::stage::Stage;
 use crate::plan::facts::wish::Wish;
-use crate::plan::outcome::{self, Ending, Outcome, costs_nothing};
+use crate::plan::outcome::{self, Ending, Outcome};
 use crate::plan::status::{self, AttemptEnd, Draft};
 use crate::plan::steps::{EventType, Observed, Plan, PodRef, ProgressSeen, Refusal, Step};
 use crate::plan::validate;
@@ -247,12 +247,7 @@ impl<'a> Decision<'a> {
 
     /// How many of the attempts before this one were interrupted at no cost.
     fn uncounted(&self) -> u32 {
-        let Some(status) = self.status() else { return 0 };
-        // Older versions wrote no number, and of many attempts the object has the last ones only.
-        let is_one =
-            |entry: &&Attempt| entry.attempt < self.attempt && entry.cause.as_deref().is_some_and(costs_nothing);
-        let seen = u32::try_from(status.attempts.iter().filter(is_one).count()).unwrap_or(u32::MAX);
-        status.uncounted_interruptions.unwrap_or_default().max(seen)
+        self.status().map_or(0, |status| status::uncounted(status, self.attempt))
     }
 
     /// Whether an attempt that ended so is followed by another.

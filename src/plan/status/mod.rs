@@ -19,7 +19,7 @@ use crate::contract::{Message, Record, Resumed, Saved, both_ends, time_for_peopl
 use crate::oci::{by_digest, digest_of};
 use crate::plan::facts::pod::PodFacts;
 use crate::plan::facts::wish::Wish;
-use crate::plan::outcome::{Outcome, lacking, unsaved};
+use crate::plan::outcome::{Outcome, costs_nothing, lacking, unsaved};
 use crate::plan::pod;
 use crate::plan::status::measured::{
     between, finished_at, gpus, output, started_at, timeline, usage, within_its_container,
@@ -40,7 +40,8 @@ pub(in crate::plan) const STARTS_THEN: &str = "the deadline, then the run starts
 const NEXT_STARTS_THEN: &str = "the deadline, then the next attempt starts";
 
 /// The same of an attempt whose container does not end.
-pub(in crate::plan) const ENDS_WITHOUT_IT: &str = "the deadline, then the attempt ends without it";
+pub(in crate::plan) const ENDS_WITHOUT_IT: &str =
+    "the deadline, then the attempt ends without waiting for the container";
 
 /// The same of a run whose pod was deleted and does not end.
 pub(in crate::plan) const POD_HAS_TO_END: &str = "the end of the pod, which has no deadline";
@@ -49,6 +50,14 @@ const POD_KEPT: &str = "the API server does not let its pod be ";
 
 /// `Reconciling` and `Ready` of a run that is not over.
 const ACTIVE: [&str; 2] = ["True", "False"];
+
+/// How many of the attempts before this one were interrupted at no cost.
+pub(in crate::plan) fn uncounted(status: &BundleRunStatus, attempt: u32) -> u32 {
+    // Older versions wrote no number, and of many attempts the object has the last ones only.
+    let is_one = |entry: &&Attempt| entry.attempt < attempt && entry.cause.as_deref().is_some_and(costs_nothing);
+    let seen = u32::try_from(status.attempts.iter().filter(is_one).count()).unwrap_or(u32::MAX);
+    status.uncounted_interruptions.unwrap_or_default().max(seen)
+}
 
 /// What will go wrong, while the command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,7 +380,7 @@ impl<'a> Draft<'a> {
         }
         if outcome.verdict() != Verdict::Failed {
             if outcome.costs_nothing() {
-                *self.status.uncounted_interruptions.get_or_insert_default() += 1;
+                self.status.uncounted_interruptions = Some(uncounted(&self.status, attempt).saturating_add(1));
             }
             let text = format!("attempt {attempt}{INTERRUPTED}{}", outcome.message);
             return self.active(Phase::Pending, Some(outcome.cause()), Some(cut(&text)));

@@ -81,7 +81,7 @@ fn a_kubelet_that_may_be_slow_has_its_time_whatever_the_nodes_clock_says() {
                     Some("ContainerNotEnding"),
                     Some(Time(at(10))),
                     Some(Time(at(25))),
-                    Some("the deadline, then the attempt ends without it")
+                    Some("the deadline, then the attempt ends without waiting for the container")
                 )
             );
             assert_eq!(look_at(&told, &pod, 24), Plan::after(Duration::from_secs(1)), "{ahead}");

@@ -70,7 +70,7 @@ fn a_field_that_the_run_did_not_make_wrong_is_the_platforms_and_has_a_deadline()
     let refused = |refusal: &Refusal, run: &BundleRun, second| {
         plan(&Observed { refusal: Some(refusal), ..nothing_but(run, PodSeen::Absent) }, &settings, at(second))
     };
-    let others = "not as the operator made it";
+    let others = "changed after the operator made it";
     let ours = "the operator or its settings made it so";
     for (path, words, whose) in [
         // Containers, volumes and mounts beside the operator's.

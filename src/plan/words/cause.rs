@@ -254,9 +254,9 @@ table! {
         PodMadeInvalid: Row::failed(Request, Blame::Platform, "the same, until the deadline, for a field that the run does \
             not set")
             .told_as(POD_INVALID)
-            .hint("tell the administrator: something that changes pods when they are created, such as a webhook, or the \
-                operator's settings put a wrong field into the pod")
-            .more("The message names the field, and says where it is not as the operator made it"),
+            .hint("tell the administrator: a mutating webhook or policy, or the operator's settings, put an \
+                invalid field into the pod")
+            .more("The message names the field, and says where it was changed after the operator made it"),
         PodSecurity: Row::failed(Request, Blame::Policy, "the namespace's Pod Security level refuses the pod")
             .hint("set `runAsUser`, such as 1000, in a new run: the pod then fits the restricted Pod Security level"),
         PodSecurityOfRoot: Row::failed(Request, Blame::Policy, "the same, of a run with `runAsUser: 0`")

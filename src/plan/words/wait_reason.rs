@@ -160,8 +160,8 @@ table! {
             .ends_as(Cause::ForbiddenByPolicy),
         PodInvalid: Row::new(WaitStage::Admission, "the API server does not take the pod, for a field that the run does not \
             set")
-            .to_do("tell the administrator: something that changes pods when they are created, such as a webhook, or the \
-                operator's settings put a wrong field into the pod; if that is mended before the deadline, the run goes on")
+            .to_do("tell the administrator: a mutating webhook or policy, or the operator's settings, put an \
+                invalid field into the pod; if that is mended before the deadline, the run goes on")
             .ends_as(Cause::PodMadeInvalid),
         NamespaceTerminating: Row::new(WaitStage::Admission, "the namespace is being deleted, and takes no pods")
             .to_do("nothing: the run is deleted with its namespace")
