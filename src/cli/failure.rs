@@ -158,6 +158,7 @@ impl Asked<'_> {
         let role = match (self.resource, self.verb) {
             (names::PLURAL, "get" | "list" | "watch") => "bundlerun-view, and with it Kubernetes' own view,",
             (names::PLURAL, _) => "bundlerun-edit, and with it Kubernetes' own edit,",
+            ("pods/exec", _) => "edit of Kubernetes",
             _ => "view of Kubernetes",
         };
         let binding = if self.namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
@@ -179,6 +180,11 @@ impl Asked<'_> {
         }
     }
 
+    /// A right is missing; the API server has said so.
+    pub(super) fn forbidden(&self, said: &str) -> Failure {
+        Failure::new(format!("you may not {}: {said}", self.words())).hint(self.right())
+    }
+
     fn refused(&self, status: &Status) -> Failure {
         let words = self.words();
         let said = &status.message;
@@ -186,9 +192,7 @@ impl Asked<'_> {
         match status.code {
             401 => Failure::new(format!("cannot {words}: the cluster does not know you")).hint(LOG_IN),
             // Quotas and admission policies refuse with the same code, and say why.
-            403 if said.contains(&format!("cannot {} resource \"", self.verb)) => {
-                Failure::new(format!("you may not {words}: {said}")).hint(self.right())
-            }
+            403 if said.contains(&format!("cannot {} resource \"", self.verb)) => self.forbidden(said),
             // Of an object it says which.
             404 if self.resource == names::PLURAL && kind.is_empty() => {
                 Failure::new(format!("this cluster has no BundleRuns: it lacks the definition {}", names::DEFINITION))

@@ -1,5 +1,5 @@
-//! `exec`, `cp`, `snapshot`, and what `files` and `cat` show of a run whose output is not saved yet: in the container of a run whose command runs. `kubectl` carries them out: it has the terminal, the
-//! transfer and every kind of login.
+//! `exec`, `cp`, `snapshot`, and what `files` and `cat` show while a command runs: programs in the containers of its pod.
+//! `kubectl` starts them: it has the terminal, the transfer and every kind of login.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write};
@@ -16,7 +16,7 @@ use crate::names;
 use crate::plan::pod_name;
 
 use super::clean;
-use super::failure::Failure;
+use super::failure::{Asked, Failure};
 use super::runs;
 use super::session::{Answer, Connection, Session};
 use super::store::Named;
@@ -89,6 +89,10 @@ pub(super) async fn cp(session: &Session, args: &Cp) -> Result<(), Failure> {
         (Place::Run { name, .. }, Place::Here(_)) | (Place::Here(_), Place::Run { name, .. }) => *name,
         _ => return Err(Failure::usage("one of the two is RUN:PATH, and the other a path of this machine")),
     };
+    if let Some(odd) = [&from, &to].into_iter().find_map(Place::odd) {
+        let why = format!("kubectl would take {odd} for a path in a pod: give it a name without a colon");
+        return Err(Failure::usage(why));
+    }
     let connection = session.connect().await?;
     let run = running(&connection, name).await?;
     let words = ["cp", "-c", names::RUN_CONTAINER, "--"].map(OsString::from).into_iter();
@@ -114,9 +118,15 @@ impl<'a> Place<'a> {
     fn for_kubectl(&self, pod: &str) -> String {
         match self {
             Self::Run { path, .. } => format!("{pod}:{}", Path::new(names::paths::BUNDLE).join(path).display()),
-            // Not what another pod has.
-            Self::Here(path) if path.contains(':') && !path.starts_with(['/', '.']) => format!("./{path}"),
             Self::Here(path) => (*path).to_owned(),
+        }
+    }
+
+    /// A path of this machine that `kubectl` takes for another.
+    fn odd(&self) -> Option<&str> {
+        match self {
+            Self::Here(path) if path.contains(':') => Some(path),
+            _ => None,
         }
     }
 }
@@ -128,7 +138,9 @@ pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), F
     let mut kubectl = kubectl(session, &connection, exec_words(&run, false, false, &program));
     let output = kubectl.stdin(Stdio::null()).output().map_err(|error| not_started(&error))?;
     if !output.status.success() {
-        return Err(refused(&args.run, output.status.code(), &String::from_utf8_lossy(&output.stderr)));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let failure = forbidden(&connection, &run, &said(&stderr));
+        return Err(failure.unwrap_or_else(|| refused(&args.run, output.status.code(), &stderr)));
     }
     let printed = String::from_utf8_lossy(&output.stdout);
     let snapshot = clean::line(printed.trim());
@@ -146,10 +158,10 @@ pub(super) fn files(session: &Session, named: &Named<'_>) -> Result<Option<Vec<L
     let output = kubectl(session, connection, words).stdin(Stdio::null()).output();
     let output = output.map_err(|error| not_started(&error))?;
     if !output.status.success() {
-        return Err(not_read(run, &String::from_utf8_lossy(&output.stderr)));
+        return Err(not_read(connection, run, &output.stderr));
     }
     let entries: Result<Vec<ListEntry>, _> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
-    let other = |_| Failure::new("the helper of this run is of another version than this program");
+    let other = |_| Failure::new(OTHER_VERSION);
     entries.map(Some).map_err(other)
 }
 
@@ -170,7 +182,14 @@ pub(super) fn cat(
         io::copy(&mut bytes, sink)?;
     }
     let output = child.wait_with_output().map_err(|error| not_started(&error))?;
-    if output.status.success() { Ok(true) } else { Err(not_read(run, &String::from_utf8_lossy(&output.stderr))) }
+    if output.status.success() {
+        return Ok(true);
+    }
+    let hint = format!("what is there: kubectl bundle files {}", runs::name(run));
+    Err(not_read(connection, run, &output.stderr)).map_err(|failure| match failure.hint {
+        None => failure.hint(hint),
+        Some(_) => failure,
+    })
 }
 
 /// As the helper takes it.
@@ -201,8 +220,23 @@ fn in_helper(run: &BundleRun, words: impl IntoIterator<Item = OsString>) -> Vec<
     before.map(OsString::from).into_iter().chain(words).collect()
 }
 
-fn not_read(run: &BundleRun, stderr: &str) -> Failure {
-    Failure::new(said(stderr)).hint(format!("what is there: kubectl bundle files {}", runs::name(run)))
+fn not_read(connection: &Connection, run: &BundleRun, stderr: &[u8]) -> Failure {
+    let said = said(&String::from_utf8_lossy(stderr));
+    if said.contains("unrecognized subcommand") {
+        return Failure::new(OTHER_VERSION);
+    }
+    forbidden(connection, run, &said).unwrap_or_else(|| Failure::new(said))
+}
+
+const OTHER_VERSION: &str =
+    "the helper of this run is of another version than this program, and does not know the question";
+
+/// What the API server says of a missing right, as for requests of our own.
+fn forbidden(connection: &Connection, run: &BundleRun, said: &str) -> Option<Failure> {
+    let pod = pod(run);
+    let (verb, resource) = ("create", "pods/exec");
+    let asked = Asked { verb, resource, name: Some(&pod), namespace: Some(&connection.namespace) };
+    said.contains(&format!("cannot {verb} resource \"{resource}\"")).then(|| asked.forbidden(said))
 }
 
 /// Without what `kubectl` adds to it.
@@ -317,13 +351,14 @@ mod tests {
             ("train:/tmp/a", "p:/tmp/a"),
             ("train:", "p:/bundle/"),
             ("train:a:b", "p:/bundle/a:b"),
-            ("./a:b", "./a:b"),
-            ("/a:b", "/a:b"),
-            ("d/a:b", "./d/a:b"),
             ("a", "a"),
-            (":a", "./:a"),
+            ("/d/a", "/d/a"),
         ] {
-            assert_eq!(Place::read(text).for_kubectl("p"), expected, "{text}");
+            let place = Place::read(text);
+            assert_eq!((&*place.for_kubectl("p"), place.odd()), (expected, None), "{text}");
+        }
+        for odd in ["./a:b", "/a:b", "d/a:b", ":a"] {
+            assert_eq!(Place::read(odd).odd(), Some(odd));
         }
     }
 

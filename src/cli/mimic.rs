@@ -14,7 +14,7 @@ use super::lineage::{self, Here, Use};
 use super::rerun::{Again, again, check_known, own_labels};
 use super::run;
 use super::runs;
-use super::session::{Answer, Session};
+use super::session::{Answer, Connection, Session};
 use super::store::StoreOptions;
 
 #[derive(Debug, Args)]
@@ -41,38 +41,69 @@ pub(super) struct Mimic {
 pub(super) async fn mimic(session: &Session, args: &Mimic) -> Result<(), Failure> {
     let connection = session.connect().await?;
     let old = runs::get(&connection, &args.old).await?;
-    runs::get(&connection, &args.new).await?;
+    check_new(&runs::get(&connection, &args.new).await?)?;
     let all = Here::new(session, Some(connection.clone()), &args.store).all().await?;
     let copies = copies(&lineage::uses(&all, &old), &args.old, &args.new, &args.to)?;
-    let of = |copy: &Copy| all.iter().find(|run| runs::name(run) == copy.of).cloned();
+    let of = |copy: &Copy| all.iter().find(|run| runs::name(run) == copy.of);
     // Before anything is made: half of it would help nobody.
     for run in copies.iter().filter_map(of) {
-        check_known(&run)?;
+        check_known(run)?;
     }
     if args.dry_run {
         return show(session, args, &copies);
     }
 
-    let mut names = BTreeMap::from([(args.old.clone(), args.new.clone())]);
     let mut made = Vec::new();
-    for copy in &copies {
-        let Some(run) = of(copy) else { continue };
-        let Again { spec, not_pinned } = again(&run, !args.not_pinned);
+    let all = copies.iter().filter_map(|copy| Some((copy, of(copy)?)));
+    let done = make(session, &connection, args, all, &mut made).await;
+    if !args.answer.output.is_for_people() {
+        session.out.runs(args.answer.output, &made)?;
+    }
+    done.map_err(|failure| Failure {
+        message: format!("{} of {} runs were made, then: {}", made.len(), copies.len(), failure.message),
+        ..failure
+    })
+}
+
+/// Whoever has it as an input would fail, or wait for ever.
+fn check_new(new: &BundleRun) -> Result<(), Failure> {
+    let has_output =
+        new.status.as_ref().is_some_and(|status| status.output.iter().any(|output| output.bundle.is_some()));
+    if new.is_over() && !has_output {
+        let name = runs::name(new);
+        let failure =
+            Failure::new(format!("{name} has no saved output to take the other's place: it is {}", runs::state(new)));
+        return Err(failure.hint(format!("kubectl bundle why {name}")));
+    }
+    Ok(())
+}
+
+/// Creates the copies, parents first; `made` has those that there are also when one fails.
+async fn make<'a>(
+    session: &Session,
+    connection: &Connection,
+    args: &Mimic,
+    copies: impl Iterator<Item = (&'a Copy, &'a BundleRun)>,
+    made: &mut Vec<BundleRun>,
+) -> Result<(), Failure> {
+    let mut names = BTreeMap::from([(args.old.clone(), args.new.clone())]);
+    for (copy, run) in copies {
+        let Again { spec, not_pinned } = again(run, !args.not_pinned);
         let replaced = |what: &String| copy.inputs.keys().any(|path| what.starts_with(&format!("input {path}: ")));
         for what in not_pinned.iter().filter(|what| !replaced(what)) {
             session.out.note(&format!("{}: not pinned: {what}", copy.of));
         }
         let labels = own_labels(run.metadata.labels.clone().unwrap_or_default());
         let metadata = run::metadata(None, &run::rerun_prefix(&copy.of), labels);
-        let spec = with_inputs(&run, spec, copy, &names);
-        let created = run::create(&connection, &BundleRun { metadata, spec, status: None }, false).await?;
+        let spec = with_inputs(run, spec, copy, &names);
+        let created = run::create(connection, &BundleRun { metadata, spec, status: None }, false).await?;
         names.insert(copy.of.clone(), runs::name(&created).to_owned());
         if args.answer.output.is_for_people() {
             session.out.print(&format!("{} -> {}\n", copy.of, runs::name(&created)))?;
         }
         made.push(created);
     }
-    if args.answer.output.is_for_people() { Ok(()) } else { session.out.runs(args.answer.output, &made) }
+    Ok(())
 }
 
 fn show(session: &Session, args: &Mimic, copies: &[Copy]) -> Result<(), Failure> {
@@ -224,6 +255,13 @@ mod tests {
         assert_eq!(refused(&pipeline(), "new", &["other"]), "other was not made from raw");
         let circle = [made_from("raw", "a", "x"), made_from("a", "b", "x"), made_from("b", "a", "y")];
         assert_eq!(refused(&circle, "new", &[]), "a, b are made from each other");
+    }
+
+    #[test]
+    fn what_has_no_output_takes_nobodys_place() {
+        check_new(&examples::succeeded()).unwrap();
+        check_new(&examples::waiting()).unwrap();
+        assert!(check_new(&examples::failed()).unwrap_err().message.contains("no saved output"));
     }
 
     #[test]

@@ -75,8 +75,11 @@ fn yield_to_the_command() {
 /// Leaves a quarter of the container's memory to the kernel and to the main process. A child that needs more aborts
 /// alone; were it the container that ran out of memory, the kernel would kill the main process with it (cgroup v2, as
 /// the kubelet sets it up since Kubernetes 1.28), and nobody would be left to report the run.
-pub(super) fn limit_memory(cgroup: &Path) {
-    let most = memory_of_a_child(cgroup);
+fn limit_memory(cgroup: &Path) {
+    limit_memory_to(memory_of_a_child(cgroup));
+}
+
+pub(super) fn limit_memory_to(most: Option<u64>) {
     if most.is_some()
         && let Err(error) = setrlimit(Resource::Data, Rlimit { current: most, maximum: most })
     {
