@@ -211,6 +211,19 @@ fn of_task(ended: Option<Result<Result<(), Failure>, JoinError>>) -> Result<(), 
     }
 }
 
+/// Resolves when a cache has its first list. Of those who wait by kube-runtime's own means only the last is woken, and a probe
+/// that just looks counts as one (kube-runtime 5, `DelayedInit`).
+async fn filled<K>(cache: &Store<K>)
+where
+    K: kube::Resource + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    const LOOK: Duration = Duration::from_millis(50);
+    while cache.wait_until_ready().now_or_never().is_none() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Asks the API server until it answers.
 async fn answered<T, F>(what: &str, ask: impl Fn() -> F) -> T
 where
@@ -328,4 +341,28 @@ fn stopped() -> Result<impl Future<Output = ()> + Send, Failure> {
             _ = interrupt.recv() => (),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_runtime::watcher;
+
+    use super::*;
+    use crate::plan::PodFacts;
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_cache_go_on_when_it_is_filled() {
+        let (cache, mut writer) = reflector::store::<PodFacts>();
+        let mut waiting = JoinSet::new();
+        for _ in 0..3 {
+            let cache = cache.clone();
+            waiting.spawn(async move { filled(&cache).await });
+        }
+        tokio::task::yield_now().await;
+        assert!(cache.wait_until_ready().now_or_never().is_none(), "a probe looks");
+        for event in [watcher::Event::Init, watcher::Event::InitDone] {
+            writer.apply_watcher_event(&event);
+        }
+        tokio::time::timeout(Duration::from_mins(1), waiting.join_all()).await.unwrap();
+    }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::cluster::{Cluster, Error, GuardedRun, StepResult};
 use crate::names;
 use crate::operator::backoff::Backoff;
+use crate::operator::filled;
 use crate::plan::facts::stage::Stage;
 use crate::plan::{PodFacts, PodRef, current_pod};
 
@@ -132,9 +133,8 @@ pub(in crate::operator) fn queue(
     let work = Work { cluster, runs, queue: queue.clone(), backoff: Backoff::default(), waiting: Mutex::default() };
     let orphans = async move {
         // Every pod would look like an orphan before all runs are known.
-        if work.runs.wait_until_ready().await.is_err() || pods.wait_until_ready().await.is_err() {
-            return;
-        }
+        filled(&work.runs).await;
+        filled(&pods).await;
         let all = |is_meant: &dyn Fn(&Held) -> bool| -> Vec<Held> {
             pods.state().iter().filter_map(|pod| Held::from_pod(pod)).filter(is_meant).collect()
         };

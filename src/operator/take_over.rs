@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::cluster::{Cluster, GuardedRun, Nodes};
 use crate::operator::leader::Leadership;
 use crate::operator::queue::Triggers;
-use crate::operator::{answered, orphans};
+use crate::operator::{answered, filled, orphans};
 use crate::plan::PodFacts;
 
 /// How long the first plans wait for the list of nodes.
@@ -50,7 +50,8 @@ impl TakeOver {
     async fn caches_filled(&self) {
         // A pod not seen yet is not a pod that is gone: no plan before the cache is complete.
         // Nor is a run that others wait for.
-        let _ = (self.pods.wait_until_ready().await, self.runs.wait_until_ready().await); // fail only when we are stopping
+        filled(&self.pods).await;
+        filled(&self.runs).await;
         // Nor is a run understood before it is known what it can say.
         self.cluster.skew_known().await;
         // What is told of a wait would be told twice.
