@@ -2,7 +2,7 @@
 
 use crate::bundle::untrusted::open_mount;
 use crate::bundle::{Error, Part, Tree, list_present, open_present, part_of_file};
-use crate::contract::Request;
+use crate::contract::{Request, log_line};
 use crate::helper::child;
 use crate::helper::task::save;
 use crate::runner::{Paths, request};
@@ -42,7 +42,7 @@ pub fn look(paths: &Paths, wanted: &Look) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("{}", crate::contract::one_line(&why));
+            log_line!("{why}");
             ExitCode::FAILURE
         }
     }
