@@ -1,6 +1,6 @@
 //! No node takes the pod: what it needs, in numbers, beside what the scheduler says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -11,6 +11,11 @@ use crate::plan::facts::pod::PodFacts;
 use crate::plan::pod;
 use crate::plan::validate;
 use crate::plan::words::wait_reason::Reason;
+
+/// What the scheduler says of a pod with a claim that waits for its volume (its plugin `VolumeBinding`).
+const UNBOUND: &str = "unbound immediate PersistentVolumeClaims";
+const BIND: &str = "look at the claims with `kubectl describe pvc`: one whose storage class does not exist, or provisions nothing, \
+    waits for a volume that somebody makes; the run goes on when it is bound";
 
 impl Decision<'_> {
     /// The scheduler's message with numbers before it, if there are any to tell, and what to do.
@@ -25,8 +30,22 @@ impl Decision<'_> {
             () if fits_none(message) => Reason::NoNodeFits,
             () => Reason::Unschedulable,
         };
-        let words: Vec<_> = never.into_iter().chain(not_now).chain([message.to_owned()]).collect();
-        (words.join("; "), reason.what_to_do())
+        let unbound = message.contains(UNBOUND).then(|| self.claims());
+        let words = never.into_iter().chain(not_now).chain(unbound.clone()).chain([message.to_owned()]);
+        let to_do = if unbound.is_some() { BIND } else { reason.what_to_do() };
+        (words.collect::<Vec<_>>().join("; "), to_do)
+    }
+
+    /// The claims that the run names, in words: the scheduler does not say which is not bound.
+    fn claims(&self) -> String {
+        let spec = &self.run.spec;
+        let of_inputs = spec.inputs.iter().filter_map(|input| input.claim.as_ref());
+        let claims = of_inputs.chain(spec.volumes.iter().map(|volume| &volume.claim));
+        let names: BTreeSet<&str> = claims.map(|claim| claim.name.as_str()).collect();
+        match names.into_iter().collect::<Vec<_>>().join(", ") {
+            names if names.is_empty() => "a claim of the pod has no volume".to_owned(),
+            names => format!("a claim of the run has no volume ({names})"),
+        }
     }
 
     /// What the pod of the attempt requests, as the operator makes it today.

@@ -542,3 +542,15 @@ fn a_helper_that_crashes_again_and_again_has_one_deadline() {
     assert_eq!(words(&look_at(&told, &up(120), 125)), ["Delete r-1"]);
     assert_eq!(words(&look_at(&told, &up(20), 31)), ["Write Pending"], "it stayed up: the wait is over");
 }
+
+#[test]
+fn a_claim_without_a_volume_is_named() {
+    let mut run = run();
+    let volumes = json!([{"path": "/v", "claim": {"name": "data"}}, {"path": "/w", "claim": {"name": "more"}}]);
+    run.spec.volumes = serde_json::from_value(volumes).unwrap();
+    let pod =
+        pod().unschedulable("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found");
+    let waiting = written(&look_at(&run, &pod, 3)).waiting.unwrap();
+    assert!(waiting.message.unwrap().starts_with("a claim of the run has no volume (data, more); 0/3 nodes"));
+    assert!(waiting.hint.unwrap().starts_with("look at the claims"));
+}
