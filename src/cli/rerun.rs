@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::api::spec::{ImageSource, Input};
 use crate::api::{BundleRun, BundleRunSpec};
+use crate::oci::digest_of;
 
 use super::failure::Failure;
 use super::run::{self, Then};
@@ -102,6 +103,8 @@ fn pin(input: &mut Input, recorded: Option<String>) -> Option<&'static str> {
             input.image = Some(ImageSource { reference, path: image.path.clone() });
             None
         }
+        // It is named by its digest: there is nothing else to record.
+        (None, Some(image), None) if digest_of(&image.reference).is_some() => None,
         (Some(_), ..) | (None, Some(_), None) => Some("no digest was recorded"),
         _ if input.claim.is_some() => Some("a claim has what is in it now"),
         _ if input.config_map.is_some() => Some("a ConfigMap has what is in it now"),
@@ -133,6 +136,15 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(spec).unwrap(), expected);
         assert_eq!(not_pinned, ["input scripts: a ConfigMap has what is in it now"]);
+    }
+
+    #[test]
+    fn what_is_named_by_its_digest_is_pinned() {
+        let mut old = examples::succeeded();
+        let code = json!({"path": ".", "image": {"reference": format!("r.example/code@{DIGEST}")}});
+        let other = json!({"path": "x", "image": {"reference": "r.example/code:latest"}});
+        old.spec.inputs = serde_json::from_value(json!([code, other])).unwrap();
+        assert_eq!(again(&old, true).not_pinned, ["input x: no digest was recorded"]);
     }
 
     #[test]
