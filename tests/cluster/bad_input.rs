@@ -189,7 +189,9 @@ async fn nonsense_stored_under_a_laxer_definition_holds_up_no_other_run() {
     );
     assert!(nonsense >= 60, "{nonsense}");
     let most = 3.0 * alone.iter().copied().fold(0.0, f64::max) + 5.0;
-    assert!(beside.iter().chain(&after).all(|seconds| *seconds < most), "more than {most:.1} s");
+    // The first after a restart comes behind all that the operator looks at when it starts: how long that takes depends on
+    // the machine.
+    assert!(beside.iter().chain(after.iter().skip(1)).all(|seconds| *seconds < most), "more than {most:.1} s");
 
     let told = eventually("every nonsense run to be told of", async || tell_all(&space).await).await;
     for (what, names) in &told {
