@@ -4,7 +4,6 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -42,9 +41,8 @@ pub(in crate::operator) struct Context {
     metrics: Arc<Metrics>,
     /// New pods take at most half of all, so that a burst of them never delays a record.
     creating: Places,
-    /// Reconciles under way, and above how many of them there is much to do.
-    at_work: AtomicUsize,
-    busy_above: usize,
+    /// Above so many reconciles under way there is much to do.
+    busy_above: u16,
     backoff: Arc<Backoff>,
     /// Only one acts at a time.
     has_lease: bool,
@@ -60,15 +58,14 @@ impl Context {
         concurrency: u16,
     ) -> Self {
         let creating = Places::new(usize::from(concurrency / 2));
-        let (at_work, busy_above) = (AtomicUsize::new(0), usize::from(concurrency / 4));
-        Self { cluster, settings, metrics, creating, at_work, busy_above, backoff, has_lease }
+        Self { cluster, settings, metrics, creating, busy_above: concurrency / 4, backoff, has_lease }
     }
 
     /// For how long a status need not be written. In a burst of short runs most have ended by the time their turn comes: that
     /// they ran is then in the record, and the API server has one write less for each.
     fn can_wait(&self, before: Option<&BundleRunStatus>, status: &BundleRunStatus) -> Option<Duration> {
         let was_told = before.and_then(|status| status.phase) == Some(Phase::Running);
-        let is_busy = self.at_work.load(Ordering::Relaxed) > self.busy_above;
+        let is_busy = self.metrics.reconciles_under_way() > self.busy_above.into();
         if status.phase != Some(Phase::Running) || was_told || !is_busy {
             return None;
         }
@@ -110,9 +107,7 @@ pub(in crate::operator) async fn reconcile(run: Arc<GuardedRun>, context: Arc<Co
     context.metrics.taken(&run.name_any(), run.namespace().as_deref());
     context.metrics.reconcile_begun();
     let begun = Instant::now();
-    context.at_work.fetch_add(1, Ordering::Relaxed);
     let result = Box::pin(reconcile_guarded(&run, &context)).instrument(span).await;
-    context.at_work.fetch_sub(1, Ordering::Relaxed);
     let how = match &result {
         Ok(action) if *action == Action::await_change() => ReconcileResult::Done,
         Ok(_) => ReconcileResult::Again,
@@ -334,7 +329,9 @@ mod tests {
         };
         let (pending, running) = (BundleRunStatus::default(), status(Phase::Running, 3));
         assert_eq!(context.can_wait(Some(&pending), &running), None, "there is little to do");
-        context.at_work.store(9, Ordering::Relaxed);
+        for _ in 0..9 {
+            context.metrics.reconcile_begun();
+        }
         for before in [Some(&pending), None] {
             let wait = context.can_wait(before, &running).unwrap();
             assert!(wait <= Duration::from_secs(7), "ten seconds from its begin: {wait:?}");
@@ -349,7 +346,7 @@ mod tests {
         for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Running) {
             assert_eq!(context.can_wait(Some(&pending), &status(phase, 3)), None, "{phase:?}");
         }
-        context.at_work.store(8, Ordering::Relaxed);
+        context.metrics.reconciled(ReconcileResult::Done, Duration::ZERO);
         assert_eq!(context.can_wait(Some(&pending), &running), None);
     }
 

@@ -284,6 +284,11 @@ impl Metrics {
         self.definition_missing.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
+    /// How many reconciles have begun and not ended.
+    pub(in crate::operator) fn reconciles_under_way(&self) -> i64 {
+        self.active_workers.get_or_create(&CONTROLLER_LABEL).get()
+    }
+
     /// A reconcile begins.
     pub(in crate::operator) fn reconcile_begun(&self) {
         self.active_workers.get_or_create(&CONTROLLER_LABEL).inc();
