@@ -68,26 +68,21 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         return snapshot::main(args);
     }
     let args: Vec<OsString> = args.collect();
-    let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    match (words.as_slice(), args.as_slice()) {
-        ([Some("exec"), Some("--"), ..], [_, _, guest @ ..]) => return guest::start(&Paths::default(), guest),
-        ([Some("exec"), Some("--root"), _, Some("--"), ..], [_, _, root, _, guest @ ..]) => {
-            return guest::start(&Paths::below(Path::new(root)), guest);
-        }
-        _ => {}
-    }
-    let (task, paths) = match (words.as_slice(), args.get(2)) {
-        ([Some(task @ ("run" | "started"))], _) => (*task, Paths::default()),
-        ([Some(task @ ("run" | "started")), Some("--root"), _], Some(root)) => (*task, Paths::below(Path::new(root))),
+    let (task, rest) = args.split_first().map_or((None, &[][..]), |(task, rest)| (task.to_str(), rest));
+    let (paths, rest) = match rest {
+        [option, root, rest @ ..] if option == "--root" => (Paths::below(Path::new(root)), rest),
+        rest => (Paths::default(), rest),
+    };
+    match (task, rest) {
+        (Some("run"), []) => ExitCode::from(u8::try_from(run(&paths)).unwrap_or(255)),
+        (Some("started"), []) if has_begun(&paths.record) => ExitCode::SUCCESS,
+        (Some("started"), []) => ExitCode::FAILURE,
+        (Some("exec"), [dashes, guest @ ..]) if dashes == "--" => guest::start(&paths, guest),
         _ => {
             eprintln!("usage: bundle-runner run|started [--root DIR] | exec -- PROGRAM [ARGUMENT...]");
-            return ExitCode::from(125);
+            ExitCode::from(125)
         }
-    };
-    if task == "started" {
-        return if has_begun(&paths.record) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    ExitCode::from(u8::try_from(run(&paths)).unwrap_or(255))
 }
 
 /// Whether the command has begun, by what the runner left in this directory.
