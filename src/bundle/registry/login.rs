@@ -49,9 +49,7 @@ struct Auth {
 /// # Errors
 /// There is none, and a configuration could not be read.
 pub(super) fn logins_for(access: &Access, reference: &Reference) -> Result<Vec<Login>, Error> {
-    let is_own = access.store.repositories.iter().any(|own| is_below(own, reference));
-    let of_store = access.store.docker_configs.iter().filter(|_| is_own);
-    let configs: Vec<&String> = of_store.chain(&access.docker_configs).collect();
+    let configs: Vec<&String> = configs_of_store(access, reference).chain(&access.docker_configs).collect();
     matching(&configs, &reference.host, &reference.repository)
 }
 
@@ -60,10 +58,15 @@ pub(super) fn logins_for(access: &Access, reference: &Reference) -> Result<Vec<L
 /// # Errors
 /// As [`logins_for`].
 pub(super) fn logins_to_write(access: &Access, reference: &Reference) -> Result<Vec<Login>, Error> {
-    let of_store: Vec<&String> = access.store.docker_configs.iter().collect();
-    let is_own = access.store.repositories.iter().any(|own| is_below(own, reference));
-    let logins = if is_own { matching(&of_store, &reference.host, &reference.repository)? } else { vec![] };
+    let of_store: Vec<&String> = configs_of_store(access, reference).collect();
+    let logins = matching(&of_store, &reference.host, &reference.repository)?;
     if logins.is_empty() { logins_for(access, reference) } else { Ok(logins) }
+}
+
+/// Those of the store, where they may be used at all.
+fn configs_of_store<'a>(access: &'a Access, reference: &Reference) -> impl Iterator<Item = &'a String> {
+    let is_own = access.store.repositories.iter().any(|own| is_below(own, reference));
+    access.store.docker_configs.iter().filter(move |_| is_own)
 }
 
 fn is_below(own: &str, reference: &Reference) -> bool {
