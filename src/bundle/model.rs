@@ -167,34 +167,10 @@ pub struct SavedBundle {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListEntry {
     /// From the working directory of the run; empty for that itself. Bytes, as file names are.
-    #[serde(with = "as_text")]
+    #[serde(with = "crate::bundle::format::path_text::one_text")]
     pub path: Vec<u8>,
     /// What it is.
     pub what: ListEntryKind,
-}
-
-/// Names are text almost always; others are in base 64, behind a character that no name has.
-mod as_text {
-    use base64::Engine;
-    use base64::prelude::BASE64_STANDARD as BASE64;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    const IS_BASE64: char = '\0';
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => to.serialize_str(text),
-            Err(_) => to.serialize_str(&format!("{IS_BASE64}{}", BASE64.encode(bytes))),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        match text.strip_prefix(IS_BASE64) {
-            Some(base64) => BASE64.decode(base64).map_err(de::Error::custom),
-            None => Ok(text.into_bytes()),
-        }
-    }
 }
 
 /// What an entry of a bundle is.

@@ -13,7 +13,7 @@
 pub(in crate::bundle) mod image;
 pub(in crate::bundle) mod list_index;
 pub(in crate::bundle) mod listing;
-mod path_text;
+pub(in crate::bundle) mod path_text;
 pub(in crate::bundle) mod sparse;
 pub(in crate::bundle) mod tar_header;
 pub(in crate::bundle) mod tar_reader;
