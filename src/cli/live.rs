@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use clap::Args;
 use serde_json::json;
@@ -59,28 +59,28 @@ pub(super) async fn exec(session: &Session, args: &Exec) -> Result<(), Failure> 
     let connection = session.connect().await?;
     let run = running(&connection, &args.run).await?;
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    Err(replaced_by(kubectl(
-        session,
-        &connection,
-        exec_words(&run, args.stdin, is_terminal, &as_the_command(&args.command)),
-    )))
+    Err(replaced_by(kubectl(session, &connection, args.words(&run, is_terminal))))
 }
 
-/// In the working directory of the run's command, with its environment and its GPU driver.
-fn as_the_command(program: &[OsString]) -> Vec<OsString> {
-    let runner = [names::paths::RUNNER, "exec", "--"].map(OsString::from);
-    runner.into_iter().chain(program.iter().cloned()).collect()
-}
-
-fn exec_words(run: &BundleRun, stdin: bool, is_terminal: bool, command: &[OsString]) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["exec".into(), pod(run).into(), "-c".into(), names::RUN_CONTAINER.into()];
-    if is_terminal {
-        words.push("-it".into());
-    } else if stdin {
-        words.push("-i".into());
+impl Exec {
+    /// By the runner: in the working directory of the run's command, with its environment and its GPU driver.
+    fn words(&self, run: &BundleRun, is_terminal: bool) -> Vec<OsString> {
+        let flags = if is_terminal { Some("-it") } else { self.stdin.then_some("-i") };
+        let runner = [names::paths::RUNNER, "exec", "--"].map(OsString::from);
+        exec_words(run, names::RUN_CONTAINER, flags, runner.into_iter().chain(self.command.iter().cloned()))
     }
-    words.extend(["--".into()].into_iter().chain(command.iter().cloned()));
-    words
+}
+
+/// For `kubectl`: a program in a container of the run's pod.
+fn exec_words(
+    run: &BundleRun,
+    container: &str,
+    flags: Option<&str>,
+    program: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
+    let pod = pod(run);
+    let before = ["exec", &pod, "-c", container].into_iter().chain(flags).chain(["--"]).map(OsString::from);
+    before.chain(program).collect()
 }
 
 pub(super) async fn cp(session: &Session, args: &Cp) -> Result<(), Failure> {
@@ -135,8 +135,7 @@ pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), F
     let connection = session.connect().await?;
     let run = running(&connection, &args.run).await?;
     let program = [names::paths::SNAPSHOT, "--timeout", &args.timeout].map(OsString::from);
-    let mut kubectl = kubectl(session, &connection, exec_words(&run, false, false, &program));
-    let output = kubectl.stdin(Stdio::null()).output().map_err(|error| not_started(&error))?;
+    let output = output(kubectl(session, &connection, exec_words(&run, names::RUN_CONTAINER, None, program)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let failure = forbidden(&connection, &run, &said(&stderr));
@@ -155,8 +154,7 @@ pub(super) async fn snapshot(session: &Session, args: &Snapshot) -> Result<(), F
 pub(super) fn files(session: &Session, named: &Named<'_>) -> Result<Option<Vec<ListEntry>>, Failure> {
     let Some((connection, run)) = live(named) else { return Ok(None) };
     let words = in_helper(run, ["list".into()]);
-    let output = kubectl(session, connection, words).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| not_started(&error))?;
+    let output = output(kubectl(session, connection, words))?;
     if !output.status.success() {
         return Err(not_read(connection, run, &output.stderr));
     }
@@ -185,11 +183,10 @@ pub(super) fn cat(
     if output.status.success() {
         return Ok(true);
     }
-    let hint = format!("what is there: kubectl bundle files {}", runs::name(run));
-    Err(not_read(connection, run, &output.stderr)).map_err(|failure| match failure.hint {
-        None => failure.hint(hint),
-        Some(_) => failure,
-    })
+    let failure = not_read(connection, run, &output.stderr);
+    let hint =
+        failure.hint.clone().unwrap_or_else(|| format!("what is there: kubectl bundle files {}", runs::name(run)));
+    Err(failure.hint(hint))
 }
 
 /// As the helper takes it.
@@ -216,8 +213,8 @@ fn live<'a>(named: &'a Named<'_>) -> Option<(&'a Connection, &'a BundleRun)> {
 
 /// The helper's container has no other program.
 fn in_helper(run: &BundleRun, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let before = ["exec", &pod(run), "-c", names::HELPER_CONTAINER, "--", names::paths::OPERATOR_BINARY, "helper"];
-    before.map(OsString::from).into_iter().chain(words).collect()
+    let helper = [names::paths::OPERATOR_BINARY, "helper"].map(OsString::from);
+    exec_words(run, names::HELPER_CONTAINER, None, helper.into_iter().chain(words))
 }
 
 fn not_read(connection: &Connection, run: &BundleRun, stderr: &[u8]) -> Failure {
@@ -283,6 +280,11 @@ fn kubectl<W: AsRef<OsStr>>(session: &Session, connection: &Connection, words: i
     kubectl
 }
 
+/// What it printed, asked nothing.
+fn output(mut kubectl: Command) -> Result<Output, Failure> {
+    kubectl.stdin(Stdio::null()).output().map_err(|error| not_started(&error))
+}
+
 /// From here on this process is `kubectl`, with its exit code; it returns only why it is not.
 fn replaced_by(mut kubectl: Command) -> Failure {
     not_started(&kubectl.exec())
@@ -302,7 +304,7 @@ mod tests {
     fn words(line: &str, is_terminal: bool) -> String {
         let line = ["kubectl-bundle"].into_iter().chain(line.split(' '));
         let Verb::Exec(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another verb") };
-        let words = exec_words(&examples::succeeded(), args.stdin, is_terminal, &as_the_command(&args.command));
+        let words = args.words(&examples::succeeded(), is_terminal);
         words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 

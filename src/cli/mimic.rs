@@ -11,7 +11,7 @@ use crate::api::{BundleRun, BundleRunSpec};
 use super::clean;
 use super::failure::Failure;
 use super::lineage::{self, Here, Use};
-use super::rerun::{Again, again, check_known, own_labels};
+use super::rerun::{Again, again_but_for, check_known, own_labels};
 use super::run;
 use super::runs;
 use super::session::{Answer, Connection, Session};
@@ -88,14 +88,14 @@ async fn make<'a>(
 ) -> Result<(), Failure> {
     let mut names = BTreeMap::from([(args.old.clone(), args.new.clone())]);
     for (copy, run) in copies {
-        let Again { spec, not_pinned } = again(run, !args.not_pinned);
-        let replaced = |what: &String| copy.inputs.keys().any(|path| what.starts_with(&format!("input {path}: ")));
-        for what in not_pinned.iter().filter(|what| !replaced(what)) {
+        let is_replaced = |path: &str| copy.inputs.contains_key(path);
+        let Again { spec, not_pinned } = again_but_for(run, !args.not_pinned, is_replaced);
+        for what in &not_pinned {
             session.out.note(&format!("{}: not pinned: {what}", copy.of));
         }
         let labels = own_labels(run.metadata.labels.clone().unwrap_or_default());
         let metadata = run::metadata(None, &run::rerun_prefix(&copy.of), labels);
-        let spec = with_inputs(run, spec, copy, &names);
+        let spec = with_inputs(spec, copy, &names);
         let created = run::create(connection, &BundleRun { metadata, spec, status: None }, false).await?;
         names.insert(copy.of.clone(), runs::name(&created).to_owned());
         if args.answer.output.is_for_people() {
@@ -187,20 +187,12 @@ fn needed<'a>(inputs: &BTreeMap<&'a str, BTreeMap<String, String>>, to: &[String
 }
 
 /// The spec that is made again, with the runs that take the place of others.
-fn with_inputs(
-    run: &BundleRun,
-    mut spec: BundleRunSpec,
-    copy: &Copy,
-    names: &BTreeMap<String, String>,
-) -> BundleRunSpec {
-    for (input, as_written) in spec.inputs.iter_mut().zip(&run.spec.inputs) {
+fn with_inputs(mut spec: BundleRunSpec, copy: &Copy, names: &BTreeMap<String, String>) -> BundleRunSpec {
+    for input in &mut spec.inputs {
         let Some(name) = copy.inputs.get(&input.path).and_then(|of| names.get(of)) else { continue };
-        let path = || as_written.image.as_ref().and_then(|image| image.path.clone());
-        input.run = Some(match &as_written.run {
-            Some(source) => RunSource { name: name.clone(), ..source.clone() },
-            None => RunSource { name: name.clone(), path: path(), snapshot: None },
-        });
-        input.image = None;
+        let path = input.image.take().and_then(|image| image.path);
+        let source = input.run.take().unwrap_or(RunSource { name: String::new(), path, snapshot: None });
+        input.run = Some(RunSource { name: name.clone(), ..source });
     }
     spec
 }
@@ -267,10 +259,10 @@ mod tests {
     #[test]
     fn what_takes_the_place_of_another_is_a_run_and_the_rest_is_pinned() {
         let old = examples::succeeded();
-        let Again { spec, .. } = again(&old, true);
+        let Again { spec, .. } = again_but_for(&old, true, |path| path == "data");
         let inputs = [("data".to_owned(), "prepare".to_owned())].into();
         let names = [("prepare".to_owned(), "prepare-x1".to_owned())].into();
-        let spec = with_inputs(&old, spec, &Copy { of: "train".to_owned(), inputs }, &names);
+        let spec = with_inputs(spec, &Copy { of: "train".to_owned(), inputs }, &names);
         let spec = serde_json::to_value(spec).unwrap();
         assert_eq!(spec["image"], format!("docker.io/library/python@{DIGEST}"));
         assert_eq!(spec["inputs"][0], json!({"path": "data", "run": {"name": "prepare-x1", "path": "train.csv"}}));

@@ -68,7 +68,12 @@ pub(super) struct Again {
     pub(super) not_pinned: Vec<String>,
 }
 
-pub(super) fn again(old: &BundleRun, is_pinned: bool) -> Again {
+fn again(old: &BundleRun, is_pinned: bool) -> Again {
+    again_but_for(old, is_pinned, |_| false)
+}
+
+/// The same, with the inputs at some paths left as they were written: others will take their place.
+pub(super) fn again_but_for(old: &BundleRun, is_pinned: bool, is_left: impl Fn(&str) -> bool) -> Again {
     let mut spec = old.spec.clone();
     spec.stop = false;
     spec.suspend = false;
@@ -81,7 +86,7 @@ pub(super) fn again(old: &BundleRun, is_pinned: bool) -> Again {
         Some(reference) => spec.image = Some(reference),
         None => not_pinned.push("the image: none was recorded".to_owned()),
     }
-    for input in &mut spec.inputs {
+    for input in spec.inputs.iter_mut().filter(|input| !is_left(&input.path)) {
         let recorded = status.inputs.iter().find(|recorded| recorded.path == input.path);
         let reference = recorded.and_then(|recorded| recorded.reference.clone());
         if let Some(what) = pin(input, reference) {
